@@ -1,0 +1,335 @@
+"""Every error a user of Outlast can meet, by who must act.
+
+::
+
+    OutlastError(code, message)
+    ├─ UsageError             you called it wrongly
+    │   ├─ UnknownTask            no such task is registered here
+    │   ├─ WrongArguments         the task or step does not take these arguments
+    │   ├─ WrongColour            a def step called plainly in an async def task, or the reverse
+    │   ├─ NotDurable             sockets, threads and the like inside task code
+    │   ├─ OutsideExecution       ask() or sleep() called where no execution runs
+    │   ├─ NoEngine               start() called where no engine is open
+    │   ├─ BadPayload             a value JSON cannot carry, or of another type than annotated
+    │   ├─ PayloadTooLarge        more bytes than the limit
+    │   └─ CannotLoad             the module, file or store address cannot be opened as given
+    ├─ NotFound               no such execution or question
+    ├─ Refused                a legal request at the wrong moment
+    │   ├─ TransitionRefused      the lifecycle has no such row
+    │   ├─ LeaseLost              another owner holds the execution; nothing was written
+    │   ├─ KeyConflict            the key is taken by another input
+    │   ├─ AlreadyAnswered        the first answer won
+    │   └─ StoreOwned             another engine owns this file
+    ├─ ExecutionEnded         the execution asked for a result did not succeed
+    │   ├─ ExecutionFailed        its code raised
+    │   ├─ ExecutionCancelled     it was cancelled
+    │   └─ ExecutionTimedOut      its deadline passed
+    ├─ WaitTimeout            the caller stopped waiting; the execution goes on
+    ├─ StepFailed             raised in task code: a step failed with an error that cannot be rebuilt
+    ├─ StepTimeout            raised in task code: a step's attempt took too long
+    ├─ Deadlock               raised for task code that nothing can ever wake
+    ├─ ReplayMismatch         the code changed under a running execution
+    ├─ StoreUnavailable       the world; a retry is safe
+    │   ├─ StoreBusy              somebody else holds the write lock too long
+    │   ├─ StoreFull              the disk is full
+    │   └─ StoreReadOnly          no right to write there
+    ├─ StoreBroken            the file is damaged or is no Outlast database
+    ├─ SchemaMismatch         the file's schema is older or newer than this code
+    └─ InternalError          our bug: it says which invariant broke
+
+Raised *by* task and step code, to steer retries: :class:`Fatal`, :class:`RetryAfter`.
+
+Every class has a ``code``: a stable snake_case word, documented in ``docs/errors.md``, never reused.
+The text has four parts, always in this order: what happened, where, why we think so, what to do.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import ClassVar
+
+
+class OutlastError(Exception):
+    """What every error of Outlast has: a stable code and the four parts of its text.
+
+    Attributes:
+        what: what happened, one sentence.
+        where: the execution, file or step it happened in, or "".
+        why: what was seen that led to it, or "".
+        do: what the reader can do about it, or "".
+    """
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, what: str, *, where: str = "", why: str = "", do: str = "") -> None:
+        self.what, self.where, self.why, self.do = what, where, why, do
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        parts = [self.what]
+        if self.where:
+            parts.append(f"where: {self.where}")
+        if self.why:
+            parts.append(f"why: {self.why}")
+        if self.do:
+            parts.append(f"do: {self.do}")
+        return "; ".join(parts)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.args, self.__dict__))
+
+
+def _rebuild(kind: type[OutlastError], args: tuple[object, ...], state: dict[str, object]) -> OutlastError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
+
+class UsageError(OutlastError):
+    """The call was wrong; trying it again unchanged will fail again."""
+
+    code = "usage"
+
+
+class UnknownTask(UsageError):
+    """No task of that name is registered in this process."""
+
+    code = "unknown_task"
+
+
+class WrongArguments(UsageError):
+    """The task or step does not take these arguments."""
+
+    code = "wrong_arguments"
+
+
+class WrongColour(UsageError):
+    """A step was called the way the other colour of function is called."""
+
+    code = "wrong_colour"
+
+
+class NotDurable(UsageError):
+    """Task code used something that a replay cannot repeat; it belongs in a step."""
+
+    code = "not_durable"
+
+
+class OutsideExecution(UsageError):
+    """A durable call was made where no execution runs."""
+
+    code = "outside_execution"
+
+
+class NoEngine(UsageError):
+    """A task was started where no engine is open."""
+
+    code = "no_engine"
+
+
+class BadPayload(UsageError):
+    """A value cannot be stored: JSON cannot carry it, or it is not of the annotated type."""
+
+    code = "bad_payload"
+
+
+class PayloadTooLarge(UsageError):
+    """A value is larger than the limit; nothing was written.
+
+    Attributes:
+        size_bytes: the size of the encoded value.
+        bytes_max: the limit.
+    """
+
+    code = "payload_too_large"
+
+    def __init__(
+        self, what: str, *, size_bytes: int = 0, bytes_max: int = 0,
+        where: str = "", why: str = "", do: str = "",
+    ) -> None:
+        super().__init__(what, where=where, why=why, do=do)
+        self.size_bytes, self.bytes_max = size_bytes, bytes_max
+
+
+class CannotLoad(UsageError):
+    """The module, file or store address cannot be opened as given."""
+
+    code = "cannot_load"
+
+
+class NotFound(OutlastError):
+    """There is no such execution, task or question."""
+
+    code = "not_found"
+
+
+class Refused(OutlastError):
+    """A legal request at the wrong moment; nothing was written."""
+
+    code = "refused"
+
+
+class TransitionRefused(Refused):
+    """The lifecycle has no row for this event in this state.
+
+    Attributes:
+        state: the state the execution was in.
+        kind: the transition that was asked for.
+    """
+
+    code = "transition_refused"
+
+    def __init__(
+        self, what: str, *, state: str = "", kind: str = "",
+        where: str = "", why: str = "", do: str = "",
+    ) -> None:
+        super().__init__(what, where=where, why=why, do=do)
+        self.state, self.kind = state, kind
+
+
+class LeaseLost(Refused):
+    """Another owner holds the execution now; nothing was written."""
+
+    code = "lease_lost"
+
+
+class KeyConflict(Refused):
+    """The key belongs to an execution with another task or input."""
+
+    code = "key_conflict"
+
+
+class AlreadyAnswered(Refused):
+    """The question was answered before; the first answer won."""
+
+    code = "already_answered"
+
+
+class StoreOwned(Refused):
+    """Another engine owns this database file."""
+
+    code = "store_owned"
+
+
+class ExecutionEnded(OutlastError):
+    """The execution ended, but not in success."""
+
+    code = "execution_ended"
+
+
+class ExecutionFailed(ExecutionEnded):
+    """The execution's code raised an error that cannot be rebuilt here."""
+
+    code = "execution_failed"
+
+
+class ExecutionCancelled(ExecutionEnded):
+    """The execution was cancelled."""
+
+    code = "execution_cancelled"
+
+
+class ExecutionTimedOut(ExecutionEnded):
+    """The execution's own deadline passed."""
+
+    code = "execution_timed_out"
+
+
+class WaitTimeout(OutlastError, TimeoutError):
+    """The caller stopped waiting; the execution itself goes on."""
+
+    code = "wait_timeout"
+
+
+class StepFailed(OutlastError):
+    """A step failed with an error whose class cannot be rebuilt.
+
+    Attributes:
+        type: the class of the original error, as ``module:qualname``.
+        message: its text.
+    """
+
+    code = "step_failed"
+
+    def __init__(
+        self, what: str = "", *, type: str = "", message: str = "",
+        where: str = "", why: str = "", do: str = "",
+    ) -> None:
+        super().__init__(what or f"{type}: {message}", where=where, why=why, do=do)
+        self.type, self.message = type, message
+
+
+class StepTimeout(OutlastError, TimeoutError):
+    """An attempt of a step took longer than its timeout."""
+
+    code = "step_timeout"
+
+
+class Deadlock(OutlastError):
+    """Nothing can ever wake this task again: every branch waits for something nobody will do."""
+
+    code = "deadlock"
+
+
+class ReplayMismatch(OutlastError):
+    """The code asked for something else than the log has recorded at this place."""
+
+    code = "code_mismatch"
+
+
+class StoreUnavailable(OutlastError):
+    """The store cannot be reached or written now; a retry is safe."""
+
+    code = "store_unavailable"
+
+
+class StoreBusy(StoreUnavailable):
+    """Somebody else held the write lock for too long."""
+
+    code = "store_busy"
+
+
+class StoreFull(StoreUnavailable):
+    """The disk is full; what was acknowledged is safe."""
+
+    code = "store_full"
+
+
+class StoreReadOnly(StoreUnavailable):
+    """There is no right to write there."""
+
+    code = "store_read_only"
+
+
+class StoreBroken(OutlastError):
+    """The file is damaged, or it is not an Outlast database."""
+
+    code = "store_broken"
+
+
+class SchemaMismatch(OutlastError):
+    """The schema of the store is older or newer than this code."""
+
+    code = "schema_mismatch"
+
+
+class InternalError(OutlastError):
+    """A bug of ours; the text says which invariant broke."""
+
+    code = "internal_error"
+
+
+class Fatal(Exception):
+    """Raise it in a step or task: this error is final, do not retry."""
+
+
+class RetryAfter(Exception):
+    """Raise it in a step or task: try again, but not before this delay.
+
+    Args:
+        delay: how long to wait at least, in seconds or as a timedelta.
+    """
+
+    def __init__(self, delay: float | timedelta, message: str = "") -> None:
+        self.delay_seconds = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+        super().__init__(message or f"retry after {self.delay_seconds:g} s")

@@ -1,0 +1,313 @@
+"""The only way to change an execution: decide an event by the table, then apply the decision.
+
+``decide`` is pure: the clock and every random number are arguments. The owner of a lease decides
+in memory and its decisions are stored by compare-and-set; everybody else decides on a record that
+was read in the same transaction. Folding a log decides its events again and gives the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from outlast.lifecycle.record import Event, Execution, Transition, copy_of, event_of
+from outlast.lifecycle.states import FINAL, LEASED, PROGRESS, TAKEOVERS, Kind, State
+from outlast.lifecycle.table import CELLS, REFUSALS, Rule
+
+Changes = dict[str, object]
+
+
+@dataclass(slots=True)
+class Decision:
+    """An event that the lifecycle allows: its row of the log and the columns it changes."""
+
+    rule: Rule
+    transition: Transition
+    changes: Changes
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An event that the lifecycle refuses; nothing changes.
+
+    Attributes:
+        state: the state it was refused in; None before birth.
+        kind: what was asked for.
+        code: the refusal's name, one of ``table.REFUSAL_MEANINGS``.
+    """
+
+    state: State | None
+    kind: Kind
+    code: str
+
+
+def decide(record: Execution, event: Event, now: int) -> Decision | Refusal:
+    """Decide one event on an execution that exists.
+
+    Args:
+        record: the execution as it is; it is not changed.
+        event: what shall happen.
+        now: the instant it happens at, in microseconds since 1970.
+
+    Returns:
+        The decision, or the refusal that the table names.
+    """
+    state, kind = record.state, event.kind
+    rules = CELLS.get((state, kind))
+    if rules is None:
+        return Refusal(state, kind, REFUSALS[state, kind])
+    fence = _fence(record, event)
+    if fence is None:
+        return Refusal(state, kind, "fenced")
+    for rule in rules:
+        if rule.guard(record, event, now):
+            break
+    else:
+        return Refusal(state, kind, rules[0].otherwise)
+    seq = record.seq + 1
+    row = Transition(
+        record.tenant, record.id, seq, kind, state, rule.target, fence, event.nonce,
+        event.actor, now, event.key, event.digest, event.data, event.payload,
+    )
+    changes: Changes = {"seq": seq}
+    if kind in PROGRESS and record.idle_claims:
+        changes["idle_claims"] = 0
+    if event.data is not None and "inbox" in event.data:
+        changes["inbox_seen"] = event.data["inbox"]  # the fold must count what was taken out
+    effect = _EFFECTS.get(kind)
+    if effect is not None:
+        effect(record, event, now, changes)
+    if rule.target is not state:
+        _enter(record, rule.target, fence, now, changes)
+    return Decision(rule, row, changes)
+
+
+def create(tenant: int, id: str, event: Event, now: int) -> tuple[Execution, Transition]:
+    """Decide the birth of an execution.
+
+    ``event.data`` gives the columns that are set at birth (task, queue, priority, key, …).
+    """
+    data = event.data or {}
+    rule = next(rule for rule in CELLS[None, Kind.CREATE] if rule.guard(None, event, now))
+    born = {name: data[name] for name in _AT_BIRTH if name in data}
+    record = Execution(
+        tenant=tenant, id=id, state=rule.target, seq=1, cause="first",
+        created_at=now, state_at=now,
+        **born,  # type: ignore[arg-type]
+    )
+    if data.get("waits_on"):
+        record.detail = {"waits_on": data["waits_on"]}
+    row = Transition(
+        tenant, id, 1, Kind.CREATE, None, rule.target, 0, None, event.actor, now,
+        event.key, event.digest, event.data, event.payload,
+    )
+    return record, row
+
+
+def apply(record: Execution, decision: Decision) -> None:
+    """Apply a decision to a record in place."""
+    for name, value in decision.changes.items():
+        setattr(record, name, value)
+
+
+def applied(record: Execution, decision: Decision) -> Execution:
+    """Apply a decision to a copy of a record."""
+    twin = copy_of(record)
+    apply(twin, decision)
+    return twin
+
+
+class BrokenLog(Exception):
+    """A log that the lifecycle could not have written."""
+
+
+def fold(rows: Iterable[Transition]) -> Execution:
+    """Fold a whole log into its execution's row, deciding every event again.
+
+    Raises:
+        BrokenLog: a row is missing, or is not what the lifecycle decides.
+    """
+    record: Execution | None = None
+    for row in rows:
+        event = event_of(row)
+        if record is None:
+            if row.kind is not Kind.CREATE:
+                raise BrokenLog(f"the first row is {row.kind}, not create")
+            record, expected = create(row.tenant, row.execution_id, event, row.at)
+        else:
+            if isinstance(row.data, dict) and "inbox" in row.data:
+                record.inbox_count = max(record.inbox_count, int(str(row.data["inbox"])))
+            decision = decide(record, event, row.at)
+            if isinstance(decision, Refusal):
+                raise BrokenLog(f"row {row.seq}: {row.kind} in {record.state} is refused: {decision.code}")
+            expected = decision.transition
+            apply(record, decision)
+        if row != expected:
+            raise BrokenLog(f"row {row.seq} is not what the lifecycle decides")
+    if record is None:
+        raise BrokenLog("the log is empty")
+    return record
+
+
+_AT_BIRTH: Final = (
+    "task", "queue", "priority", "key", "input_digest", "version", "parent_id", "origin",
+    "due_at", "deadline_at",
+)
+
+
+def _fence(record: Execution, event: Event) -> int | None:
+    """Give the fence of the event's row, or None when its writer holds no current lease."""
+    if record.state in LEASED:
+        if event.nonce is not None:
+            owns = event.nonce == record.nonce and event.fence == record.fence
+            return record.fence if owns else None
+        return record.fence + 1 if event.kind in TAKEOVERS else None
+    if event.kind is Kind.CLAIM:
+        return record.fence + 1 if event.nonce is not None else None
+    return record.fence if event.nonce is None else None
+
+
+def _enter(record: Execution, target: State, fence: int, now: int, changes: Changes) -> None:
+    """What every change of state does: the clock restarts, what belonged to the old state goes."""
+    changes["state"] = target
+    changes["state_at"] = now
+    changes["fence"] = fence
+    changes.setdefault("due_at", None)
+    changes.setdefault("detail", None)
+    if target not in LEASED:
+        changes["nonce"] = changes["worker"] = None
+    if target in FINAL:
+        changes["pause_at"] = None
+
+
+def _claim(record: Execution, event: Event, now: int, changes: Changes) -> None:
+    changes["nonce"] = event.nonce
+    changes["worker"] = (event.data or {}).get("worker")
+    changes["claims"] = record.claims + 1
+    changes["idle_claims"] = record.idle_claims + 1
+    changes["high_water"] = max(record.high_water, 2)
+
+
+def _block(record: Execution, event: Event, now: int, changes: Changes) -> None:
+    changes["high_water"] = max(record.high_water, 1)
+    changes["detail"] = event.data
+
+
+def _start(record: Execution, event: Event, now: int, changes: Changes) -> None:
+    changes["high_water"] = 3
+    changes["cause"] = None
+    changes["attempt"] = record.attempt + 1
+    if record.started_at is None:
+        changes["started_at"] = now
+
+
+def _wait(record: Execution, event: Event, now: int, changes: Changes) -> None:
+    changes["high_water"] = 3
+    changes["cause"] = None
+    data = event.data or {}
+    changes["due_at"] = data.get("due_at")
+    changes["detail"] = {"waits": data["waits"]}
+
+
+def _suspend(record: Execution, event: Event, now: int, changes: Changes) -> None:
+    changes["high_water"] = 3
+    changes["cause"] = None
+    changes["detail"] = event.data
+
+
+def _retry(record: Execution, event: Event, now: int, changes: Changes) -> None:
+    changes["high_water"] = 3
+    changes["cause"] = None
+    changes["failures"] = record.failures + 1
+    data = event.data or {}
+    changes["due_at"] = data.get("due_at")
+    changes["detail"] = {"error": data.get("error"), "retries": data.get("retries")}
+
+
+def _worker_lost(record: Execution, event: Event, now: int, changes: Changes) -> None:
+    changes["high_water"] = 3
+    changes["cause"] = None
+    changes["due_at"] = now
+    changes["detail"] = {"lost": record.worker}
+
+
+def _retry_due(record: Execution, event: Event, now: int, changes: Changes) -> None:
+    lost = bool(record.detail and "lost" in record.detail)
+    changes["cause"] = "recovery" if lost else "retry"
+
+
+def _release(record: Execution, event: Event, now: int, changes: Changes) -> None:
+    if record.state is State.RUNNING:
+        changes["cause"] = "recovery"
+    changes["idle_claims"] = 0
+
+
+def _resume(record: Execution, event: Event, now: int, changes: Changes) -> None:
+    changes["cause"] = (event.data or {}).get("cause", "operator")
+    if record.state is State.SUSPENDED:
+        changes["idle_claims"] = 0  # whoever lifts a suspension gives it a new start
+
+
+def _pause(record: Execution, event: Event, now: int, changes: Changes) -> None:
+    changes["paused_from"] = record.state
+    changes["pause_at"] = None
+    why = (event.data or {}).get("why")
+    changes["detail"] = {
+        "by": event.actor, "why": why, "held_detail": record.detail, "held_due_at": record.due_at,
+    }
+
+
+def _unpause(record: Execution, event: Event, now: int, changes: Changes) -> None:
+    if record.paused_from is State.RUNNING:
+        changes["cause"] = "unpause"
+    changes["paused_from"] = None
+    held = record.detail or {}
+    if record.paused_from not in (State.QUEUED, State.BLOCKED, State.RUNNING):
+        changes["detail"] = held.get("held_detail")
+        changes["due_at"] = held.get("held_due_at")
+
+
+def _end(record: Execution, event: Event, now: int, changes: Changes) -> None:
+    data = event.data or {}
+    changes["detail"] = {name: data[name] for name in ("error", "by", "why") if name in data} or None
+    changes["cause"] = None
+    changes["paused_from"] = None
+
+
+def _cancel_requested(record: Execution, event: Event, now: int, changes: Changes) -> None:
+    changes["cancel_at"] = now
+
+
+def _pause_requested(record: Execution, event: Event, now: int, changes: Changes) -> None:
+    changes["pause_at"] = now
+
+
+def _priority_changed(record: Execution, event: Event, now: int, changes: Changes) -> None:
+    changes["priority"] = (event.data or {})["priority"]
+
+
+Effect = Callable[[Execution, Event, int, Changes], None]
+_EFFECTS: Final[dict[Kind, Effect]] = {
+    Kind.BLOCK: _block,
+    Kind.CLAIM: _claim,
+    Kind.START: _start,
+    Kind.WAIT: _wait,
+    Kind.SUSPEND: _suspend,
+    Kind.RETRY: _retry,
+    Kind.RETRY_DUE: _retry_due,
+    Kind.WORKER_LOST: _worker_lost,
+    Kind.RELEASE: _release,
+    Kind.RESUME: _resume,
+    Kind.PAUSE: _pause,
+    Kind.UNPAUSE: _unpause,
+    Kind.EXHAUSTED: _end,
+    Kind.FINISH: _end,
+    Kind.ERROR: _end,
+    Kind.CANCEL: _end,
+    Kind.DEADLINE: _end,
+    Kind.CANCEL_REQUESTED: _cancel_requested,
+    Kind.PAUSE_REQUESTED: _pause_requested,
+    Kind.PRIORITY_CHANGED: _priority_changed,
+}
+"""What each kind does to the registers and counters, beyond the state."""

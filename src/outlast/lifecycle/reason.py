@@ -1,0 +1,144 @@
+"""Why is it not moving? Every open execution has one answer, a function of its row.
+
+What a row cannot know (whether any worker serves the queue, which steps are in flight) the floors
+above add to ``hint``; the code and the text are these everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from outlast.lifecycle.record import Data, Execution
+from outlast.lifecycle.states import FINAL, State
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why an open execution is where it is.
+
+    Attributes:
+        code: a stable snake_case word.
+        text: the same in a sentence, without the execution's name.
+        since: since when, in microseconds since 1970.
+        until: when it ends by itself, or None.
+        hint: what somebody can do, or "".
+    """
+
+    code: str
+    text: str
+    since: int
+    until: int | None = None
+    hint: str = ""
+
+
+def reason_of(record: Execution) -> Reason | None:
+    """Give the reason of an open execution; None for one that has ended."""
+    if record.state in FINAL:
+        return None
+    code, text, hint = _REASONS[record.state](record, record.detail or {})
+    until = record.due_at
+    if record.cancel_at is not None:
+        code, text = "cancelling", f"a cancel was requested; {text}"
+    return Reason(code, text, record.state_at, until, hint)
+
+
+Answer = tuple[str, str, str]
+
+
+def _scheduled(record: Execution, detail: Data) -> Answer:
+    if detail.get("waits_on"):
+        return "dependency", "it waits for other executions to end", ""
+    return "start_time", "its start time lies ahead", ""
+
+
+def _queued(record: Execution, detail: Data) -> Answer:
+    return "no_worker", f'no worker has taken it from queue "{record.queue}" yet', (
+        f"start an engine that knows task {record.task}"
+    )
+
+
+def _blocked(record: Execution, detail: Data) -> Answer:
+    return "gate_closed", f"the gate {detail.get('gate', '?')} is closed", ""
+
+
+def _starting(record: Execution, detail: Data) -> Answer:
+    return "starting", f"worker {record.worker} prepares it", ""
+
+
+def _running(record: Execution, detail: Data) -> Answer:
+    if record.pause_at is not None:
+        return "pausing", "a pause was requested; it is taken at the next safe point", ""
+    return "running", f"its code runs on worker {record.worker}", ""
+
+
+def _waits(detail: Data) -> list[Data]:
+    waits = detail.get("waits")
+    return list(waits) if isinstance(waits, list | tuple) else []
+
+
+def _describe(wait: Data) -> str:
+    title, kind = wait.get("title"), wait.get("kind")
+    if kind == "ask":
+        to = wait.get("to") or "somebody"
+        return f'{to} must answer "{title}"'
+    if kind == "timer":
+        return "a timer"
+    if kind == "retry":
+        return f"the next attempt of step {wait.get('key')}"
+    return f"{kind} {title or wait.get('key') or ''}".rstrip()
+
+
+def _awaiting_input(record: Execution, detail: Data) -> Answer:
+    waits = [wait for wait in _waits(detail) if wait.get("outside")]
+    return "awaiting_input", " and ".join(_describe(wait) for wait in waits), (
+        f"outlast answer {record.id}"
+    )
+
+
+def _waiting(record: Execution, detail: Data) -> Answer:
+    waits = _waits(detail)
+    kinds = {str(wait.get("kind")) for wait in waits}
+    code = f"waiting_{kinds.pop()}" if len(kinds) == 1 else "waiting"
+    return code, "it waits for " + " and ".join(_describe(wait) for wait in waits), ""
+
+
+def _retry_wait(record: Execution, detail: Data) -> Answer:
+    if "lost" in detail:
+        return "worker_lost", f"worker {detail['lost']} is gone; it is due again at once", ""
+    error = detail.get("error")
+    said = error.get("message", "") if isinstance(error, dict) else ""
+    return "back_off", (
+        f"attempt {record.failures} of {_integer(detail.get('retries')) + 1} failed ({said}); "
+        "the next follows after a back-off"
+    ), ""
+
+
+def _paused(record: Execution, detail: Data) -> Answer:
+    why = f": {detail['why']}" if detail.get("why") else ""
+    return "paused", f"{detail.get('by')} paused it{why}", "resume it"
+
+
+def _suspended(record: Execution, detail: Data) -> Answer:
+    return str(detail.get("code", "suspended")), str(detail.get("text", "")), str(
+        detail.get("hint", "")
+    )
+
+
+def _integer(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+_REASONS: Final[dict[State, Callable[[Execution, Data], Answer]]] = {
+    State.SCHEDULED: _scheduled,
+    State.QUEUED: _queued,
+    State.BLOCKED: _blocked,
+    State.STARTING: _starting,
+    State.RUNNING: _running,
+    State.AWAITING_INPUT: _awaiting_input,
+    State.WAITING: _waiting,
+    State.RETRY_WAIT: _retry_wait,
+    State.PAUSED: _paused,
+    State.SUSPENDED: _suspended,
+}

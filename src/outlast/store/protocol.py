@@ -1,0 +1,227 @@
+"""The contract between the engine and a store: batch verbs on durable state.
+
+A store is a log of transitions per execution, a row per execution that the log folds to, and an
+inbox per execution. It never decides by itself: what a verb writes is what ``lifecycle.decide``
+says about records read in the same transaction, or what the lease's owner decided and the store
+accepts by compare-and-set.
+
+Refusals are answers, not errors: a refused item leaves the rest of its batch alone. Errors are
+for the world (``StoreUnavailable`` and its kin) and for bugs of ours (``InternalError``).
+
+Verbs block; the engine calls the writing ones from the commit pipeline's own thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from outlast.lifecycle import Execution, Message, State, Transition
+
+TENANT = 1
+"""The one tenant there is for now; every key begins with it."""
+
+
+@dataclass(slots=True)
+class Create:
+    """Bring an execution into the world, perhaps with its first claim and start.
+
+    The rows are those of its birth and what follows at once; ``after`` is what they fold to, a
+    copy of its own.
+    With a key that is taken, nothing is written and the answer names the execution that has it.
+    """
+
+    after: Execution
+    rows: list[Transition]
+
+
+@dataclass(slots=True)
+class Write:
+    """Rows that the owner of a lease decided on the record it knew.
+
+    Attributes:
+        id: the execution.
+        fence, nonce, seq: what the stored row must show.
+        rows: the rows, in order.
+        position: what they leave in ``seq``, ``idle_claims`` and ``inbox_seen``.
+        after: the whole record they leave, a copy of its own; None when only the position
+            changed (steps and most notes).
+        inbox_seen: for a decision that gives up the lease: how many messages it has seen, so that
+            none is overlooked; None: no matter.
+    """
+
+    id: str
+    fence: int
+    nonce: bytes | None
+    seq: int
+    rows: list[Transition]
+    position: tuple[int, int, int]
+    after: Execution | None = None
+    inbox_seen: int | None = None
+
+
+@dataclass(slots=True)
+class Deliver:
+    """A message for an execution; what it does is decided on the row as it is then."""
+
+    execution_id: str
+    message: Message
+    now: int
+
+
+Item = Create | Write | Deliver
+
+
+@dataclass(slots=True)
+class Answer:
+    """What became of an item.
+
+    Attributes:
+        refused: None when it was stored, else why not: ``fenced``, ``moved``, ``already_exists``,
+            ``key_conflict``, ``already_final``, ``already_answered``, ``no_execution``,
+            or another refusal of the lifecycle.
+        execution: the record after the item, or as it was found; None for a stored write.
+        error: the bug behind a refusal ``internal_error``.
+    """
+
+    refused: str | None = None
+    execution: Execution | None = None
+    error: Exception | None = None
+
+
+STORED = Answer()
+"""The answer to a write that went through; shared, as it says nothing more."""
+
+
+@dataclass(slots=True)
+class InboxEntry:
+    """A message in an execution's inbox, with its number there (from 1, gap-free)."""
+
+    number: int
+    message: Message
+    at: int
+
+
+@dataclass(slots=True)
+class Claimed:
+    """An execution that was claimed: its row, its first row of the log, its unseen messages."""
+
+    execution: Execution
+    birth: Transition
+    unseen: list[InboxEntry] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who claims: a process incarnation, and how often a claim may show no progress."""
+
+    worker: str
+    idle_claims_max: int = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which executions to list; all that is given must hold. Newest first, by id."""
+
+    states: tuple[State, ...] = ()
+    task: str | None = None
+    origin: str | None = None
+    input_digest: int | None = None
+    created_after: int | None = None
+    before_id: str | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """A process incarnation that serves, or served, this store."""
+
+    id: str
+    host: str
+    pid: int
+    started_at: int
+    seen_at: int
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What ``verify`` found: how much it checked, and every defect as a sentence."""
+
+    executions: int = 0
+    transitions: int = 0
+    messages: int = 0
+    defects: list[str] = field(default_factory=list)
+
+
+class Store(Protocol):
+    """Durable state. Every verb is one transaction."""
+
+    url: str
+
+    def commit(self, batch: Sequence[Item]) -> list[Answer]:
+        """Write a batch in one transaction and give each item its answer, in order.
+
+        Stored items are durable when this returns. Items of one execution apply in order; after a
+        refused one the later ones of that execution are refused as well.
+
+        Raises:
+            StoreUnavailable: nothing of the batch may be taken as written or as not written.
+        """
+
+    def claim(
+        self, lease: Lease, tasks: Collection[str], limit: int, now: int, nonces: Sequence[bytes]
+    ) -> list[Claimed]:
+        """Claim up to ``limit`` queued executions of these tasks, by priority, then age (T06).
+
+        One whose claims without progress are used up is suspended as ``crash_loop`` instead.
+        """
+
+    def sweep(self, now: int, limit: int) -> tuple[int, int | None]:
+        """Move what the clock moves: promote (T03), resume by timer (T16), retry_due (T23), deadline (T29).
+
+        Returns:
+            How many executions moved, and the next instant at which one will be due.
+        """
+
+    def recover(self, dead: Collection[str] | None, alive: str, now: int, limit: int) -> int:
+        """Take the executions of dead workers back (T08, T09 then T23); gives their number.
+
+        ``dead`` None means every worker but ``alive``.
+        """
+
+    def register(self, worker: WorkerRow) -> None:
+        """Note that a process incarnation serves this store."""
+
+    def workers(self) -> list[WorkerRow]:
+        """Give the known process incarnations, newest first."""
+
+    def get(self, ids: Sequence[str]) -> list[Execution | None]:
+        """Read executions by id, in order."""
+
+    def find(self, text: str, limit: int) -> list[str]:
+        """Give up to ``limit`` ids that begin, or end, with this text."""
+
+    def with_key(self, key: str) -> Execution | None:
+        """Read the execution that was submitted under this key."""
+
+    def page(self, filter: Filter) -> list[Execution]:
+        """List executions, newest first."""
+
+    def counts(self) -> dict[State, int]:
+        """Count the open executions by state."""
+
+    def log(self, id: str, after_seq: int = 0, limit: int = -1) -> list[Transition]:
+        """Read an execution's log in order; a negative limit reads to its end."""
+
+    def inbox(self, id: str, after: int = 0) -> list[InboxEntry]:
+        """Read an execution's inbox in order."""
+
+    def verify(self) -> Verdict:
+        """Fold every log and compare it with its row; check the file itself."""
+
+    def changed(self) -> bool:
+        """Tell whether another process has written since the last call."""
+
+    def close(self) -> None:
+        """Let go of every resource; the object is of no use afterwards."""

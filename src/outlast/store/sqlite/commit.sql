@@ -1,0 +1,66 @@
+-- name: refused_heads
+-- columns: 6
+-- Compare what owners knew with what is stored, and return only those that differ. Columns of a
+-- row: place in the batch, id, fence, nonce, seq, messages seen (or NULL where it does not matter).
+SELECT v.column1, e.state, e.fence, e.nonce, e.seq, e.inbox_count
+  FROM (VALUES {rows}) AS v
+  LEFT JOIN execution AS e ON e.tenant = 1 AND e.id = v.column2
+ WHERE e.id IS NULL OR e.fence <> v.column3 OR e.nonce IS NOT v.column4 OR e.seq <> v.column5
+    OR e.inbox_count <> v.column6;
+
+-- name: insert_transitions
+-- columns: 14
+INSERT INTO transition (tenant, execution_id, seq, kind, from_state, to_state, fence, nonce, actor,
+                        at, key, digest, data, payload)
+VALUES {rows};
+
+-- name: insert_executions
+-- columns: 32
+INSERT INTO execution (tenant, id, task, state, seq, fence, nonce, worker, high_water, cause,
+                       paused_from, attempt, failures, claims, idle_claims, inbox_count, inbox_seen,
+                       cancel_at, pause_at, created_at, state_at, started_at, due_at, deadline_at,
+                       queue, priority, key, input_digest, version, parent_id, origin, detail)
+VALUES {rows};
+
+-- name: move_executions
+-- columns: 4
+-- Only the position changed: id, seq, idle_claims, inbox_seen.
+UPDATE execution
+   SET seq = v.column2, idle_claims = v.column3, inbox_seen = v.column4
+  FROM (VALUES {rows}) AS v
+ WHERE execution.tenant = 1 AND execution.id = v.column1;
+
+-- name: save_executions
+-- columns: 23
+-- Every column that a transition can change; inbox_count is the deliverers' own.
+UPDATE execution
+   SET state = v.column2, seq = v.column3, fence = v.column4, nonce = v.column5,
+       worker = v.column6, high_water = v.column7, cause = v.column8, paused_from = v.column9,
+       attempt = v.column10, failures = v.column11, claims = v.column12, idle_claims = v.column13,
+       inbox_seen = v.column14, cancel_at = v.column15, pause_at = v.column16,
+       state_at = v.column17, started_at = v.column18, due_at = v.column19,
+       deadline_at = v.column20, priority = v.column21, version = v.column22, detail = v.column23
+  FROM (VALUES {rows}) AS v
+ WHERE execution.tenant = 1 AND execution.id = v.column1;
+
+-- name: count_messages
+-- columns: 2
+-- A message is in: the row counts it.
+UPDATE execution
+   SET inbox_count = v.column2
+  FROM (VALUES {rows}) AS v
+ WHERE execution.tenant = 1 AND execution.id = v.column1;
+
+-- name: insert_messages
+-- columns: 10
+INSERT INTO inbox (tenant, execution_id, number, id, kind, actor, key, data, payload, at)
+VALUES {rows};
+
+-- name: earlier_messages
+-- Messages of an execution that have this id, or answer this question.
+SELECT id, kind, key FROM inbox
+ WHERE tenant = 1 AND execution_id = :execution_id AND (id = :id OR (kind = 'answer' AND key = :key));
+
+-- name: put_worker
+INSERT INTO worker (id, host, pid, started_at, seen_at) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at;

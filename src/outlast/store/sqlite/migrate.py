@@ -1,0 +1,101 @@
+"""Bring a file's schema to this code's version, or refuse it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from outlast.errors import SchemaMismatch, StoreBroken
+from outlast.lifecycle import EDGES
+from outlast.store.sql import migrations
+from outlast.store.sqlite.connect import immediate
+
+APPLICATION_ID: Final = 0x4F55544C  # "OUTL", in the file's header
+MIGRATIONS: Final = migrations("outlast.store.sqlite")
+NEWEST: Final = MIGRATIONS[-1][0]
+
+
+def schema_version(connection: apsw.Connection, path: Path) -> int:
+    """Read the version of a file's schema; 0 for an empty file.
+
+    Raises:
+        StoreBroken: it is somebody else's database.
+    """
+    application = connection.pragma("application_id")
+    version = connection.pragma("user_version")
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()[0][0]
+    if application != APPLICATION_ID and tables:
+        raise StoreBroken(
+            f"{path} is a database of another program",
+            why="it has tables, but not Outlast's mark",
+            do="name another file; this one was left as it is",
+        )
+    return int(version) if isinstance(version, int) and tables else 0
+
+
+def migrate(connection: apsw.Connection, path: Path, now: int) -> None:
+    """Apply the missing migrations, all in one transaction.
+
+    Raises:
+        SchemaMismatch: the schema is newer than this code, or has other edges than its lifecycle.
+        StoreBroken: it is somebody else's database.
+    """
+    if schema_version(connection, path) != NEWEST:
+        with immediate(connection):
+            version = schema_version(connection, path)
+            refuse_newer(version, path)
+            for number, text in MIGRATIONS:
+                if number > version:
+                    connection.execute(text)
+                    connection.execute("INSERT INTO migration VALUES (?, ?)", (number, now))
+            connection.execute("DELETE FROM edge")
+            connection.executemany(
+                "INSERT INTO edge VALUES (?, ?, ?)",
+                [(kind, source or "", target) for kind, source, target in EDGES],
+            )
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {NEWEST}")
+    check_edges(connection, path)
+
+
+def check_version(connection: apsw.Connection, path: Path) -> None:
+    """Refuse a file whose schema is not this code's, without touching it.
+
+    Raises:
+        SchemaMismatch: it is older or newer.
+        StoreBroken: it is somebody else's database.
+    """
+    version = schema_version(connection, path)
+    refuse_newer(version, path)
+    if version < NEWEST:
+        raise SchemaMismatch(
+            f"{path} has schema {version}, older than this code's {NEWEST}"
+            if version else f"{path} has no schema yet",
+            do="outlast db init" if not version else "outlast db upgrade",
+        )
+    check_edges(connection, path)
+
+
+def refuse_newer(version: int, path: Path) -> None:
+    """Refuse a schema that a newer Outlast made."""
+    if version > NEWEST:
+        raise SchemaMismatch(
+            f"{path} has schema {version}, newer than this code's {NEWEST}",
+            why="a newer Outlast has opened it",
+            do="install that version, or a newer one; the file was left as it is",
+        )
+
+
+def check_edges(connection: apsw.Connection, path: Path) -> None:
+    """Refuse a file whose edge table is not this code's lifecycle."""
+    stored = set(connection.execute("SELECT kind, from_state, to_state FROM edge"))
+    wanted = {(str(kind), str(source or ""), str(target)) for kind, source, target in EDGES}
+    if stored != wanted:
+        differing = sorted(stored ^ wanted)[:3]
+        raise SchemaMismatch(
+            f"the edge table of {path} is not this code's lifecycle",
+            why=f"they differ in {differing}",
+            do="outlast db upgrade with the right version",
+        )

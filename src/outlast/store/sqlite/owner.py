@@ -1,0 +1,104 @@
+"""One engine per file: the lock that says which process owns a database.
+
+A POSIX record lock on a file beside the database: it dies with its process, whatever kills it, and
+no forked child inherits it (a ``flock`` would live on in one). Having it proves that every earlier
+lease is dead. Its one weakness: the kernel drops it when this process closes *any* descriptor of
+that file, so the file is opened in this module only, and never twice by one process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from outlast.errors import StoreOwned, StoreReadOnly
+
+_held: Final[set[str]] = set()
+_held_lock: Final = threading.Lock()
+
+
+class OwnerLock:
+    """The exclusive right to run executions of one database file."""
+
+    def __init__(self, database: Path) -> None:
+        self._path = str(database.resolve()) + ".owner"
+        self._descriptor: int | None = None
+
+    def acquire(self, worker: str) -> None:
+        """Take the lock.
+
+        Raises:
+            StoreOwned: another engine has it; the text says which process.
+        """
+        with _held_lock:
+            if self._path in _held:
+                raise _owned(self._path, "this very process")
+            try:
+                descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            except PermissionError as error:
+                raise StoreReadOnly(f"no right to write {self._path}", why=str(error)) from error
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                said = os.pread(descriptor, 4096, 0)
+                os.close(descriptor)
+                raise _owned(self._path, _describe(said)) from error
+            said = json.dumps(
+                {"pid": os.getpid(), "host": socket.gethostname(), "worker": worker,
+                 "since": round(time.time())}
+            ).encode()
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, said, 0)
+            _held.add(self._path)
+            self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Give the lock back; a second call does nothing."""
+        with _held_lock:
+            if self._descriptor is not None:
+                os.ftruncate(self._descriptor, 0)
+                os.close(self._descriptor)
+                self._descriptor = None
+                _held.discard(self._path)
+
+
+def owner_of(database: Path) -> str | None:
+    """Say which process owns a database, as a phrase, or None when no engine does."""
+    path = str(database.resolve()) + ".owner"
+    with _held_lock:
+        if path in _held:
+            return "this very process"
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return _describe(os.pread(descriptor, 4096, 0))
+        finally:
+            os.close(descriptor)
+        return None
+
+
+def _describe(said: bytes) -> str:
+    try:
+        owner = json.loads(said)
+        minutes = max(0, round((time.time() - owner["since"]) / 60))
+        return f"process {owner['pid']} on {owner['host']}, since {minutes} min"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def _owned(path: str, who: str) -> StoreOwned:
+    return StoreOwned(
+        f"another engine owns {path.removesuffix('.owner')}",
+        why=f"its lock is held by {who}",
+        do="use that engine (outlast start, watch, answer and cancel work beside it), or stop it",
+    )
