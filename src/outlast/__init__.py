@@ -1,0 +1,57 @@
+"""Outlast: Python functions that finish what they started.
+
+The public names are loaded at first use, so that ``import outlast`` and ``outlast --version`` stay
+quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from outlast.engine.calls import ask, now, random, sleep, this_step, uuid4, wait_for
+    from outlast.engine.current import StepInfo
+    from outlast.engine.engine import Engine
+    from outlast.engine.handle import Execution
+    from outlast.engine.registry import Retry, step, task
+    from outlast.errors import Fatal, OutlastError, RetryAfter
+    from outlast.lifecycle import Reason, State
+
+_HOMES: Final = {
+    "Engine": "outlast.engine.engine",
+    "Execution": "outlast.engine.handle",
+    "Fatal": "outlast.errors",
+    "OutlastError": "outlast.errors",
+    "Reason": "outlast.lifecycle",
+    "Retry": "outlast.engine.registry",
+    "RetryAfter": "outlast.errors",
+    "State": "outlast.lifecycle",
+    "StepInfo": "outlast.engine.current",
+    "ask": "outlast.engine.calls",
+    "now": "outlast.engine.calls",
+    "random": "outlast.engine.calls",
+    "sleep": "outlast.engine.calls",
+    "step": "outlast.engine.registry",
+    "task": "outlast.engine.registry",
+    "this_step": "outlast.engine.calls",
+    "uuid4": "outlast.engine.calls",
+    "wait_for": "outlast.engine.calls",
+}
+
+__all__ = [  # noqa: RUF022 - in the order a newcomer meets them
+    "task", "step", "Engine", "Execution", "Retry",
+    "sleep", "ask", "wait_for", "now", "random", "uuid4", "this_step",
+    "Fatal", "RetryAfter", "OutlastError", "State", "Reason", "StepInfo", "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module outlast has no attribute {name}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value

@@ -255,6 +255,13 @@ class MemoryStore:
         """See the protocol."""
         return self._inboxes.get(id, [])[after:]
 
+    def unread(self, worker: str) -> list[str]:
+        """See the protocol."""
+        return [
+            record.id for record in self._records.values()
+            if record.worker == worker and record.inbox_count > record.inbox_seen
+        ]
+
     def verify(self) -> Verdict:
         """See the protocol."""
         verdict = Verdict()

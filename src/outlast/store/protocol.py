@@ -217,6 +217,9 @@ class Store(Protocol):
     def inbox(self, id: str, after: int = 0) -> list[InboxEntry]:
         """Read an execution's inbox in order."""
 
+    def unread(self, worker: str) -> list[str]:
+        """Give the executions that this worker owns and that have messages it has not taken."""
+
     def verify(self) -> Verdict:
         """Fold every log and compare it with its row; check the file itself."""
 

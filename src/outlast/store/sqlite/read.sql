@@ -70,6 +70,10 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
    AND (:dead IS NULL OR worker IN (SELECT value FROM json_each(:dead)))
  LIMIT :limit;
 
+-- name: unread_executions
+SELECT id FROM execution
+ WHERE tenant = 1 AND worker = :worker AND inbox_count > inbox_seen;
+
 -- name: executions_page
 -- The newest first; ids begin with their time. An empty list of states means all.
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,

@@ -502,6 +502,10 @@ class SqliteStore:
         """See the protocol."""
         return list(map(entry_of, self._read("inbox", {"id": id, "after": after})))
 
+    def unread(self, worker: str) -> list[str]:
+        """See the protocol."""
+        return [str(row[0]) for row in self._read("unread_executions", {"worker": worker})]
+
     def verify(self) -> Verdict:
         """See the protocol."""
         verdict = Verdict()

@@ -1,0 +1,75 @@
+"""Durations as people write them: "5s", "1h30m", a timedelta, or a number of seconds."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from outlast.errors import UsageError
+
+Duration = str | float | int | timedelta
+"""What every public parameter that is a duration takes; a bare number is in seconds."""
+
+_UNITS: Final = {
+    "us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000,
+    "d": 86_400_000_000, "w": 604_800_000_000,
+}
+_PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d|w)")
+
+
+def microseconds(duration: Duration) -> int:
+    """Give a duration in microseconds.
+
+    Raises:
+        UsageError: it is negative, or cannot be read.
+    """
+    if isinstance(duration, timedelta):
+        total = round(duration.total_seconds() * 1_000_000)
+    elif isinstance(duration, str):
+        text = duration.strip().lower()
+        if not text or _PART.sub("", text).strip():
+            raise UsageError(
+                f'"{duration}" is no duration', do='write it as "500ms", "5s", "1h30m" or "2d"'
+            )
+        total = sum(round(float(number) * _UNITS[unit]) for number, unit in _PART.findall(text))
+    else:
+        total = round(duration * 1_000_000)
+    if total < 0:
+        raise UsageError(f"a duration cannot be negative: {duration}")
+    return total
+
+
+def in_words(span_us: int) -> str:
+    """Write a span for people: at most two units, the larger first."""
+    seconds = abs(span_us) // 1_000_000
+    if seconds < 1:
+        return f"{abs(span_us) // 1000}ms"
+    if seconds < 60:
+        return f"{abs(span_us) / 1_000_000:.1f}s".replace(".0s", "s")
+    parts = []
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
+        count, seconds = divmod(seconds, size)
+        if count or parts:
+            parts.append(f"{count}{unit}")
+        if len(parts) == 2:
+            break
+    return " ".join(part for part in parts if not part.startswith("0"))
+
+
+def instant(at_us: int) -> datetime:
+    """Turn an instant of the log into an aware datetime in UTC."""
+    seconds, rest = divmod(at_us, 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
+
+
+def microseconds_of(at: datetime) -> int:
+    """Turn an aware datetime into an instant of the log.
+
+    Raises:
+        UsageError: it has no time zone.
+    """
+    if at.tzinfo is None:
+        raise UsageError(f"{at} has no time zone", do="use datetime.now(UTC), or .astimezone()")
+    span = at - datetime(1970, 1, 1, tzinfo=UTC)
+    return (span.days * 86_400 + span.seconds) * 1_000_000 + span.microseconds

@@ -1,0 +1,90 @@
+"""What runs here: the execution whose code this is, the step whose body this is, the open engine."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from outlast.errors import NoEngine, OutsideExecution
+
+
+class AnyScope(Protocol):
+    """What task code needs of its execution; there is one for ``async def`` and one for ``def``."""
+
+    is_async: bool
+
+    def call(
+        self, kind: str, name: str, digest: int, payload: Any, *, explicit_key: str | None = None
+    ) -> Any:
+        """Make a durable call: an awaitable in ``async def`` code, its result in ``def`` code."""
+
+    def now(self) -> int:
+        """Give the time of the last thing that was delivered, in microseconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepInfo:
+    """About the step whose body is running.
+
+    Attributes:
+        execution_id: the execution it belongs to.
+        key: its identity there.
+        attempt: which attempt this is, from 1.
+        idempotency_key: the same in every attempt of this step and in no other: give it to
+            services that can recognise a repeated request.
+    """
+
+    execution_id: str
+    key: str
+    attempt: int
+
+    @property
+    def idempotency_key(self) -> str:
+        """Name this step for services outside."""
+        return f"{self.execution_id}:{self.key}"
+
+
+current_scope: Final[ContextVar[AnyScope | None]] = ContextVar("outlast_scope", default=None)
+current_step: Final[ContextVar[StepInfo | None]] = ContextVar("outlast_step", default=None)
+
+_engines: Final[list[Any]] = []
+
+
+def the_scope(what: str) -> AnyScope:
+    """Give the execution whose code is running.
+
+    Raises:
+        OutsideExecution: none is.
+    """
+    scope = current_scope.get()
+    if scope is None:
+        raise OutsideExecution(
+            f"{what} was called where no execution runs",
+            do="call it in a task's own code; not in a step, nor outside an engine",
+        )
+    return scope
+
+
+def the_engine() -> Any:
+    """Give the engine that was opened last and is still open.
+
+    Raises:
+        NoEngine: none is open.
+    """
+    if not _engines:
+        raise NoEngine(
+            "no engine is open", do='with Engine("sqlite:///outlast.db"): …, or outlast run FILE:TASK'
+        )
+    return _engines[-1]
+
+
+def opened(engine: Any) -> None:
+    """Make this the engine that tasks are started on."""
+    _engines.append(engine)
+
+
+def closed(engine: Any) -> None:
+    """Take an engine away again."""
+    if engine in _engines:
+        _engines.remove(engine)

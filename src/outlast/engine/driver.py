@@ -1,0 +1,771 @@
+"""Drive one leased execution: between its code, the bodies of its steps, and the journal.
+
+Theory of operation. A driver lives on the engine's loop from a claim to the end of the lease. It
+alone writes the log of its execution; it decides in memory and the store accepts by comparing
+(fence, nonce, seq). Outcomes get their place in the log in the order they come and are delivered
+to the code in that order, at once: the code may run ahead of the disk. Effects may not: a step's
+body starts only when every outcome delivered so far is durable (``_durable >= _delivered``).
+
+A refused write means the lease is gone: the copy in memory is thrown away and nothing more is
+written. Whatever the store holds then is the truth, and its new owner reads it.
+
+Replay: the recorded rows are delivered first, one at a time, as they were; no body starts before
+they are used up. What the code then asks for must be what is recorded, or it is suspended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import random
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from outlast import failure
+from outlast.engine.current import StepInfo, current_scope, current_step
+from outlast.engine.question import Question
+from outlast.engine.registry import StepCall, Task
+from outlast.engine.scope import Call, Mismatch, Outcome, Scope
+from outlast.engine.thread_scope import ThreadScope
+from outlast.errors import (
+    BadPayload,
+    Deadlock,
+    Fatal,
+    InternalError,
+    OutlastError,
+    PayloadTooLarge,
+    RetryAfter,
+    StepTimeout,
+)
+from outlast.lifecycle import Event, Execution, Kind, Refusal, State, Transition, apply, decide, note_of
+from outlast.lifecycle.record import Data, copy_of
+from outlast.store.protocol import Answer, InboxEntry, Write
+
+if TYPE_CHECKING:
+    from outlast.engine.worker import Worker
+
+LINGER_US: Final = 200_000
+"""Waits shorter than this keep their worker; longer ones park. A park costs four rows."""
+CANCEL_GRACE_US: Final = 30_000_000
+"""How long code may take to clean up after a cancel, before it is cut off."""
+ANNOUNCE_US: Final = 1_000_000
+"""How long a step runs before a note says so."""
+
+_DELIVERED: Final = {
+    Kind.STEP: "step",
+    Kind.TIMER_FIRED: "timer",
+    Kind.INPUT_RECEIVED: "input",
+    Kind.SIGNAL_RECEIVED: "signal",
+    Kind.CHILD_FINISHED: "child",
+    Kind.CANCEL_REQUESTED: "cancel",
+}
+"""The rows that the code gets to see, and what its scope calls them."""
+_POSITION: Final = frozenset({"seq", "idle_claims", "inbox_seen"})
+_NEVER_RETRIED: Final = (Fatal, BadPayload, PayloadTooLarge)
+
+
+class Driver:
+    """One execution on this worker; made by :class:`~outlast.engine.worker.Worker`."""
+
+    def __init__(self, worker: Worker, task: Task[Any, Any], record: Execution, birth: Transition) -> None:
+        self.worker = worker
+        self.task = task
+        self.record = record
+        self.bodies: dict[str, Body] = {}
+        self._birth = birth
+        self._scope: Scope | ThreadScope | None = None
+        self._durable = record.seq
+        self._delivered = 0
+        self._outcomes: deque[Outcome] = deque()
+        self._calls: deque[Call] = deque()
+        self._open: dict[str, Call] = {}
+        self._failures: dict[str, int] = {}
+        self._back_offs: dict[str, int] = {}
+        self._announced: set[str] = set()
+        self._memo: dict[str, Transition] = {}
+        self._unread: deque[InboxEntry] = deque()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._before_park: Execution | None = None
+        self._live = False
+        self._stopping = False
+        self._over = False
+        self._pumping = False
+
+    # Coming to life
+
+    def begin(self, started: Transition) -> None:
+        """Run a new execution, whose start is already in the log."""
+        if self._make_scope():
+            self._live = True
+            self._enter(started)
+            self.pump()
+
+    def replay(self, rows: Sequence[Transition], unseen: Sequence[InboxEntry]) -> None:
+        """Bring a claimed execution back to where it was, then let it go on."""
+        if not self._make_scope():
+            return
+        history = self._history(rows)
+        try:
+            waiting = self._deliver_recorded(history)
+        except Mismatch as mismatch:
+            self._suspend_mismatch(mismatch)
+            return
+        for entry in unseen:
+            row = self._take(entry)
+            if row is not None and row.kind in _DELIVERED:
+                waiting.append(row)
+        self._live = True
+        started = self._append(Event(Kind.START, "engine"))
+        try:
+            if self._delivered:
+                self._deliver(Outcome(started.seq, started.at, "start"))
+            else:
+                self._enter(started)
+            for row in waiting:
+                self._deliver(self._outcome(row, started.at))
+        except Mismatch as mismatch:
+            self._suspend_mismatch(mismatch)
+            return
+        self.pump()
+
+    def _make_scope(self) -> bool:
+        try:
+            args, kwargs = self.task.input.unbind(self._birth.payload or b"{}")
+        except OutlastError as error:
+            self._suspend("code_mismatch", str(error), "keep the parameters of running executions")
+            return False
+        fn = self.task.fn
+        seed = self.record.id.encode()
+        if self.task.is_async:
+            self._scope = Scope(lambda: fn(*args, **kwargs), seed=seed)
+        else:
+            self._scope = ThreadScope(
+                lambda: fn(*args, **kwargs), seed=seed, threads=self.worker.task_threads,
+                on_quiet=self._thread_is_quiet,
+            )
+        return True
+
+    def _enter(self, started: Transition) -> None:
+        assert self._scope is not None
+        self._delivered = started.seq
+        self._scope.begin(started.at)
+
+    def _history(self, rows: Sequence[Transition]) -> list[Transition]:
+        """Keep the rows of the current try; results of earlier tries are remembered by key."""
+        first = 0
+        for place, row in enumerate(rows):
+            if row.kind is Kind.RETRY:
+                first = place + 1
+        for row in rows[:first]:
+            if row.kind is Kind.STEP and not (row.data and row.data.get("failed")):
+                assert row.key is not None
+                if not (row.data and "reused" in row.data):
+                    self._memo[row.key] = row
+        return list(rows[first:])
+
+    def _deliver_recorded(self, history: list[Transition]) -> list[Transition]:
+        """Deliver what is recorded; gives the messages that no start has delivered yet."""
+        waiting: list[Transition] = []
+        for row in history:
+            kind = row.kind
+            if kind is Kind.START:
+                if self._delivered:
+                    self._deliver(Outcome(row.seq, row.at, "start"))
+                else:
+                    self._enter(row)
+                for message in waiting:
+                    self._deliver(self._outcome(message, row.at))
+                waiting = []
+            elif kind in _DELIVERED:
+                if row.from_state is State.RUNNING:
+                    self._deliver(self._outcome(row, row.at))
+                else:
+                    waiting.append(row)
+            elif kind is Kind.ATTEMPT_FAILED:
+                assert row.key is not None and row.data is not None
+                self._failures[row.key] = int(str(row.data["attempt"]))
+                self._back_offs[row.key] = int(str(row.data["retry_at"]))
+            elif kind is Kind.STEP_ANNOUNCED and row.key is not None:
+                self._announced.add(row.key)
+        return waiting
+
+    # Outcomes
+
+    def _outcome(self, row: Transition, at: int) -> Outcome:
+        """Turn a row of the log into what the code gets to see."""
+        kind = _DELIVERED[row.kind]
+        value: Any = None
+        error: BaseException | None = None
+        if kind == "step":
+            source = row
+            if row.data and "reused" in row.data:
+                assert row.key is not None
+                source = self._memo[row.key]
+            if source.data and source.data.get("failed"):
+                error = failure.rebuild(source.payload or b"")
+            else:
+                call = self._call_of(row)
+                if call is not None:
+                    value = call.payload.step.output.decode(source.payload or b"null")
+        elif kind in ("input", "signal", "child"):
+            value = row.payload
+        return Outcome(row.seq, at, kind, row.key, row.digest, value, error)
+
+    def _call_of(self, row: Transition) -> Call | None:
+        assert self._scope is not None and row.key is not None
+        call = self._scope.open_calls.get(row.key)
+        return call if call is not None and isinstance(call.payload, StepCall) else None
+
+    def _deliver(self, outcome: Outcome) -> None:
+        """Give the code its next outcome, as soon as it is quiet."""
+        assert self._scope is not None
+        self._delivered = max(self._delivered, outcome.seq)
+        self._outcomes.append(outcome)
+        self._drain_outcomes()
+
+    def _drain_outcomes(self) -> None:
+        scope = self._scope
+        assert scope is not None
+        while self._outcomes and scope.is_quiet and not scope.finished:
+            outcome = self._outcomes.popleft()
+            if outcome.key is not None:
+                self._open.pop(outcome.key, None)
+            scope.deliver(outcome)
+
+    def _thread_is_quiet(self) -> None:
+        """The thread of a ``def`` task has come to a call, or to its end."""
+        try:
+            self._drain_outcomes()
+        except Mismatch as mismatch:
+            self._suspend_mismatch(mismatch)
+            return
+        self.pump()
+
+    # Going on
+
+    def pump(self) -> None:
+        """Do whatever can be done now: start bodies, fire timers, park, or end."""
+        if self._over or self._before_park is not None or not self._live or self._pumping:
+            if self._stopping and not self.bodies:
+                self.hand_back()
+            return
+        scope = self._scope
+        assert scope is not None
+        if not scope.is_quiet:
+            return  # a def task's thread is busy; it will call again
+        self._pumping = True
+        try:
+            self._pump(scope)
+        except Mismatch as mismatch:
+            self._suspend_mismatch(mismatch)
+        finally:
+            self._pumping = False
+
+    def _pump(self, scope: Scope | ThreadScope) -> None:
+        while not self._over:
+            for call in scope.take_calls():
+                self._admit(call)
+            for call in scope.take_abandoned():
+                self._abandon(call)
+            if scope.finished and not self._outcomes:
+                self._finish(scope)
+                return
+            if self._reuse_next() or self._fire_timers(scope):
+                continue
+            break
+        if self._over:
+            return
+        if self._calls and self._durable >= self._delivered and self.record.pause_at is None:
+            while self._calls:
+                self._start(self._calls.popleft())
+        if not self.bodies and not self._outcomes and scope.is_quiet:
+            self._settle_down(scope)
+        else:
+            self._set_alarm(scope)
+
+    def _admit(self, call: Call) -> None:
+        """Take a call that the code has made."""
+        self._open[call.key] = call
+        if call.kind == "step":
+            self._calls.append(call)
+        elif call.kind == "ask" and call.key not in self._announced:
+            self._announced.add(call.key)
+            question: Question = call.payload
+            self._append(Event(Kind.STEP_ANNOUNCED, "engine", key=call.key, data={"question": question.as_data()}))
+
+    def _reuse_next(self) -> bool:
+        """Give a retried execution the result that an earlier try recorded for the same call."""
+        if not self._memo:
+            return False
+        for call in list(self._calls):
+            row = self._memo.get(call.key)
+            if row is not None and row.digest == call.digest:
+                self._calls.remove(call)
+                again = self._append(
+                    Event(Kind.STEP, "engine", key=call.key, digest=call.digest, data={"reused": row.seq})
+                )
+                self._deliver(self._outcome(again, again.at))
+                return True
+        return False
+
+    def _fire_timers(self, scope: Scope | ThreadScope) -> bool:
+        """Record and deliver the first timer that is due."""
+        timer = scope.next_timer()
+        if timer is None or timer.deadline_at > self.worker.clock.now():
+            return False
+        row = self._append(
+            Event(Kind.TIMER_FIRED, "engine", key=f"timer#{timer.number}", digest=timer.deadline_at)
+        )
+        self._deliver(self._outcome(row, row.at))
+        return True
+
+    def _abandon(self, call: Call) -> None:
+        """Nobody awaits this call any more: its body is stopped where that is possible."""
+        self._open.pop(call.key, None)
+        self._back_offs.pop(call.key, None)
+        if call in self._calls:
+            self._calls.remove(call)
+        body = self.bodies.pop(call.key, None)
+        if body is not None:
+            body.stop()
+            self._append(Event(Kind.CALL_ABANDONED, "engine", key=call.key, data={"attempt": body.attempt}))
+
+    # Bodies
+
+    def _start(self, call: Call) -> None:
+        due_at = self._back_offs.get(call.key)
+        if due_at is not None and due_at > self.worker.clock.now():
+            return  # the alarm starts it
+        self._back_offs.pop(call.key, None)
+        body = Body(self, call, self._failures.get(call.key, 0) + 1)
+        self.bodies[call.key] = body
+        body.start()
+
+    def body_done(self, body: Body, value: Any, error: BaseException | None) -> None:
+        """Record what a body came to and deliver it."""
+        if self._over or self.bodies.get(body.call.key) is not body:
+            return  # late: the lease is gone, or nobody awaits it
+        del self.bodies[body.call.key]
+        step = body.step
+        payload: bytes
+        if error is None:
+            try:
+                payload, value = step.output.round_trip(
+                    value, bytes_max=self.worker.payload_bytes_max, name="result"
+                )
+            except OutlastError as refused:
+                refused.where = f"step {body.call.key} of {self.record.id}, {step.where}"
+                error = refused
+        if error is not None and self._try_again(body, error):
+            self.pump()
+            return
+        data: Data | None = None
+        if error is not None:
+            payload, value = failure.round_trip(error)
+            data = {"failed": True, "attempts": body.attempt}
+            error, value = value, None
+        elif body.attempt > 1:
+            data = {"attempts": body.attempt}
+        row = self._append(
+            Event(Kind.STEP, "engine", key=body.call.key, digest=body.call.digest, data=data,
+                  payload=payload)
+        )
+        try:
+            self._deliver(
+                Outcome(row.seq, row.at, "step", row.key, row.digest, value, error)
+            )
+        except Mismatch as mismatch:
+            self._suspend_mismatch(mismatch)
+            return
+        self.pump()
+
+    def _try_again(self, body: Body, error: BaseException) -> bool:
+        """Note a failed attempt of a step if its policy allows another one."""
+        policy, key = body.step.policy, body.call.key
+        failures = body.attempt - 1
+        asked = isinstance(error, RetryAfter)
+        if isinstance(error, _NEVER_RETRIED) or not (
+            policy.allows(failures, error) or (asked and failures < max(policy.retries, 1))
+        ):
+            return False
+        at_least = round(error.delay_seconds * 1e6) if isinstance(error, RetryAfter) else 0
+        delay = policy.delay_us(failures + 1, random.random(), at_least_us=at_least)
+        retry_at = self.worker.clock.now() + delay
+        self._append(
+            Event(Kind.ATTEMPT_FAILED, "engine", key=key,
+                  data={"attempt": body.attempt, "retry_at": retry_at},
+                  payload=failure.dump(failure.describe(error)))
+        )
+        self._failures[key] = body.attempt
+        self._back_offs[key] = retry_at
+        self._calls.append(body.call)
+        return True
+
+    # Quiet
+
+    def _settle_down(self, scope: Scope | ThreadScope) -> None:
+        """No code can run and no body is in flight: wait a moment, park, or see a deadlock."""
+        if self.record.pause_at is not None:
+            self._park(Event(Kind.PAUSE, "engine", data={"why": "requested"}))
+            return
+        if any(call.key not in self._back_offs for call in self._calls):
+            return  # waits for its outcomes to be durable
+        waits, due_at = self._waits(scope)
+        if not waits:
+            self._end_with(Deadlock(
+                "nothing can ever wake this task again", where=self.record.id,
+                why=scope.stuck_description(),
+                do="somebody must set the event, put into the queue, or release the lock it waits for",
+            ))
+            return
+        outside = any(wait["outside"] for wait in waits if "outside" in wait)
+        now = self.worker.clock.now()
+        if due_at is not None and due_at - now < LINGER_US and not outside:
+            self._set_alarm(scope)
+            return
+        self._park(Event(Kind.WAIT, "engine", data={"waits": waits, "due_at": due_at}))
+
+    def _waits(self, scope: Scope | ThreadScope) -> tuple[list[dict[str, Any]], int | None]:
+        """Name everything that could wake the code, and the first instant at which time does."""
+        waits: list[dict[str, Any]] = []
+        instants: list[int] = []
+        timer = scope.next_timer()
+        if timer is not None:
+            waits.append({"kind": "timer", "until": timer.deadline_at})
+            instants.append(timer.deadline_at)
+        for key, at in self._back_offs.items():
+            waits.append({"kind": "retry", "key": key, "until": at})
+            instants.append(at)
+        for call in self._open.values():
+            if call.kind == "ask":
+                waits.append({**call.payload.as_wait(), "key": call.key, "outside": True})
+            elif call.kind == "event":
+                waits.append({"kind": "event", "key": call.key, "title": call.name, "outside": True})
+        return waits, min(instants, default=None)
+
+    def _park(self, event: Event) -> None:
+        """Give the lease up; nothing happens until the store has said yes or no."""
+        self._cancel_alarm()
+        self._before_park = copy_of(self.record)
+        refused = self._try_append(event, inbox_seen=self.record.inbox_seen)
+        if refused is not None:
+            raise InternalError(f"{event.kind} was refused: {refused.code}", where=self.record.id)
+
+    def _set_alarm(self, scope: Scope | ThreadScope) -> None:
+        """See to it that this driver is pumped at the next instant at which time matters."""
+        self._cancel_alarm()
+        instants = list(self._back_offs.values())
+        timer = scope.next_timer()
+        if timer is not None:
+            instants.append(timer.deadline_at)
+        if instants:
+            delay = max(0, min(instants) - self.worker.clock.now()) / 1e6
+            self._alarm = self.worker.loop.call_later(delay, self.pump)
+
+    def _cancel_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    # Ends
+
+    def _finish(self, scope: Scope | ThreadScope) -> None:
+        error = scope.exception
+        if error is None:
+            if self.record.cancel_at is not None:
+                self._end(self._cancel_event())
+                return
+            try:
+                payload = self.task.output.encode(
+                    scope.result, bytes_max=self.worker.payload_bytes_max, name="result"
+                )
+            except OutlastError as refused:
+                refused.where = f"task {self.task.name}, {self.task.where}"
+                self._end_with(refused)
+                return
+            self._end(Event(Kind.FINISH, "engine", payload=payload))
+        elif self.record.cancel_at is not None and isinstance(error, asyncio.CancelledError):
+            self._end(self._cancel_event())
+        else:
+            self._end_with(error)
+
+    def _cancel_event(self) -> Event:
+        return Event(Kind.CANCEL, "engine", data={"by": self.worker.cancelled_by(self.record.id)})
+
+    def _end_with(self, error: BaseException) -> None:
+        """The task's code raised: try the whole task again if its policy allows it, else fail."""
+        described = failure.describe(error)
+        payload = failure.dump(described)
+        said = {"type": described.type, "message": described.message[:500]}
+        policy = self.task.policy
+        if not isinstance(error, (*_NEVER_RETRIED, Deadlock)) and policy.allows(self.record.failures, error):
+            at_least = round(error.delay_seconds * 1e6) if isinstance(error, RetryAfter) else 0
+            delay = policy.delay_us(self.record.failures + 1, random.random(), at_least_us=at_least)
+            due_at = self.worker.clock.now() + delay
+            data = {"error": said, "retries": policy.retries, "due_at": due_at}
+            if self.record.inbox_count == self.record.inbox_seen:
+                self._before_park = copy_of(self.record)
+                self._append(Event(Kind.RETRY, "engine", data=data, payload=payload),
+                             inbox_seen=self.record.inbox_seen)
+                return
+        self._end(Event(Kind.ERROR, "engine", data={"error": said}, payload=payload))
+
+    def _end(self, event: Event) -> None:
+        self._append(event)
+        self._leave()
+
+    def _suspend_mismatch(self, mismatch: Mismatch) -> None:
+        self._suspend(
+            "code_mismatch", "its code asks for something else than was recorded",
+            "bring the old code back, or cancel it", recorded=mismatch.recorded, wanted=mismatch.wanted,
+            seq=mismatch.seq,
+        )
+
+    def _suspend(self, code: str, text: str, hint: str, **more: Any) -> None:
+        """Park it where it is, visibly; a person decides what happens next."""
+        self._before_park = copy_of(self.record)
+        self._append(Event(Kind.SUSPEND, "engine", data={"code": code, "text": text, "hint": hint, **more}),
+                     inbox_seen=self.record.inbox_seen)
+
+    def _leave(self) -> None:
+        """Stop doing anything; what is under way is stopped or ignored."""
+        self._over = True
+        self._cancel_alarm()
+        for body in self.bodies.values():
+            body.stop()
+        self.bodies.clear()
+        if self._scope is not None:
+            self._scope.close()
+        self.worker.left(self)
+
+    # The journal
+
+    def _append(self, event: Event, *, inbox_seen: int | None = None) -> Transition:
+        """Decide an event, apply it, and send it to the journal; gives its row."""
+        refused = self._try_append(event, inbox_seen=inbox_seen)
+        if refused is not None:
+            raise InternalError(f"{event.kind} was refused: {refused.code}", where=self.record.id)
+        return self._last
+
+    def _try_append(self, event: Event, *, inbox_seen: int | None = None) -> Refusal | None:
+        record = self.record
+        fence, nonce, seq = record.fence, record.nonce, record.seq
+        if event.nonce is None and event.kind is not Kind.DEADLINE:
+            event.fence, event.nonce = fence, nonce
+        now = max(self.worker.clock.now(), self._last.at if self._last is not None else 0)
+        decision = decide(record, event, now)
+        if isinstance(decision, Refusal):
+            return decision
+        apply(record, decision)
+        self._last = decision.transition
+        moved = decision.changes.keys() <= _POSITION
+        self.worker.journal.submit(
+            Write(
+                record.id, fence, nonce, seq, [decision.transition],
+                (record.seq, record.idle_claims, record.inbox_seen),
+                None if moved else copy_of(record), inbox_seen,
+            ),
+            self,
+        )
+        return None
+
+    _last: Any = None
+
+    def settled(self, item: Write, answer: Answer) -> None:
+        """Hear from the journal what became of a write."""
+        if answer.refused is None:
+            self._durable = item.position[0]
+            if self.worker.watched:
+                self.worker.changed(item.id)
+            if item.after is not None and not item.after.is_leased:
+                self.worker.recorded(item)
+                if not self._over:
+                    self._leave()
+            elif self._calls:
+                self.pump()
+        elif answer.refused == "moved" and self._before_park is not None and not self._over:
+            self._unpark()
+        elif not self._over:
+            self.worker.lost(self, answer)
+            self._leave()
+
+    def _unpark(self) -> None:
+        """A message came before the lease was given up: go on with it."""
+        assert self._before_park is not None
+        finished_with = self._last
+        self.record, self._before_park = self._before_park, None
+        self._last = None
+        self.worker.read_inbox(self)
+        if finished_with.kind in (Kind.RETRY, Kind.SUSPEND):
+            self._park_again(finished_with)
+
+    def _park_again(self, row: Transition) -> None:
+        """A retry or suspension stays what it is; it only had to see the message first."""
+        self._then = Event(row.kind, row.actor, data=row.data, payload=row.payload)
+
+    _then: Event | None = None
+
+    # Messages
+
+    def take(self, entries: Sequence[InboxEntry]) -> None:
+        """Take messages out of the inbox, into the log and to the code."""
+        for entry in entries:
+            if self._over:
+                return
+            if entry.number != self.record.inbox_seen + 1:
+                continue  # taken before, or its turn comes with a later read
+            row = self._take(entry)
+            if row is not None and row.kind in _DELIVERED and self._live:
+                try:
+                    self._deliver(self._outcome(row, row.at))
+                except Mismatch as mismatch:
+                    self._suspend_mismatch(mismatch)
+                    return
+        if self._then is not None and not self._over:
+            again, self._then = self._then, None
+            self._before_park = copy_of(self.record)
+            self._append(again, inbox_seen=self.record.inbox_seen)
+            return
+        self.pump()
+
+    def _take(self, entry: InboxEntry) -> Transition | None:
+        """Write the note by which a message enters the log."""
+        self.record.inbox_count = max(self.record.inbox_count, entry.number)
+        event = note_of(entry.message, entry.number)
+        if event.kind is Kind.CANCEL_REQUESTED:
+            self.worker.cancel_asked(self, entry.message)
+        if self._try_append(event) is not None:
+            # Asked twice: the second request changes nothing, and is kept as a remark.
+            data = {**(event.data or {}), "again": str(event.kind)}
+            self._append(Event(Kind.ANNOTATION, event.actor, key=event.key, data=data))
+            return None
+        row: Transition = self._last
+        return row
+
+    # The worker's wishes
+
+    def announce(self, now: int) -> None:
+        """Note the steps that have run for long, so that everybody can see what is under way."""
+        if self._over or self._before_park is not None or not self._live:
+            return
+        for key, body in self.bodies.items():
+            if key not in self._announced and now - body.started_at >= ANNOUNCE_US:
+                self._announced.add(key)
+                self._append(Event(
+                    Kind.STEP_ANNOUNCED, "engine", key=key,
+                    data={"attempt": body.attempt, "since": body.started_at},
+                ))
+
+    def stop_at_safe_point(self) -> None:
+        """Start nothing more (shutdown); what is under way may end."""
+        self._live, self._stopping = False, True
+        self._cancel_alarm()
+        if not self.bodies:
+            self.hand_back()
+
+    def hand_back(self) -> None:
+        """Give the lease back at once (shutdown): the next owner goes on from the log."""
+        if self._over or self._before_park is not None:
+            return
+        self._append(Event(Kind.RELEASE, "engine"))
+        self._leave()
+
+    def cut_off(self, grace_us: int) -> None:
+        """End a cancelled execution whose code did not stop in time, by force."""
+        if self._over or self._before_park is not None:
+            return
+        self._end(self._cancel_event())
+
+    def drop(self) -> None:
+        """Forget it without a word: the store is gone, or says another owns it."""
+        if not self._over:
+            self._leave()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it does nothing any more."""
+        return self._over
+
+
+class Body:
+    """One attempt of a step's body, on the loop or in a thread."""
+
+    __slots__ = ("_driver", "_task", "attempt", "call", "started_at", "step")
+
+    def __init__(self, driver: Driver, call: Call, attempt: int) -> None:
+        self._driver = driver
+        self.call = call
+        self.attempt = attempt
+        self.step = call.payload.step
+        self.started_at = driver.worker.clock.now()
+        self._task: asyncio.Future[Any] | None = None
+
+    def start(self) -> None:
+        """Start it; ``Driver.body_done`` hears of its end."""
+        worker, step = self._driver.worker, self.step
+        try:
+            args, kwargs = step.input.unbind(self.call.payload.input)
+        except OutlastError as error:
+            worker.loop.call_soon(self._driver.body_done, self, None, error)
+            return
+        context = contextvars.copy_context()
+        context.run(_inside, StepInfo(self._driver.record.id, self.call.key, self.attempt))
+        if step.is_async:
+            body = step.fn(*args, **kwargs)
+            if step.timeout_us is not None:
+                body = self._timed(body, step.timeout_us)
+            self._task = worker.loop.create_task(body, context=context)
+            self._task.add_done_callback(self._done)
+            return
+        if isinstance(self._driver._scope, ThreadScope):
+            self._task = self._driver._scope.run_body(
+                self.call, lambda: context.run(step.fn, *args, **kwargs), worker.loop
+            )
+        else:
+            self._task = worker.in_thread(context.run, step.fn, *args, **kwargs)
+        if step.timeout_us is not None:
+            worker.loop.call_later(step.timeout_us / 1e6, self._time_out)
+        self._task.add_done_callback(self._done)
+
+    async def _timed(self, body: Any, timeout_us: int) -> Any:
+        try:
+            async with asyncio.timeout(timeout_us / 1e6) as limit:
+                return await body
+        except TimeoutError:
+            if limit.expired():
+                raise self._timeout() from None
+            raise
+
+    def _timeout(self) -> StepTimeout:
+        return StepTimeout(
+            f"attempt {self.attempt} of step {self.call.key} took longer than "
+            f"{self.step.timeout_us / 1e6:g} s",
+            where=self._driver.record.id,
+        )
+
+    def _time_out(self) -> None:
+        """A thread cannot be stopped: its outcome is ignored from here on."""
+        if self._task is not None and not self._task.done():
+            self._driver.body_done(self, None, self._timeout())
+
+    def stop(self) -> None:
+        """Cancel it where that is possible; a thread runs on and its outcome is ignored."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def _done(self, task: asyncio.Future[Any]) -> None:
+        if task.cancelled():
+            self._driver.body_done(self, None, _cancelled(self.call.key))
+            return
+        error = task.exception()
+        self._driver.body_done(self, None if error is not None else task.result(), error)
+
+
+def _inside(info: StepInfo) -> None:
+    current_scope.set(None)
+    current_step.set(info)
+
+
+def _cancelled(key: str) -> Exception:
+    return RuntimeError(f"the body of step {key} cancelled itself")

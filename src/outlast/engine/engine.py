@@ -1,0 +1,553 @@
+"""The engine: opens a store, owns it, runs executions, and gives handles to them.
+
+``async with Engine(…)`` runs on the caller's loop, so that steps can use the application's own
+connection pools; ``with Engine(…)`` runs the same coroutines on a loop in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, ParamSpec, Self, TypeVar
+
+from outlast.codec import PAYLOAD_BYTES_MAX, digest
+from outlast.duration import Duration, microseconds
+from outlast.engine.clock import Clock, WallClock
+from outlast.engine.current import closed, opened
+from outlast.engine.handle import Execution
+from outlast.engine.identity import IdMaker, worker_name
+from outlast.engine.journal import Journal
+from outlast.engine.registry import TASKS, StartOptions, Task
+from outlast.engine.worker import Worker
+from outlast.errors import (
+    AlreadyAnswered,
+    InternalError,
+    KeyConflict,
+    NoEngine,
+    NotFound,
+    OutlastError,
+    TransitionRefused,
+    UsageError,
+)
+from outlast.lifecycle import Event, Kind, Message, MessageKind
+from outlast.lifecycle import Execution as Record
+from outlast.lifecycle.table import REFUSAL_MEANINGS
+from outlast.store import DEFAULT_URL, open_store
+from outlast.store.protocol import Answer, Deliver, Store, WorkerRow
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+SWEEP_MAX: Final = 1_000
+WATCH_SECONDS: Final = 0.03
+"""How often the engine looks whether another process has written: well under 100 ms."""
+PROBE_SECONDS: Final = 0.5
+WATCH_AT_MOST_SECONDS: Final = 0.25
+"""How often a watcher looks for itself: the net under the wake-ups."""
+"""How often it tries again after the store has failed."""
+
+
+class Engine:
+    """Runs executions on one store; at most one engine runs on a file at a time.
+
+    Args:
+        store: the address of the store, as ``sqlite:///outlast.db``; by default the environment's
+            ``OUTLAST_STORE``, else ``sqlite:///outlast.db``.
+        tasks: the tasks it runs; by default every task defined in this process.
+        slots: how many executions it holds at once.
+        threads: how many ``def`` steps, and how many ``def`` tasks, run at once.
+        patience: how long a graceful stop waits for steps under way.
+        payload_bytes_max: the largest result or input that is stored.
+        clock: where the time comes from.
+
+    Raises (when it is opened):
+        StoreOwned: another engine owns the file.
+        SchemaMismatch, StoreBroken, StoreReadOnly, CannotLoad: the store cannot be used.
+    """
+
+    def __init__(
+        self, store: str | None = None, *, tasks: Iterable[Task[Any, Any]] | None = None,
+        slots: int = 1_000, threads: int = 64, patience: Duration = "5s",
+        payload_bytes_max: int = PAYLOAD_BYTES_MAX, clock: Clock | None = None,
+    ) -> None:
+        self.url = store or os.environ.get("OUTLAST_STORE") or DEFAULT_URL
+        self.name = worker_name()
+        self.clock = clock or WallClock()
+        self._tasks = None if tasks is None else {task.name: task for task in tasks}
+        self._slots, self._threads = slots, threads
+        self._patience_us = microseconds(patience)
+        self._payload_bytes_max = payload_bytes_max
+        self._ids = IdMaker()
+        self._store: Store | None = None
+        self._waiters: dict[str, list[asyncio.Future[None]]] = {}
+        self._services: list[asyncio.Task[None]] = []
+        self._watchers: dict[str, list[asyncio.Future[None]]] = {}
+        self._wake: asyncio.Event | None = None
+        self._thread: _LoopThread | None = None
+        self.is_open = False
+
+    # Opening and closing
+
+    async def open(self) -> Self:
+        """Open the store, take back what earlier processes left, and begin to run."""
+        self.loop = asyncio.get_running_loop()
+        now = self.clock.now()
+        self._store = open_store(self.url, owner=self.name, now=now)
+        self.journal = Journal(self._store, self.loop)
+        self.journal.on_failure = self._store_failed
+        self.worker = Worker(
+            self.name, self._store, self.journal, self.clock, self.tasks, slots=self._slots,
+            threads=self._threads, payload_bytes_max=self._payload_bytes_max,
+            on_final=self._ended, on_parked=self._look_at_clock, changed=self._changed,
+        )
+        self._wake = asyncio.Event()
+        await self._join()
+        self._wake.set()
+        self._services = [
+            self.loop.create_task(self._keep(self._tick)),
+            self.loop.create_task(self._keep(self._watch)),
+            self.loop.create_task(self._keep(self._announce)),
+        ]
+        self.is_open = True
+        opened(self)
+        self.worker.look()
+        return self
+
+    async def aclose(self) -> int:
+        """Stop gracefully; gives how many executions were handed back for the next engine."""
+        if not self.is_open:
+            return 0
+        self.is_open = False
+        closed(self)
+        for service in self._services:
+            service.cancel()
+        await asyncio.gather(*self._services, return_exceptions=True)
+        handed = await self.worker.close(self._patience_us)
+        await self.journal.close()
+        self.store.close()
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(NoEngine("the engine was closed; the execution goes on later"))
+        self._waiters.clear()
+        return handed
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __enter__(self) -> Self:
+        self._thread = _LoopThread()
+        try:
+            self._thread.run(self.open())
+        except BaseException:
+            self._thread.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> int:
+        """Stop gracefully an engine that was opened with ``with``."""
+        if self._thread is None:
+            return 0
+        try:
+            return self._thread.run(self.aclose())
+        finally:
+            self._thread.stop()
+            self._thread = None
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the engine's own loop, from another thread.
+
+        Raises:
+            UsageError: the engine runs on the caller's loop; await the coroutine instead.
+        """
+        if self._thread is None:
+            coroutine.close()
+            raise UsageError(
+                "this engine runs on an event loop of yours", do="use the method with an a: astart, aresult"
+            )
+        return self._thread.run(coroutine)
+
+    @property
+    def store(self) -> Store:
+        """The open store.
+
+        Raises:
+            NoEngine: the engine is not open.
+        """
+        if self._store is None:
+            raise NoEngine("this engine is not open", do="async with Engine(…) as engine: …")
+        return self._store
+
+    @property
+    def tasks(self) -> Mapping[str, Task[Any, Any]]:
+        """The tasks it runs, by name."""
+        return TASKS if self._tasks is None else self._tasks
+
+    async def _join(self) -> None:
+        """Say who we are; having the file proves every earlier lease dead."""
+        now = self.clock.now()
+        row = WorkerRow(self.name, socket.gethostname(), os.getpid(), now, now)
+        await self.journal.call(lambda: self.store.register(row))
+        while await self.journal.call(
+            lambda: self.store.recover(None, self.name, self.clock.now(), SWEEP_MAX)
+        ):
+            pass
+
+    # Services
+
+    async def _keep(self, service: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a service again and again; a store that fails now does not end it."""
+        while True:
+            try:
+                await service()
+            except OutlastError:
+                await asyncio.sleep(PROBE_SECONDS)
+
+    async def _tick(self) -> None:
+        """Move what the clock moves, then sleep until the next instant it moves something."""
+        assert self._wake is not None
+        self._wake.clear()
+        moved, due_at = await self.journal.call(
+            lambda: self.store.sweep(self.clock.now(), SWEEP_MAX)
+        )
+        if moved:
+            self.worker.look()
+            self._changed(None)
+            await self._check_waiters()
+            if moved == SWEEP_MAX:
+                return
+        delay = 60.0 if due_at is None else max(0.0, (due_at - self.clock.now()) / 1e6)
+        try:
+            await asyncio.wait_for(self._wake.wait(), min(delay, 60.0))
+        except TimeoutError:
+            pass
+
+    async def _watch(self) -> None:
+        """Act on what other processes wrote: new executions, and messages for ours."""
+        await asyncio.sleep(WATCH_SECONDS)
+        if not await self.journal.call(self.store.changed):
+            return
+        assert self._wake is not None
+        self._wake.set()
+        self.worker.look()
+        for id in await self.worker.read(lambda: self.store.unread(self.name)):
+            driver = self.worker.drivers.get(id)
+            if driver is not None:
+                self.worker.read_inbox(driver)
+        self._changed(None)
+        await self._check_waiters()
+
+    async def _announce(self) -> None:
+        """Note the steps that take long."""
+        await asyncio.sleep(0.5)
+        now = self.clock.now()
+        for driver in list(self.worker.drivers.values()):
+            driver.announce(now)
+
+    async def _check_waiters(self) -> None:
+        """Tell those who wait for executions that ended elsewhere."""
+        ids = list(self._waiters)
+        if ids:
+            for record in await self.worker.read(lambda: self.store.get(ids)):
+                if record is not None and record.is_final:
+                    self._ended(record.id)
+
+    def _ended(self, id: str) -> None:
+        """An execution has ended: wake who waits for its result."""
+        for waiter in self._waiters.pop(id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _look_at_clock(self) -> None:
+        if self._wake is not None:
+            self._wake.set()
+
+    def _changed(self, id: str | None) -> None:
+        """Wake who watches this execution; None: any may have changed."""
+        for name in [id] if id is not None else list(self._watchers):
+            for watcher in self._watchers.pop(name, ()):
+                if not watcher.done():
+                    watcher.set_result(None)
+
+    async def next_change(self, id: str) -> None:
+        """Wait until something may have changed about an execution."""
+        future: asyncio.Future[None] = self.loop.create_future()
+        self._watchers.setdefault(id, []).append(future)
+        self.worker.watched += 1
+        try:
+            await asyncio.wait_for(future, WATCH_AT_MOST_SECONDS)
+        except TimeoutError:
+            pass
+        finally:
+            self.worker.watched -= 1
+
+    def _store_failed(self, error: OutlastError) -> None:
+        """A commit failed: what ran ahead of it is thrown away, and the store is read again.
+
+        The leases of this incarnation are given up for dead, so that a write of it that did reach
+        the file is as good as one of a killed process.
+        """
+        for driver in list(self.worker.drivers.values()):
+            driver.drop()
+        self.worker.spawn(self._rejoin())
+
+    async def _rejoin(self) -> None:
+        """Come back as a new incarnation once the store can be written again."""
+        self.name = worker_name()
+        while self.is_open:
+            try:
+                await self._join()
+            except OutlastError:
+                await asyncio.sleep(PROBE_SECONDS)
+                continue
+            self.worker.reborn(self.name)
+            if self._wake is not None:
+                self._wake.set()
+            self.worker.look()
+            return
+
+    # Starting
+
+    async def astart(self, task: Task[P, R], *args: P.args, **kwargs: P.kwargs) -> Execution[R]:
+        """Start an execution and give its handle, once it is durable.
+
+        Raises:
+            WrongArguments, BadPayload, PayloadTooLarge: nothing was written.
+            StoreUnavailable: whether it was started is unknown.
+        """
+        return await self.astart_with(_PLAIN, task, args, kwargs)
+
+    def start(self, task: Task[P, R], *args: P.args, **kwargs: P.kwargs) -> Execution[R]:
+        """Start an execution, as :meth:`astart`, from a thread."""
+        return self.run(self.astart_with(_PLAIN, task, args, kwargs))
+
+    def start_with(
+        self, options: StartOptions, task: Task[Any, R], args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Execution[R]:
+        """Start an execution with options, as :meth:`astart_with`, from a thread."""
+        return self.run(self.astart_with(options, task, args, kwargs))
+
+    async def astart_with(
+        self, options: StartOptions, task: Task[Any, R], args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Execution[R]:
+        """Start an execution with options.
+
+        Raises:
+            KeyConflict: the key belongs to another task or input; nothing was written.
+            WrongArguments, BadPayload, PayloadTooLarge, StoreUnavailable: as :meth:`astart`.
+        """
+        payload = task.input.bind(args, kwargs, bytes_max=self._payload_bytes_max)
+        now = self.clock.now()
+        event = birth_event(task, payload, options, now)
+        item, driver = self.worker.birth(self._ids.make(now), event, now)
+        stored = False
+        try:
+            answer = await self.journal.commit(item)
+            stored = answer.refused is None
+        finally:
+            if driver is not None:
+                self.worker.born(driver, item, stored)
+        if answer.refused is not None:
+            self._refuse_start(answer, options, task)
+        elif driver is None:
+            if item.after.due_at is not None and self._wake is not None:
+                self._wake.set()
+            self.worker.look()
+        assert answer.execution is not None
+        return Execution(self, answer.execution.id, task)
+
+    def _refuse_start(self, answer: Answer, options: StartOptions, task: Task[Any, Any]) -> None:
+        holder = answer.execution
+        if answer.refused == "already_exists" and holder is not None:
+            return  # the same key and input: the same execution
+        if answer.refused == "key_conflict" and holder is not None:
+            raise KeyConflict(
+                f'the key "{options.key}" is taken by another start',
+                where=f"{holder.id}, task {holder.task}",
+                why="its task or input differs from this one",
+                do="use another key, or the same input",
+            )
+        raise InternalError(f"the start of {task.name} was refused: {answer.refused}")
+
+    async def astart_many(
+        self, task: Task[Any, R], inputs: Iterable[tuple[Any, ...]]
+    ) -> list[Execution[R]]:
+        """Start an execution for each tuple of arguments; they share their commits."""
+        return list(await asyncio.gather(
+            *(self.astart_with(_PLAIN, task, args, {}) for args in inputs)
+        ))
+
+    def start_many(self, task: Task[Any, R], inputs: Iterable[tuple[Any, ...]]) -> list[Execution[R]]:
+        """Start many executions, as :meth:`astart_many`, from a thread."""
+        return self.run(self.astart_many(task, inputs))
+
+    # Messages
+
+    async def asend(self, id: str, message: Message) -> Record:
+        """Deliver a message to an execution; gives its row after it.
+
+        Raises:
+            NotFound: there is no such execution.
+            AlreadyAnswered: the question has its answer.
+            TransitionRefused: it has ended, or cannot take this now.
+            StoreUnavailable: whether it was delivered is unknown; the same id may be sent again.
+        """
+        answer = await self.journal.commit(Deliver(id, message, self.clock.now()))
+        record = read_delivery(answer, id, message)
+        driver = self.worker.drivers.get(id)
+        if record.is_final:
+            self._ended(id)
+        if driver is not None:
+            self.worker.read_inbox(driver)
+        else:
+            if self._wake is not None:
+                self._wake.set()
+            self.worker.look()
+        return record
+
+    # Looking
+
+    def execution(self, id: str) -> Execution[Any]:
+        """Give the handle of an execution by its id; it is looked up at the first use."""
+        return Execution(self, id, None)
+
+    async def wait_final(self, id: str) -> Record:
+        """Wait until an execution has ended and give its row.
+
+        Raises:
+            NotFound: there is no such execution.
+        """
+        while True:
+            future: asyncio.Future[None] = self.loop.create_future()
+            waiters = self._waiters.setdefault(id, [])
+            waiters.append(future)
+            try:
+                if id not in self.worker.drivers:
+                    record = await self.read_one(id)
+                    if record.is_final:
+                        return record
+                await future
+            finally:
+                if future in waiters:
+                    waiters.remove(future)
+                if not waiters and self._waiters.get(id) is waiters:
+                    del self._waiters[id]
+            record = await self.read_one(id)
+            if record.is_final:
+                return record
+
+    async def read_one(self, id: str) -> Record:
+        """Read an execution's row.
+
+        Raises:
+            NotFound: there is none.
+        """
+        (record,) = await self.worker.read(lambda: self.store.get([id]))
+        if record is None:
+            raise NotFound(f"there is no execution {id}", where=self.url, do="outlast ls")
+        return record
+
+
+_PLAIN: Final = StartOptions()
+
+
+def birth_event(task: Task[Any, Any], payload: bytes, options: StartOptions, now: int) -> Event:
+    """Make the event by which an execution is born."""
+    data: dict[str, Any] = {
+        "task": task.name,
+        "input_digest": digest(payload),
+        "queue": options.queue or task.queue,
+        "priority": task.priority if options.priority is None else options.priority,
+    }
+    deadline_us = options.deadline_us if options.deadline_us is not None else task.timeout_us
+    optional = {
+        "key": options.key,
+        "version": task.version,
+        "origin": options.origin,
+        "due_at": None if options.delay_us is None else now + options.delay_us,
+        "deadline_at": None if deadline_us is None else now + deadline_us,
+    }
+    data.update((name, value) for name, value in optional.items() if value is not None)
+    return Event(Kind.CREATE, options.actor or "user", data=data, payload=payload)
+
+
+def new_message(
+    kind: MessageKind, actor: str, *, key: str | None = None, data: dict[str, Any] | None = None,
+    payload: bytes | None = None, id: str | None = None,
+) -> Message:
+    """Make a message with an id of its own."""
+    return Message(id or secrets.token_hex(8), kind, actor, key, data, payload)
+
+
+def read_delivery(answer: Answer, id: str, message: Message) -> Record:
+    """Give the execution's row after a delivery, or raise what its refusal means.
+
+    Raises:
+        NotFound, AlreadyAnswered, TransitionRefused: see :meth:`Engine.asend`.
+    """
+    code, record = answer.refused, answer.execution
+    if code == "no_execution":
+        raise NotFound(f"there is no execution {id}", do="outlast ls")
+    if code == "already_answered":
+        raise AlreadyAnswered(
+            "this question was answered before", where=f"{id}, {message.key}",
+            why="the first answer wins", do=f"outlast show {id}",
+        )
+    assert record is not None
+    if code is None or code in _SAME_AGAIN.get(message.kind, ()):
+        return record
+    raise TransitionRefused(
+        f"{message.kind} is not possible: {REFUSAL_MEANINGS.get(code, code)}",
+        state=record.state, kind=message.kind, where=f"{id}, {record.state}",
+    )
+
+
+_SAME_AGAIN: Final[Mapping[MessageKind, Sequence[str]]] = {
+    MessageKind.PAUSE: ("already_paused",),
+}
+"""Refusals that say a request is fulfilled already: asking again is no error."""
+
+
+class _LoopThread:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="outlast-engine", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+
+
+__all__ = ["Engine", "birth_event", "new_message", "read_delivery"]

@@ -1,0 +1,210 @@
+"""The handle of an execution: the same for everybody who holds one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+
+from outlast.duration import Duration, microseconds
+from outlast.engine.registry import Task
+from outlast.engine.results import outcome_of
+from outlast.errors import WaitTimeout
+from outlast.lifecycle import MessageKind, Reason, State, Transition, reason_of
+from outlast.lifecycle import Execution as Record
+
+if TYPE_CHECKING:
+    from outlast.engine.engine import Engine
+
+R = TypeVar("R")
+
+
+class Execution(Generic[R]):
+    """One execution of a task. Every method has an async twin, with an ``a`` before its name.
+
+    Attributes:
+        id: its name in the store.
+    """
+
+    def __init__(self, engine: Engine, id: str, task: Task[Any, R] | None) -> None:
+        self.id = id
+        self._engine = engine
+        self._task = task
+
+    def __repr__(self) -> str:
+        return f"<Execution {self.id}>"
+
+    async def arecord(self) -> Record:
+        """Read its row.
+
+        Raises:
+            NotFound: there is no such execution.
+        """
+        return await self._engine.read_one(self.id)
+
+    def record(self) -> Record:
+        """Read its row, as :meth:`arecord`."""
+        return self._engine.run(self.arecord())
+
+    async def astatus(self) -> State:
+        """Give its state."""
+        return (await self.arecord()).state
+
+    def status(self) -> State:
+        """Give its state."""
+        return self._engine.run(self.astatus())
+
+    async def areason(self) -> Reason | None:
+        """Say why it is not moving; None once it has ended."""
+        return reason_of(await self.arecord())
+
+    def reason(self) -> Reason | None:
+        """Say why it is not moving, as :meth:`areason`."""
+        return self._engine.run(self.areason())
+
+    async def await_(self, timeout: Duration | None = None) -> State:
+        """Wait until it has ended and give its state.
+
+        Raises:
+            WaitTimeout: it took longer; the execution goes on.
+        """
+        return (await self._wait(timeout)).state
+
+    def wait(self, timeout: Duration | None = None) -> State:
+        """Wait until it has ended, as :meth:`await_`."""
+        return self._engine.run(self.await_(timeout))
+
+    async def _wait(self, timeout: Duration | None) -> Record:
+        if timeout is None:
+            return await self._engine.wait_final(self.id)
+        try:
+            async with asyncio.timeout(microseconds(timeout) / 1e6) as limit:
+                return await self._engine.wait_final(self.id)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise WaitTimeout(
+                f"{self.id} has not ended in time", why=f"the wait was for {timeout}",
+                do="wait again; the execution goes on",
+            ) from None
+
+    async def aresult(self, timeout: Duration | None = None) -> R:
+        """Wait for its result.
+
+        Raises:
+            WaitTimeout: it took longer; the execution goes on.
+            Exception: what its code raised, where the class is known here; else ExecutionFailed.
+            ExecutionCancelled, ExecutionTimedOut: it ended so.
+        """
+        record = await self._wait(timeout)
+        rows = await self._engine.worker.read(
+            lambda: self._engine.store.log(self.id, record.seq - 1)
+        )
+        result: R = outcome_of(record, rows[-1], self._task or self._engine.tasks.get(record.task))
+        return result
+
+    def result(self, timeout: Duration | None = None) -> R:
+        """Wait for its result, as :meth:`aresult`."""
+        return self._engine.run(self.aresult(timeout))
+
+    async def atransitions(self) -> list[Transition]:
+        """Read its log."""
+        return await self._engine.worker.read(lambda: self._engine.store.log(self.id))
+
+    def transitions(self) -> list[Transition]:
+        """Read its log."""
+        return self._engine.run(self.atransitions())
+
+    async def awatch(self) -> AsyncIterator[Transition]:
+        """Give every row of its log as it is recorded, from the first to the final one."""
+        seq = 0
+        while True:
+            rows = await self._engine.worker.read(lambda: self._engine.store.log(self.id, seq))
+            for row in rows:
+                seq = row.seq
+                yield row
+                if row.to_state in _FINAL:
+                    return
+            await self._engine.next_change(self.id)
+
+    async def acancel(self, why: str | None = None, *, actor: str = "user") -> None:
+        """Ask it to end; its code sees ``CancelledError``. Asking again changes nothing.
+
+        Raises:
+            TransitionRefused: it has ended in another way.
+        """
+        await self._send(MessageKind.CANCEL, actor, data={"why": why} if why else None)
+
+    def cancel(self, why: str | None = None, *, actor: str = "user") -> None:
+        """Ask it to end, as :meth:`acancel`."""
+        self._engine.run(self.acancel(why, actor=actor))
+
+    abort, aabort = cancel, acancel
+
+    async def apause(self, why: str | None = None, *, actor: str = "user") -> None:
+        """Hold it at the next safe point; asking again changes nothing."""
+        await self._send(MessageKind.PAUSE, actor, data={"why": why} if why else None)
+
+    def pause(self, why: str | None = None, *, actor: str = "user") -> None:
+        """Hold it, as :meth:`apause`."""
+        self._engine.run(self.apause(why, actor=actor))
+
+    async def aresume(self, *, actor: str = "user") -> None:
+        """Let it go on: after a pause, a suspension, or before its time has come."""
+        await self._send(MessageKind.RESUME, actor)
+
+    def resume(self, *, actor: str = "user") -> None:
+        """Let it go on, as :meth:`aresume`."""
+        self._engine.run(self.aresume(actor=actor))
+
+    async def aanswer(self, value: Any, *, key: str | None = None, actor: str = "user") -> None:
+        """Answer its question; the first answer wins.
+
+        Args:
+            value: the answer, in the form that the question asks for.
+            key: which question, where several are open.
+            actor: who answers.
+
+        Raises:
+            BadPayload: the answer does not have the form that is asked for; nothing was written.
+            AlreadyAnswered: somebody was first.
+            NotFound: it asks nothing.
+        """
+        from outlast.engine.questions import open_questions, pick
+
+        record = await self.arecord()
+        questions = open_questions(await self.atransitions())
+        question = pick(questions, key, record)
+        payload = question.check(value)
+        await self._send(MessageKind.ANSWER, actor, key=question.key, payload=payload)
+
+    def answer(self, value: Any, *, key: str | None = None, actor: str = "user") -> None:
+        """Answer its question, as :meth:`aanswer`."""
+        self._engine.run(self.aanswer(value, key=key, actor=actor))
+
+    async def asignal(self, name: str, value: Any = None, *, id: str | None = None, actor: str = "user") -> None:
+        """Send it a signal; kept until its code waits for one of this name.
+
+        Args:
+            name: what the code waits for.
+            value: anything JSON carries.
+            id: sent again under the same id, it is taken once.
+            actor: who sends it.
+        """
+        from outlast.codec import codec_for
+
+        payload = codec_for(Any).encode(value, name="signal")
+        await self._send(MessageKind.SIGNAL, actor, key=name, payload=payload, id=id)
+
+    def signal(self, name: str, value: Any = None, *, id: str | None = None, actor: str = "user") -> None:
+        """Send it a signal, as :meth:`asignal`."""
+        self._engine.run(self.asignal(name, value, id=id, actor=actor))
+
+    async def _send(self, kind: MessageKind, actor: str, **parts: Any) -> None:
+        from outlast.engine.engine import new_message
+
+        await self._engine.asend(self.id, new_message(kind, actor, **parts))
+
+
+_FINAL = (State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.CANCELLED)

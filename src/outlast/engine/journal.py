@@ -1,0 +1,217 @@
+"""The commit pipeline: every change of this process goes to the disk through here, in batches.
+
+Theory of operation. The engine's loop submits items; one thread takes whatever is queued, bounded
+in rows and bytes, writes it as one transaction, and tells the loop, once a batch, what became of
+each item. So one ``fsync`` serves every execution that is ready to commit at that moment (group
+commit), and a lone writer waits for no timer. The thread is the only caller of the store's writing
+verbs; other work for it (claims, sweeps) runs between two batches.
+
+If a commit fails, nobody knows what is in the file. Every item of the batch is then answered with
+``unknown``; who submitted it must throw away what ran ahead of it, and read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, Final, Protocol, TypeVar
+
+from outlast.errors import OutlastError, StoreUnavailable
+from outlast.lifecycle import Transition
+from outlast.store.protocol import Answer, Deliver, Item, Store
+
+ROWS_MAX: Final = 2_000
+"""Rows of the log a batch; beyond it a batch gains nothing and everybody in it waits longer."""
+BYTES_MAX: Final = 4 * 1024 * 1024
+"""Payload bytes a batch, so that one huge result delays nobody for long."""
+BACKLOG_MAX: Final = 20_000
+"""Items queued before ``start`` has to wait."""
+
+T = TypeVar("T")
+
+
+class Submitter(Protocol):
+    """Whoever submits an item, and is told what became of it, on the loop."""
+
+    def settled(self, item: Any, answer: Answer) -> None:
+        """Take the answer to an item."""
+
+
+class _Job:
+    """A call that the journal's thread makes between two batches."""
+
+    __slots__ = ("call", "future")
+
+    def __init__(self, call: Callable[[], Any], future: asyncio.Future[Any]) -> None:
+        self.call, self.future = call, future
+
+
+_Entry = tuple[Item, Submitter] | _Job | None
+
+
+class Journal:
+    """The one way to the store's writing verbs. All methods are for the loop's own thread."""
+
+    def __init__(self, store: Store, loop: asyncio.AbstractEventLoop) -> None:
+        self._store = store
+        self._loop = loop
+        self._queue: queue.SimpleQueue[_Entry] = queue.SimpleQueue()
+        self._held: _Entry = None
+        self._pending = 0
+        self._room: list[asyncio.Future[None]] = []
+        self._idle: list[asyncio.Future[None]] = []
+        self.batches = 0
+        self.items = 0
+        self.on_failure: Callable[[OutlastError], None] | None = None
+        self._thread = threading.Thread(target=self._write, name="outlast-journal", daemon=True)
+        self._thread.start()
+
+    def submit(self, item: Item, submitter: Submitter) -> None:
+        """Queue an item; its submitter's ``settled`` is called once it is written or refused."""
+        self._pending += 1
+        self._queue.put((item, submitter))
+
+    async def commit(self, item: Item) -> Answer:
+        """Write an item and give its answer; waits while the journal is full.
+
+        Raises:
+            StoreUnavailable: whether the item was written is unknown.
+        """
+        if self._pending >= BACKLOG_MAX:
+            await self._wait(self._room)
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        self.submit(item, _Waiter(future))
+        answer = await future
+        if answer.error is not None:
+            raise answer.error
+        return answer
+
+    async def call(self, call: Callable[[], T]) -> T:
+        """Run a writing verb of the store on the journal's thread, between two batches."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._queue.put(_Job(call, future))
+        return await future
+
+    async def drain(self) -> None:
+        """Wait until everything submitted so far has been answered."""
+        if self._pending:
+            await self._wait(self._idle)
+
+    async def close(self) -> None:
+        """Write what is queued, then stop the thread."""
+        await self.drain()
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    async def _wait(self, waiters: list[asyncio.Future[None]]) -> None:
+        future: asyncio.Future[None] = self._loop.create_future()
+        waiters.append(future)
+        await future
+
+    def _write(self) -> None:
+        while True:
+            entry = self._held or self._queue.get()
+            self._held = None
+            if entry is None:
+                return
+            if isinstance(entry, _Job):
+                self._run(entry)
+            else:
+                self._write_batch(entry)
+
+    def _write_batch(self, first: tuple[Item, Submitter]) -> None:
+        batch = [first]
+        rows, size = _weight(first[0])
+        while rows < ROWS_MAX and size < BYTES_MAX:
+            try:
+                entry = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if entry is None or isinstance(entry, _Job):
+                self._held = entry
+                if entry is None:
+                    self._queue.put(None)
+                break
+            more_rows, more_size = _weight(entry[0])
+            rows, size = rows + more_rows, size + more_size
+            batch.append(entry)
+        try:
+            answers = self._store.commit([item for item, _ in batch])
+        except Exception as error:
+            # Whatever it was, the submitters must hear of it; what is in the file is unknown.
+            unknown = Answer("unknown", error=_unavailable(error))
+            answers = [unknown] * len(batch)
+        self._tell(self._settle, batch, answers)
+
+    def _run(self, job: _Job) -> None:
+        try:
+            result = job.call()
+        except Exception as error:  # handed to whoever asked
+            self._tell(_fail, job.future, error)
+        else:
+            self._tell(_resolve, job.future, result)
+
+    def _tell(self, callback: Callable[..., None], *args: Any) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(callback, *args)
+
+    def _settle(self, batch: list[tuple[Item, Submitter]], answers: list[Answer]) -> None:
+        self.batches += 1
+        self.items += len(batch)
+        self._pending -= len(batch)
+        for (item, submitter), answer in zip(batch, answers, strict=True):
+            submitter.settled(item, answer)
+        failed = next((answer for answer in answers if answer.refused == "unknown"), None)
+        if failed is not None and self.on_failure is not None:
+            assert isinstance(failed.error, OutlastError)
+            self.on_failure(failed.error)
+        if self._room and self._pending < BACKLOG_MAX // 2:
+            _wake(self._room)
+        if self._idle and not self._pending:
+            _wake(self._idle)
+
+
+class _Waiter:
+    """A submitter that waits in a coroutine."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: asyncio.Future[Answer]) -> None:
+        self._future = future
+
+    def settled(self, item: Item, answer: Answer) -> None:
+        _resolve(self._future, answer)
+
+
+def _weight(item: Item) -> tuple[int, int]:
+    """Give the rows and the payload bytes of an item."""
+    if isinstance(item, Deliver):
+        return 2, len(item.message.payload or b"")
+    rows: list[Transition] = item.rows
+    return len(rows), sum(len(row.payload) for row in rows if row.payload is not None)
+
+
+def _unavailable(error: Exception) -> OutlastError:
+    if isinstance(error, OutlastError):
+        return error
+    return StoreUnavailable("the store failed in an unforeseen way", why=repr(error))
+
+
+def _resolve(future: asyncio.Future[Any], result: Any) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _wake(waiters: list[asyncio.Future[None]]) -> None:
+    for future in waiters:
+        _resolve(future, None)
+    waiters.clear()
+
+

@@ -1,0 +1,398 @@
+"""Tasks and steps: the decorators, and what they make of a function.
+
+Outside an execution both are just functions. Inside one, calling a step makes a durable call: its
+recorded result is given back in every replay, and its body runs only where none is recorded.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar, overload
+
+from outlast.codec import Codec, InputCodec, digest, result_codec
+from outlast.duration import Duration, microseconds
+from outlast.engine.current import current_scope, the_engine
+from outlast.errors import Fatal, UsageError, WrongColour
+from outlast.lifecycle import NO_RETRY, RetryPolicy
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Where = Literal["auto", "loop", "thread"]
+
+
+class Retry:
+    """How a step or task is tried again after a failure.
+
+    Args:
+        max: how many retries follow the first attempt.
+        base: the delay before the first retry.
+        cap: the longest delay.
+        factor: what each further delay is multiplied by; 1 keeps it fixed.
+        jitter: the share of a delay that is random, from 0 to 1.
+        give_up_on: errors that are final at once.
+        only_on: if given, the only errors that are tried again.
+    """
+
+    def __init__(
+        self, max: int, *, base: Duration = "1s", cap: Duration = "5m", factor: float = 2.0,
+        jitter: float = 0.5, give_up_on: Iterable[type[BaseException]] = (),
+        only_on: Iterable[type[BaseException]] = (),
+    ) -> None:
+        try:
+            self.policy = RetryPolicy(
+                retries=max, base_us=microseconds(base), cap_us=microseconds(cap), factor=factor,
+                jitter=jitter, give_up_on=(Fatal, *give_up_on), only_on=tuple(only_on),
+            )
+        except ValueError as error:
+            raise UsageError(f"no such retry policy: {error}") from None
+
+
+def _policy(retries: int | Retry) -> RetryPolicy:
+    if isinstance(retries, Retry):
+        return retries.policy
+    return Retry(retries).policy if retries else NO_RETRY
+
+
+class _Function(Generic[P, R]):
+    """What tasks and steps share: a function, its name, its codecs, its policy."""
+
+    def __init__(
+        self, fn: Callable[P, Any], name: str | None, retries: int | Retry,
+        timeout: Duration | None,
+    ) -> None:
+        self.fn = fn
+        self.name = name or fn.__name__
+        self.policy = _policy(retries)
+        self.timeout_us = None if timeout is None else microseconds(timeout)
+        self.is_async = inspect.iscoroutinefunction(fn)
+        functools.update_wrapper(self, fn)  # type: ignore[arg-type]
+
+    @functools.cached_property
+    def input(self) -> InputCodec:
+        """Writes and reads the arguments; made at first use, when all annotations resolve."""
+        return InputCodec(self.fn, localns=_locals_of(self.fn))
+
+    @functools.cached_property
+    def output(self) -> Codec[Any]:
+        """Writes and reads the result."""
+        return result_codec(self.fn, localns=_locals_of(self.fn))
+
+    @property
+    def where(self) -> str:
+        """The place the function was written at."""
+        code = self.fn.__code__ if hasattr(self.fn, "__code__") else None
+        return f"{code.co_filename}:{code.co_firstlineno}" if code else self.name
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+
+def _locals_of(fn: Callable[..., Any]) -> dict[str, Any]:
+    """Give the names a nested function closes over, which its annotations may use."""
+    try:
+        return dict(inspect.getclosurevars(fn).nonlocals)
+    except TypeError:
+        return {}
+
+
+@dataclass(slots=True)
+class StepCall:
+    """What is needed to run a step's body once: its definition and its arguments as bytes."""
+
+    step: _Step[Any, Any]
+    input: bytes
+
+
+class _Step(_Function[P, R]):
+    def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], key: str | None = None) -> Any:
+        scope = current_scope.get()
+        if scope is None:
+            return self.fn(*args, **kwargs)
+        data = self.input.bind(args, kwargs)
+        return scope.call("step", self.name, digest(data), StepCall(self, data), explicit_key=key)
+
+
+class AsyncStep(_Step[P, R]):
+    """A step whose body is a coroutine; call it with ``await`` in an ``async def`` task."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Make the call; await it for its result.
+
+        Raises:
+            WrongArguments, BadPayload: at the call, before anything runs.
+        """
+        scope = current_scope.get()
+        if scope is not None and not scope.is_async:
+            raise WrongColour(
+                f"{self.name} is an async def step, called in a def task",
+                do="make the task async def, or the step def",
+            )
+        call: Coroutine[Any, Any, R] = self._call(args, kwargs)
+        return call
+
+    def key(self, key: str) -> Callable[P, Coroutine[Any, Any, R]]:
+        """Give the step with an identity of your own, for loops whose order depends on data."""
+        return lambda *args, **kwargs: self._call(args, kwargs, key)
+
+
+class DefStep(_Step[P, R]):
+    """A step whose body is a plain function; it runs in a thread.
+
+    Call it plainly in a ``def`` task, and as ``await step.aio(…)`` in an ``async def`` one.
+    """
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the step and give its result, in a ``def`` task or outside any.
+
+        Raises:
+            WrongColour: in an ``async def`` task.
+        """
+        scope = current_scope.get()
+        if scope is not None and scope.is_async:
+            raise WrongColour(
+                f"{self.name} is a def step, called plainly in an async def task",
+                do=f"await {self.name}.aio(…)",
+            )
+        result: R = self._call(args, kwargs)
+        return result
+
+    def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Make the call in an ``async def`` task; await it for its result."""
+        scope = current_scope.get()
+        if scope is None:
+            return _in_coroutine(self.fn, args, kwargs)
+        call: Coroutine[Any, Any, R] = self._call(args, kwargs)
+        return call
+
+    def key(self, key: str) -> KeyedDefStep[P, R]:
+        """Give the step with an identity of your own, for loops whose order depends on data."""
+        return KeyedDefStep(self, key)
+
+
+class KeyedDefStep(Generic[P, R]):
+    """A ``def`` step with an identity of its caller's."""
+
+    def __init__(self, step: DefStep[P, R], key: str) -> None:
+        self._step, self._key = step, key
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the step, as :meth:`DefStep.__call__`."""
+        result: R = self._step._call(args, kwargs, self._key)
+        return result
+
+    def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Make the call, as :meth:`DefStep.aio`."""
+        if current_scope.get() is None:
+            return _in_coroutine(self._step.fn, args, kwargs)
+        call: Coroutine[Any, Any, R] = self._step._call(args, kwargs, self._key)
+        return call
+
+
+async def _in_coroutine(fn: Callable[..., R], args: Any, kwargs: Any) -> R:
+    return fn(*args, **kwargs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartOptions:
+    """How an execution is started.
+
+    Attributes:
+        key: the same key and input always mean the same execution; another input is refused.
+        delay_us: how long it waits before it may run.
+        deadline_us: how long it may take in all, from its creation.
+        priority: higher runs first.
+        queue: the queue it waits in.
+        actor: who starts it.
+        origin: what started it.
+    """
+
+    key: str | None = None
+    delay_us: int | None = None
+    deadline_us: int | None = None
+    priority: int | None = None
+    queue: str | None = None
+    actor: str | None = None
+    origin: str | None = None
+
+
+class Task(_Function[P, R]):
+    """A function whose executions outlive their process."""
+
+    def __init__(
+        self, fn: Callable[P, Any], name: str | None, retries: int | Retry,
+        timeout: Duration | None, queue: str, priority: int, version: str | None,
+    ) -> None:
+        super().__init__(fn, name, retries, timeout)
+        self.queue, self.priority, self.version = queue, priority, version
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Run the function plainly, outside any execution.
+
+        Raises:
+            UsageError: inside an execution; start it instead.
+        """
+        if current_scope.get() is not None:
+            raise UsageError(
+                f"task {self.name} was called inside an execution",
+                do=f"start it in a step with {self.name}.start(…), or make it a step",
+            )
+        return self.fn(*args, **kwargs)
+
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Start an execution on the open engine and give its handle, once it is durable.
+
+        Raises:
+            NoEngine: no engine is open.
+            WrongArguments, BadPayload: the task does not take these arguments.
+            StoreUnavailable: whether it was started is unknown; with a key it is safe to repeat.
+        """
+        return the_engine().start(self, *args, **kwargs)
+
+    async def astart(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Start an execution, as :meth:`start`, from a coroutine."""
+        return await the_engine().astart(self, *args, **kwargs)
+
+    def options(
+        self, *, key: str | None = None, delay: Duration | None = None,
+        timeout: Duration | None = None, priority: int | None = None, queue: str | None = None,
+        actor: str | None = None, origin: str | None = None,
+    ) -> TaskWithOptions[P, R]:
+        """Give the task with options for its next starts; see :class:`StartOptions`."""
+        return TaskWithOptions(
+            self,
+            StartOptions(
+                key=key, delay_us=None if delay is None else microseconds(delay),
+                deadline_us=None if timeout is None else microseconds(timeout),
+                priority=priority, queue=queue, actor=actor, origin=origin,
+            ),
+        )
+
+
+class TaskWithOptions(Generic[P, R]):
+    """A task, and how to start it."""
+
+    def __init__(self, task: Task[P, R], options: StartOptions) -> None:
+        self.task, self.options = task, options
+
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Start an execution, as :meth:`Task.start`."""
+        return the_engine().start_with(self.options, self.task, args, kwargs)
+
+    async def astart(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Start an execution, as :meth:`Task.start`, from a coroutine."""
+        return await the_engine().astart_with(self.options, self.task, args, kwargs)
+
+
+TASKS: Final[dict[str, Task[Any, Any]]] = {}
+"""Every task defined in this process, by name."""
+
+
+def _register(task: Task[Any, Any]) -> None:
+    """Keep a task; the same function defined again (a reload, a test) takes its place.
+
+    Raises:
+        UsageError: another module has a task of this name.
+    """
+    other = TASKS.get(task.name)
+    if other is not None and _lasting(other) and _lasting(task) and other.where != task.where:
+        if other.fn.__module__ != task.fn.__module__:
+            raise UsageError(
+                f'two tasks are named "{task.name}"', where=f"{other.where} and {task.where}",
+                do=f'give one another name: @task(name="…")',
+            )
+    TASKS[task.name] = task
+
+
+def _lasting(task: Task[Any, Any]) -> bool:
+    return "<locals>" not in task.fn.__qualname__
+
+
+@overload
+def task(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+@overload
+def task(fn: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(
+    *, name: str | None = None, retries: int | Retry = 0, timeout: Duration | None = None,
+    queue: str = "default", priority: int = 0, version: str | None = None,
+) -> _TaskDecorator: ...
+def task(
+    fn: Callable[..., Any] | None = None, /, *, name: str | None = None,
+    retries: int | Retry = 0, timeout: Duration | None = None, queue: str = "default",
+    priority: int = 0, version: str | None = None,
+) -> Any:
+    """Make a task of a function: each start of it is an execution that outlives the process.
+
+    Args:
+        name: what it is called in the store; by default the function's name.
+        retries: how often the whole task is tried again; finished steps are not repeated.
+        timeout: how long one execution may take in all, from its creation.
+        queue: the queue its executions wait in.
+        priority: higher runs first.
+        version: a label of the code, kept with each execution.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Task[Any, Any]:
+        made: Task[Any, Any] = Task(function, name, retries, timeout, queue, priority, version)
+        _register(made)
+        return made
+
+    return decorate if fn is None else decorate(fn)
+
+
+class _TaskDecorator:
+    """The type of ``@task(…)``."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Task[P, R]: ...
+    def __call__(self, fn: Any, /) -> Any:
+        """Make a task of a function."""
+
+
+@overload
+def step(fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...  # type: ignore[overload-overlap]
+@overload
+def step(fn: Callable[P, R], /) -> DefStep[P, R]: ...
+@overload
+def step(
+    *, name: str | None = None, retries: int | Retry = 0, timeout: Duration | None = None,
+) -> _StepDecorator: ...
+def step(
+    fn: Callable[..., Any] | None = None, /, *, name: str | None = None,
+    retries: int | Retry = 0, timeout: Duration | None = None,
+) -> Any:
+    """Make a step of a function: once its result is recorded, it never runs again.
+
+    Args:
+        name: its name in the log; by default the function's name.
+        retries: how often it is tried again after a failure, a number or a :class:`Retry`.
+        timeout: how long one attempt may take.
+    """
+
+    def decorate(function: Callable[..., Any]) -> _Step[Any, Any]:
+        kind = AsyncStep if inspect.iscoroutinefunction(function) else DefStep
+        return kind(function, name, retries, timeout)
+
+    return decorate if fn is None else decorate(fn)
+
+
+class _StepDecorator:
+    """The type of ``@step(…)``."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> DefStep[P, R]: ...
+    def __call__(self, fn: Any, /) -> Any:
+        """Make a step of a function."""
+
+
+__all__ = [
+    "TASKS", "AsyncStep", "DefStep", "Retry", "StartOptions", "StepCall", "Task",
+    "TaskWithOptions", "step", "task",
+]

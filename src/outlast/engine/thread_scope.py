@@ -1,0 +1,309 @@
+"""The replay machine of ``def`` tasks: their code runs in a thread of its own and blocks at calls.
+
+It is sequential: at any time there is at most one open call. The engine's loop and the thread take
+turns: the thread makes a call and waits; the loop delivers an outcome and the thread goes on.
+"Quiet" means the thread waits at a call, or has ended; every change of turn is told to the loop.
+
+Theory of operation. All state belongs to whoever's turn it is, so there is no lock but the hand-over
+itself: ``_turn`` is a binary semaphore that the loop releases, and the thread tells the loop by
+``call_soon_threadsafe``. Parking raises a private BaseException out of the blocked call; from then
+on every further call of that thread raises it again, records nothing and starts nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import random
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from typing import Any, Final
+
+from outlast.engine.current import current_scope
+from outlast.engine.scope import Call, Mismatch, Outcome, Timer
+from outlast.errors import UsageError
+
+_REFUSALS_MAX: Final = 100
+
+
+class ParkedThread(BaseException):
+    """Unwinds the thread of a parked execution; not for user code to catch."""
+
+
+class ThreadScope:
+    """One execution's code in a thread, with the interface of :class:`~outlast.engine.scope.Scope`."""
+
+    is_async = False
+
+    def __init__(
+        self, main: Callable[[], Any], *, seed: bytes, threads: Executor,
+        on_quiet: Callable[[], None],
+    ) -> None:
+        self._main = main
+        self._threads = threads
+        self._on_quiet = on_quiet
+        self._loop = asyncio.get_running_loop()
+        self._turn = threading.Semaphore(0)
+        self._now = 0
+        self._quiet = True
+        self._closed = False
+        self._refused = 0
+        self._ended = False
+        self._new: list[Call] = []
+        self._open: dict[str, Call] = {}
+        self._counts: dict[str, int] = {}
+        self._keys: set[str] = set()
+        self._timers = 0
+        self._timer: Timer | None = None
+        self._answers: dict[str, Any] = {}
+        self._signals: dict[str, deque[Any]] = {}
+        self._cancelled = False
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._body: Callable[[], Any] | None = None
+        self._body_future: asyncio.Future[Any] | None = None
+        self.random = random.Random(seed)
+        self.result: Any = None
+        self.exception: BaseException | None = None
+
+    # The loop's side
+
+    def begin(self, at: int) -> None:
+        """Start the code at this instant."""
+        self._now = at
+        self._quiet = False
+        context = contextvars.copy_context()
+        self._threads.submit(context.run, self._run)
+
+    def deliver(self, outcome: Outcome) -> None:
+        """Give the code its next outcome; it goes on in its thread if that is what it waits for."""
+        self._now = outcome.at
+        kind, key = outcome.kind, outcome.key
+        if kind == "cancel":
+            self._cancelled = True
+            if self._open:
+                self._go_on(None, asyncio.CancelledError())
+        elif kind == "input":
+            assert key is not None
+            call = self._open.get(key)
+            if call is not None:
+                self._go_on(outcome.value, None)
+            else:
+                self._answers.setdefault(key, outcome.value)
+        elif kind == "signal":
+            assert key is not None
+            waiting = next((c for c in self._open.values() if c.kind == "event" and c.name == key), None)
+            if waiting is not None:
+                self._go_on(outcome.value, None)
+            else:
+                self._signals.setdefault(key, deque()).append(outcome.value)
+        elif kind == "timer":
+            timer = self._timer
+            if timer is None or key != f"timer#{timer.number}" or outcome.digest != timer.deadline_at:
+                raise Mismatch(outcome, self._wanted())
+            self._timer = None
+            self._go_on(_TIMER, None)
+        elif kind == "step":
+            assert key is not None
+            call = self._open.get(key)
+            if call is None or call.digest != outcome.digest:
+                raise Mismatch(outcome, self._wanted())
+            self._go_on(outcome.value, outcome.error)
+
+    def run_body(
+        self, call: Call, body: Callable[[], Any], loop: asyncio.AbstractEventLoop
+    ) -> asyncio.Future[Any]:
+        """Run a step's body in this very thread, which waits at its call; gives its outcome."""
+        future: asyncio.Future[Any] = loop.create_future()
+        self._body, self._body_future = body, future
+        self._turn.release()
+        return future
+
+    def take_calls(self) -> list[Call]:
+        """Give the calls made since the last time."""
+        made, self._new = self._new, []
+        return [call for call in made if call.key in self._open]
+
+    def take_abandoned(self) -> list[Call]:
+        """Give the calls that nobody awaits any more: those that a cancel broke off."""
+        return []
+
+    @property
+    def open_calls(self) -> Mapping[str, Call]:
+        """The call that the thread waits at, if any."""
+        return self._open
+
+    def next_timer(self) -> Timer | None:
+        """Give the timer that the thread waits for, if any."""
+        return self._timer
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the thread waits at a call, or has ended."""
+        return self._quiet
+
+    @property
+    def finished(self) -> bool:
+        """Whether the code has returned or raised."""
+        return self._ended
+
+    def stuck_description(self) -> str:
+        """Say where the code stands."""
+        return "it waits at " + (", ".join(self._open) or "nothing")
+
+    def close(self) -> None:
+        """Park: the blocked call raises, inertly; what the code does then is ignored."""
+        if not self._closed:
+            self._closed = True
+            self._turn.release()
+
+    def _wanted(self) -> str | None:
+        return next(iter(self._open), None)
+
+    def _go_on(self, value: Any, error: BaseException | None) -> None:
+        self._value, self._error = value, error
+        self._open.clear()
+        self._quiet = False
+        self._turn.release()
+
+    # The thread's side
+
+    def _run(self) -> None:
+        current_scope.set(self)
+        try:
+            try:
+                self.result = self._main()
+            except ParkedThread:
+                return
+            except BaseException as error:  # the border where user code ends
+                self.exception = error
+        finally:
+            self._ended = True
+            self._tell()
+
+    def _tell(self) -> None:
+        """Hand the turn to the loop."""
+        if not self._closed and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._became_quiet)
+
+    def _became_quiet(self) -> None:
+        if not self._closed:
+            self._quiet = True
+            self._on_quiet()
+
+    def call(
+        self, kind: str, name: str, digest: int, payload: Any, *, explicit_key: str | None = None
+    ) -> Any:
+        """Make a durable call and wait for its outcome."""
+        self._refuse_if_closed()
+        key = self._key(name, explicit_key)
+        call = Call(key, kind, name, digest, payload)
+        if kind == "ask" and key in self._answers:
+            return self._answers.pop(key)
+        if kind == "event" and self._signals.get(name):
+            return self._signals[name].popleft()
+        self._open[key] = call
+        self._new.append(call)
+        return self._wait()
+
+    def sleep(self, span_us: int) -> None:
+        """Wait for a timer."""
+        self._arm(span_us)
+        self._wait()
+
+    def call_until(
+        self, kind: str, name: str, digest: int, payload: Any, span_us: int
+    ) -> Any:
+        """Make a durable call and wait for its outcome at most so long.
+
+        Raises:
+            TimeoutError: the timer fired first.
+        """
+        self._arm(span_us)
+        value = self.call(kind, name, digest, payload)
+        if value is _TIMER:
+            raise TimeoutError
+        self._timer = None
+        return value
+
+    def now(self) -> int:
+        """Give the time of the last thing delivered, in microseconds since 1970."""
+        return self._now
+
+    def uuid4(self) -> uuid.UUID:
+        """Draw a random UUID, the same in every replay."""
+        return uuid.UUID(int=self.random.getrandbits(128), version=4)
+
+    def _arm(self, span_us: int) -> None:
+        self._refuse_if_closed()
+        self._timer = Timer(self._timers, self._now + span_us)
+        self._timers += 1
+
+    def _key(self, name: str, explicit_key: str | None) -> str:
+        if explicit_key is not None:
+            key = f"{name}:{explicit_key}"
+            if key in self._keys:
+                raise UsageError(f'the key "{explicit_key}" of {name} is used twice', do="use each key once")
+            self._keys.add(key)
+            return key
+        self._counts[name] = self._counts.get(name, 0) + 1
+        return f"{name}#{self._counts[name]}"
+
+    def _wait(self) -> Any:
+        """Let the loop have its turn, and run what it asks for, until it brings an outcome."""
+        if self._cancelled:
+            self._cancelled = False
+            self._open.clear()
+            self._timer = None
+            raise asyncio.CancelledError
+        self._tell()
+        while True:
+            self._turn.acquire()
+            self._refuse_if_closed()
+            if self._body is None:
+                break
+            self._run_body()
+        value, error = self._value, self._error
+        self._value = self._error = None
+        if error is not None:
+            if isinstance(error, asyncio.CancelledError):
+                self._cancelled = False
+                self._timer = None
+            raise error
+        return value
+
+    def _run_body(self) -> None:
+        body, future = self._body, self._body_future
+        assert body is not None and future is not None
+        self._body = self._body_future = None
+        try:
+            value = body()
+        except BaseException as error:  # the border where user code ends
+            self._loop.call_soon_threadsafe(_set_error, future, error)
+        else:
+            self._loop.call_soon_threadsafe(_set_value, future, value)
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            self._refused += 1
+            if self._refused > _REFUSALS_MAX:
+                threading.Event().wait()  # code that catches everything is frozen for good
+            raise ParkedThread
+
+
+_TIMER: Final = object()
+
+
+def _set_value(future: asyncio.Future[Any], value: Any) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _set_error(future: asyncio.Future[Any], error: BaseException) -> None:
+    if not future.done():
+        if isinstance(error, StopIteration | KeyboardInterrupt | SystemExit):
+            error = RuntimeError(f"the step raised {error!r}")
+        future.set_exception(error)

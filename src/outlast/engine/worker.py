@@ -1,0 +1,259 @@
+"""The worker of this process: which executions it holds, and how it comes by more of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import thread as pool_module
+from typing import Any, Final, TypeVar
+
+from outlast.engine.clock import Clock
+from outlast.engine.driver import CANCEL_GRACE_US, Driver
+from outlast.engine.identity import nonces
+from outlast.engine.journal import Journal
+from outlast.engine.registry import Task
+from outlast.errors import OutlastError
+from outlast.lifecycle import Event, Kind, Message, Refusal, apply, create, decide
+from outlast.lifecycle.record import copy_of
+from outlast.store.protocol import TENANT, Answer, Claimed, Create, Lease, Store, Write
+
+T = TypeVar("T")
+CLAIMS_MAX: Final = 500
+"""Executions a claim takes at most, so that no transaction is long."""
+
+
+class Worker:
+    """Holds the leases of this process; everything here runs on the engine's loop."""
+
+    def __init__(
+        self, name: str, store: Store, journal: Journal, clock: Clock, tasks: Mapping[str, Task[Any, Any]],
+        *, slots: int, threads: int, payload_bytes_max: int,
+        on_final: Callable[[str], None], on_parked: Callable[[], None],
+        changed: Callable[[str], None],
+    ) -> None:
+        self.name = name
+        self.store = store
+        self.journal = journal
+        self.clock = clock
+        self.tasks = tasks
+        self.loop = asyncio.get_running_loop()
+        self.payload_bytes_max = payload_bytes_max
+        self.task_threads = ThreadPoolExecutor(threads, "outlast-task")
+        self.drivers: dict[str, Driver] = {}
+        self._step_threads = ThreadPoolExecutor(threads, "outlast-step")
+        self._read_threads = ThreadPoolExecutor(2, "outlast-read")
+        self._slots = slots
+        self._starting = 0
+        self._lease = Lease(name)
+        self._on_final = on_final
+        self._on_parked = on_parked
+        self.changed = changed
+        self.watched = 0
+        self._cancels: dict[str, str] = {}
+        self._claiming: asyncio.Task[None] | None = None
+        self._more = False
+        self._open = True
+        self._pending: set[asyncio.Task[Any]] = set()
+
+    # Coming by executions
+
+    @property
+    def free(self) -> int:
+        """How many more executions fit."""
+        return self._slots - len(self.drivers) - self._starting if self._open else 0
+
+    def birth(self, id: str, event: Event, now: int) -> tuple[Create, Driver | None]:
+        """Make the item that creates an execution.
+
+        Where a slot is free and nobody waits for one, the claim and the start travel with it (the
+        fast path), and the driver that will run it comes along.
+        """
+        record, row = create(TENANT, id, event, now)
+        task = self.tasks.get(record.task)
+        fast = task is not None and self.free > 0 and not self._more and record.state == "queued"
+        if not fast or task is None:
+            return Create(record, [row]), None
+        (nonce,) = nonces(1)
+        rows = [row]
+        for event in (
+            Event(Kind.CLAIM, "engine", 0, nonce, data={"worker": self.name}),
+            Event(Kind.START, "engine", 1, nonce),
+        ):
+            decision = decide(record, event, now)
+            assert not isinstance(decision, Refusal)
+            apply(record, decision)
+            rows.append(decision.transition)
+        self._starting += 1
+        return Create(copy_of(record), rows), Driver(self, task, record, row)
+
+    def born(self, driver: Driver, item: Create, stored: bool) -> None:
+        """Run what the fast path has created, or forget it."""
+        self._starting -= 1
+        if stored and self._open:
+            self.drivers[driver.record.id] = driver
+            driver.begin(item.rows[-1])
+        elif stored:
+            self.drivers[driver.record.id] = driver
+            driver.hand_back()
+
+    def look(self) -> None:
+        """See whether there is something to claim; called whenever there may be."""
+        self._more = True
+        if self._claiming is None and self._open:
+            self._claiming = self.loop.create_task(self._claim())
+            self._claiming.add_done_callback(self._claimed)
+
+    def _claimed(self, task: asyncio.Task[None]) -> None:
+        self._claiming = None
+        if not task.cancelled() and task.exception() is not None:
+            error = task.exception()
+            if not isinstance(error, OutlastError):
+                raise error  # type: ignore[misc]
+        if self._more and self._open and self.free > 0:
+            self.look()
+
+    async def _claim(self) -> None:
+        """Claim as long as there is room and something to claim."""
+        while self._open and self.free > 0:
+            self._more = False
+            limit = min(self.free, CLAIMS_MAX)
+            drawn = nonces(limit)
+            self._starting += limit
+            claimed: list[Claimed] = []
+            try:
+                claimed = await self.journal.call(
+                    lambda: self.store.claim(
+                        self._lease, self.tasks.keys(), limit, self.clock.now(), drawn
+                    )
+                )
+            finally:
+                self._starting -= limit - len(claimed)
+            for one in claimed:
+                self._take(one)
+            if len(claimed) < limit:
+                return
+            self._more = True
+        # No slot is free; whoever frees one looks again.
+
+    def _take(self, claimed: Claimed) -> None:
+        record = claimed.execution
+        driver = Driver(self, self.tasks[record.task], record, claimed.birth)
+        self._starting -= 1
+        self.drivers[record.id] = driver
+        if not self._open:
+            driver.hand_back()
+        elif record.started_at is None:
+            driver.replay([], claimed.unseen)
+        else:
+            self.spawn(self._replay(driver, claimed))
+
+    async def _replay(self, driver: Driver, claimed: Claimed) -> None:
+        rows = await self.read(lambda: self.store.log(driver.record.id))
+        if not driver.is_over:
+            driver.replay(rows, claimed.unseen)
+
+    # What drivers tell
+
+    def left(self, driver: Driver) -> None:
+        """A driver is done: its slot is free."""
+        id = driver.record.id
+        if self.drivers.get(id) is driver:
+            del self.drivers[id]
+        self._cancels.pop(id, None)
+        if self._more and self._open:
+            self.look()
+
+    def recorded(self, item: Write) -> None:
+        """An execution has ended, or given its lease up, and the store has it."""
+        assert item.after is not None
+        if item.after.is_final:
+            self._on_final(item.id)
+        else:
+            self._on_parked()
+
+    def lost(self, driver: Driver, answer: Answer) -> None:
+        """A driver's lease is gone: what it ran ahead of the store is thrown away with it."""
+        self.lost_count += 1
+        if answer.refused == "internal_error" and answer.error is not None:
+            self.loop.call_exception_handler(
+                {"message": f"outlast dropped {driver.record.id}", "exception": answer.error}
+            )
+
+    lost_count = 0
+
+    def reborn(self, name: str) -> None:
+        """Go on as a new incarnation, after the store had failed."""
+        self.name = name
+        self._lease = Lease(name)
+
+
+    def cancel_asked(self, driver: Driver, message: Message) -> None:
+        """A cancel has entered a driver's log: it has a grace to clean up."""
+        self._cancels[driver.record.id] = message.actor
+        self.loop.call_later(CANCEL_GRACE_US / 1e6, driver.cut_off, CANCEL_GRACE_US)
+
+    def cancelled_by(self, id: str) -> str:
+        """Say who cancelled an execution."""
+        return self._cancels.get(id, "user")
+
+    def read_inbox(self, driver: Driver) -> None:
+        """Bring a driver the messages that it has not taken yet."""
+        self.spawn(self._read_inbox(driver))
+
+    async def _read_inbox(self, driver: Driver) -> None:
+        id, seen = driver.record.id, driver.record.inbox_seen
+        entries = await self.read(lambda: self.store.inbox(id, seen))
+        driver.take(entries)
+
+    # Threads
+
+    def in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
+        """Run a step's body in a thread."""
+        return asyncio.wrap_future(
+            self._step_threads.submit(function, *args, **kwargs), loop=self.loop
+        )
+
+    async def read(self, call: Callable[[], T]) -> T:
+        """Read from the store beside the loop."""
+        return await self.loop.run_in_executor(self._read_threads, call)
+
+    def spawn(self, coroutine: Any) -> None:
+        """Run a coroutine of the engine in the background."""
+        task = self.loop.create_task(coroutine)
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+
+    # The end
+
+    async def close(self, patience_us: int) -> int:
+        """Stop claiming, wait for bodies in flight for a while, then hand everything back.
+
+        Returns:
+            How many executions were handed back.
+        """
+        self._open = False
+        if self._claiming is not None:
+            await asyncio.wait([self._claiming])
+        for driver in list(self.drivers.values()):
+            driver.stop_at_safe_point()
+        until = self.loop.time() + patience_us / 1e6
+        while self.drivers and self.loop.time() < until:
+            await asyncio.sleep(0.01)
+        handed = len(self.drivers)
+        for driver in list(self.drivers.values()):
+            driver.hand_back()
+        await self.journal.drain()
+        for pool in (self._read_threads, self._step_threads, self.task_threads):
+            pool.shutdown(wait=False, cancel_futures=True)
+        _forget_threads(self._step_threads, self.task_threads)
+        return handed
+
+
+def _forget_threads(*pools: ThreadPoolExecutor) -> None:
+    """Let the interpreter exit although a step's thread still runs: its outcome is nobody's."""
+    for pool in pools:
+        for thread in pool._threads:  # the standard library offers no other way
+            pool_module._threads_queues.pop(thread, None)
+
+
