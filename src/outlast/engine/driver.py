@@ -16,14 +16,13 @@ they are used up. What the code then asks for must be what is recorded, or it is
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import random
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from outlast import failure
-from outlast.engine.current import StepInfo, current_scope, current_step
+from outlast.engine.current import StepInfo, current_step
 from outlast.engine.question import Question
 from outlast.engine.registry import StepCall, Task
 from outlast.engine.scope import Call, Mismatch, Outcome, Scope
@@ -79,7 +78,6 @@ class Driver:
         self._delivered = 0
         self._outcomes: deque[Outcome] = deque()
         self._calls: deque[Call] = deque()
-        self._open: dict[str, Call] = {}
         self._failures: dict[str, int] = {}
         self._back_offs: dict[str, int] = {}
         self._announced: set[str] = set()
@@ -227,11 +225,8 @@ class Driver:
     def _drain_outcomes(self) -> None:
         scope = self._scope
         assert scope is not None
-        while self._outcomes and scope.is_quiet and not scope.finished:
-            outcome = self._outcomes.popleft()
-            if outcome.key is not None:
-                self._open.pop(outcome.key, None)
-            scope.deliver(outcome)
+        while self._outcomes and scope.is_quiet:
+            scope.deliver(self._outcomes.popleft())
 
     def _thread_is_quiet(self) -> None:
         """The thread of a ``def`` task has come to a call, or to its end."""
@@ -286,7 +281,6 @@ class Driver:
 
     def _admit(self, call: Call) -> None:
         """Take a call that the code has made."""
-        self._open[call.key] = call
         if call.kind == "step":
             self._calls.append(call)
         elif call.kind == "ask" and call.key not in self._announced:
@@ -322,7 +316,6 @@ class Driver:
 
     def _abandon(self, call: Call) -> None:
         """Nobody awaits this call any more: its body is stopped where that is possible."""
-        self._open.pop(call.key, None)
         self._back_offs.pop(call.key, None)
         if call in self._calls:
             self._calls.remove(call)
@@ -437,7 +430,7 @@ class Driver:
         for key, at in self._back_offs.items():
             waits.append({"kind": "retry", "key": key, "until": at})
             instants.append(at)
-        for call in self._open.values():
+        for call in scope.open_calls.values():
             if call.kind == "ask":
                 waits.append({**call.payload.as_wait(), "key": call.key, "outside": True})
             elif call.kind == "event":
@@ -709,8 +702,8 @@ class Body:
         except OutlastError as error:
             worker.loop.call_soon(self._driver.body_done, self, None, error)
             return
-        context = contextvars.copy_context()
-        context.run(_inside, StepInfo(self._driver.record.id, self.call.key, self.attempt))
+        context = worker.context.copy()
+        context.run(current_step.set, StepInfo(self._driver.record.id, self.call.key, self.attempt))
         if step.is_async:
             body = step.fn(*args, **kwargs)
             if step.timeout_us is not None:
@@ -760,11 +753,6 @@ class Body:
             return
         error = task.exception()
         self._driver.body_done(self, None if error is not None else task.result(), error)
-
-
-def _inside(info: StepInfo) -> None:
-    current_scope.set(None)
-    current_step.set(info)
 
 
 def _cancelled(key: str) -> Exception:

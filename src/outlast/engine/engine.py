@@ -11,6 +11,7 @@ import os
 import secrets
 import socket
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar
@@ -19,6 +20,7 @@ from outlast.codec import PAYLOAD_BYTES_MAX, digest
 from outlast.duration import Duration, microseconds
 from outlast.engine.clock import Clock, WallClock
 from outlast.engine.current import closed, opened
+from outlast.engine.driver import Driver
 from outlast.engine.handle import Execution
 from outlast.engine.identity import IdMaker, worker_name
 from outlast.engine.journal import Journal
@@ -34,19 +36,24 @@ from outlast.errors import (
     TransitionRefused,
     UsageError,
 )
-from outlast.lifecycle import Event, Kind, Message, MessageKind
+from outlast.lifecycle import Event, Kind, Message, MessageKind, Transition
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle.table import REFUSAL_MEANINGS
 from outlast.store import DEFAULT_URL, open_store
-from outlast.store.protocol import Answer, Deliver, Store, WorkerRow
+from outlast.store.protocol import Answer, Create, Deliver, Store, WorkerRow
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+Ended = tuple[Record, Transition]
+"""An execution that has ended: its row, and the last row of its log."""
 
 SWEEP_MAX: Final = 1_000
 WATCH_SECONDS: Final = 0.03
 """How often the engine looks whether another process has written: well under 100 ms."""
+RECENT_MAX: Final = 2_000
+RECENT_BYTES_MAX: Final = 4_096
+"""How many results of executions that ended here are kept in memory, and up to which size."""
 PROBE_SECONDS: Final = 0.5
 WATCH_AT_MOST_SECONDS: Final = 0.25
 """How often a watcher looks for itself: the net under the wake-ups."""
@@ -85,7 +92,8 @@ class Engine:
         self._payload_bytes_max = payload_bytes_max
         self._ids = IdMaker()
         self._store: Store | None = None
-        self._waiters: dict[str, list[asyncio.Future[None]]] = {}
+        self._waiters: dict[str, list[asyncio.Future[Ended | None]]] = {}
+        self._recent: OrderedDict[str, Ended] = OrderedDict()
         self._services: list[asyncio.Task[None]] = []
         self._watchers: dict[str, list[asyncio.Future[None]]] = {}
         self._wake: asyncio.Event | None = None
@@ -104,7 +112,7 @@ class Engine:
         self.worker = Worker(
             self.name, self._store, self.journal, self.clock, self.tasks, slots=self._slots,
             threads=self._threads, payload_bytes_max=self._payload_bytes_max,
-            on_final=self._ended, on_parked=self._look_at_clock, changed=self._changed,
+            on_final=self._recorded, on_parked=self._look_at_clock, changed=self._changed,
         )
         self._wake = asyncio.Event()
         await self._join()
@@ -245,9 +253,7 @@ class Engine:
         await asyncio.sleep(WATCH_SECONDS)
         if not await self.journal.call(self.store.changed):
             return
-        assert self._wake is not None
-        self._wake.set()
-        self.worker.look()
+        self.look()
         for id in await self.worker.read(lambda: self.store.unread(self.name)):
             driver = self.worker.drivers.get(id)
             if driver is not None:
@@ -270,11 +276,24 @@ class Engine:
                 if record is not None and record.is_final:
                     self._ended(record.id)
 
-    def _ended(self, id: str) -> None:
+    def _recorded(self, record: Record, row: Transition) -> None:
+        """An execution has ended here: keep what it came to for a while, it is often asked for."""
+        if row.payload is None or len(row.payload) <= RECENT_BYTES_MAX:
+            self._recent[record.id] = (record, row)
+            if len(self._recent) > RECENT_MAX:
+                self._recent.popitem(last=False)
+        self._ended(record.id, (record, row))
+
+    def _ended(self, id: str, ended: Ended | None = None) -> None:
         """An execution has ended: wake who waits for its result."""
         for waiter in self._waiters.pop(id, ()):
             if not waiter.done():
-                waiter.set_result(None)
+                waiter.set_result(ended)
+
+    def look(self) -> None:
+        """See what there is to claim, and what the clock will move next."""
+        self._look_at_clock()
+        self.worker.look()
 
     def _look_at_clock(self) -> None:
         if self._wake is not None:
@@ -319,9 +338,7 @@ class Engine:
                 await asyncio.sleep(PROBE_SECONDS)
                 continue
             self.worker.reborn(self.name)
-            if self._wake is not None:
-                self._wake.set()
-            self.worker.look()
+            self.look()
             return
 
     # Starting
@@ -359,27 +376,11 @@ class Engine:
         payload = task.input.bind(args, kwargs, bytes_max=self._payload_bytes_max)
         now = self.clock.now()
         event = birth_event(task, payload, options, now)
-        item, driver = self.worker.birth(self._ids.make(now), event, now)
-        stored = False
-        try:
-            answer = await self.journal.commit(item)
-            stored = answer.refused is None
-        finally:
-            if driver is not None:
-                self.worker.born(driver, item, stored)
-        if answer.refused is not None:
-            self._refuse_start(answer, options, task)
-        elif driver is None:
-            if item.after.due_at is not None and self._wake is not None:
-                self._wake.set()
-            self.worker.look()
-        assert answer.execution is not None
-        return Execution(self, answer.execution.id, task)
-
-    def _refuse_start(self, answer: Answer, options: StartOptions, task: Task[Any, Any]) -> None:
+        births = _Births(self)
+        await self.journal.room()
+        births.submit(self._ids.make(now), event, now)
+        (answer,) = await births.done
         holder = answer.execution
-        if answer.refused == "already_exists" and holder is not None:
-            return  # the same key and input: the same execution
         if answer.refused == "key_conflict" and holder is not None:
             raise KeyConflict(
                 f'the key "{options.key}" is taken by another start',
@@ -387,15 +388,32 @@ class Engine:
                 why="its task or input differs from this one",
                 do="use another key, or the same input",
             )
-        raise InternalError(f"the start of {task.name} was refused: {answer.refused}")
+        assert holder is not None
+        return Execution(self, holder.id, task)  # the same key and input: the same execution
 
     async def astart_many(
         self, task: Task[Any, R], inputs: Iterable[tuple[Any, ...]]
     ) -> list[Execution[R]]:
-        """Start an execution for each tuple of arguments; they share their commits."""
-        return list(await asyncio.gather(
-            *(self.astart_with(_PLAIN, task, args, {}) for args in inputs)
-        ))
+        """Start an execution for each tuple of arguments; they share their commits.
+
+        Raises:
+            WrongArguments, BadPayload, PayloadTooLarge: nothing at all was written.
+            StoreUnavailable: which of them were started is unknown.
+        """
+        payloads = [
+            task.input.bind(args, {}, bytes_max=self._payload_bytes_max) for args in inputs
+        ]
+        handles: list[Execution[R]] = []
+        for place in range(0, len(payloads), START_MANY):
+            now = self.clock.now()
+            births = _Births(self)
+            await self.journal.room()
+            for payload in payloads[place : place + START_MANY]:
+                births.submit(self._ids.make(now), birth_event(task, payload, _PLAIN, now), now)
+            for answer in await births.done:
+                assert answer.execution is not None
+                handles.append(Execution(self, answer.execution.id, task))
+        return handles
 
     def start_many(self, task: Task[Any, R], inputs: Iterable[tuple[Any, ...]]) -> list[Execution[R]]:
         """Start many executions, as :meth:`astart_many`, from a thread."""
@@ -420,9 +438,7 @@ class Engine:
         if driver is not None:
             self.worker.read_inbox(driver)
         else:
-            if self._wake is not None:
-                self._wake.set()
-            self.worker.look()
+            self.look()
         return record
 
     # Looking
@@ -431,30 +447,36 @@ class Engine:
         """Give the handle of an execution by its id; it is looked up at the first use."""
         return Execution(self, id, None)
 
-    async def wait_final(self, id: str) -> Record:
-        """Wait until an execution has ended and give its row.
+    async def wait_final(self, id: str) -> Ended:
+        """Wait until an execution has ended and give its row and the last row of its log.
 
         Raises:
             NotFound: there is no such execution.
         """
         while True:
-            future: asyncio.Future[None] = self.loop.create_future()
+            recent = self._recent.get(id)
+            if recent is not None:
+                return recent
+            future: asyncio.Future[Ended | None] = self.loop.create_future()
             waiters = self._waiters.setdefault(id, [])
             waiters.append(future)
             try:
-                if id not in self.worker.drivers:
-                    record = await self.read_one(id)
-                    if record.is_final:
-                        return record
-                await future
+                ended = None if id in self.worker.drivers else await self._read_ended(id)
+                ended = ended or await future or await self._read_ended(id)
+                if ended is not None:
+                    return ended
             finally:
                 if future in waiters:
                     waiters.remove(future)
                 if not waiters and self._waiters.get(id) is waiters:
                     del self._waiters[id]
-            record = await self.read_one(id)
-            if record.is_final:
-                return record
+
+    async def _read_ended(self, id: str) -> Ended | None:
+        record = await self.read_one(id)
+        if not record.is_final:
+            return None
+        rows = await self.worker.read(lambda: self.store.log(id, record.seq - 1))
+        return record, rows[-1]
 
     async def read_one(self, id: str) -> Record:
         """Read an execution's row.
@@ -468,7 +490,47 @@ class Engine:
         return record
 
 
+class _Births:
+    """Executions that are started together: one future for the answers to all of them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._drivers: dict[str, Driver] = {}
+        self._answers: list[Answer] = []
+        self._submitted = 0
+        self._waits = False
+        self.done: asyncio.Future[list[Answer]] = engine.loop.create_future()
+
+    def submit(self, id: str, event: Event, now: int) -> None:
+        """Send one to the journal."""
+        item, driver = self._engine.worker.birth(id, event, now)
+        self._submitted += 1
+        if driver is not None:
+            self._drivers[id] = driver
+        else:
+            self._waits = True
+        self._engine.journal.submit(item, self)
+
+    def settled(self, item: Create, answer: Answer) -> None:
+        """Hear from the journal; a driver is let go here, in a plain callback of the loop."""
+        driver = self._drivers.get(item.after.id)
+        if driver is not None:
+            self._engine.worker.born(driver, item, answer.refused is None)
+        self._answers.append(answer)
+        if answer.refused not in (None, "already_exists", "key_conflict"):
+            error = answer.error or InternalError(f"a start was refused: {answer.refused}")
+            if not self.done.done():
+                self.done.set_exception(error)
+        if len(self._answers) == self._submitted:
+            if self._waits:
+                self._engine.look()
+            if not self.done.done():
+                self.done.set_result(self._answers)
+
+
 _PLAIN: Final = StartOptions()
+START_MANY: Final = 1_000
+"""Executions that ``start_many`` sends at once, before it waits for their commits."""
 
 
 def birth_event(task: Task[Any, Any], payload: bytes, options: StartOptions, now: int) -> Event:

@@ -69,13 +69,13 @@ class Execution(Generic[R]):
         Raises:
             WaitTimeout: it took longer; the execution goes on.
         """
-        return (await self._wait(timeout)).state
+        return (await self._wait(timeout))[0].state
 
     def wait(self, timeout: Duration | None = None) -> State:
         """Wait until it has ended, as :meth:`await_`."""
         return self._engine.run(self.await_(timeout))
 
-    async def _wait(self, timeout: Duration | None) -> Record:
+    async def _wait(self, timeout: Duration | None) -> tuple[Record, Transition]:
         if timeout is None:
             return await self._engine.wait_final(self.id)
         try:
@@ -97,11 +97,8 @@ class Execution(Generic[R]):
             Exception: what its code raised, where the class is known here; else ExecutionFailed.
             ExecutionCancelled, ExecutionTimedOut: it ended so.
         """
-        record = await self._wait(timeout)
-        rows = await self._engine.worker.read(
-            lambda: self._engine.store.log(self.id, record.seq - 1)
-        )
-        result: R = outcome_of(record, rows[-1], self._task or self._engine.tasks.get(record.task))
+        record, last = await self._wait(timeout)
+        result: R = outcome_of(record, last, self._task or self._engine.tasks.get(record.task))
         return result
 
     def result(self, timeout: Duration | None = None) -> R:

@@ -9,17 +9,41 @@ import threading
 from typing import Final
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
-_TIME_DIGITS: Final = 9
 _RANDOM_DIGITS: Final = 11
 _RANDOM_BITS: Final = 5 * _RANDOM_DIGITS
 
 
-def _base32(number: int, digits: int) -> str:
-    text = []
-    for _ in range(digits):
-        number, rest = divmod(number, 32)
-        text.append(_ALPHABET[rest])
-    return "".join(reversed(text))
+_PAIRS: Final = [high + low for high in _ALPHABET for low in _ALPHABET]
+
+
+def _base32(number: int) -> str:
+    """Write a number of 100 bits in 20 digits, two at a time."""
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(90, -10, -10)])
+
+
+class _Dice:
+    """Random bytes from the system, drawn in blocks: a draw of its own for each id is dear."""
+
+    _BLOCK: Final = 4096
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.forget()
+        os.register_at_fork(after_in_child=self.forget)
+
+    def forget(self) -> None:
+        """Throw the block away: a forked child must not draw what its parent draws."""
+        self._block, self._place = b"", 0
+
+    def draw(self, count: int) -> bytes:
+        with self._lock:
+            if self._place + count > len(self._block):
+                self._block, self._place = os.urandom(max(self._BLOCK, count)), 0
+            self._place += count
+            return self._block[self._place - count : self._place]
+
+
+_dice: Final = _Dice()
 
 
 class IdMaker:
@@ -35,12 +59,13 @@ class IdMaker:
 
     def make(self, now_us: int) -> str:
         """Make the next id."""
-        fresh = (now_us // 1000 << _RANDOM_BITS) | secrets.randbits(_RANDOM_BITS)
+        drawn = int.from_bytes(_dice.draw(7), "big") >> (56 - _RANDOM_BITS)
+        fresh = (now_us // 1000 << _RANDOM_BITS) | drawn
         with self._lock:
             if fresh <= self._last:
-                fresh = self._last + 1 + secrets.randbits(16)
+                fresh = self._last + 1 + (drawn & 0xFFFF)
             self._last = fresh
-        return "ex_" + _base32(fresh, _TIME_DIGITS + _RANDOM_DIGITS)
+        return "ex_" + _base32(fresh)
 
 
 def worker_name() -> str:
@@ -50,5 +75,4 @@ def worker_name() -> str:
 
 def nonces(count: int) -> list[bytes]:
     """Draw 128-bit nonces for leases."""
-    drawn = os.urandom(16 * count)
-    return [drawn[place : place + 16] for place in range(0, 16 * count, 16)]
+    return [_dice.draw(16) for _ in range(count)]

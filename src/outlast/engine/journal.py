@@ -79,14 +79,18 @@ class Journal:
         Raises:
             StoreUnavailable: whether the item was written is unknown.
         """
-        if self._pending >= BACKLOG_MAX:
-            await self._wait(self._room)
+        await self.room()
         future: asyncio.Future[Answer] = self._loop.create_future()
         self.submit(item, _Waiter(future))
         answer = await future
         if answer.error is not None:
             raise answer.error
         return answer
+
+    async def room(self) -> None:
+        """Wait while the journal is full."""
+        if self._pending >= BACKLOG_MAX:
+            await self._wait(self._room)
 
     async def call(self, call: Callable[[], T]) -> T:
         """Run a writing verb of the store on the journal's thread, between two batches."""

@@ -56,7 +56,7 @@ class ThreadScope:
         self._open: dict[str, Call] = {}
         self._counts: dict[str, int] = {}
         self._keys: set[str] = set()
-        self._timers = 0
+        self._timers = 1
         self._timer: Timer | None = None
         self._answers: dict[str, Any] = {}
         self._signals: dict[str, deque[Any]] = {}
@@ -80,8 +80,10 @@ class ThreadScope:
 
     def deliver(self, outcome: Outcome) -> None:
         """Give the code its next outcome; it goes on in its thread if that is what it waits for."""
-        self._now = outcome.at
+        self._now = max(self._now, outcome.at)
         kind, key = outcome.kind, outcome.key
+        if self._ended and kind in ("step", "timer"):
+            raise Mismatch(outcome, None)
         if kind == "cancel":
             self._cancelled = True
             if self._open:

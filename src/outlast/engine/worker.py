@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import thread as pool_module
 from typing import Any, Final, TypeVar
 
 from outlast.engine.clock import Clock
+from outlast.engine.current import current_scope
 from outlast.engine.driver import CANCEL_GRACE_US, Driver
 from outlast.engine.identity import nonces
 from outlast.engine.journal import Journal
 from outlast.engine.registry import Task
 from outlast.errors import OutlastError
-from outlast.lifecycle import Event, Kind, Message, Refusal, apply, create, decide
+from outlast.lifecycle import Event, Execution, Kind, Message, Refusal, Transition, apply, create, decide
 from outlast.lifecycle.record import copy_of
 from outlast.store.protocol import TENANT, Answer, Claimed, Create, Lease, Store, Write
 
@@ -24,12 +26,16 @@ CLAIMS_MAX: Final = 500
 
 
 class Worker:
-    """Holds the leases of this process; everything here runs on the engine's loop."""
+    """Holds the leases of this process; everything here runs on the engine's loop.
+
+    Drivers run task code, so they are only ever called from plain callbacks of the loop, never from
+    inside a task of it: asyncio knows one current task a loop, and the code's tasks are of another.
+    """
 
     def __init__(
         self, name: str, store: Store, journal: Journal, clock: Clock, tasks: Mapping[str, Task[Any, Any]],
         *, slots: int, threads: int, payload_bytes_max: int,
-        on_final: Callable[[str], None], on_parked: Callable[[], None],
+        on_final: Callable[[Execution, Transition], None], on_parked: Callable[[], None],
         changed: Callable[[str], None],
     ) -> None:
         self.name = name
@@ -39,6 +45,8 @@ class Worker:
         self.tasks = tasks
         self.loop = asyncio.get_running_loop()
         self.payload_bytes_max = payload_bytes_max
+        self.context = contextvars.copy_context()
+        self.context.run(current_scope.set, None)
         self.task_threads = ThreadPoolExecutor(threads, "outlast-task")
         self.drivers: dict[str, Driver] = {}
         self._step_threads = ThreadPoolExecutor(threads, "outlast-step")
@@ -130,7 +138,7 @@ class Worker:
             finally:
                 self._starting -= limit - len(claimed)
             for one in claimed:
-                self._take(one)
+                self.loop.call_soon(self._take, one)
             if len(claimed) < limit:
                 return
             self._more = True
@@ -151,7 +159,7 @@ class Worker:
     async def _replay(self, driver: Driver, claimed: Claimed) -> None:
         rows = await self.read(lambda: self.store.log(driver.record.id))
         if not driver.is_over:
-            driver.replay(rows, claimed.unseen)
+            self.loop.call_soon(driver.replay, rows, claimed.unseen)
 
     # What drivers tell
 
@@ -168,7 +176,7 @@ class Worker:
         """An execution has ended, or given its lease up, and the store has it."""
         assert item.after is not None
         if item.after.is_final:
-            self._on_final(item.id)
+            self._on_final(item.after, item.rows[-1])
         else:
             self._on_parked()
 
@@ -204,7 +212,7 @@ class Worker:
     async def _read_inbox(self, driver: Driver) -> None:
         id, seen = driver.record.id, driver.record.inbox_seen
         entries = await self.read(lambda: self.store.inbox(id, seen))
-        driver.take(entries)
+        self.loop.call_soon(driver.take, entries)
 
     # Threads
 

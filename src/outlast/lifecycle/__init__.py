@@ -1,6 +1,15 @@
 """The lifecycle: one exact state machine for every execution, as data. No clock, no I/O, no dice."""
 
-from outlast.lifecycle.decide import BrokenLog, Decision, Refusal, applied, apply, create, decide, fold
+from outlast.lifecycle.decide import (
+    BrokenLog,
+    Decision,
+    Refusal,
+    applied,
+    apply,
+    create,
+    decide,
+    fold,
+)
 from outlast.lifecycle.delivery import Message, MessageKind, events_of, note_of
 from outlast.lifecycle.reason import Reason, reason_of
 from outlast.lifecycle.record import Event, Execution, Transition

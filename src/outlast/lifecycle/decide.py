@@ -67,8 +67,20 @@ def decide(record: Execution, event: Event, now: int) -> Decision | Refusal:
         return Refusal(state, kind, rules[0].otherwise)
     seq = record.seq + 1
     row = Transition(
-        record.tenant, record.id, seq, kind, state, rule.target, fence, event.nonce,
-        event.actor, now, event.key, event.digest, event.data, event.payload,
+        record.tenant,
+        record.id,
+        seq,
+        kind,
+        state,
+        rule.target,
+        fence,
+        event.nonce,
+        event.actor,
+        now,
+        event.key,
+        event.digest,
+        event.data,
+        event.payload,
     )
     changes: Changes = {"seq": seq}
     if kind in PROGRESS and record.idle_claims:
@@ -92,15 +104,32 @@ def create(tenant: int, id: str, event: Event, now: int) -> tuple[Execution, Tra
     rule = next(rule for rule in CELLS[None, Kind.CREATE] if rule.guard(None, event, now))
     born = {name: data[name] for name in _AT_BIRTH if name in data}
     record = Execution(
-        tenant=tenant, id=id, state=rule.target, seq=1, cause="first",
-        created_at=now, state_at=now,
+        tenant=tenant,
+        id=id,
+        state=rule.target,
+        seq=1,
+        cause="first",
+        created_at=now,
+        state_at=now,
         **born,  # type: ignore[arg-type]
     )
     if data.get("waits_on"):
         record.detail = {"waits_on": data["waits_on"]}
     row = Transition(
-        tenant, id, 1, Kind.CREATE, None, rule.target, 0, None, event.actor, now,
-        event.key, event.digest, event.data, event.payload,
+        tenant,
+        id,
+        1,
+        Kind.CREATE,
+        None,
+        rule.target,
+        0,
+        None,
+        event.actor,
+        now,
+        event.key,
+        event.digest,
+        event.data,
+        event.payload,
     )
     return record, row
 
@@ -140,7 +169,9 @@ def fold(rows: Iterable[Transition]) -> Execution:
                 record.inbox_count = max(record.inbox_count, int(str(row.data["inbox"])))
             decision = decide(record, event, row.at)
             if isinstance(decision, Refusal):
-                raise BrokenLog(f"row {row.seq}: {row.kind} in {record.state} is refused: {decision.code}")
+                raise BrokenLog(
+                    f"row {row.seq}: {row.kind} in {record.state} is refused: {decision.code}"
+                )
             expected = decision.transition
             apply(record, decision)
         if row != expected:
@@ -151,9 +182,21 @@ def fold(rows: Iterable[Transition]) -> Execution:
 
 
 _AT_BIRTH: Final = (
-    "task", "queue", "priority", "key", "input_digest", "version", "parent_id", "origin",
-    "due_at", "deadline_at",
+    "task",
+    "queue",
+    "priority",
+    "key",
+    "input_digest",
+    "version",
+    "parent_id",
+    "origin",
+    "due_at",
+    "deadline_at",
 )
+
+
+_LOSSES: Final = frozenset({Kind.LEASE_EXPIRED, Kind.WORKER_LOST})
+"""What only others can say of an owner."""
 
 
 def _fence(record: Execution, event: Event) -> int | None:
@@ -161,7 +204,7 @@ def _fence(record: Execution, event: Event) -> int | None:
     if record.state in LEASED:
         if event.nonce is not None:
             owns = event.nonce == record.nonce and event.fence == record.fence
-            return record.fence if owns else None
+            return record.fence if owns and event.kind not in _LOSSES else None
         return record.fence + 1 if event.kind in TAKEOVERS else None
     if event.kind is Kind.CLAIM:
         return record.fence + 1 if event.nonce is not None else None
@@ -254,7 +297,10 @@ def _pause(record: Execution, event: Event, now: int, changes: Changes) -> None:
     changes["pause_at"] = None
     why = (event.data or {}).get("why")
     changes["detail"] = {
-        "by": event.actor, "why": why, "held_detail": record.detail, "held_due_at": record.due_at,
+        "by": event.actor,
+        "why": why,
+        "held_detail": record.detail,
+        "held_due_at": record.due_at,
     }
 
 
@@ -270,7 +316,9 @@ def _unpause(record: Execution, event: Event, now: int, changes: Changes) -> Non
 
 def _end(record: Execution, event: Event, now: int, changes: Changes) -> None:
     data = event.data or {}
-    changes["detail"] = {name: data[name] for name in ("error", "by", "why") if name in data} or None
+    changes["detail"] = {
+        name: data[name] for name in ("error", "by", "why") if name in data
+    } or None
     changes["cause"] = None
     changes["paused_from"] = None
 

@@ -104,7 +104,9 @@ def is_awaited(record: Execution, message: Message) -> bool:
 
 def _cancel(record: Execution, message: Message, number: int) -> list[Event]:
     why = (message.data or {}).get("why")
-    return [Event(Kind.CANCEL, message.actor, data={"by": message.actor, "why": why, "inbox": number})]
+    return [
+        Event(Kind.CANCEL, message.actor, data={"by": message.actor, "why": why, "inbox": number})
+    ]
 
 
 def _pause(record: Execution, message: Message, number: int) -> list[Event]:

@@ -54,8 +54,10 @@ def _scheduled(record: Execution, detail: Data) -> Answer:
 
 
 def _queued(record: Execution, detail: Data) -> Answer:
-    return "no_worker", f'no worker has taken it from queue "{record.queue}" yet', (
-        f"start an engine that knows task {record.task}"
+    return (
+        "no_worker",
+        f'no worker has taken it from queue "{record.queue}" yet',
+        (f"start an engine that knows task {record.task}"),
     )
 
 
@@ -92,9 +94,8 @@ def _describe(wait: Data) -> str:
 
 def _awaiting_input(record: Execution, detail: Data) -> Answer:
     waits = [wait for wait in _waits(detail) if wait.get("outside")]
-    return "awaiting_input", " and ".join(_describe(wait) for wait in waits), (
-        f"outlast answer {record.id}"
-    )
+    said = " and ".join(_describe(wait) for wait in waits)
+    return "awaiting_input", said, f"outlast answer {record.id}"
 
 
 def _waiting(record: Execution, detail: Data) -> Answer:
@@ -109,10 +110,14 @@ def _retry_wait(record: Execution, detail: Data) -> Answer:
         return "worker_lost", f"worker {detail['lost']} is gone; it is due again at once", ""
     error = detail.get("error")
     said = error.get("message", "") if isinstance(error, dict) else ""
-    return "back_off", (
-        f"attempt {record.failures} of {_integer(detail.get('retries')) + 1} failed ({said}); "
-        "the next follows after a back-off"
-    ), ""
+    return (
+        "back_off",
+        (
+            f"attempt {record.failures} of {_integer(detail.get('retries')) + 1} failed ({said}); "
+            "the next follows after a back-off"
+        ),
+        "",
+    )
 
 
 def _paused(record: Execution, detail: Data) -> Answer:
@@ -121,9 +126,8 @@ def _paused(record: Execution, detail: Data) -> Answer:
 
 
 def _suspended(record: Execution, detail: Data) -> Answer:
-    return str(detail.get("code", "suspended")), str(detail.get("text", "")), str(
-        detail.get("hint", "")
-    )
+    text = str(detail.get("text") or "the engine preempted it")
+    return str(detail.get("code") or "suspended"), text, str(detail.get("hint") or "resume it")
 
 
 def _integer(value: object) -> int:

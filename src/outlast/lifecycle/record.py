@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Final
 
 from outlast.lifecycle.states import FINAL, LEASED, Kind, State
@@ -74,10 +75,10 @@ COLUMNS: Final = tuple(column.name for column in fields(Execution))
 
 def copy_of(record: Execution) -> Execution:
     """Copy a record."""
-    twin = object.__new__(Execution)
-    for name in COLUMNS:
-        setattr(twin, name, getattr(record, name))
-    return twin
+    return Execution(*_columns_of(record))
+
+
+_columns_of: Final = attrgetter(*COLUMNS)
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ The delay before retry *n* (from 1) is ``base · factor^(n-1)``, never above ``c
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -35,8 +36,8 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         if self.retries < 0 or self.base_us < 0 or self.cap_us < 0:
             raise ValueError("retries and delays cannot be negative")
-        if self.factor < 1 or not 0 <= self.jitter <= 1:
-            raise ValueError("factor is at least 1, jitter lies between 0 and 1")
+        if not 1 <= self.factor < math.inf or not 0 <= self.jitter <= 1:
+            raise ValueError("factor is at least 1 and finite, jitter lies between 0 and 1")
 
     def allows(self, failures: int, error: BaseException) -> bool:
         """Tell whether an attempt may follow after ``failures`` counted ones and this error."""
@@ -52,8 +53,10 @@ class RetryPolicy:
             roll: a random number in [0, 1).
             at_least_us: what the error itself asked for (``RetryAfter``).
         """
-        exponent = min(retry - 1, 64)  # beyond it every delay is at the cap, and floats overflow
-        full = min(self.base_us * self.factor**exponent, self.cap_us)
+        try:
+            full = min(self.base_us * self.factor ** (retry - 1), self.cap_us)
+        except OverflowError:  # no float is that large: it is far beyond any cap
+            full = self.cap_us if self.base_us else 0
         return max(round(full * (1 - self.jitter * roll)), at_least_us)
 
 

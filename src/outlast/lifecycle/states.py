@@ -71,9 +71,7 @@ FINAL: Final = frozenset({State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.
 OPEN: Final = tuple(state for state in State if state not in FINAL)
 LEASED: Final = frozenset({State.STARTING, State.RUNNING})
 """States in which one worker owns the execution and alone writes its log."""
-PARKED: Final = frozenset(
-    {State.AWAITING_INPUT, State.WAITING, State.PAUSED, State.SUSPENDED}
-)
+PARKED: Final = frozenset({State.AWAITING_INPUT, State.WAITING, State.PAUSED, State.SUSPENDED})
 """States that never end by failing: only a named actor, cancel or the deadline leave them."""
 
 MEANINGS: Final[dict[State, str]] = {
@@ -93,13 +91,19 @@ MEANINGS: Final[dict[State, str]] = {
     State.CANCELLED: "final: it was cancelled",
 }
 
-TAKEOVERS: Final = frozenset(
-    {Kind.LEASE_EXPIRED, Kind.WORKER_LOST, Kind.CANCEL, Kind.DEADLINE}
-)
+TAKEOVERS: Final = frozenset({Kind.LEASE_EXPIRED, Kind.WORKER_LOST, Kind.CANCEL, Kind.DEADLINE})
 """Kinds that may be written over a lease by somebody else; they raise the fence."""
 
 PROGRESS: Final = frozenset(
-    {Kind.STEP, Kind.INIT_BRANCH, Kind.FINISH_BRANCH, Kind.WAIT, Kind.RETRY, Kind.SUSPEND,
-     Kind.TIMER_FIRED, Kind.ATTEMPT_FAILED}
+    {
+        Kind.STEP,
+        Kind.INIT_BRANCH,
+        Kind.FINISH_BRANCH,
+        Kind.WAIT,
+        Kind.RETRY,
+        Kind.SUSPEND,
+        Kind.TIMER_FIRED,
+        Kind.ATTEMPT_FAILED,
+    }
 )
 """Kinds that show a claim was of use; they reset the count of claims without progress."""

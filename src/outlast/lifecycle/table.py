@@ -151,8 +151,13 @@ class Rule:
 
 
 def _rules(
-    prefix: str, sources: tuple[State | None, ...], kind: Kind, target: State | None, meaning: str,
-    guard: Guard = always, otherwise: str = "not_possible",
+    prefix: str,
+    sources: tuple[State | None, ...],
+    kind: Kind,
+    target: State | None,
+    meaning: str,
+    guard: Guard = always,
+    otherwise: str = "not_possible",
 ) -> tuple[Rule, ...]:
     """Write one row of the specification as its rules: one a source, target None means stays."""
     rules = []
@@ -169,73 +174,201 @@ _UNLEASED = tuple(state for state in OPEN if state not in LEASED)
 _PAUSABLE = tuple(state for state in _UNLEASED if state is not S.PAUSED)
 _RETURNS = (S.SCHEDULED, S.AWAITING_INPUT, S.WAITING, S.RETRY_WAIT, S.SUSPENDED)
 
+# fmt: off - one rule, one row
 RULES: Final[tuple[Rule, ...]] = (
     *_rules("T01", (None,), K.CREATE, S.QUEUED, "born; due now and nothing is unmet", is_due),
-    *_rules("T02", (None,), K.CREATE, S.SCHEDULED, "born; a time or a dependency lies ahead", not_due),
-    *_rules("T03", (S.SCHEDULED,), K.PROMOTE, S.QUEUED, "due, dependencies met, or triggered",
-            due_or_triggered, "not_due"),
+    *_rules(
+        "T02", (None,), K.CREATE, S.SCHEDULED, "born; a time or a dependency lies ahead", not_due
+    ),
+    *_rules(
+        "T03",
+        (S.SCHEDULED,),
+        K.PROMOTE,
+        S.QUEUED,
+        "due, dependencies met, or triggered",
+        due_or_triggered,
+        "not_due",
+    ),
     *_rules("T04", (S.QUEUED,), K.BLOCK, S.BLOCKED, "a named gate is closed; once per block"),
     *_rules("T05", (S.BLOCKED,), K.UNBLOCK, S.QUEUED, "the gate is open again"),
-    *_rules("T06", (S.QUEUED, S.BLOCKED), K.CLAIM, S.STARTING,
-            "a worker takes the lease: fence + 1, a new nonce, the claim counted"),
+    *_rules(
+        "T06",
+        (S.QUEUED, S.BLOCKED),
+        K.CLAIM,
+        S.STARTING,
+        "a worker takes the lease: fence + 1, a new nonce, the claim counted",
+    ),
     *_rules("T07", _LEASED, K.RELEASE, S.QUEUED, "handed back at a safe point; nothing counted"),
-    *_rules("T08", (S.STARTING,), K.LEASE_EXPIRED, S.QUEUED,
-            "its worker is gone and had run nothing; fence + 1"),
-    *_rules("T09", (S.RUNNING,), K.WORKER_LOST, S.RETRY_WAIT,
-            "its worker is gone: attempt lost, due again at once, no retry counted; fence + 1"),
+    *_rules(
+        "T08",
+        (S.STARTING,),
+        K.LEASE_EXPIRED,
+        S.QUEUED,
+        "its worker is gone and had run nothing; fence + 1",
+    ),
+    *_rules(
+        "T09",
+        (S.RUNNING,),
+        K.WORKER_LOST,
+        S.RETRY_WAIT,
+        "its worker is gone: attempt lost, due again at once, no retry counted; fence + 1",
+    ),
     *_rules("T10", (S.STARTING,), K.START, S.RUNNING, "the code starts: an attempt opens"),
     *_rules("T11", (S.RUNNING,), K.STEP, S.RUNNING, "a step's outcome is recorded"),
     *_rules("T12", (S.RUNNING,), K.INIT_BRANCH, S.RUNNING, "a branch opens"),
     *_rules("T13", (S.RUNNING,), K.FINISH_BRANCH, S.RUNNING, "a branch ends"),
-    *_rules("T14", _LEASED, K.WAIT, S.AWAITING_INPUT,
-            "no branch can go on, and one waits for someone outside", waits_outside, "moved"),
-    *_rules("T15", _LEASED, K.WAIT, S.WAITING,
-            "no branch can go on, and all wait for timers, children or events",
-            waits_inside, "moved"),
-    *_rules("T16", (S.AWAITING_INPUT, S.WAITING, S.SUSPENDED), K.RESUME, S.QUEUED,
-            "what it waited for came: input, timer, child, event, expiry, budget, operator"),
-    *_rules("T17", _PAUSABLE, K.PAUSE, S.PAUSED, "an operator holds it"),
-    *_rules("T18", (S.RUNNING,), K.PAUSE, S.PAUSED, "an operator's hold, taken at a safe point",
-            nothing_unseen, "moved"),
-    *_rules("T19", (S.PAUSED,), K.UNPAUSE, S.QUEUED, "goes on: it was held while it could run",
-            held_from(S.QUEUED, S.BLOCKED, S.RUNNING)),
-    *(
-        Rule(f"T20.{state}", S.PAUSED, K.UNPAUSE, held_from(state), state,
-             "goes back to the state it was held from") for state in _RETURNS
+    *_rules(
+        "T14",
+        _LEASED,
+        K.WAIT,
+        S.AWAITING_INPUT,
+        "no branch can go on, and one waits for someone outside",
+        waits_outside,
+        "moved",
     ),
-    *_rules("T21", _LEASED, K.SUSPEND, S.SUSPENDED,
-            "the engine preempts it: budget, quota, crash_loop, code_mismatch, key_missing, preempted",
-            nothing_unseen, "moved"),
-    *_rules("T22", _LEASED, K.RETRY, S.RETRY_WAIT, "a counted failure with attempts left",
-            retries_left, "no_retries_left"),
-    *_rules("T23", (S.RETRY_WAIT,), K.RETRY_DUE, S.QUEUED, "the back-off has passed",
-            back_off_over, "not_due"),
+    *_rules(
+        "T15",
+        _LEASED,
+        K.WAIT,
+        S.WAITING,
+        "no branch can go on, and all wait for timers, children or events",
+        waits_inside,
+        "moved",
+    ),
+    *_rules(
+        "T16",
+        (S.AWAITING_INPUT, S.WAITING, S.SUSPENDED),
+        K.RESUME,
+        S.QUEUED,
+        "what it waited for came: input, timer, child, event, expiry, budget, operator",
+    ),
+    *_rules("T17", _PAUSABLE, K.PAUSE, S.PAUSED, "an operator holds it"),
+    *_rules(
+        "T18",
+        (S.RUNNING,),
+        K.PAUSE,
+        S.PAUSED,
+        "an operator's hold, taken at a safe point",
+        nothing_unseen,
+        "moved",
+    ),
+    *_rules(
+        "T19",
+        (S.PAUSED,),
+        K.UNPAUSE,
+        S.QUEUED,
+        "goes on: it was held while it could run",
+        held_from(S.QUEUED, S.BLOCKED, S.RUNNING),
+    ),
+    *(
+        Rule(
+            f"T20.{state}",
+            S.PAUSED,
+            K.UNPAUSE,
+            held_from(state),
+            state,
+            "goes back to the state it was held from",
+        )
+        for state in _RETURNS
+    ),
+    *_rules(
+        "T21",
+        _LEASED,
+        K.SUSPEND,
+        S.SUSPENDED,
+        "the engine preempts it: budget, quota, crash_loop, code_mismatch, key_missing, preempted",
+        nothing_unseen,
+        "moved",
+    ),
+    *_rules(
+        "T22",
+        _LEASED,
+        K.RETRY,
+        S.RETRY_WAIT,
+        "a counted failure with attempts left",
+        retries_left,
+        "no_retries_left",
+    ),
+    *_rules(
+        "T23",
+        (S.RETRY_WAIT,),
+        K.RETRY_DUE,
+        S.QUEUED,
+        "the back-off has passed",
+        back_off_over,
+        "not_due",
+    ),
     *_rules("T24", (S.RETRY_WAIT,), K.EXHAUSTED, S.FAILED, "given up, or the policy shrank"),
-    *_rules("T25", _LEASED, K.FINISH, S.SUCCEEDED, "the code returned", no_cancel_pending,
-            "cancel_pending"),
+    *_rules(
+        "T25",
+        _LEASED,
+        K.FINISH,
+        S.SUCCEEDED,
+        "the code returned",
+        no_cancel_pending,
+        "cancel_pending",
+    ),
     *_rules("T26", _LEASED, K.ERROR, S.FAILED, "the code raised, and no attempt is left"),
     *_rules("T27", _UNLEASED, K.CANCEL, S.CANCELLED, "cancelled while nobody owned it"),
-    *_rules("T28", _LEASED, K.CANCEL, S.CANCELLED,
-            "its owner stopped the code, or the grace has passed (fence + 1)",
-            by_owner_or_grace_over, "in_grace"),
-    *_rules("T29", tuple(OPEN), K.DEADLINE, S.TIMED_OUT,
-            "its own deadline passed; over a live lease fence + 1", deadline_passed, "not_due"),
-    *_rules("N01", _LEASED, K.CANCEL_REQUESTED, None, "its owner is asked to cancel",
-            first_request, "already_requested"),
-    *_rules("N02", _LEASED, K.PAUSE_REQUESTED, None, "its owner is asked to pause",
-            first_request, "already_requested"),
+    *_rules(
+        "T28",
+        _LEASED,
+        K.CANCEL,
+        S.CANCELLED,
+        "its owner stopped the code, or the grace has passed (fence + 1)",
+        by_owner_or_grace_over,
+        "in_grace",
+    ),
+    *_rules(
+        "T29",
+        tuple(OPEN),
+        K.DEADLINE,
+        S.TIMED_OUT,
+        "its own deadline passed; over a live lease fence + 1",
+        deadline_passed,
+        "not_due",
+    ),
+    *_rules(
+        "N01",
+        _LEASED,
+        K.CANCEL_REQUESTED,
+        None,
+        "its owner is asked to cancel",
+        first_request,
+        "already_requested",
+    ),
+    *_rules(
+        "N02",
+        _LEASED,
+        K.PAUSE_REQUESTED,
+        None,
+        "its owner is asked to pause",
+        first_request,
+        "already_requested",
+    ),
     *_rules("N03", tuple(OPEN), K.INPUT_RECEIVED, None, "an answer came; kept until asked for"),
     *_rules("N04", tuple(OPEN), K.SIGNAL_RECEIVED, None, "a signal came; kept until waited for"),
     *_rules("N05", tuple(OPEN), K.CHILD_FINISHED, None, "a child execution ended"),
     *_rules("N06", (S.RUNNING,), K.TIMER_FIRED, None, "a timer of the code fired"),
-    *_rules("N07", (S.RUNNING,), K.ATTEMPT_FAILED, None, "an attempt of a step failed; it is tried again"),
-    *_rules("N08", (S.RUNNING,), K.STEP_ANNOUNCED, None, "a long step, or a question, is under way"),
-    *_rules("N09", (S.RUNNING,), K.CALL_ABANDONED, None, "an outcome came that nobody awaits any more"),
+    *_rules(
+        "N07",
+        (S.RUNNING,),
+        K.ATTEMPT_FAILED,
+        None,
+        "an attempt of a step failed; it is tried again",
+    ),
+    *_rules(
+        "N08", (S.RUNNING,), K.STEP_ANNOUNCED, None, "a long step, or a question, is under way"
+    ),
+    *_rules(
+        "N09", (S.RUNNING,), K.CALL_ABANDONED, None, "an outcome came that nobody awaits any more"
+    ),
     *_rules("N10", tuple(OPEN), K.BUDGET_CHANGED, None, "a budget was raised, lowered or reset"),
     *_rules("N11", tuple(OPEN), K.PRIORITY_CHANGED, None, "another priority"),
     *_rules("N12", tuple(OPEN), K.LABELS_CHANGED, None, "other labels"),
     *_rules("N13", tuple(OPEN), K.ANNOTATION, None, "a remark"),
 )
+# fmt: on
 
 
 def _index() -> dict[tuple[State | None, Kind], tuple[Rule, ...]]:
@@ -336,8 +469,12 @@ def _refusals() -> dict[tuple[State | None, Kind], str]:
 REFUSALS: Final = _refusals()
 """The refusal of every cell without a rule; with CELLS it covers every state and kind."""
 
-EDGES: Final = tuple(sorted({(rule.kind, rule.source, rule.target) for rule in RULES},
-                            key=lambda edge: (edge[0], edge[1] or "", edge[2])))
+EDGES: Final = tuple(
+    sorted(
+        {(rule.kind, rule.source, rule.target) for rule in RULES},
+        key=lambda edge: (edge[0], edge[1] or "", edge[2]),
+    )
+)
 """Every (kind, from, to) there is: what the databases' edge tables hold."""
 
 RULE_OF: Final = {(rule.kind, rule.source, rule.target): rule for rule in RULES}

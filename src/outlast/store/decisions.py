@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from outlast.lifecycle import Event, Execution, Kind, Message, MessageKind, State
-from outlast.store.protocol import Answer, Create, Lease
+from outlast.lifecycle import (
+    BrokenLog,
+    Event,
+    Execution,
+    Kind,
+    Message,
+    MessageKind,
+    Refusal,
+    State,
+    Transition,
+    applied,
+    decide,
+    events_of,
+    fold,
+    note_of,
+)
+from outlast.lifecycle.record import COLUMNS, copy_of
+from outlast.store.protocol import Answer, Create, Deliver, InboxEntry, Lease, Verdict
 
 _BY_CLOCK: Final = {
     State.SCHEDULED: Kind.PROMOTE,
@@ -24,7 +41,7 @@ def due_events(record: Execution, now: int) -> list[Event]:
     if record.deadline_at is not None and record.deadline_at <= now:
         return [Event(Kind.DEADLINE, "engine", data={"why": "deadline"})]
     kind = _BY_CLOCK.get(record.state)
-    if kind is None or record.due_at is None or record.due_at > now:
+    if kind is None or record.due_at is None or record.due_at > now or _depends(record):
         return []
     if kind is not Kind.RESUME:
         return [Event(kind, "engine")]
@@ -36,8 +53,14 @@ def next_due(record: Execution) -> int | None:
     """Give the next instant at which the clock moves this execution, or None."""
     if record.is_final:
         return None
-    instants = [record.deadline_at, record.due_at if record.state in _BY_CLOCK else None]
+    by_clock = record.state in _BY_CLOCK and not _depends(record)
+    instants = [record.deadline_at, record.due_at if by_clock else None]
     return min((instant for instant in instants if instant is not None), default=None)
+
+
+def _depends(record: Execution) -> bool:
+    """Tell whether it waits for other executions first; only those have a detail."""
+    return record.state is State.SCHEDULED and record.detail is not None
 
 
 def orphan_events(record: Execution) -> list[Event]:
@@ -52,7 +75,10 @@ def crash_loop(record: Execution, lease: Lease) -> Event | None:
     if record.idle_claims <= lease.idle_claims_max:
         return None
     return Event(
-        Kind.SUSPEND, "engine", record.fence, record.nonce,
+        Kind.SUSPEND,
+        "engine",
+        record.fence,
+        record.nonce,
         data={
             "code": "crash_loop",
             "text": f"its worker died {record.idle_claims - 1} times in a row without progress",
@@ -65,12 +91,160 @@ def is_answered(message: Message, earlier: Iterable[Message]) -> bool:
     """Tell whether this is an answer to a question that has one already; the first wins."""
     if message.kind is not MessageKind.ANSWER:
         return False
-    return any(
-        other.kind is MessageKind.ANSWER and other.key == message.key for other in earlier
-    )
+    return any(other.kind is MessageKind.ANSWER and other.key == message.key for other in earlier)
 
 
 def taken_answer(holder: Execution, item: Create) -> Answer:
     """Answer a create whose key is taken: the same input means the same execution."""
     same = holder.input_digest == item.after.input_digest and holder.task == item.after.task
     return Answer("already_exists" if same else "key_conflict", holder)
+
+
+def take_backlog(
+    record: Execution, backlog: Sequence[InboxEntry], now: int
+) -> tuple[Execution, list[Transition]]:
+    """Take messages that a lost or released owner left in the inbox into the log, in order.
+
+    Nobody owns the execution now, so each acts as if it were delivered now. What a message can no
+    longer do is kept as an annotation: none is passed over.
+    """
+    rows: list[Transition] = []
+    for entry in backlog:
+        if record.is_final:
+            break
+        events = events_of(record, entry.message, entry.number)
+        if isinstance(decide(record, events[0], now), Refusal):
+            events = [_annotation(entry)]
+        record = _append(record, events, now, rows)
+    return record, rows
+
+
+def take_as_owner(
+    record: Execution, backlog: Sequence[InboxEntry], now: int
+) -> tuple[Execution, list[Transition]]:
+    """Take messages into the log of an execution that was just claimed."""
+    rows: list[Transition] = []
+    for entry in backlog:
+        note = note_of(entry.message, entry.number)
+        note.fence, note.nonce = record.fence, record.nonce
+        if isinstance(decide(record, note, now), Refusal):
+            note = _annotation(entry)
+            note.fence, note.nonce = record.fence, record.nonce
+        record = _append(record, [note], now, rows)
+    return record, rows
+
+
+def _annotation(entry: InboxEntry) -> Event:
+    """Keep a message that changes nothing, as an owner does with what is asked twice."""
+    note = note_of(entry.message, entry.number)
+    data = {**(note.data or {}), "again": str(note.kind)}
+    return Event(Kind.ANNOTATION, note.actor, key=note.key, data=data, payload=note.payload)
+
+
+def _append(
+    record: Execution, events: Iterable[Event], now: int, rows: list[Transition]
+) -> Execution:
+    for event in events:
+        decision = decide(record, event, now)
+        if not isinstance(decision, Refusal):
+            rows.append(decision.transition)
+            record = applied(record, decision)
+    return record
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What a message does to an execution.
+
+    Attributes:
+        after: the record it leaves.
+        rows: the rows of the log it adds, those of a backlog before it included.
+        entry: its entry in the inbox; None when it was refused or taken before.
+        refused: the refusal, or None.
+    """
+
+    after: Execution
+    rows: list[Transition]
+    entry: InboxEntry | None = None
+    refused: str | None = None
+
+
+def deliver(
+    record: Execution, item: Deliver, earlier: Sequence[Message], backlog: Sequence[InboxEntry]
+) -> Delivery:
+    """Decide a delivery; while somebody owns the execution, only its inbox grows.
+
+    Args:
+        record: the execution as it is.
+        item: the delivery.
+        earlier: the messages in its inbox with the same id, or that answer the same question.
+        backlog: the messages that the log has not taken in.
+    """
+    message = item.message
+    if any(other.id == message.id for other in earlier):
+        return Delivery(record, [])
+    if record.is_final:
+        return Delivery(record, [], refused="already_final")
+    if is_answered(message, earlier):
+        return Delivery(record, [], refused="already_answered")
+    number = record.inbox_count + 1
+    after = copy_of(record)
+    if after.is_leased:
+        after.inbox_count = number
+        return Delivery(after, [], InboxEntry(number, message, item.now))
+    after, rows = take_backlog(after, backlog, item.now)
+    if after.is_final:
+        return Delivery(after, rows, refused="already_final")
+    taken, after = after, copy_of(after)
+    after.inbox_count = number
+    for event in events_of(after, message, number):
+        decision = decide(after, event, item.now)
+        if isinstance(decision, Refusal):
+            return Delivery(taken, rows[: taken.seq - record.seq], refused=decision.code)
+        rows.append(decision.transition)
+        after = applied(after, decision)
+    return Delivery(after, rows, InboxEntry(number, message, item.now))
+
+
+def verify_one(
+    verdict: Verdict,
+    id: str,
+    record: Execution | None,
+    rows: Sequence[Transition],
+    entries: Sequence[InboxEntry],
+) -> None:
+    """Check one execution, read at one instant: its log against its row and its inbox."""
+    verdict.executions += 1
+    verdict.transitions += len(rows)
+    verdict.messages += len(entries)
+    if record is None:
+        verdict.defects.append(f"{id}: its log, or its inbox, has no row")
+        return
+    if [entry.number for entry in entries] != list(range(1, record.inbox_count + 1)):
+        verdict.defects.append(
+            f"{id}: its row counts {record.inbox_count} messages, its inbox has {len(entries)}"
+        )
+    try:
+        folded = fold(rows)
+    except BrokenLog as error:
+        verdict.defects.append(f"{id}: {error}")
+        return
+    folded.inbox_count = record.inbox_count  # alone no function of the log
+    differing = [name for name in COLUMNS if getattr(folded, name) != getattr(record, name)]
+    if differing:
+        verdict.defects.append(f"{id}: its log does not fold to its row: {', '.join(differing)}")
+    for row in rows:
+        number = row.data.get("inbox") if row.data else None
+        if isinstance(number, int) and not _is_of(row, number, entries):
+            verdict.defects.append(f"{id}: row {row.seq} is not what message {number} says")
+
+
+def _is_of(row: Transition, number: int, entries: Sequence[InboxEntry]) -> bool:
+    """Tell whether a row of the log took in just this message."""
+    if not 1 <= number <= len(entries):
+        return False
+    message = entries[number - 1].message
+    same = row.actor == message.actor
+    if row.kind is note_of(message, number).kind:
+        same = same and (row.key, row.payload) == (message.key, message.payload)
+    return same

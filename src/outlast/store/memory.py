@@ -6,7 +6,8 @@ brings rows the lifecycle would not have made is found out here. It keeps nothin
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import threading
+from collections.abc import Collection, Iterable, Sequence
 
 from outlast.errors import InternalError
 from outlast.lifecycle import (
@@ -21,17 +22,19 @@ from outlast.lifecycle import (
     applied,
     apply,
     decide,
-    events_of,
     fold,
 )
 from outlast.lifecycle.record import copy_of, event_of
 from outlast.store.decisions import (
     crash_loop,
+    deliver,
     due_events,
-    is_answered,
     next_due,
     orphan_events,
+    take_as_owner,
+    take_backlog,
     taken_answer,
+    verify_one,
 )
 from outlast.store.protocol import (
     STORED,
@@ -48,9 +51,12 @@ from outlast.store.protocol import (
     Write,
 )
 
+_TURN = {Create: 0, Write: 1, Deliver: 2}
+"""The order within a batch: deliveries last, as they are decided on what the owners wrote."""
+
 
 class MemoryStore:
-    """All verbs of the protocol on dictionaries; not for several threads at once."""
+    """All verbs of the protocol on dictionaries; any thread may call any of them."""
 
     def __init__(self) -> None:
         self.url = "memory:"
@@ -59,14 +65,15 @@ class MemoryStore:
         self._inboxes: dict[str, list[InboxEntry]] = {}
         self._keys: dict[str, str] = {}
         self._workers: dict[str, WorkerRow] = {}
+        self._lock = threading.RLock()
 
     def commit(self, batch: Sequence[Item]) -> list[Answer]:
         """See the protocol."""
         broken: dict[str, str] = {}
         answers: dict[int, Answer] = {}
-        order = sorted(range(len(batch)), key=lambda place: isinstance(batch[place], Deliver))
-        for place in order:  # deliveries last: they see what the owners wrote
-            answers[place] = self._one(batch[place], broken)
+        with self._lock:
+            for place in sorted(range(len(batch)), key=lambda place: _TURN[type(batch[place])]):
+                answers[place] = self._one(batch[place], broken)
         return [answers[place] for place in range(len(batch))]
 
     def _one(self, item: Item, broken: dict[str, str]) -> Answer:
@@ -89,9 +96,9 @@ class MemoryStore:
         try:
             record = fold(item.rows)
         except BrokenLog as error:
-            return Answer("internal_error", error=InternalError(str(error)))
+            return _broken(str(error))
         if record != item.after:
-            return Answer("internal_error", error=InternalError("the rows do not fold to the row"))
+            return _broken("the rows do not fold to the row")
         self._records[record.id] = record
         self._logs[record.id] = list(item.rows)
         self._inboxes[record.id] = []
@@ -114,15 +121,14 @@ class MemoryStore:
             decision = decide(twin, event_of(row), row.at)
             if isinstance(decision, Refusal) or decision.transition != row:
                 said = decision.code if isinstance(decision, Refusal) else "another row"
-                return Answer("internal_error", error=InternalError(f"{row.kind}: {said}"))
+                return _broken(f"{row.kind}: {said}")
             apply(twin, decision)
         expected = copy_of(record if item.after is None else item.after)
         expected.seq, expected.idle_claims, expected.inbox_seen = item.position
         expected.inbox_count = twin.inbox_count
         if twin != expected:
-            return Answer("internal_error", error=InternalError("the rows do not fold to the row"))
-        self._records[twin.id] = twin
-        self._logs[twin.id].extend(item.rows)
+            return _broken("the rows do not fold to the row")
+        self._put(twin, item.rows)
         return STORED
 
     def _deliver(self, item: Deliver) -> Answer:
@@ -130,149 +136,163 @@ class MemoryStore:
         if record is None:
             return Answer("no_execution")
         inbox = self._inboxes[record.id]
-        if any(entry.message.id == item.message.id for entry in inbox):
-            return Answer(None, copy_of(record))
-        if record.state in FINAL:
-            return Answer("already_final", copy_of(record))
-        if is_answered(item.message, (entry.message for entry in inbox)):
-            return Answer("already_answered", copy_of(record))
-        number = len(inbox) + 1
-        twin = copy_of(record)
-        twin.inbox_count = number
-        rows: list[Transition] = []
-        if not twin.is_leased:
-            for event in events_of(twin, item.message, number):
-                decision = decide(twin, event, item.now)
-                if isinstance(decision, Refusal):
-                    return Answer(decision.code, copy_of(record))
-                rows.append(decision.transition)
-                twin = applied(twin, decision)
-        inbox.append(InboxEntry(number, item.message, item.now))
-        self._records[twin.id] = twin
-        self._logs[twin.id].extend(rows)
-        return Answer(None, copy_of(twin))
+        earlier = [entry.message for entry in inbox]
+        delivery = deliver(record, item, earlier, inbox[record.inbox_seen :])
+        if delivery.entry is not None:
+            inbox.append(delivery.entry)
+        self._put(delivery.after, delivery.rows)
+        return Answer(delivery.refused, copy_of(delivery.after))
+
+    def _put(self, record: Execution, rows: Iterable[Transition]) -> None:
+        self._records[record.id] = record
+        self._logs[record.id].extend(rows)
 
     def claim(
         self, lease: Lease, tasks: Collection[str], limit: int, now: int, nonces: Sequence[bytes]
     ) -> list[Claimed]:
         """See the protocol."""
-        queued = sorted(
-            (record for record in self._records.values()
-             if record.state is State.QUEUED and record.task in tasks),
-            key=lambda record: (-record.priority, record.state_at, record.id),
-        )
         claimed = []
-        for record, nonce in zip(queued[:limit], nonces, strict=False):
-            event = Event(Kind.CLAIM, "engine", nonce=nonce, data={"worker": lease.worker})
-            twin = self._append(record, event, now)
-            if crash_loop(twin, lease) is not None:
-                self._append(twin, crash_loop(twin, lease), now)
-                continue
-            unseen = self._inboxes[twin.id][twin.inbox_seen :]
-            claimed.append(Claimed(copy_of(twin), self._logs[twin.id][0], unseen))
+        with self._lock:
+            queued = sorted(
+                (
+                    record
+                    for record in self._records.values()
+                    if record.state is State.QUEUED and record.task in tasks
+                ),
+                key=lambda record: (-record.priority, record.state_at, record.id),
+            )
+            for record, nonce in zip(queued[:limit], nonces, strict=False):
+                event = Event(Kind.CLAIM, "engine", nonce=nonce, data={"worker": lease.worker})
+                twin = self._append(record, [event], now)
+                unseen = self._inboxes[twin.id][twin.inbox_seen :]
+                if crash_loop(twin, lease) is not None:
+                    twin, rows = take_as_owner(twin, unseen, now)
+                    self._put(twin, rows)
+                    loop = crash_loop(twin, lease)
+                    assert loop is not None
+                    self._append(twin, [loop], now)
+                else:
+                    claimed.append(Claimed(copy_of(twin), self._logs[twin.id][0], unseen))
         return claimed
 
-    def _append(self, record: Execution, event: Event | None, now: int) -> Execution:
-        assert event is not None
-        decision = decide(record, event, now)
-        assert not isinstance(decision, Refusal), decision
-        twin = applied(record, decision)
-        self._records[twin.id] = twin
-        self._logs[twin.id].append(decision.transition)
-        return twin
+    def _append(self, record: Execution, events: Iterable[Event], now: int) -> Execution:
+        for event in events:
+            decision = decide(record, event, now)
+            assert not isinstance(decision, Refusal), decision
+            record = applied(record, decision)
+            self._put(record, [decision.transition])
+        return record
 
     def sweep(self, now: int, limit: int) -> tuple[int, int | None]:
         """See the protocol."""
-        moved = 0
-        for record in sorted(self._records.values(), key=lambda record: record.id):
-            events = due_events(record, now)
-            if not events or moved == limit:
-                continue
-            for event in events:
-                record = self._append(record, event, now)
-            moved += 1
-        return moved, min(filter(None, map(next_due, self._records.values())), default=None)
+        with self._lock:
+            due = [record for record in self._records.values() if due_events(record, now)]
+            by_clock = sorted(
+                (record for record in due if record.due_at is not None and record.due_at <= now),
+                key=lambda record: (record.due_at, record.id),
+            )
+            overdue = sorted(
+                (
+                    record
+                    for record in due
+                    if record.deadline_at is not None and record.deadline_at <= now
+                ),
+                key=lambda record: (record.deadline_at, record.id),
+            )
+            moving = {record.id: record for record in [*by_clock[:limit], *overdue[:limit]]}
+            for record in moving.values():
+                self._append(record, due_events(record, now), now)
+            instants = [next_due(record) for record in self._records.values()]
+            return len(moving), min((at for at in instants if at is not None), default=None)
 
     def recover(self, dead: Collection[str] | None, alive: str, now: int, limit: int) -> int:
         """See the protocol."""
-        count = 0
-        for record in list(self._records.values()):
-            worker = record.worker
-            if worker is None or worker == alive or (dead is not None and worker not in dead):
-                continue
-            if count == limit:
-                break
-            for event in orphan_events(record):
-                record = self._append(record, event, now)
-            count += 1
-        return count
+        with self._lock:
+            orphans = sorted(
+                (record.worker, record.id)
+                for record in self._records.values()
+                if record.worker is not None
+                and record.worker != alive
+                and (dead is None or record.worker in dead)
+            )[:limit]
+            for _, id in orphans:
+                record = self._append(self._records[id], orphan_events(self._records[id]), now)
+                self._put(*take_backlog(record, self._inboxes[id][record.inbox_seen :], now))
+            return len(orphans)
 
     def register(self, worker: WorkerRow) -> None:
         """See the protocol."""
-        self._workers[worker.id] = worker
+        with self._lock:
+            self._workers[worker.id] = worker
 
     def workers(self) -> list[WorkerRow]:
         """See the protocol."""
-        return sorted(self._workers.values(), key=lambda row: -row.started_at)
+        with self._lock:
+            return sorted(self._workers.values(), key=lambda row: (-row.started_at, row.id))[:100]
 
     def get(self, ids: Sequence[str]) -> list[Execution | None]:
         """See the protocol."""
-        return [copy_of(self._records[id]) if id in self._records else None for id in ids]
+        with self._lock:
+            return [copy_of(self._records[id]) if id in self._records else None for id in ids]
 
     def find(self, text: str, limit: int) -> list[str]:
         """See the protocol."""
-        found = [id for id in sorted(self._records) if id.startswith(text) or id.endswith(text)]
-        return found[:limit]
+        with self._lock:
+            ids = sorted(self._records)
+        found = [id for id in ids if id.startswith(text)]
+        return (found or [id for id in reversed(ids) if id.endswith(text)])[:limit]
 
     def with_key(self, key: str) -> Execution | None:
         """See the protocol."""
-        id = self._keys.get(key)
-        return None if id is None else copy_of(self._records[id])
+        with self._lock:
+            id = self._keys.get(key)
+            return None if id is None else copy_of(self._records[id])
 
     def page(self, filter: Filter) -> list[Execution]:
         """See the protocol."""
-        found: list[Execution] = []
-        for id in sorted(self._records, reverse=True):
-            record = self._records[id]
-            if len(found) < filter.limit and _matches(record, filter):
-                found.append(copy_of(record))
-        return found
+        with self._lock:
+            found = [
+                copy_of(self._records[id])
+                for id in sorted(self._records, reverse=True)
+                if _matches(self._records[id], filter)
+            ]
+        return found[: filter.limit]
 
     def counts(self) -> dict[State, int]:
         """See the protocol."""
         counts: dict[State, int] = {}
-        for record in self._records.values():
-            if record.state not in FINAL:
-                counts[record.state] = counts.get(record.state, 0) + 1
+        with self._lock:
+            for record in self._records.values():
+                if record.state not in FINAL:
+                    counts[record.state] = counts.get(record.state, 0) + 1
         return counts
 
     def log(self, id: str, after_seq: int = 0, limit: int = -1) -> list[Transition]:
         """See the protocol."""
-        rows = self._logs.get(id, [])[after_seq:]
+        with self._lock:
+            rows = self._logs.get(id, [])[after_seq:]
         return rows if limit < 0 else rows[:limit]
 
     def inbox(self, id: str, after: int = 0) -> list[InboxEntry]:
         """See the protocol."""
-        return self._inboxes.get(id, [])[after:]
+        with self._lock:
+            return self._inboxes.get(id, [])[after:]
 
     def unread(self, worker: str) -> list[str]:
         """See the protocol."""
-        return [
-            record.id for record in self._records.values()
-            if record.worker == worker and record.inbox_count > record.inbox_seen
-        ]
+        with self._lock:
+            return sorted(
+                record.id
+                for record in self._records.values()
+                if record.worker == worker and record.inbox_count > record.inbox_seen
+            )
 
     def verify(self) -> Verdict:
         """See the protocol."""
         verdict = Verdict()
-        for id, record in self._records.items():
-            verdict.executions += 1
-            verdict.transitions += len(self._logs[id])
-            verdict.messages += len(self._inboxes[id])
-            folded = fold(self._logs[id])
-            folded.inbox_count = record.inbox_count
-            if folded != record:
-                verdict.defects.append(f"{id}: its log does not fold to its row")
+        with self._lock:
+            for id, record in self._records.items():
+                verify_one(verdict, id, record, self._logs[id], self._inboxes[id])
         return verdict
 
     def changed(self) -> bool:
@@ -281,6 +301,10 @@ class MemoryStore:
 
     def close(self) -> None:
         """See the protocol."""
+
+
+def _broken(said: str) -> Answer:
+    return Answer("internal_error", error=InternalError(said))
 
 
 def _matches(record: Execution, filter: Filter) -> bool:

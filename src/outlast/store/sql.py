@@ -2,18 +2,23 @@
 
 A file holds several statements of one topic. Each begins with ``-- name: word``; comments follow.
 A statement that takes many rows has ``{rows}`` where they go, and ``-- columns: n`` says how wide
-one is; :meth:`Statement.many` writes it for a number of rows.
+one is; :meth:`Statement.many` writes it for a number of rows. ``-- packed: n, blobs a b`` says that
+its result is asked for as one value, see :meth:`Statement.packed`, and which columns are bytes.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _COLUMNS = re.compile(r"^-- columns: (\d+)$", re.MULTILINE)
+_PACKED = re.compile(r"^-- packed: (\d+), blobs ([\d ]+)$", re.MULTILINE)
+_TEXT_MAX = 16_000
+"""apsw's cache of prepared statements does not keep texts above 16 KiB."""
 _COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)
 
 
@@ -25,21 +30,54 @@ class Statement:
         name: unique in its backend.
         text: the SQL, without its comments.
         columns: the parameters of one row, for statements with ``{rows}``; else 0.
+        results: the columns of its result, for those that are packed; else 0.
+        blobs: which of them are bytes, from 0.
     """
 
     name: str
     text: str
-    columns: int
+    columns: int = 0
+    results: int = 0
+    blobs: tuple[int, ...] = ()
 
     def many(self, rows: int) -> str:
         """Write the statement for this many rows of parameters."""
         return _many(self.text, self.columns, rows)
+
+    def sizes(self, rows: int) -> Iterator[int]:
+        """Part a number of rows into powers of two, so that few texts are ever prepared."""
+        largest = 1 << ((_TEXT_MAX - len(self.text)) // (2 * self.columns + 2)).bit_length() - 1
+        while rows:
+            size = min(largest, 1 << rows.bit_length() - 1)
+            yield size
+            rows -= size
+
+    def packed(self, rows: int = 0) -> str:
+        """Write the statement so that all its rows come as one JSON array of arrays, bytes in hex.
+
+        Each row that SQLite hands over lets go of the interpreter's lock. Where another thread
+        computes, it may take milliseconds to get it back, for every single row.
+        """
+        return _packed(self, rows)
 
 
 @lru_cache(maxsize=1024)
 def _many(text: str, columns: int, rows: int) -> str:
     row = "(" + ",".join("?" * columns) + ")"
     return text.replace("{rows}", ",".join([row] * rows))
+
+
+@lru_cache(maxsize=1024)
+def _packed(statement: Statement, rows: int) -> str:
+    names = [f"c{place}" for place in range(statement.results)]
+    values = list(names)
+    for place in statement.blobs:
+        values[place] = f"iif(c{place} IS NULL, NULL, hex(c{place}))"
+    text = statement.many(rows) if rows else statement.text
+    return (
+        f"WITH r ({', '.join(names)}) AS ({text}) "
+        f"SELECT json_group_array(json_array({', '.join(values)})) FROM r"
+    )
 
 
 def parse(text: str) -> dict[str, Statement]:
@@ -51,11 +89,17 @@ def parse(text: str) -> dict[str, Statement]:
     pieces = _NAME.split(text)
     statements: dict[str, Statement] = {}
     for name, body in zip(pieces[1::2], pieces[2::2], strict=True):
-        width = _COLUMNS.search(body)
+        width, packed = _COLUMNS.search(body), _PACKED.search(body)
         sql = _COMMENT.sub("", body + "\n").strip().rstrip(";")
         if name in statements or not sql:
             raise ValueError(f"statement {name} is there twice, or empty")
-        statements[name] = Statement(name, sql, int(width[1]) if width else 0)
+        statements[name] = Statement(
+            name,
+            sql,
+            int(width[1]) if width else 0,
+            int(packed[1]) if packed else 0,
+            tuple(int(number) - 1 for number in packed[2].split()) if packed else (),
+        )
     return statements
 
 

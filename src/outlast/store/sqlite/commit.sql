@@ -1,12 +1,17 @@
 -- name: refused_heads
--- columns: 6
+-- columns: 5
 -- Compare what owners knew with what is stored, and return only those that differ. Columns of a
--- row: place in the batch, id, fence, nonce, seq, messages seen (or NULL where it does not matter).
+-- row: id, fence, nonce, seq, messages seen (or NULL where it does not matter).
 SELECT v.column1, e.state, e.fence, e.nonce, e.seq, e.inbox_count
   FROM (VALUES {rows}) AS v
-  LEFT JOIN execution AS e ON e.tenant = 1 AND e.id = v.column2
- WHERE e.id IS NULL OR e.fence <> v.column3 OR e.nonce IS NOT v.column4 OR e.seq <> v.column5
-    OR e.inbox_count <> v.column6;
+  LEFT JOIN execution AS e ON e.tenant = 1 AND e.id = v.column1
+ WHERE e.id IS NULL OR e.fence <> v.column2 OR e.nonce IS NOT v.column3 OR e.seq <> v.column4
+    OR e.inbox_count <> v.column5;
+
+-- name: taken_ids
+-- columns: 1
+-- Which of these executions exist already: a create that was sent twice.
+SELECT id FROM execution WHERE tenant = 1 AND id IN (VALUES {rows});
 
 -- name: insert_transitions
 -- columns: 14
@@ -57,9 +62,15 @@ INSERT INTO inbox (tenant, execution_id, number, id, kind, actor, key, data, pay
 VALUES {rows};
 
 -- name: earlier_messages
--- Messages of an execution that have this id, or answer this question.
-SELECT id, kind, key FROM inbox
- WHERE tenant = 1 AND execution_id = :execution_id AND (id = :id OR (kind = 'answer' AND key = :key));
+-- columns: 3
+-- Messages of these executions that have this id, or answer this question: execution, id, key.
+  WITH v (execution_id, id, key) AS (VALUES {rows})
+SELECT i.execution_id, i.id, i.kind, i.key
+  FROM v JOIN inbox AS i ON i.tenant = 1 AND i.execution_id = v.execution_id AND i.id = v.id
+ UNION ALL
+SELECT i.execution_id, i.id, i.kind, i.key
+  FROM v JOIN inbox AS i
+    ON i.tenant = 1 AND i.execution_id = v.execution_id AND i.kind = 'answer' AND i.key = v.key;
 
 -- name: put_worker
 INSERT INTO worker (id, host, pid, started_at, seen_at) VALUES (?, ?, ?, ?, ?)

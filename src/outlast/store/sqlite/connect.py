@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,36 +30,83 @@ from outlast.errors import (
 BUSY_TIMEOUT_MS: Final = 10_000
 CHECKPOINT_PAGES: Final = 4_000
 """How long the write-ahead log grows before the owner copies it into the file: 16 MB."""
-_HEADER: Final = b"SQLite format 3\x00"
+_opened: Final[weakref.WeakSet[apsw.Connection]] = weakref.WeakSet()
 
 
-def open_writer(path: Path, *, owner: bool) -> apsw.Connection:
-    """Open the file for writing, making it if it is not there, readable by its user alone.
+def check_path(path: Path) -> None:
+    """Refuse a path that can be no database file; nothing is made or opened.
+
+    The file itself is left to SQLite: opening and closing it here would drop the record locks
+    that other connections of this process hold on it (https://sqlite.org/howtocorrupt.html, 2.2).
 
     Raises:
         CannotLoad: the directory is not there, or the path is one.
-        StoreBroken: the file is no database.
         StoreReadOnly: there is no right to write.
     """
-    _check(path)
-    with translated(path):
-        _touch(path)
-        connection = apsw.Connection(str(path), statementcachesize=400)
-        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-        connection.execute("PRAGMA journal_mode = WAL").fetchall()
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA mmap_size = 0").fetchall()
-        connection.execute("PRAGMA cache_size = -65536")
-        connection.execute("PRAGMA temp_store = MEMORY")
-        pages = CHECKPOINT_PAGES if owner else 0
-        connection.execute(f"PRAGMA wal_autocheckpoint = {pages}").fetchall()
-        return connection
+    if path.is_dir():
+        raise CannotLoad(f"{path} is a directory", do="name a file, as in sqlite:///outlast.db")
+    if not path.parent.is_dir():
+        raise CannotLoad(
+            f"the directory {path.parent} does not exist", do=f"mkdir -p {path.parent}"
+        )
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise StoreReadOnly(
+            f"no right to write in {path.parent}", do="name a directory that you may write in"
+        )
+    if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+        raise StoreReadOnly(
+            f"no right to write {path}", do="give its user the right, or name another file"
+        )
+
+
+def open_writer(path: Path) -> apsw.Connection:
+    """Open the file for writing, making it if it is not there, readable by its user alone.
+
+    Nothing of a file that exists is changed before :func:`settle`, also not when it is closed.
+    """
+    try:  # made by hand: SQLite would give it the rights that the umask leaves
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, stat.S_IRUSR | stat.S_IWUSR))
+    except FileExistsError:
+        pass
+    connection = apsw.Connection(
+        str(path), flags=apsw.SQLITE_OPEN_READWRITE, statementcachesize=400
+    )
+    _opened.add(connection)
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    if connection.readonly("main"):
+        connection.close()
+        raise StoreReadOnly(f"no right to write {path}", why="it can be opened for reading only")
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    connection.execute("PRAGMA mmap_size = 0").fetchall()
+    connection.execute("PRAGMA cache_size = -65536")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    return connection
+
+
+def settle(connection: apsw.Connection, *, owner: bool) -> None:
+    """Make the file ours to write: the write-ahead log, and an fsync at each commit.
+
+    Raises:
+        StoreUnavailable: the file system cannot carry a write-ahead log.
+    """
+    ((mode,),) = connection.execute("PRAGMA journal_mode = WAL").fetchall()
+    if mode != "wal":
+        raise StoreUnavailable(
+            f"{connection.filename} cannot have a write-ahead log",
+            why=f"its journal mode is {mode}",
+            do="use a file on a local disk",
+        )
+    connection.execute("PRAGMA synchronous = FULL")
+    pages = CHECKPOINT_PAGES if owner else 0
+    connection.execute(f"PRAGMA wal_autocheckpoint = {pages}").fetchall()
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
 
 
 def open_reader(path: Path) -> apsw.Connection:
     """Open the file for reading only; each statement sees one commit."""
     with translated(path):
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+        _opened.add(connection)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         connection.execute("PRAGMA query_only = ON")
         connection.execute("PRAGMA cache_size = -16384")
@@ -66,42 +114,29 @@ def open_reader(path: Path) -> apsw.Connection:
         return connection
 
 
-def _check(path: Path) -> None:
-    if path.is_dir():
-        raise CannotLoad(f"{path} is a directory", do="name a file, as in sqlite:///outlast.db")
-    if not path.parent.is_dir():
-        raise CannotLoad(
-            f"the directory {path.parent} does not exist", do=f"mkdir -p {path.parent}"
-        )
-    if path.exists() and path.stat().st_size:
-        try:
-            with path.open("rb") as file:
-                header = file.read(len(_HEADER))
-        except PermissionError as error:
-            raise StoreReadOnly(f"no right to read {path}", why=str(error)) from error
-        if header != _HEADER:
-            raise StoreBroken(
-                f"{path} is not a database",
-                why="it does not begin as an SQLite file does",
-                do="name another file; this one was left as it is",
-            )
+def _keep_in_child() -> None:
+    """Keep a forked child from closing its parent's connections when it ends.
+
+    Closing one there would undo a transaction of the parent in the memory that both share. So each
+    gets a reference that nobody gives back.
+    """
+    import ctypes
+
+    for connection in list(_opened):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
-def _touch(path: Path) -> None:
-    """Make the file with rights for its user alone, before anybody can read it."""
-    if path.exists():
-        if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
-            raise StoreReadOnly(
-                f"no right to write {path}", do="give its user the right, or name another file"
-            )
-        return
+os.register_at_fork(after_in_child=_keep_in_child)
+
+
+@contextmanager
+def snapshot(connection: apsw.Connection) -> Iterator[None]:
+    """Run a block of reads on one and the same commit."""
+    connection.execute("BEGIN")
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, stat.S_IRUSR | stat.S_IWUSR))
-    except PermissionError as error:
-        raise StoreReadOnly(
-            f"no right to write in {path.parent}", why=str(error),
-            do="name a directory that you may write in",
-        ) from error
+        yield
+    finally:
+        connection.execute("COMMIT")
 
 
 @contextmanager
@@ -128,14 +163,17 @@ def translated(path: Path | str) -> Iterator[None]:
         ) from error
     except apsw.FullError as error:
         raise StoreFull(
-            "the disk is full", where=str(path), why=str(error),
+            "the disk is full",
+            where=str(path),
+            why=str(error),
             do="free some room; what was acknowledged is safe",
         ) from error
     except (apsw.ReadOnlyError, apsw.PermissionsError, apsw.AuthError) as error:
         raise StoreReadOnly(f"no right to write {path}", why=str(error)) from error
     except (apsw.NotADBError, apsw.CorruptError) as error:
         raise StoreBroken(
-            f"{path} is damaged or no database", why=str(error),
+            f"{path} is damaged or no database",
+            why=str(error),
             do="restore a backup; this file was left as it is",
         ) from error
     except (apsw.IOError, apsw.CantOpenError, apsw.NoMemError) as error:

@@ -17,8 +17,8 @@ MIGRATIONS: Final = migrations("outlast.store.sqlite")
 NEWEST: Final = MIGRATIONS[-1][0]
 
 
-def schema_version(connection: apsw.Connection, path: Path) -> int:
-    """Read the version of a file's schema; 0 for an empty file.
+def schema_version(connection: apsw.Connection, path: Path) -> int | None:
+    """Read the version of a file's schema; None for an empty file.
 
     Raises:
         StoreBroken: it is somebody else's database.
@@ -32,55 +32,61 @@ def schema_version(connection: apsw.Connection, path: Path) -> int:
             why="it has tables, but not Outlast's mark",
             do="name another file; this one was left as it is",
         )
-    return int(version) if isinstance(version, int) and tables else 0
+    return int(str(version)) if tables else None
 
 
-def migrate(connection: apsw.Connection, path: Path, now: int) -> None:
-    """Apply the missing migrations, all in one transaction.
-
-    Raises:
-        SchemaMismatch: the schema is newer than this code, or has other edges than its lifecycle.
-        StoreBroken: it is somebody else's database.
-    """
-    if schema_version(connection, path) != NEWEST:
-        with immediate(connection):
-            version = schema_version(connection, path)
-            refuse_newer(version, path)
-            for number, text in MIGRATIONS:
-                if number > version:
-                    connection.execute(text)
-                    connection.execute("INSERT INTO migration VALUES (?, ?)", (number, now))
-            connection.execute("DELETE FROM edge")
-            connection.executemany(
-                "INSERT INTO edge VALUES (?, ?, ?)",
-                [(kind, source or "", target) for kind, source, target in EDGES],
-            )
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {NEWEST}")
-    check_edges(connection, path)
-
-
-def check_version(connection: apsw.Connection, path: Path) -> None:
+def inspect(connection: apsw.Connection, path: Path, *, owner: bool, upgrade: bool) -> None:
     """Refuse a file whose schema is not this code's, without touching it.
 
+    An owner makes the schema of an empty file, and upgrades an older one if asked to.
+
     Raises:
-        SchemaMismatch: it is older or newer.
+        SchemaMismatch: the schema is older or newer, or has other edges than this lifecycle.
         StoreBroken: it is somebody else's database.
     """
     version = schema_version(connection, path)
     refuse_newer(version, path)
-    if version < NEWEST:
-        raise SchemaMismatch(
-            f"{path} has schema {version}, older than this code's {NEWEST}"
-            if version else f"{path} has no schema yet",
-            do="outlast db init" if not version else "outlast db upgrade",
+    if version is None:
+        if not owner:
+            raise SchemaMismatch(f"{path} has no schema yet", do="outlast db init")
+    elif version < NEWEST:
+        if not (owner and upgrade):
+            raise SchemaMismatch(
+                f"{path} has schema {version}, older than this code's {NEWEST}",
+                do="make a copy of it, then: outlast db upgrade",
+            )
+    else:
+        check_edges(connection, path)
+
+
+def migrate(connection: apsw.Connection, path: Path, now: int, *, upgrade: bool = False) -> None:
+    """Apply the missing migrations, all in one transaction.
+
+    Raises:
+        SchemaMismatch: as :func:`inspect` says.
+        StoreBroken: it is somebody else's database.
+    """
+    if schema_version(connection, path) == NEWEST:
+        return
+    with immediate(connection):
+        inspect(connection, path, owner=True, upgrade=upgrade)  # now nobody can change it
+        version = schema_version(connection, path) or 0
+        for number, text in MIGRATIONS:
+            if number > version:
+                connection.execute(text)
+                connection.execute("INSERT INTO migration VALUES (?, ?)", (number, now))
+        connection.execute("DELETE FROM edge")
+        connection.executemany(
+            "INSERT INTO edge VALUES (?, ?, ?)",
+            [(kind, source or "", target) for kind, source, target in EDGES],
         )
-    check_edges(connection, path)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {NEWEST}")
 
 
-def refuse_newer(version: int, path: Path) -> None:
+def refuse_newer(version: int | None, path: Path) -> None:
     """Refuse a schema that a newer Outlast made."""
-    if version > NEWEST:
+    if version is not None and version > NEWEST:
         raise SchemaMismatch(
             f"{path} has schema {version}, newer than this code's {NEWEST}",
             why="a newer Outlast has opened it",
@@ -97,5 +103,5 @@ def check_edges(connection: apsw.Connection, path: Path) -> None:
         raise SchemaMismatch(
             f"the edge table of {path} is not this code's lifecycle",
             why=f"they differ in {differing}",
-            do="outlast db upgrade with the right version",
+            do="open it with the version of Outlast that wrote it",
         )

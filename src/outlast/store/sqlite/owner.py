@@ -19,7 +19,8 @@ from typing import Final
 
 from outlast.errors import StoreOwned, StoreReadOnly
 
-_held: Final[set[str]] = set()
+_held: Final[dict[str, int]] = {}
+"""The locks held here, with the process that took them: a forked child has none of them."""
 _held_lock: Final = threading.Lock()
 
 
@@ -37,7 +38,7 @@ class OwnerLock:
             StoreOwned: another engine has it; the text says which process.
         """
         with _held_lock:
-            if self._path in _held:
+            if _held.get(self._path) == os.getpid():
                 raise _owned(self._path, "this very process")
             try:
                 descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -50,29 +51,33 @@ class OwnerLock:
                 os.close(descriptor)
                 raise _owned(self._path, _describe(said)) from error
             said = json.dumps(
-                {"pid": os.getpid(), "host": socket.gethostname(), "worker": worker,
-                 "since": round(time.time())}
+                {
+                    "pid": os.getpid(),
+                    "host": socket.gethostname(),
+                    "worker": worker,
+                    "since": round(time.time()),
+                }
             ).encode()
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, said, 0)
-            _held.add(self._path)
+            _held[self._path] = os.getpid()
             self._descriptor = descriptor
 
     def release(self) -> None:
         """Give the lock back; a second call does nothing."""
         with _held_lock:
-            if self._descriptor is not None:
+            if self._descriptor is not None and _held.get(self._path) == os.getpid():
                 os.ftruncate(self._descriptor, 0)
                 os.close(self._descriptor)
-                self._descriptor = None
-                _held.discard(self._path)
+                del _held[self._path]
+            self._descriptor = None
 
 
 def owner_of(database: Path) -> str | None:
     """Say which process owns a database, as a phrase, or None when no engine does."""
     path = str(database.resolve()) + ".owner"
     with _held_lock:
-        if path in _held:
+        if _held.get(path) == os.getpid():
             return "this very process"
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)

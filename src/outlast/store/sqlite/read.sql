@@ -1,4 +1,5 @@
 -- name: executions_by_id
+-- packed: 32, blobs 7
 -- columns: 1
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
@@ -8,6 +9,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
  WHERE tenant = 1 AND id IN (VALUES {rows});
 
 -- name: executions_by_key
+-- packed: 32, blobs 7
 -- columns: 1
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
@@ -17,18 +19,26 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
  WHERE tenant = 1 AND key IN (VALUES {rows});
 
 -- name: queued_executions
+-- packed: 46, blobs 7 40 46
 -- rule: T06
-SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
-       failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
-       state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest, version,
-       parent_id, origin, detail
-  FROM execution
- WHERE tenant = 1 AND state = 'queued' AND task IN (SELECT value FROM json_each(:tasks))
- ORDER BY priority DESC, state_at, id
+-- With the first row of its log, which has the input. The cross join keeps the order of the index.
+SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.high_water, e.cause,
+       e.paused_from, e.attempt, e.failures, e.claims, e.idle_claims, e.inbox_count,
+       e.inbox_seen, e.cancel_at, e.pause_at, e.created_at, e.state_at, e.started_at, e.due_at,
+       e.deadline_at, e.queue, e.priority, e.key, e.input_digest, e.version, e.parent_id,
+       e.origin, e.detail,
+       t.tenant, t.execution_id, t.seq, t.kind, t.from_state, t.to_state, t.fence, t.nonce, t.actor,
+       t.at, t.key, t.digest, t.data, t.payload
+  FROM execution AS e
+ CROSS JOIN transition AS t ON t.tenant = 1 AND t.execution_id = e.id AND t.seq = 1
+ WHERE e.tenant = 1 AND e.state = 'queued' AND e.task IN (SELECT value FROM json_each(:tasks))
+ ORDER BY e.priority DESC, e.state_at, e.id
  LIMIT :limit;
 
 -- name: due_executions
+-- packed: 32, blobs 7
 -- rule: T03 T16 T23
+-- One that is scheduled and has a detail waits for other executions first.
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
        state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest, version,
@@ -36,10 +46,12 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
   FROM execution
  WHERE tenant = 1 AND due_at <= :now
    AND due_at IS NOT NULL AND state IN ('scheduled', 'waiting', 'awaiting_input', 'retry_wait')
- ORDER BY due_at
+   AND NOT (state = 'scheduled' AND detail IS NOT NULL)
+ ORDER BY due_at, id
  LIMIT :limit;
 
 -- name: overdue_executions
+-- packed: 32, blobs 7
 -- rule: T29
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
@@ -48,18 +60,22 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
   FROM execution
  WHERE tenant = 1 AND deadline_at <= :now
    AND deadline_at IS NOT NULL AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
- ORDER BY deadline_at
+ ORDER BY deadline_at, id
  LIMIT :limit;
 
 -- name: next_due
-SELECT (SELECT min(due_at) FROM execution
+SELECT (SELECT due_at FROM execution
          WHERE tenant = 1 AND due_at IS NOT NULL
-           AND state IN ('scheduled', 'waiting', 'awaiting_input', 'retry_wait')) AS due_at,
-       (SELECT min(deadline_at) FROM execution
+           AND state IN ('scheduled', 'waiting', 'awaiting_input', 'retry_wait')
+           AND NOT (state = 'scheduled' AND detail IS NOT NULL)
+         ORDER BY due_at LIMIT 1) AS due_at,
+       (SELECT deadline_at FROM execution
          WHERE tenant = 1 AND deadline_at IS NOT NULL
-           AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')) AS deadline_at;
+           AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
+         ORDER BY deadline_at LIMIT 1) AS deadline_at;
 
 -- name: leased_executions
+-- packed: 32, blobs 7
 -- rule: T08 T09
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
@@ -68,13 +84,16 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
   FROM execution
  WHERE tenant = 1 AND worker IS NOT NULL AND worker <> :alive
    AND (:dead IS NULL OR worker IN (SELECT value FROM json_each(:dead)))
+ ORDER BY worker, id
  LIMIT :limit;
 
 -- name: unread_executions
 SELECT id FROM execution
- WHERE tenant = 1 AND worker = :worker AND inbox_count > inbox_seen;
+ WHERE tenant = 1 AND worker = :worker AND inbox_count > inbox_seen
+ ORDER BY id;
 
 -- name: executions_page
+-- packed: 32, blobs 7
 -- The newest first; ids begin with their time. An empty list of states means all.
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
@@ -90,11 +109,43 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
  ORDER BY id DESC
  LIMIT :limit;
 
+-- name: open_executions_page
+-- packed: 32, blobs 7
+-- The same for open states only, from the indexes of open rows: what has ended is not looked at.
+SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
+       failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
+       state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest, version,
+       parent_id, origin, detail
+  FROM execution
+ WHERE tenant = 1 AND id < :before_id
+   AND id IN (
+    SELECT id FROM execution WHERE tenant = 1 AND state = 'queued'
+     UNION ALL
+    SELECT id FROM execution WHERE tenant = 1 AND worker IS NOT NULL
+     UNION ALL
+    SELECT id FROM execution
+     WHERE tenant = 1 AND state IN ('scheduled', 'blocked', 'awaiting_input', 'waiting',
+                                    'retry_wait', 'paused', 'suspended'))
+   AND state IN (SELECT value FROM json_each(:states))
+   AND (:task IS NULL OR task = :task)
+   AND (:origin IS NULL OR origin = :origin)
+   AND (:input_digest IS NULL OR input_digest = :input_digest)
+   AND (:created_after IS NULL OR created_at >= :created_after)
+ ORDER BY id DESC
+ LIMIT :limit;
+
 -- name: ids_beginning
-SELECT id FROM execution WHERE tenant = 1 AND id >= :text AND id < :text || '~' LIMIT :limit;
+SELECT id FROM execution
+ WHERE tenant = 1 AND id >= :text AND id < :text || '~'
+ ORDER BY id
+ LIMIT :limit;
 
 -- name: ids_ending
-SELECT id FROM execution WHERE tenant = 1 AND substr(id, -length(:text)) = :text LIMIT :limit;
+-- The newest first; it reads ids until it has found enough.
+SELECT id FROM execution
+ WHERE tenant = 1 AND substr(id, -length(:text)) = :text
+ ORDER BY id DESC
+ LIMIT :limit;
 
 -- name: open_counts
 SELECT state, count(*) FROM execution
@@ -109,19 +160,13 @@ SELECT state, count(*) FROM execution
  GROUP BY state;
 
 -- name: log
+-- packed: 14, blobs 8 14
 SELECT tenant, execution_id, seq, kind, from_state, to_state, fence, nonce, actor, at, key, digest,
        data, payload
   FROM transition
  WHERE tenant = 1 AND execution_id = :id AND seq > :after
  ORDER BY seq
  LIMIT :limit;
-
--- name: births
--- columns: 1
-SELECT tenant, execution_id, seq, kind, from_state, to_state, fence, nonce, actor, at, key, digest,
-       data, payload
-  FROM transition
- WHERE tenant = 1 AND seq = 1 AND execution_id IN (VALUES {rows});
 
 -- name: inbox
 SELECT number, id, kind, actor, key, data, payload, at
@@ -130,13 +175,18 @@ SELECT number, id, kind, actor, key, data, payload, at
  ORDER BY number;
 
 -- name: workers
-SELECT id, host, pid, started_at, seen_at FROM worker ORDER BY started_at DESC LIMIT 100;
+SELECT id, host, pid, started_at, seen_at FROM worker ORDER BY started_at DESC, id LIMIT 100;
 
 -- name: all_ids
-SELECT id FROM execution WHERE tenant = 1 ORDER BY id;
+SELECT id FROM execution WHERE tenant = 1 AND id > :after ORDER BY id LIMIT :limit;
 
--- name: orphan_logs
--- Rows of a log without an execution, which no constraint can see.
-SELECT count(*) FROM transition AS t
- WHERE t.seq = 1 AND NOT EXISTS (
-  SELECT 1 FROM execution AS e WHERE e.tenant = t.tenant AND e.id = t.execution_id);
+-- name: stray_ids
+-- Logs and inboxes without an execution, which no guard can see. Reads everything, once a verify.
+SELECT t.execution_id FROM transition AS t
+ WHERE NOT EXISTS (
+  SELECT 1 FROM execution AS e WHERE e.tenant = 1 AND t.tenant = 1 AND e.id = t.execution_id)
+ UNION
+SELECT i.execution_id FROM inbox AS i
+ WHERE NOT EXISTS (
+  SELECT 1 FROM execution AS e WHERE e.tenant = 1 AND i.tenant = 1 AND e.id = i.execution_id)
+ LIMIT 100;

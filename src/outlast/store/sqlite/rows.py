@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from operator import attrgetter
 from typing import Final
 
 import msgspec
 
 from outlast.lifecycle import Execution, Kind, Message, MessageKind, State, Transition
-from outlast.lifecycle.record import Data
+from outlast.lifecycle.record import COLUMNS, Data
 from outlast.store.protocol import InboxEntry
 
 Value = None | int | float | bytes | str
@@ -36,45 +38,86 @@ def data_of(text: object) -> Data | None:
 def values_of_transition(row: Transition) -> tuple[Value, ...]:
     """Give the columns of a row of the log, in the order of ``insert_transitions``."""
     return (
-        row.tenant, row.execution_id, row.seq, row.kind, row.from_state or "", row.to_state,
-        row.fence, row.nonce, row.actor, row.at, row.key, row.digest, text_of(row.data), row.payload,
+        row.tenant,
+        row.execution_id,
+        row.seq,
+        row.kind,
+        row.from_state or "",
+        row.to_state,
+        row.fence,
+        row.nonce,
+        row.actor,
+        row.at,
+        row.key,
+        row.digest,
+        text_of(row.data),
+        row.payload,
     )
 
 
-def transition_of(values: tuple[object, ...]) -> Transition:
+def transition_of(values: Sequence[object]) -> Transition:
     """Make a row of the log from its columns."""
-    (tenant, id, seq, kind, source, target, fence, nonce, actor, at, key, digest, data,
-     payload) = values
+    (tenant, id, seq, kind, source, target, fence, nonce, actor, at, key, digest, data, payload) = (
+        values
+    )
     into = _STATES[target]  # type: ignore[index]
     assert into is not None
     return Transition(
-        tenant, id, seq, _KINDS[kind], _STATES[source], into,  # type: ignore[arg-type,index]
-        fence, nonce, actor, at, key, digest, data_of(data), payload,  # type: ignore[arg-type]
+        tenant,
+        id,
+        seq,
+        _KINDS[kind],
+        _STATES[source],
+        into,  # type: ignore[arg-type,index]
+        fence,
+        nonce,
+        actor,
+        at,
+        key,
+        digest,
+        data_of(data),
+        payload,  # type: ignore[arg-type]
     )
 
 
 def values_of_execution(record: Execution) -> tuple[Value, ...]:
     """Give the columns of an execution, in the order of ``insert_executions``."""
-    return (
-        record.tenant, record.id, record.task, record.state, record.seq, record.fence,
-        record.nonce, record.worker, record.high_water, record.cause, record.paused_from,
-        record.attempt, record.failures, record.claims, record.idle_claims, record.inbox_count,
-        record.inbox_seen, record.cancel_at, record.pause_at, record.created_at, record.state_at,
-        record.started_at, record.due_at, record.deadline_at, record.queue, record.priority,
-        record.key, record.input_digest, record.version, record.parent_id, record.origin,
-        text_of(record.detail),
-    )
+    return (*_all_but_detail(record), text_of(record.detail))
 
 
 def changed_values_of(record: Execution) -> tuple[Value, ...]:
     """Give the columns that transitions change, in the order of ``save_executions``."""
-    return (
-        record.id, record.state, record.seq, record.fence, record.nonce, record.worker,
-        record.high_water, record.cause, record.paused_from, record.attempt, record.failures,
-        record.claims, record.idle_claims, record.inbox_seen, record.cancel_at, record.pause_at,
-        record.state_at, record.started_at, record.due_at, record.deadline_at, record.priority,
-        record.version, text_of(record.detail),
-    )
+    return (*_changed(record), text_of(record.detail))
+
+
+_all_but_detail: Final = attrgetter(*COLUMNS[:-1])
+_changed: Final = attrgetter(
+    *[
+        "id",
+        "state",
+        "seq",
+        "fence",
+        "nonce",
+        "worker",
+        "high_water",
+        "cause",
+        "paused_from",
+        "attempt",
+        "failures",
+        "claims",
+    ],
+    *[
+        "idle_claims",
+        "inbox_seen",
+        "cancel_at",
+        "pause_at",
+        "state_at",
+        "started_at",
+        "due_at",
+        "deadline_at",
+    ],
+    *["priority", "version"],
+)
 
 
 _STATE_AT: Final = 3
@@ -82,7 +125,7 @@ _PAUSED_FROM: Final = 10
 _DETAIL: Final = 31
 
 
-def execution_of(values: tuple[object, ...]) -> Execution:
+def execution_of(values: Sequence[object]) -> Execution:
     """Make an execution from its columns."""
     columns = list(values)
     columns[_STATE_AT] = _STATES[columns[_STATE_AT]]  # type: ignore[index]
@@ -95,15 +138,28 @@ def values_of_message(tenant: int, id: str, entry: InboxEntry) -> tuple[Value, .
     """Give the columns of a message, in the order of ``insert_messages``."""
     message = entry.message
     return (
-        tenant, id, entry.number, message.id, message.kind, message.actor, message.key,
-        text_of(message.data), message.payload, entry.at,
+        tenant,
+        id,
+        entry.number,
+        message.id,
+        message.kind,
+        message.actor,
+        message.key,
+        text_of(message.data),
+        message.payload,
+        entry.at,
     )
 
 
-def entry_of(values: tuple[object, ...]) -> InboxEntry:
+def entry_of(values: Sequence[object]) -> InboxEntry:
     """Make an entry of an inbox from its columns."""
     number, id, kind, actor, key, data, payload, at = values
     message = Message(
-        id, MessageKind(str(kind)), actor, key, data_of(data), payload,  # type: ignore[arg-type]
+        id,
+        MessageKind(str(kind)),
+        actor,
+        key,
+        data_of(data),
+        payload,  # type: ignore[arg-type]
     )
     return InboxEntry(number, message, at)  # type: ignore[arg-type]

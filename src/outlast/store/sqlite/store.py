@@ -12,17 +12,17 @@ batch is run again item by item, so that only the guilty item is refused, with `
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain as chained
 from pathlib import Path
 from typing import Final
 
 import apsw
 import msgspec
 
-from outlast.errors import InternalError, OutlastError
+from outlast.errors import InternalError, OutlastError, SchemaMismatch, StoreBroken
 from outlast.lifecycle import (
     FINAL,
-    BrokenLog,
     Event,
     Execution,
     Kind,
@@ -33,16 +33,17 @@ from outlast.lifecycle import (
     Transition,
     applied,
     decide,
-    events_of,
-    fold,
 )
-from outlast.lifecycle.record import copy_of
+from outlast.lifecycle.record import COLUMNS, copy_of
 from outlast.store.decisions import (
     crash_loop,
+    deliver,
     due_events,
-    is_answered,
     orphan_events,
+    take_as_owner,
+    take_backlog,
     taken_answer,
+    verify_one,
 )
 from outlast.store.protocol import (
     STORED,
@@ -60,8 +61,16 @@ from outlast.store.protocol import (
     Write,
 )
 from outlast.store.sql import Statement, load
-from outlast.store.sqlite.connect import immediate, open_reader, open_writer, translated
-from outlast.store.sqlite.migrate import check_version, migrate
+from outlast.store.sqlite.connect import (
+    check_path,
+    immediate,
+    open_reader,
+    open_writer,
+    settle,
+    snapshot,
+    translated,
+)
+from outlast.store.sqlite.migrate import inspect, migrate
 from outlast.store.sqlite.owner import OwnerLock
 from outlast.store.sqlite.rows import (
     Value,
@@ -75,8 +84,23 @@ from outlast.store.sqlite.rows import (
 )
 
 _SQL: Final = load("outlast.store.sqlite")
-_CHUNKS: Final = (256, 128, 64, 32, 16, 8, 4, 2, 1)
-"""Rows a statement: powers of two, so that few texts are prepared and all stay in the cache."""
+_WIDTH: Final = len(COLUMNS)
+_TURN: Final = {Create: 0, Write: 1, Deliver: 2}
+"""The order within a batch: deliveries last, as they are decided on what the owners wrote."""
+_VERIFIED_AT_ONCE: Final = 200
+_LOG_AT_ONCE: Final = 500
+_FAULTS: Final = (
+    apsw.ConstraintError,
+    apsw.TooBigError,
+    apsw.MismatchError,
+    InternalError,
+    AssertionError,
+    TypeError,
+    ValueError,
+    OverflowError,
+    msgspec.MsgspecError,
+)
+"""What one item can do to its batch: a guard that fires, or a value no column can hold."""
 
 
 class SqliteStore:
@@ -85,36 +109,42 @@ class SqliteStore:
     The writing verbs are for one thread; the reading ones may be called from any.
     """
 
-    def __init__(self, path: Path, *, owner: str | None, now: int) -> None:
+    def __init__(self, path: Path, *, owner: str | None, now: int, upgrade: bool = False) -> None:
         """Open the file.
 
         Args:
-            path: the file; made if it is not there.
+            path: the file; an owner makes it if it is not there.
             owner: the worker that will run executions, which takes the exclusive lock; None for a
                 process that only reads, submits and delivers.
             now: the instant, for a migration's record.
+            upgrade: bring an older schema to this code's version; an owner only.
 
         Raises:
             StoreOwned: another engine owns the file.
-            SchemaMismatch, StoreBroken, StoreReadOnly, CannotLoad: it cannot be used.
+            SchemaMismatch, StoreBroken, StoreReadOnly, CannotLoad: it cannot be used; it was left
+                as it is.
         """
         self.url = f"sqlite:///{path}"
         self.path = path
+        check_path(path)
+        if owner is None and not path.exists():
+            raise SchemaMismatch(f"{path} does not exist yet", do="outlast db init")
         self._lock = OwnerLock(path) if owner is not None else None
-        if self._lock is not None and owner is not None and path.parent.is_dir():
-            self._lock.acquire(owner)
-        try:
-            self._writer = open_writer(path, owner=owner is not None)
-            with translated(path):
-                if owner is None:
-                    check_version(self._writer, path)
-                else:
-                    migrate(self._writer, path, now)
-            self._reader = open_reader(path)
-        except BaseException:
-            if self._lock is not None:
-                self._lock.release()
-            raise
+        with translated(path):
+            self._writer = open_writer(path)
+            try:
+                inspect(self._writer, path, owner=owner is not None, upgrade=upgrade)
+                if self._lock is not None and owner is not None:
+                    self._lock.acquire(owner)
+                settle(self._writer, owner=owner is not None)
+                if owner is not None:
+                    migrate(self._writer, path, now, upgrade=upgrade)
+                self._reader = open_reader(path)
+            except BaseException:
+                self._writer.close()
+                if self._lock is not None:
+                    self._lock.release()
+                raise
         self._reading = threading.Lock()
         self._data_version = self._read_data_version()
 
@@ -126,275 +156,252 @@ class SqliteStore:
             try:
                 with immediate(self._writer):
                     return self._write_batch(batch)
-            except (apsw.ConstraintError, InternalError):
+            except _FAULTS:
                 return self._one_by_one(batch)
 
     def _one_by_one(self, batch: Sequence[Item]) -> list[Answer]:
         """Find the guilty item of a batch that a guard refused; the others are stored."""
-        answers = []
-        for item in batch:
+        answers: dict[int, Answer] = {}
+        broken: dict[str, str] = {}
+        for place in sorted(range(len(batch)), key=lambda place: _TURN[type(batch[place])]):
+            item = batch[place]
+            id = _id_of(item)
+            if id in broken and not isinstance(item, Deliver):
+                answers[place] = Answer(broken[id])
+                continue
             try:
                 with immediate(self._writer):
-                    answers.extend(self._write_batch([item]))
-            except (apsw.ConstraintError, InternalError) as error:
-                found = self._records([item.after.id]) if isinstance(item, Create) else {}
-                if found:
-                    answers.append(Answer("already_exists", *found.values()))
-                    continue
-                said = error if isinstance(error, OutlastError) else InternalError(
-                    f"a guard of the store refused an item: {error}", where=self.url
+                    (answer,) = self._write_batch([item])
+            except _FAULTS as fault:
+                said = (
+                    fault
+                    if isinstance(fault, OutlastError)
+                    else InternalError(
+                        f"a guard of the store refused an item: {fault}", where=f"{self.url}, {id}"
+                    )
                 )
-                answers.append(Answer("internal_error", error=said))
-        return answers
+                answer = Answer("internal_error", error=said)
+            if answer.refused is not None and not isinstance(item, Deliver):
+                broken[id] = answer.refused
+            answers[place] = answer
+        return [answers[place] for place in range(len(batch))]
 
     def _write_batch(self, batch: Sequence[Item]) -> list[Answer]:
-        """Write a batch inside the open transaction, heads first."""
+        """Write a batch inside the open transaction: heads first, deliveries last."""
         answers = [STORED] * len(batch)
         pending = _Pending()
-        chains: dict[str, list[int]] = {}
-        creates: list[int] = []
-        deliveries: list[int] = []
+        creates: list[tuple[int, Create]] = []
+        chains: dict[str, list[tuple[int, Write]]] = {}
+        deliveries: list[tuple[int, Deliver]] = []
         for place, item in enumerate(batch):
-            if type(item) is Write:
-                chains.setdefault(item.id, []).append(place)
-            elif type(item) is Create:
-                creates.append(place)
+            if isinstance(item, Write):
+                if item.id in chains:
+                    chains[item.id].append((place, item))
+                else:
+                    chains[item.id] = [(place, item)]
+            elif isinstance(item, Create):
+                creates.append((place, item))
             else:
-                deliveries.append(place)
+                deliveries.append((place, item))
         if creates:
-            self._take_creates(batch, creates, chains, answers, pending)
+            self._take_creates(creates, chains, answers, pending)
         if chains:
-            self._take_writes(batch, chains, answers, pending)
-        if not deliveries:
+            self._take_writes(chains, answers, pending)
+        self._flush(pending)
+        if deliveries:
+            pending = _Pending()
+            self._take_deliveries(deliveries, answers, pending)
             self._flush(pending)
-            return answers
-        self._flush(pending)
-        pending = _Pending()
-        self._take_deliveries(batch, deliveries, answers, pending)
-        self._flush(pending)
         return answers
 
     def _take_creates(
-        self, batch: Sequence[Item], places: list[int], chains: dict[str, list[int]],
-        answers: list[Answer], pending: _Pending,
-    ) -> None:
-        keys = [
-            item.after.key for item in map(batch.__getitem__, places)
-            if isinstance(item, Create) and item.after.key is not None
-        ]
-        holders = {record.key: record for record in self._with_keys(keys)} if keys else {}
-        for place in places:
-            item = batch[place]
-            assert isinstance(item, Create)
-            record = item.after
-            if record.key is not None:
-                holder = holders.setdefault(record.key, record)
-                if holder is not record:
-                    answers[place] = taken_answer(holder, item)
-                    continue
-            answers[place] = Answer(None, record)
-            pending.transitions.extend(item.rows)
-            followers = chains.pop(record.id, None)
-            if followers:  # it was born and moved on within one batch
-                record = self._follow(batch, followers, record, answers, pending)
-            pending.born.append(values_of_execution(record))
-
-    def _follow(
-        self, batch: Sequence[Item], places: list[int], record: Execution,
-        answers: list[Answer], pending: _Pending,
-    ) -> Execution:
-        """Take the writes that continue a record written in this very batch."""
-        broken: str | None = None
-        for place in places:
-            item = batch[place]
-            assert isinstance(item, Write)
-            known = (item.fence, item.nonce, item.seq) == (record.fence, record.nonce, record.seq)
-            broken = broken or (None if known else "fenced")
-            if broken:
-                answers[place] = Answer(broken)
-                continue
-            pending.transitions.extend(item.rows)
-            if item.after is not None:
-                record = item.after
-            record.seq, record.idle_claims, record.inbox_seen = item.position
-        return record
-
-    def _take_writes(
-        self, batch: Sequence[Item], chains: dict[str, list[int]], answers: list[Answer],
+        self,
+        creates: list[tuple[int, Create]],
+        chains: dict[str, list[tuple[int, Write]]],
+        answers: list[Answer],
         pending: _Pending,
     ) -> None:
-        heads: list[Value] = []
-        for id, places in chains.items():
-            first, last = batch[places[0]], batch[places[-1]]
-            assert isinstance(first, Write) and isinstance(last, Write)
-            heads += (places[0], id, first.fence, first.nonce, first.seq, last.inbox_seen)
-        refused = self._query("refused_heads", heads)
-        for place, state, fence, nonce, seq, inbox_count in refused:
-            first = batch[place]  # type: ignore[index]
-            assert isinstance(first, Write)
-            chain = chains[first.id]
-            same = (fence, nonce, seq) == (first.fence, first.nonce, first.seq)
-            code = (
-                "no_execution" if state is None
-                else "already_final" if state in FINAL
-                else "moved" if same else "fenced"
-            )
-            kept = chain[:-1] if code == "moved" else []
-            for late in chain[len(kept):]:
-                answers[late] = Answer(code)
-            if kept:
-                chains[first.id] = kept
+        keys = [item.after.key for _, item in creates if item.after.key is not None]
+        holders = {record.key: record for record in self._with_keys(keys)} if keys else {}
+        ids = [item.after.id for _, item in creates]
+        taken = {id: None for (id,) in self._query("taken_ids", ids)}
+        for place, item in creates:
+            record = item.after
+            followers = chains.pop(record.id, ()) if chains else ()
+            holder = holders.get(record.key) if record.key is not None else None
+            if holder is not None:
+                answers[place] = taken_answer(holder, item)
+            elif record.id in taken:
+                answers[place] = Answer("already_exists", self._records([record.id]).get(record.id))
             else:
-                del chains[first.id]
-        for places in chains.values():
-            self._take_chain(batch, places, answers, pending)
-
-    def _take_chain(
-        self, batch: Sequence[Item], places: list[int], answers: list[Answer], pending: _Pending
-    ) -> None:
-        """Take the writes of one execution, in order, and leave its row once."""
-        fence, nonce, seq = None, None, None
-        after: Execution | None = None
-        position = (0, 0, 0)
-        broken = False
-        for place in places:
-            item = batch[place]
-            assert isinstance(item, Write)
-            if seq is not None and (item.fence, item.nonce, item.seq) != (fence, nonce, seq):
-                broken = True
-            if broken:
-                answers[place] = Answer("fenced")
+                answers[place] = Answer(None, record)
+            refused = answers[place].refused
+            if refused is not None:
+                for late, _ in followers:
+                    answers[late] = Answer(refused)
                 continue
-            pending.transitions.extend(item.rows)
-            position = item.position
-            fence, nonce, seq = item.fence, item.nonce, position[0]
-            if item.after is not None:
-                after = item.after
-                fence, nonce = after.fence, after.nonce
-        item = batch[places[0]]
-        assert isinstance(item, Write)
-        if after is None:
-            pending.moved.append((item.id, *position))
-        else:
-            after.seq, after.idle_claims, after.inbox_seen = position
-            pending.saved.append(changed_values_of(after))
+            taken[record.id] = None
+            if record.key is not None:
+                holders[record.key] = record
+            pending.transitions += item.rows
+            if followers:  # it was born and moved on within one batch
+                head = (record.fence, record.nonce, record.seq, 0)
+                after, position = _take_chain(followers, head, answers, pending)
+                if position is not None:
+                    record = _moved(after or record, position)
+            pending.born.append(values_of_execution(record))
+
+    def _take_writes(
+        self, chains: dict[str, list[tuple[int, Write]]], answers: list[Answer], pending: _Pending
+    ) -> None:
+        heads: list[Value] = []
+        for id, chain in chains.items():
+            item = chain[0][1]
+            seen = item.inbox_seen
+            if len(chain) > 1:
+                seen = next((i.inbox_seen for _, i in chain if i.inbox_seen is not None), None)
+            heads += (id, item.fence, item.nonce, item.seq, seen)
+        for found in self._query("refused_heads", heads):
+            refused_id, state, fence, nonce, seq, _ = found
+            chain = chains[str(refused_id)]
+            item = chain[0][1]
+            refused, kept = "fenced", 0
+            if state is None:
+                refused = "no_execution"
+            elif state in FINAL:
+                refused = "already_final"
+            elif (fence, nonce, seq) == (item.fence, item.nonce, item.seq):
+                refused = "moved"  # what came before the item that gives the lease up may stay
+                kept = next(n for n, (_, i) in enumerate(chain) if i.inbox_seen is not None)
+            for place, _ in chain[kept:]:
+                answers[place] = Answer(refused)
+            if kept:
+                chains[item.id] = chain[:kept]
+            else:
+                del chains[item.id]
+        for id, chain in chains.items():
+            item = chain[0][1]
+            head = (item.fence, item.nonce, item.seq, None)
+            after, position = _take_chain(chain, head, answers, pending)
+            assert position is not None
+            if after is None:
+                pending.moved.append((id, *position))
+            else:
+                pending.saved.append(changed_values_of(_moved(after, position)))
 
     def _take_deliveries(
-        self, batch: Sequence[Item], places: list[int], answers: list[Answer], pending: _Pending
+        self, deliveries: list[tuple[int, Deliver]], answers: list[Answer], pending: _Pending
     ) -> None:
-        ids = {item.execution_id for item in map(batch.__getitem__, places)
-               if isinstance(item, Deliver)}
-        records = self._records(ids)
-        touched: dict[str, bool] = {}
-        fresh: dict[str, list[Message]] = {}
-        for place in places:
-            item = batch[place]
-            assert isinstance(item, Deliver)
+        records = self._records({item.execution_id for _, item in deliveries})
+        earlier = self._earlier(deliveries)
+        moved: dict[str, bool] = {}
+        for place, item in deliveries:
             record = records.get(item.execution_id)
             if record is None:
                 answers[place] = Answer("no_execution")
                 continue
-            message = item.message
-            earlier = [*self._earlier(record.id, message), *fresh.get(record.id, ())]
-            if any(other.id == message.id for other in earlier):
-                answers[place] = Answer(None, record)
-            elif record.state in FINAL:
-                answers[place] = Answer("already_final", record)
-            elif is_answered(message, earlier):
-                answers[place] = Answer("already_answered", record)
-            else:
-                decided = _delivered(record, item)
-                if isinstance(decided, Refusal):
-                    answers[place] = Answer(decided.code, record)
-                    continue
-                after, rows = decided
-                records[record.id] = after
-                fresh.setdefault(record.id, []).append(message)
-                entry = InboxEntry(after.inbox_count, message, item.now)
-                pending.messages.append(values_of_message(TENANT, record.id, entry))
-                pending.transitions.extend(rows)
-                touched[record.id] = touched.get(record.id, False) or bool(rows)
-                answers[place] = Answer(None, after)
-        for id, changed in touched.items():
+            known = earlier.setdefault(record.id, [])
+            # An owner's inbox is its own; nobody's has been taken in, but for a lost owner's.
+            backlog = [] if record.is_leased else self._unseen(record)
+            delivery = deliver(record, item, known, backlog)
+            answers[place] = Answer(delivery.refused, delivery.after)
+            records[record.id] = delivery.after
+            pending.transitions += delivery.rows
+            if delivery.entry is not None:
+                known.append(item.message)
+                pending.messages.append(values_of_message(TENANT, record.id, delivery.entry))
+            if delivery.rows or delivery.entry is not None:
+                moved[record.id] = moved.get(record.id, False) or bool(delivery.rows)
+        for id, changed in moved.items():
             pending.counted.append((id, records[id].inbox_count))
             if changed:
                 pending.saved.append(changed_values_of(records[id]))
 
-    def _earlier(self, id: str, message: Message) -> list[Message]:
-        found = self._writer.execute(
-            _SQL["earlier_messages"].text,
-            {"execution_id": id, "id": message.id, "key": message.key},
-        ).fetchall()
-        return [Message(row[0], MessageKind(row[1]), "", row[2]) for row in found]
+    def _earlier(self, deliveries: list[tuple[int, Deliver]]) -> dict[str, list[Message]]:
+        """Find the messages that have the id of one to come, or answer its question."""
+        wanted: list[Value] = []
+        for _, item in deliveries:
+            wanted += (item.execution_id, item.message.id, item.message.key)
+        earlier: dict[str, list[Message]] = {}
+        for execution_id, id, kind, key in self._query("earlier_messages", wanted):
+            message = Message(str(id), MessageKind(str(kind)), "", key)  # type: ignore[arg-type]
+            earlier.setdefault(str(execution_id), []).append(message)
+        return earlier
 
     def claim(
         self, lease: Lease, tasks: Collection[str], limit: int, now: int, nonces: Sequence[bytes]
     ) -> list[Claimed]:
         """See the protocol."""
+        claimed: list[Claimed] = []
+        names: dict[str, Value] = {
+            "tasks": _json(sorted(tasks)),
+            "limit": min(limit, len(nonces)),
+        }
         with translated(self.path), immediate(self._writer):
-            queued = self._writer.execute(
-                _SQL["queued_executions"].text,
-                {"tasks": msgspec.json.encode(sorted(tasks)).decode(), "limit": limit},
-            ).fetchall()
+            queued = _all(self._writer, "queued_executions", names)
             pending = _Pending()
-            claimed = []
             for values, nonce in zip(queued, nonces, strict=False):
-                record = execution_of(values)
+                record, birth = execution_of(values[:_WIDTH]), values[_WIDTH:]
                 event = Event(Kind.CLAIM, "engine", nonce=nonce, data={"worker": lease.worker})
                 after = self._decide(record, event, now, pending)
-                loop = crash_loop(after, lease)
-                if loop is not None:
+                unseen = self._unseen(after)
+                if crash_loop(after, lease) is not None:
+                    after, rows = take_as_owner(after, unseen, now)
+                    pending.transitions += rows
+                    loop = crash_loop(after, lease)
+                    assert loop is not None
                     after = self._decide(after, loop, now, pending)
                 else:
-                    claimed.append(after)
+                    claimed.append(Claimed(after, transition_of(birth), unseen))
                 pending.saved.append(changed_values_of(after))
             self._flush(pending)
-            births = {
-                row.execution_id: row
-                for row in map(transition_of, self._query("births", [record.id for record in claimed]))
-            }
-            return [
-                Claimed(record, births[record.id], self._unseen(record)) for record in claimed
-            ]
+        return claimed
 
     def _unseen(self, record: Execution) -> list[InboxEntry]:
         if record.inbox_count == record.inbox_seen:
             return []
-        found = self._writer.execute(
-            _SQL["inbox"].text, {"id": record.id, "after": record.inbox_seen}
-        ).fetchall()
-        return list(map(entry_of, found))
+        bounds = {"id": record.id, "after": record.inbox_seen}
+        return list(map(entry_of, _all(self._writer, "inbox", bounds)))
 
     def sweep(self, now: int, limit: int) -> tuple[int, int | None]:
         """See the protocol."""
-        bounds = {"now": now, "limit": limit}
+        bounds: dict[str, Value] = {"now": now, "limit": limit}
         with translated(self.path):
-            (due_at, deadline_at), = self._writer.execute(_SQL["next_due"].text).fetchall()
-            if min((t for t in (due_at, deadline_at) if t is not None), default=now + 1) > now:
-                return 0, min((t for t in (due_at, deadline_at) if t is not None), default=None)
+            next_at = self._next_due()
+            if next_at is None or next_at > now:
+                return 0, next_at
             with immediate(self._writer):
                 found = {
-                    str(values[1]): execution_of(values)
+                    record.id: record
                     for name in ("due_executions", "overdue_executions")
-                    for values in self._writer.execute(_SQL[name].text, bounds)
+                    for record in map(execution_of, _all(self._writer, name, bounds))
                 }
                 pending = _Pending()
                 for record in found.values():
-                    self._append(record, due_events(record, now), now, pending)
+                    after = self._append(record, due_events(record, now), now, pending)
+                    pending.saved.append(changed_values_of(after))
                 self._flush(pending)
-            (due_at, deadline_at), = self._writer.execute(_SQL["next_due"].text).fetchall()
-            return len(found), min((t for t in (due_at, deadline_at) if t is not None), default=None)
+            return len(found), self._next_due()
+
+    def _next_due(self) -> int | None:
+        (instants,) = self._writer.execute(_SQL["next_due"].text).fetchall()
+        return min((int(at) for at in instants if at is not None), default=None)
 
     def recover(self, dead: Collection[str] | None, alive: str, now: int, limit: int) -> int:
         """See the protocol."""
-        names = None if dead is None else msgspec.json.encode(sorted(dead)).decode()
+        bounds: dict[str, Value] = {
+            "alive": alive,
+            "dead": None if dead is None else _json(sorted(dead)),
+            "limit": limit,
+        }
         with translated(self.path), immediate(self._writer):
-            found = self._writer.execute(
-                _SQL["leased_executions"].text, {"alive": alive, "dead": names, "limit": limit}
-            ).fetchall()
+            found = _all(self._writer, "leased_executions", bounds)
             pending = _Pending()
             for record in map(execution_of, found):
-                self._append(record, orphan_events(record), now, pending)
+                after = self._append(record, orphan_events(record), now, pending)
+                after, rows = take_backlog(after, self._unseen(after), now)
+                pending.transitions += rows
+                pending.saved.append(changed_values_of(after))
             self._flush(pending)
             return len(found)
 
@@ -408,14 +415,12 @@ class SqliteStore:
 
     def _append(
         self, record: Execution, events: Iterable[Event], now: int, pending: _Pending
-    ) -> None:
+    ) -> Execution:
         for event in events:
             record = self._decide(record, event, now, pending)
-        pending.saved.append(changed_values_of(record))
+        return record
 
-    def _decide(
-        self, record: Execution, event: Event, now: int, pending: _Pending
-    ) -> Execution:
+    def _decide(self, record: Execution, event: Event, now: int, pending: _Pending) -> Execution:
         decision = decide(record, event, now)
         if isinstance(decision, Refusal):
             raise InternalError(f"{event.kind} was refused: {decision.code}", where=record.id)
@@ -424,7 +429,7 @@ class SqliteStore:
 
     def _flush(self, pending: _Pending) -> None:
         """Send what a transaction has gathered: rows of logs first, as the guards look at them."""
-        self._send("insert_transitions", [values_of_transition(row) for row in pending.transitions])
+        self._send("insert_transitions", list(map(values_of_transition, pending.transitions)))
         self._send("insert_executions", pending.born)
         self._send("move_executions", pending.moved)
         self._send("insert_messages", pending.messages)
@@ -434,13 +439,12 @@ class SqliteStore:
     def _send(self, name: str, rows: Sequence[tuple[Value, ...]]) -> None:
         statement = _SQL[name]
         done = 0
-        while done < len(rows):
-            size = next(chunk for chunk in _CHUNKS if chunk <= len(rows) - done)
-            values = [value for row in rows[done : done + size] for value in row]
+        for size in statement.sizes(len(rows)):
+            values = list(chained.from_iterable(rows[done : done + size]))
             self._writer.execute(statement.many(size), values)
             done += size
 
-    def _query(self, name: str, values: Sequence[Value]) -> list[tuple[object, ...]]:
+    def _query(self, name: str, values: Sequence[Value]) -> list[Sequence[object]]:
         """Ask with many rows of parameters, on the writer's connection."""
         return _ask(self._writer, _SQL[name], values)
 
@@ -466,7 +470,7 @@ class SqliteStore:
 
     def find(self, text: str, limit: int) -> list[str]:
         """See the protocol."""
-        bounds = {"text": text, "limit": limit}
+        bounds: dict[str, Value] = {"text": text, "limit": limit}
         rows = self._read("ids_beginning", bounds) or self._read("ids_ending", bounds)
         return [str(row[0]) for row in rows]
 
@@ -478,25 +482,40 @@ class SqliteStore:
 
     def page(self, filter: Filter) -> list[Execution]:
         """See the protocol."""
-        states = msgspec.json.encode(filter.states).decode() if filter.states else None
+        states = _json(filter.states) if filter.states else None
+        only_open = filter.states and not FINAL.intersection(filter.states)
         rows = self._read(
-            "executions_page",
+            "open_executions_page" if only_open else "executions_page",
             {
-                "before_id": filter.before_id or "~", "states": states, "task": filter.task,
-                "origin": filter.origin, "input_digest": filter.input_digest,
-                "created_after": filter.created_after, "limit": filter.limit,
+                "before_id": filter.before_id or "~",
+                "states": states,
+                "task": filter.task,
+                "origin": filter.origin,
+                "input_digest": filter.input_digest,
+                "created_after": filter.created_after,
+                "limit": filter.limit,
             },
         )
         return list(map(execution_of, rows))
 
     def counts(self) -> dict[State, int]:
         """See the protocol."""
-        return {State(str(state)): int(str(count)) for state, count in self._read("open_counts", {})}
+        return {
+            State(str(state)): int(str(count)) for state, count in self._read("open_counts", {})
+        }
 
     def log(self, id: str, after_seq: int = 0, limit: int = -1) -> list[Transition]:
         """See the protocol."""
-        rows = self._read("log", {"id": id, "after": after_seq, "limit": limit})
-        return list(map(transition_of, rows))
+        rows: list[Transition] = []
+        while limit < 0 or len(rows) < limit:
+            size = _LOG_AT_ONCE if limit < 0 else min(_LOG_AT_ONCE, limit - len(rows))
+            bounds: dict[str, Value] = {"id": id, "after": after_seq, "limit": size}
+            part = self._read("log", bounds)
+            rows += map(transition_of, part)
+            if len(part) < size:
+                break
+            after_seq = rows[-1].seq
+        return rows
 
     def inbox(self, id: str, after: int = 0) -> list[InboxEntry]:
         """See the protocol."""
@@ -507,45 +526,50 @@ class SqliteStore:
         return [str(row[0]) for row in self._read("unread_executions", {"worker": worker})]
 
     def verify(self) -> Verdict:
-        """See the protocol."""
-        verdict = Verdict()
-        with translated(self.path), self._reading:
-            for (said,) in self._reader.execute("PRAGMA integrity_check(10)"):
-                if said != "ok":
-                    verdict.defects.append(f"the file: {said}")
-            (orphans,), = self._reader.execute(_SQL["orphan_logs"].text).fetchall()
-            if orphans:
-                verdict.defects.append(f"{orphans} logs have no execution")
-            ids = [id for (id,) in self._reader.execute(_SQL["all_ids"].text)]
-        for id in ids:
-            self._verify_one(id, verdict)
-        return verdict
+        """See the protocol.
 
-    def _verify_one(self, id: str, verdict: Verdict) -> None:
-        (record,) = self.get([id])
-        rows, entries = self.log(id), self.inbox(id)
-        if record is None or len(rows) != record.seq:
-            (record,) = self.get([id])  # it moved on between the reads
-            rows = self.log(id)[: record.seq if record is not None else None]
-        verdict.executions += 1
-        verdict.transitions += len(rows)
-        verdict.messages += len(entries)
+        Reads with a connection of its own, so that nobody waits, and a part at a time, so that the
+        write-ahead log can be emptied in between.
+        """
+        verdict = Verdict()
+        reader = open_reader(self.path)
         try:
-            folded = fold(rows)
-        except BrokenLog as error:
-            verdict.defects.append(f"{id}: {error}")
-            return
-        if record is None:
-            verdict.defects.append(f"{id}: its row is gone")
-            return
-        folded.inbox_count = record.inbox_count
-        if folded != record:
-            verdict.defects.append(f"{id}: its log does not fold to its row")
-        if len(entries) < record.inbox_count:
-            verdict.defects.append(f"{id}: its row counts {record.inbox_count} messages, not {len(entries)}")
+            with translated(self.path):
+                for (said,) in reader.execute("PRAGMA integrity_check(10)").fetchall():
+                    if said != "ok":
+                        verdict.defects.append(f"the file: {said}")
+                for (stray,) in reader.execute(_SQL["stray_ids"].text).fetchall():
+                    self._verify_one(reader, str(stray), verdict)
+                after = ""
+                while True:
+                    with snapshot(reader):
+                        bounds = {"after": after, "limit": _VERIFIED_AT_ONCE}
+                        ids = [str(id) for (id,) in reader.execute(_SQL["all_ids"].text, bounds)]
+                        for id in ids:
+                            self._verify_one(reader, id, verdict)
+                    if len(ids) < _VERIFIED_AT_ONCE:
+                        return verdict
+                    after = ids[-1]
+        except StoreBroken as error:
+            verdict.defects.append(f"the file: {error.why}")
+            return verdict
+        finally:
+            reader.close()
+
+    def _verify_one(self, reader: apsw.Connection, id: str, verdict: Verdict) -> None:
+        found = _ask(reader, _SQL["executions_by_id"], [id])
+        rows = reader.execute(_SQL["log"].text, {"id": id, "after": 0, "limit": -1}).fetchall()
+        entries = reader.execute(_SQL["inbox"].text, {"id": id, "after": 0}).fetchall()
+        try:
+            record = execution_of(found[0]) if found else None
+            verify_one(
+                verdict, id, record, list(map(transition_of, rows)), list(map(entry_of, entries))
+            )
+        except (LookupError, ValueError, TypeError, AssertionError, msgspec.MsgspecError) as error:
+            verdict.defects.append(f"{id}: what is stored is not what Outlast writes: {error!r}")
 
     def changed(self) -> bool:
-        """See the protocol."""
+        """See the protocol. For the writing thread, as only its connection can tell."""
         version = self._read_data_version()
         changed, self._data_version = version != self._data_version, version
         return changed
@@ -555,9 +579,9 @@ class SqliteStore:
         with translated(self.path):
             return self._writer.pragma("data_version")
 
-    def _read(self, name: str, bounds: dict[str, Value]) -> list[tuple[object, ...]]:
+    def _read(self, name: str, bounds: Mapping[str, Value]) -> Sequence[Sequence[object]]:
         with translated(self.path), self._reading:
-            return self._reader.execute(_SQL[name].text, bounds).fetchall()
+            return _all(self._reader, name, bounds)
 
     def close(self) -> None:
         """See the protocol."""
@@ -582,36 +606,101 @@ class _Pending:
         self.counted: list[tuple[Value, ...]] = []
 
 
-def _delivered(
-    record: Execution, item: Deliver
-) -> tuple[Execution, list[Transition]] | Refusal:
-    """Decide what a message does to a record; while it is leased, only its inbox grows."""
-    number = record.inbox_count + 1
-    after = copy_of(record)
-    after.inbox_count = number
-    rows: list[Transition] = []
-    if not record.is_leased:
-        for event in events_of(after, item.message, number):
-            decision = decide(after, event, item.now)
-            if isinstance(decision, Refusal):
-                return decision
-            rows.append(decision.transition)
-            after = applied(after, decision)
-    return after, rows
+_Head = tuple[int, bytes | None, int, int | None]
+"""What is known of a stored row: fence, nonce, seq, and the count of its inbox (None: unknown)."""
 
 
+def _take_chain(
+    items: Sequence[tuple[int, Write]], head: _Head, answers: list[Answer], pending: _Pending
+) -> tuple[Execution | None, tuple[int, int, int] | None]:
+    """Take the writes of one execution, in order, from the row that is stored.
+
+    Returns:
+        The last whole record they leave, and the last position; None where they leave none.
+    """
+    fence, nonce, seq, inbox_count = head
+    after: Execution | None = None
+    position: tuple[int, int, int] | None = None
+    refused: str | None = None
+    for place, item in items:
+        if refused is None and (item.fence, item.nonce, item.seq) != (fence, nonce, seq):
+            refused = "already_final" if after is not None and after.is_final else "fenced"
+        if refused is None and item.inbox_seen is not None:
+            # The first one was compared with the stored row before, or the row is born just now.
+            inbox_count = item.inbox_seen if inbox_count is None else inbox_count
+            refused = "moved" if item.inbox_seen != inbox_count else None
+        if refused is not None:
+            answers[place] = Answer(refused)
+            continue
+        pending.transitions += item.rows
+        position = item.position
+        seq = position[0]
+        if item.after is not None:
+            after = item.after
+            fence, nonce = after.fence, after.nonce
+    return after, position
+
+
+def _moved(record: Execution, position: tuple[int, int, int]) -> Execution:
+    """Give a record at a position; the record itself is somebody else's and stays as it is."""
+    if (record.seq, record.idle_claims, record.inbox_seen) == position:
+        return record
+    twin = copy_of(record)
+    twin.seq, twin.idle_claims, twin.inbox_seen = position
+    return twin
+
+
+def _id_of(item: Item) -> str:
+    if isinstance(item, Create):
+        return item.after.id
+    return item.id if isinstance(item, Write) else item.execution_id
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _ask(
     connection: apsw.Connection, statement: Statement, values: Sequence[Value]
-) -> list[tuple[object, ...]]:
-    found: list[tuple[object, ...]] = []
+) -> list[Sequence[object]]:
+    """Ask with many rows of parameters."""
+    found: list[Sequence[object]] = []
     done = 0
     width = statement.columns
-    total = len(values) // width
-    while done < total:
-        size = next(chunk for chunk in _CHUNKS if chunk <= total - done)
+    for size in statement.sizes(len(values) // width):
         part = values[done * width : (done + size) * width]
-        found += connection.execute(statement.many(size), part).fetchall()
+        if statement.results:
+            found += _unpacked(connection, statement, statement.packed(size), part)
+        else:
+            found += connection.execute(statement.many(size), part).fetchall()
         done += size
     return found
+
+
+def _all(
+    connection: apsw.Connection, name: str, bounds: Mapping[str, Value]
+) -> Sequence[Sequence[object]]:
+    """Ask for all rows of a statement."""
+    statement = _SQL[name]
+    if statement.results:
+        try:
+            return _unpacked(connection, statement, statement.packed(), bounds)
+        except apsw.TooBigError:
+            pass  # many huge payloads do not fit into one value
+    return connection.execute(statement.text, bounds).fetchall()
+
+
+def _unpacked(
+    connection: apsw.Connection,
+    statement: Statement,
+    text: str,
+    bounds: Mapping[str, Value] | Sequence[Value],
+) -> list[list[object]]:
+    ((packed,),) = connection.execute(text, bounds).fetchall()
+    rows: list[list[object]] = msgspec.json.decode(str(packed))
+    for place in statement.blobs:
+        for row in rows:
+            value = row[place]
+            if value is not None:
+                row[place] = bytes.fromhex(value)  # type: ignore[arg-type]
+    return rows

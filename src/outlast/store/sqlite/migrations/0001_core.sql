@@ -48,9 +48,9 @@ CREATE TABLE execution (
   attempt INTEGER NOT NULL,
   failures INTEGER NOT NULL,
   claims INTEGER NOT NULL,
-  idle_claims INTEGER NOT NULL CHECK (idle_claims <= claims),
+  idle_claims INTEGER NOT NULL CHECK (idle_claims BETWEEN 0 AND claims),
   inbox_count INTEGER NOT NULL,
-  inbox_seen INTEGER NOT NULL CHECK (inbox_seen <= inbox_count),
+  inbox_seen INTEGER NOT NULL CHECK (inbox_seen BETWEEN 0 AND inbox_count),
   cancel_at INTEGER,
   pause_at INTEGER,
   created_at INTEGER NOT NULL,
@@ -69,7 +69,10 @@ CREATE TABLE execution (
   PRIMARY KEY (tenant, id),
   CHECK ((state IN ('starting', 'running')) = (nonce IS NOT NULL)),
   CHECK ((nonce IS NULL) = (worker IS NULL)),
+  CHECK (claims BETWEEN (nonce IS NOT NULL) AND fence),
+  CHECK ((state = 'paused') = (paused_from IS NOT NULL)),
   CHECK (state <> 'retry_wait' OR due_at IS NOT NULL),
+  CHECK (state <> 'scheduled' OR due_at IS NOT NULL OR detail IS NOT NULL),
   CHECK (state NOT IN ('waiting', 'awaiting_input', 'suspended', 'paused') OR detail IS NOT NULL)
 ) STRICT, WITHOUT ROWID;
 
@@ -128,38 +131,39 @@ CREATE TABLE purge_permit (
   PRIMARY KEY (tenant, execution_id)
 ) STRICT, WITHOUT ROWID;
 
--- GUARD: a row of the log is a legal successor of the row before it.
-CREATE TRIGGER transition_successor BEFORE INSERT ON transition WHEN NEW.seq > 1
+-- GUARD: a row of the log is a legal successor of the last one, or a birth where there is none.
+-- One seek finds the last row, so that a repeat (also by REPLACE) and a gap are the same question.
+-- The commonest kind is asked first and without the edge table, and lists are spelled out with OR:
+-- SQLite builds a table for an IN list each time a trigger fires, which costs a microsecond a row.
+CREATE TRIGGER transition_successor BEFORE INSERT ON transition
 BEGIN
-  SELECT RAISE(ABORT, 'guard: not a legal successor of the row before it')
-   WHERE NOT EXISTS (
-    SELECT 1 FROM transition AS p
-     WHERE p.tenant = NEW.tenant AND p.execution_id = NEW.execution_id AND p.seq = NEW.seq - 1
-       AND p.to_state = NEW.from_state
-       AND p.to_state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
-       AND CASE
+  SELECT CASE
+    WHEN NOT coalesce((
+      SELECT p.seq = NEW.seq - 1 AND p.to_state = NEW.from_state AND CASE
+        WHEN NEW.kind = 'step' THEN NEW.fence = p.fence AND NEW.nonce IS p.nonce
         -- Leased: the same fence and nonce, or a takeover, which raises the fence and has no nonce.
-        WHEN p.to_state IN ('starting', 'running') THEN
-          (NEW.fence = p.fence AND NEW.nonce = p.nonce)
+        WHEN p.to_state = 'running' OR p.to_state = 'starting' THEN
+          (NEW.fence = p.fence AND NEW.nonce IS p.nonce)
           OR (NEW.fence = p.fence + 1 AND NEW.nonce IS NULL
-              AND NEW.kind IN ('lease_expired', 'worker_lost', 'cancel', 'deadline'))
+              AND (NEW.kind = 'lease_expired' OR NEW.kind = 'worker_lost' OR NEW.kind = 'cancel'
+                   OR NEW.kind = 'deadline'))
+        WHEN p.to_state = 'succeeded' OR p.to_state = 'failed' OR p.to_state = 'timed_out'
+          OR p.to_state = 'cancelled' THEN FALSE
         -- A claim raises the fence and draws a nonce; nobody else has one.
-        WHEN NEW.kind = 'claim' THEN NEW.fence = p.fence + 1 AND length(NEW.nonce) = 16
+        WHEN NEW.kind = 'claim' THEN NEW.fence = p.fence + 1 AND length(NEW.nonce) IS 16
         ELSE NEW.fence = p.fence AND NEW.nonce IS NULL
-       END)
-   OR NOT EXISTS (
-    SELECT 1 FROM edge AS e
-     WHERE e.kind = NEW.kind AND e.from_state = NEW.from_state AND e.to_state = NEW.to_state);
-END;
-
--- GUARD: a log begins with a birth.
-CREATE TRIGGER transition_birth BEFORE INSERT ON transition WHEN NEW.seq <= 1
-BEGIN
-  SELECT RAISE(ABORT, 'guard: a log begins with create, number 1')
-   WHERE NEW.seq <> 1 OR NEW.kind <> 'create' OR NEW.fence <> 0 OR NEW.nonce IS NOT NULL
-      OR NOT EXISTS (
-    SELECT 1 FROM edge AS e
-     WHERE e.kind = NEW.kind AND e.from_state = NEW.from_state AND e.to_state = NEW.to_state);
+       END
+        FROM transition AS p
+       WHERE p.tenant = NEW.tenant AND p.execution_id = NEW.execution_id
+       ORDER BY p.seq DESC LIMIT 1),
+      NEW.seq = 1 AND NEW.kind = 'create' AND NEW.fence = 0 AND NEW.nonce IS NULL)
+    THEN RAISE(ABORT, 'guard: not a legal successor of the last row of its log')
+    WHEN NEW.kind = 'step' AND NEW.from_state = 'running' AND NEW.to_state = 'running' THEN NULL
+    WHEN NOT EXISTS (
+      SELECT 1 FROM edge AS e
+       WHERE e.kind = NEW.kind AND e.from_state = NEW.from_state AND e.to_state = NEW.to_state)
+    THEN RAISE(ABORT, 'guard: the lifecycle has no such edge')
+  END;
 END;
 
 -- GUARD: the log is append-only.
@@ -176,42 +180,69 @@ BEGIN
   SELECT RAISE(ABORT, 'guard: the log is append-only');
 END;
 
--- GUARD: an execution's row equals the last row of its log.
-CREATE TRIGGER execution_born AFTER INSERT ON execution
+-- GUARD: an execution is born once, and its row equals the last row of its log.
+CREATE TRIGGER execution_born BEFORE INSERT ON execution
 BEGIN
-  SELECT RAISE(ABORT, 'guard: the row does not equal the last row of its log')
-   WHERE NOT EXISTS (
-    SELECT 1 FROM transition AS t
-     WHERE t.tenant = NEW.tenant AND t.execution_id = NEW.id AND t.seq = NEW.seq
-       AND t.to_state = NEW.state AND t.fence = NEW.fence
-       AND (NEW.nonce IS NULL OR t.nonce = NEW.nonce))
-   OR EXISTS (
-    SELECT 1 FROM transition AS t
-     WHERE t.tenant = NEW.tenant AND t.execution_id = NEW.id AND t.seq = NEW.seq + 1);
+  SELECT CASE
+    WHEN EXISTS (SELECT 1 FROM execution AS e WHERE e.tenant = NEW.tenant AND e.id = NEW.id)
+      OR (NEW.key IS NOT NULL AND EXISTS (
+        SELECT 1 FROM execution AS e WHERE e.tenant = NEW.tenant AND e.key = NEW.key))
+    THEN RAISE(ABORT, 'guard: the execution, or its key, exists already')
+    WHEN NEW.inbox_count <> 0 THEN RAISE(ABORT, 'guard: messages are counted as they come')
+    WHEN NOT coalesce((
+      SELECT t.seq = NEW.seq AND t.to_state = NEW.state AND t.fence = NEW.fence
+         AND (NEW.nonce IS NULL OR t.nonce IS NEW.nonce)
+        FROM transition AS t
+       WHERE t.tenant = NEW.tenant AND t.execution_id = NEW.id
+       ORDER BY t.seq DESC LIMIT 1), FALSE)
+    THEN RAISE(ABORT, 'guard: the row does not equal the last row of its log')
+  END;
 END;
 
+-- GUARD: a row changes with its log only, and never once it is final.
 CREATE TRIGGER execution_changed AFTER UPDATE ON execution
-WHEN NEW.seq <> OLD.seq OR NEW.state <> OLD.state OR NEW.fence <> OLD.fence
-  OR NEW.nonce IS NOT OLD.nonce OR NEW.claims <> OLD.claims
 BEGIN
-  SELECT RAISE(ABORT, 'guard: a final execution never changes')
-   WHERE OLD.state IN ('succeeded', 'failed', 'timed_out', 'cancelled');
-  SELECT RAISE(ABORT, 'guard: claims are counted, fences and numbers never go down')
-   WHERE NEW.seq < OLD.seq OR NEW.fence < OLD.fence OR NEW.claims < OLD.claims
-      OR (NEW.nonce IS NOT NULL AND NEW.nonce IS NOT OLD.nonce
-          AND (NEW.fence <= OLD.fence OR NEW.claims <= OLD.claims));
-  SELECT RAISE(ABORT, 'guard: the row does not equal the last row of its log')
-   WHERE NOT EXISTS (
-    SELECT 1 FROM transition AS t
-     WHERE t.tenant = NEW.tenant AND t.execution_id = NEW.id AND t.seq = NEW.seq
-       AND t.to_state = NEW.state AND t.fence = NEW.fence
-       AND (NEW.nonce IS NULL OR t.nonce = NEW.nonce))
-   OR EXISTS (
-    SELECT 1 FROM transition AS t
-     WHERE t.tenant = NEW.tenant AND t.execution_id = NEW.id AND t.seq = NEW.seq + 1);
+  SELECT CASE
+    WHEN OLD.state = 'succeeded' OR OLD.state = 'failed' OR OLD.state = 'timed_out'
+      OR OLD.state = 'cancelled'
+    THEN RAISE(ABORT, 'guard: a final execution never changes')
+    WHEN NEW.seq < OLD.seq OR NEW.fence < OLD.fence OR NEW.claims < OLD.claims
+      OR NEW.high_water < OLD.high_water OR NEW.attempt < OLD.attempt
+      OR NEW.failures < OLD.failures OR NEW.inbox_seen < OLD.inbox_seen
+    THEN RAISE(ABORT, 'guard: numbers, fences and counts never go down')
+    WHEN NEW.nonce IS NOT OLD.nonce AND NEW.nonce IS NOT NULL
+      AND (NEW.fence <= OLD.fence OR NEW.claims <= OLD.claims)
+    THEN RAISE(ABORT, 'guard: a new lease raises the fence and is counted')
+    WHEN NEW.nonce IS OLD.nonce AND NEW.worker IS NOT OLD.worker
+    THEN RAISE(ABORT, 'guard: a new owner draws a new nonce')
+    WHEN NEW.inbox_count <> OLD.inbox_count AND NEW.inbox_count IS NOT (
+      SELECT max(i.number) FROM inbox AS i
+       WHERE i.tenant = NEW.tenant AND i.execution_id = NEW.id)
+    THEN RAISE(ABORT, 'guard: the row counts the messages that there are')
+    WHEN NEW.seq = OLD.seq AND (
+      NEW.state <> OLD.state OR NEW.fence <> OLD.fence OR NEW.nonce IS NOT OLD.nonce
+      OR NEW.high_water <> OLD.high_water OR NEW.cause IS NOT OLD.cause
+      OR NEW.paused_from IS NOT OLD.paused_from OR NEW.attempt <> OLD.attempt
+      OR NEW.failures <> OLD.failures OR NEW.claims <> OLD.claims
+      OR NEW.idle_claims <> OLD.idle_claims OR NEW.inbox_seen <> OLD.inbox_seen
+      OR NEW.cancel_at IS NOT OLD.cancel_at OR NEW.pause_at IS NOT OLD.pause_at
+      OR NEW.state_at <> OLD.state_at OR NEW.started_at IS NOT OLD.started_at
+      OR NEW.due_at IS NOT OLD.due_at OR NEW.deadline_at IS NOT OLD.deadline_at
+      OR NEW.priority <> OLD.priority OR NEW.version IS NOT OLD.version
+      OR NEW.detail IS NOT OLD.detail)
+    THEN RAISE(ABORT, 'guard: a row changes with its log only')
+    WHEN NEW.seq > OLD.seq AND NOT coalesce((
+      SELECT t.seq = NEW.seq AND t.to_state = NEW.state AND t.fence = NEW.fence
+         AND (NEW.nonce IS NULL OR t.nonce IS NEW.nonce)
+        FROM transition AS t
+       WHERE t.tenant = NEW.tenant AND t.execution_id = NEW.id
+       ORDER BY t.seq DESC LIMIT 1), FALSE)
+    THEN RAISE(ABORT, 'guard: the row does not equal the last row of its log')
+  END;
 END;
 
-CREATE TRIGGER execution_named BEFORE UPDATE OF tenant, id, task, key, input_digest, created_at
+CREATE TRIGGER execution_named
+BEFORE UPDATE OF tenant, id, task, key, input_digest, created_at, queue, parent_id, origin
 ON execution
 BEGIN
   SELECT RAISE(ABORT, 'guard: who an execution is never changes');
@@ -224,14 +255,31 @@ BEGIN
   SELECT RAISE(ABORT, 'guard: executions are deleted by a purge only');
 END;
 
--- GUARD: messages are numbered without a gap and never change.
+-- GUARD: messages go to executions that have not ended, are numbered without a gap, taken once, and
+-- never change. (REPLACE would delete the earlier row without a word; hence the question for it.)
 CREATE TRIGGER inbox_successor BEFORE INSERT ON inbox
 BEGIN
-  SELECT RAISE(ABORT, 'guard: messages are numbered without a gap')
-   WHERE NEW.number <> 1 AND NOT EXISTS (
-    SELECT 1 FROM inbox AS p
-     WHERE p.tenant = NEW.tenant AND p.execution_id = NEW.execution_id
-       AND p.number = NEW.number - 1);
+  SELECT CASE
+    WHEN NOT EXISTS (
+      SELECT 1 FROM execution AS e
+       WHERE e.tenant = NEW.tenant AND e.id = NEW.execution_id
+         AND e.state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled'))
+    THEN RAISE(ABORT, 'guard: messages go to executions that have not ended')
+    WHEN NOT coalesce((
+      SELECT p.number = NEW.number - 1 FROM inbox AS p
+       WHERE p.tenant = NEW.tenant AND p.execution_id = NEW.execution_id
+       ORDER BY p.number DESC LIMIT 1), NEW.number = 1)
+    THEN RAISE(ABORT, 'guard: messages are numbered without a gap')
+    WHEN EXISTS (
+      SELECT 1 FROM inbox AS p
+       WHERE p.tenant = NEW.tenant AND p.execution_id = NEW.execution_id AND p.id = NEW.id)
+    THEN RAISE(ABORT, 'guard: a message is taken once')
+    WHEN NEW.kind = 'answer' AND EXISTS (
+      SELECT 1 FROM inbox AS p
+       WHERE p.tenant = NEW.tenant AND p.execution_id = NEW.execution_id AND p.key = NEW.key
+         AND p.kind = 'answer')
+    THEN RAISE(ABORT, 'guard: the first answer wins')
+  END;
 END;
 
 CREATE TRIGGER inbox_frozen BEFORE UPDATE ON inbox
@@ -245,4 +293,14 @@ WHEN NOT EXISTS (
    WHERE p.tenant = OLD.tenant AND p.execution_id = OLD.execution_id)
 BEGIN
   SELECT RAISE(ABORT, 'guard: messages are deleted by a purge only');
+END;
+
+-- GUARD: only what has ended is purged.
+CREATE TRIGGER purge_of_ended BEFORE INSERT ON purge_permit
+WHEN EXISTS (
+  SELECT 1 FROM execution AS e
+   WHERE e.tenant = NEW.tenant AND e.id = NEW.execution_id
+     AND e.state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled'))
+BEGIN
+  SELECT RAISE(ABORT, 'guard: only what has ended is purged');
 END;
