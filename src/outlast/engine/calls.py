@@ -171,7 +171,7 @@ def this_step() -> StepInfo:
     Raises:
         OutsideExecution: no step's body runs here.
     """
-    info = current_step.get()
-    if info is None:
+    tell = current_step.get()
+    if tell is None:
         raise OutsideExecution("this_step was called outside a step's body")
-    return info
+    return tell()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -46,7 +47,10 @@ class StepInfo:
 
 
 current_scope: Final[ContextVar[AnyScope | None]] = ContextVar("outlast_scope", default=None)
-current_step: Final[ContextVar[StepInfo | None]] = ContextVar("outlast_step", default=None)
+current_step: Final[ContextVar[Callable[[], StepInfo] | None]] = ContextVar(
+    "outlast_step", default=None
+)
+"""Tells about the step whose body this is; a call, as few bodies ask."""
 
 _engines: Final[list[Any]] = []
 

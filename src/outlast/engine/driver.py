@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from outlast import failure
+from outlast.engine import eager
 from outlast.engine.current import StepInfo, current_step
 from outlast.engine.question import Question
 from outlast.engine.registry import StepCall, Task
@@ -78,6 +79,7 @@ class Driver:
         self._delivered = 0
         self._outcomes: deque[Outcome] = deque()
         self._calls: deque[Call] = deque()
+        self._at_once: deque[Body] = deque()
         self._failures: dict[str, int] = {}
         self._back_offs: dict[str, int] = {}
         self._announced: set[str] = set()
@@ -89,6 +91,7 @@ class Driver:
         self._stopping = False
         self._over = False
         self._pumping = False
+        self._reporting = False
 
     # Coming to life
 
@@ -256,6 +259,7 @@ class Driver:
             self._suspend_mismatch(mismatch)
         finally:
             self._pumping = False
+        self._report_ended()
 
     def _pump(self, scope: Scope | ThreadScope) -> None:
         while not self._over:
@@ -271,9 +275,8 @@ class Driver:
             break
         if self._over:
             return
-        if self._calls and self._durable >= self._delivered and self.record.pause_at is None:
-            while self._calls:
-                self._start(self._calls.popleft())
+        if self._calls and self._durable >= self._delivered:
+            self._start_calls()
         if not self.bodies and not self._outcomes and scope.is_quiet:
             self._settle_down(scope)
         else:
@@ -326,14 +329,39 @@ class Driver:
 
     # Bodies
 
+    def _start_calls(self) -> None:
+        """Start the bodies that nothing holds back: all that was delivered is durable."""
+        if self._over or self._before_park is not None or self.record.pause_at is not None:
+            return
+        if not self._live:
+            return
+        calls, self._calls = self._calls, deque()
+        for call in calls:
+            if self._back_offs and self._back_offs.get(call.key, 0) > self.worker.clock.now():
+                self._calls.append(call)  # the alarm starts it
+            else:
+                self._start(call)
+        if not self._pumping:
+            self._report_ended()
+
+    def _report_ended(self) -> None:
+        """Take the outcomes of bodies that ended as they were started, one after another."""
+        if self._reporting:
+            return  # it is further up the stack, and will come to them
+        self._reporting = True
+        try:
+            while self._at_once:
+                self._at_once.popleft().finish()
+        finally:
+            self._reporting = False
+
     def _start(self, call: Call) -> None:
-        due_at = self._back_offs.get(call.key)
-        if due_at is not None and due_at > self.worker.clock.now():
-            return  # the alarm starts it
-        self._back_offs.pop(call.key, None)
+        if self._back_offs:
+            self._back_offs.pop(call.key, None)
         body = Body(self, call, self._failures.get(call.key, 0) + 1)
         self.bodies[call.key] = body
-        body.start()
+        if body.start():
+            self._at_once.append(body)
 
     def body_done(self, body: Body, value: Any, error: BaseException | None) -> None:
         """Record what a body came to and deliver it."""
@@ -402,8 +430,9 @@ class Driver:
         if self.record.pause_at is not None:
             self._park(Event(Kind.PAUSE, "engine", data={"why": "requested"}))
             return
-        if any(call.key not in self._back_offs for call in self._calls):
-            return  # waits for its outcomes to be durable
+        if len(self._calls) > len(self._back_offs):
+            self._set_alarm(scope)
+            return  # bodies wait for outcomes to be durable
         waits, due_at = self._waits(scope)
         if not waits:
             self._end_with(Deadlock(
@@ -447,9 +476,13 @@ class Driver:
 
     def _set_alarm(self, scope: Scope | ThreadScope) -> None:
         """See to it that this driver is pumped at the next instant at which time matters."""
+        timer = scope.next_timer()
+        if timer is None and not self._back_offs:
+            if self._alarm is not None:
+                self._cancel_alarm()
+            return
         self._cancel_alarm()
         instants = list(self._back_offs.values())
-        timer = scope.next_timer()
         if timer is not None:
             instants.append(timer.deadline_at)
         if instants:
@@ -575,8 +608,8 @@ class Driver:
                 self.worker.recorded(item)
                 if not self._over:
                     self._leave()
-            elif self._calls:
-                self.pump()
+            elif self._calls and self._durable >= self._delivered:
+                self._start_calls()
         elif answer.refused == "moved" and self._before_park is not None and not self._over:
             self._unpark()
         elif not self._over:
@@ -694,23 +727,21 @@ class Body:
         self.started_at = driver.worker.clock.now()
         self._task: asyncio.Future[Any] | None = None
 
-    def start(self) -> None:
-        """Start it; ``Driver.body_done`` hears of its end."""
+    def start(self) -> bool:
+        """Start it; gives whether it has ended at once, else ``Driver.body_done`` hears of its end."""
         worker, step = self._driver.worker, self.step
-        try:
-            args, kwargs = step.input.unbind(self.call.payload.input)
-        except OutlastError as error:
-            worker.loop.call_soon(self._driver.body_done, self, None, error)
-            return
+        args, kwargs = self.call.payload.arguments()
         context = worker.context.copy()
-        context.run(current_step.set, StepInfo(self._driver.record.id, self.call.key, self.attempt))
+        context.run(current_step.set, self.info)
         if step.is_async:
             body = step.fn(*args, **kwargs)
             if step.timeout_us is not None:
                 body = self._timed(body, step.timeout_us)
-            self._task = worker.loop.create_task(body, context=context)
-            self._task.add_done_callback(self._done)
-            return
+            self._task = eager.start(body, worker.loop, context)
+            if self._task.done():
+                return True
+            self._task.add_done_callback(self.done)
+            return False
         if isinstance(self._driver._scope, ThreadScope):
             self._task = self._driver._scope.run_body(
                 self.call, lambda: context.run(step.fn, *args, **kwargs), worker.loop
@@ -719,7 +750,12 @@ class Body:
             self._task = worker.in_thread(context.run, step.fn, *args, **kwargs)
         if step.timeout_us is not None:
             worker.loop.call_later(step.timeout_us / 1e6, self._time_out)
-        self._task.add_done_callback(self._done)
+        self._task.add_done_callback(self.done)
+        return False
+
+    def info(self) -> StepInfo:
+        """Tell the body about itself."""
+        return StepInfo(self._driver.record.id, self.call.key, self.attempt)
 
     async def _timed(self, body: Any, timeout_us: int) -> Any:
         try:
@@ -747,7 +783,13 @@ class Body:
         if self._task is not None:
             self._task.cancel()
 
-    def _done(self, task: asyncio.Future[Any]) -> None:
+    def finish(self) -> None:
+        """Report the end of a body that ended at once."""
+        assert self._task is not None
+        self.done(self._task)
+
+    def done(self, task: asyncio.Future[Any]) -> None:
+        """Report the end of the body."""
         if task.cancelled():
             self._driver.body_done(self, None, _cancelled(self.call.key))
             return

@@ -7,6 +7,7 @@ connection pools; ``with Engine(…)`` runs the same coroutines on a loop in a t
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import secrets
 import socket
@@ -51,6 +52,10 @@ Ended = tuple[Record, Transition]
 SWEEP_MAX: Final = 1_000
 WATCH_SECONDS: Final = 0.03
 """How often the engine looks whether another process has written: well under 100 ms."""
+_GC_DEFAULT: Final = 700
+GC_THRESHOLD: Final = 25_000
+"""New objects before the collector looks for cycles, where nobody has set it: CPython's 700 was
+made for small programs and cost a quarter of W1 (``docs/performance.md``)."""
 RECENT_MAX: Final = 2_000
 RECENT_BYTES_MAX: Final = 4_096
 """How many results of executions that ended here are kept in memory, and up to which size."""
@@ -105,6 +110,8 @@ class Engine:
     async def open(self) -> Self:
         """Open the store, take back what earlier processes left, and begin to run."""
         self.loop = asyncio.get_running_loop()
+        if gc.get_threshold()[0] == _GC_DEFAULT:
+            gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
         now = self.clock.now()
         self._store = open_store(self.url, owner=self.name, now=now)
         self.journal = Journal(self._store, self.loop)

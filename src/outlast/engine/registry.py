@@ -98,12 +98,30 @@ def _locals_of(fn: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-@dataclass(slots=True)
 class StepCall:
-    """What is needed to run a step's body once: its definition and its arguments as bytes."""
+    """What is needed to run a step's body: its definition and its arguments.
 
-    step: _Step[Any, Any]
-    input: bytes
+    A body gets copies of its own: what it does to them must not be seen by the task's code, as no
+    replay would see it. The first attempt takes those made at the call, later ones read the bytes.
+    """
+
+    __slots__ = ("_args", "_input", "_kwargs", "step")
+
+    def __init__(
+        self, step: _Step[Any, Any], data: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self.step = step
+        self._input = data
+        self._args: tuple[Any, ...] | None = args
+        self._kwargs = kwargs
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Give a copy of the arguments that nobody else has."""
+        if self._args is None:
+            return self.step.input.unbind(self._input)
+        args, kwargs = self._args, self._kwargs
+        self._args = None
+        return args, kwargs
 
 
 class _Step(_Function[P, R]):
@@ -111,8 +129,10 @@ class _Step(_Function[P, R]):
         scope = current_scope.get()
         if scope is None:
             return self.fn(*args, **kwargs)
-        data = self.input.bind(args, kwargs)
-        return scope.call("step", self.name, digest(data), StepCall(self, data), explicit_key=key)
+        data, copies, named = self.input.round_trip(args, kwargs)
+        return scope.call(
+            "step", self.name, digest(data), StepCall(self, data, copies, named), explicit_key=key
+        )
 
 
 class AsyncStep(_Step[P, R]):

@@ -463,9 +463,16 @@ class Scope:
             UsageError: the explicit key was used before.
             NotDurable: called from another thread, or in a task that this loop did not make.
         """
+        loop = self._loop
         if self._closed:
-            self._loop.refuse()
-        task: Any = _current_task(self._loop)
+            loop.refuse()
+        if _get_running_loop() is not loop:
+            raise NotDurable(
+                "a durable call was made outside the execution's own code",
+                why="another thread or event loop has inherited its context",
+                do="make the call in the task itself",
+            )
+        task: Any = _current_task(loop)
         branch = task.branch if task.__class__ is BranchTask else self._branch_of(task)
         if explicit_key is None:
             counts = branch.counts
@@ -514,12 +521,6 @@ class Scope:
             raise NotDurable(
                 "a durable call was made in a task that this execution did not make",
                 do="make tasks by asyncio.create_task(…)",
-            )
-        if _get_running_loop() is not self._loop:
-            raise NotDurable(
-                "a durable call was made outside the execution's own code",
-                why="another thread or event loop has inherited its context",
-                do="make the call in the task itself",
             )
         return self._loop.root
 

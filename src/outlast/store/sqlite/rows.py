@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from outlast.lifecycle import Execution, Kind, Message, MessageKind, State, Transition
-from outlast.lifecycle.record import COLUMNS, Data
+from outlast.lifecycle.record import COLUMNS, TRANSITION_COLUMNS, Data
 from outlast.store.protocol import InboxEntry
 
 Value = None | int | float | bytes | str
@@ -57,27 +57,17 @@ def values_of_transition(row: Transition) -> tuple[Value, ...]:
 
 def transition_of(values: Sequence[object]) -> Transition:
     """Make a row of the log from its columns."""
-    (tenant, id, seq, kind, source, target, fence, nonce, actor, at, key, digest, data, payload) = (
-        values
-    )
-    into = _STATES[target]  # type: ignore[index]
-    assert into is not None
-    return Transition(
-        tenant,
-        id,
-        seq,
-        _KINDS[kind],
-        _STATES[source],
-        into,  # type: ignore[arg-type,index]
-        fence,
-        nonce,
-        actor,
-        at,
-        key,
-        digest,
-        data_of(data),
-        payload,  # type: ignore[arg-type]
-    )
+    columns = list(values)
+    columns[_KIND] = _KINDS[str(columns[_KIND])]
+    columns[_FROM_STATE] = _STATES[str(columns[_FROM_STATE])]
+    columns[_TO_STATE] = State(str(columns[_TO_STATE]))
+    columns[_DATA] = data_of(columns[_DATA])
+    return Transition(*columns)  # type: ignore[arg-type]
+
+
+_KIND, _FROM_STATE, _TO_STATE, _DATA = map(
+    TRANSITION_COLUMNS.index, ("kind", "from_state", "to_state", "data")
+)
 
 
 def values_of_execution(record: Execution) -> tuple[Value, ...]:
@@ -120,18 +110,16 @@ _changed: Final = attrgetter(
 )
 
 
-_STATE_AT: Final = 3
-_PAUSED_FROM: Final = 10
-_DETAIL: Final = 31
-
-
 def execution_of(values: Sequence[object]) -> Execution:
     """Make an execution from its columns."""
     columns = list(values)
-    columns[_STATE_AT] = _STATES[columns[_STATE_AT]]  # type: ignore[index]
-    columns[_PAUSED_FROM] = _STATES[columns[_PAUSED_FROM] or ""]  # type: ignore[index]
+    columns[_STATE] = State(str(columns[_STATE]))
+    columns[_PAUSED_FROM] = _STATES[str(columns[_PAUSED_FROM] or "")]
     columns[_DETAIL] = data_of(columns[_DETAIL])
     return Execution(*columns)  # type: ignore[arg-type]
+
+
+_STATE, _PAUSED_FROM, _DETAIL = map(COLUMNS.index, ("state", "paused_from", "detail"))
 
 
 def values_of_message(tenant: int, id: str, entry: InboxEntry) -> tuple[Value, ...]:
@@ -154,12 +142,5 @@ def values_of_message(tenant: int, id: str, entry: InboxEntry) -> tuple[Value, .
 def entry_of(values: Sequence[object]) -> InboxEntry:
     """Make an entry of an inbox from its columns."""
     number, id, kind, actor, key, data, payload, at = values
-    message = Message(
-        id,
-        MessageKind(str(kind)),
-        actor,
-        key,
-        data_of(data),
-        payload,  # type: ignore[arg-type]
-    )
-    return InboxEntry(number, message, at)  # type: ignore[arg-type]
+    columns = (id, MessageKind(str(kind)), actor, key, data_of(data), payload)
+    return InboxEntry(number, Message(*columns), at)  # type: ignore[arg-type]

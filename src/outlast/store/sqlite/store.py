@@ -360,7 +360,7 @@ class SqliteStore:
     def _unseen(self, record: Execution) -> list[InboxEntry]:
         if record.inbox_count == record.inbox_seen:
             return []
-        bounds = {"id": record.id, "after": record.inbox_seen}
+        bounds: dict[str, Value] = {"id": record.id, "after": record.inbox_seen}
         return list(map(entry_of, _all(self._writer, "inbox", bounds)))
 
     def sweep(self, now: int, limit: int) -> tuple[int, int | None]:
