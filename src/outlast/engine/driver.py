@@ -90,6 +90,9 @@ class Driver:
         self._live = False
         self._stopping = False
         self._over = False
+        self._row: Transition = birth
+        self._then: Event | None = None
+        self._cancel: Transition | None = None
         self._pumping = False
         self._reporting = False
 
@@ -179,6 +182,8 @@ class Driver:
                     self._deliver(self._outcome(message, row.at))
                 waiting = []
             elif kind in _DELIVERED:
+                if kind is Kind.CANCEL_REQUESTED:
+                    self._cancel_asked(row)
                 if row.from_state is State.RUNNING:
                     self._deliver(self._outcome(row, row.at))
                 else:
@@ -517,7 +522,9 @@ class Driver:
             self._end_with(error)
 
     def _cancel_event(self) -> Event:
-        return Event(Kind.CANCEL, "engine", data={"by": self.worker.cancelled_by(self.record.id)})
+        assert self._cancel is not None
+        why = (self._cancel.data or {}).get("why")
+        return Event(Kind.CANCEL, "engine", data={"by": self._cancel.actor, "why": why})
 
     def _end_with(self, error: BaseException) -> None:
         """The task's code raised: try the whole task again if its policy allows it, else fail."""
@@ -572,19 +579,19 @@ class Driver:
         refused = self._try_append(event, inbox_seen=inbox_seen)
         if refused is not None:
             raise InternalError(f"{event.kind} was refused: {refused.code}", where=self.record.id)
-        return self._last
+        return self._row
 
     def _try_append(self, event: Event, *, inbox_seen: int | None = None) -> Refusal | None:
         record = self.record
         fence, nonce, seq = record.fence, record.nonce, record.seq
         if event.nonce is None and event.kind is not Kind.DEADLINE:
             event.fence, event.nonce = fence, nonce
-        now = max(self.worker.clock.now(), self._last.at if self._last is not None else 0)
+        now = max(self.worker.clock.now(), self._row.at)  # within a log time never goes back
         decision = decide(record, event, now)
         if isinstance(decision, Refusal):
             return decision
         apply(record, decision)
-        self._last = decision.transition
+        self._row = decision.transition
         moved = decision.changes.keys() <= _POSITION
         self.worker.journal.submit(
             Write(
@@ -595,8 +602,6 @@ class Driver:
             self,
         )
         return None
-
-    _last: Any = None
 
     def settled(self, item: Write, answer: Answer) -> None:
         """Hear from the journal what became of a write."""
@@ -619,9 +624,8 @@ class Driver:
     def _unpark(self) -> None:
         """A message came before the lease was given up: go on with it."""
         assert self._before_park is not None
-        finished_with = self._last
+        finished_with = self._row
         self.record, self._before_park = self._before_park, None
-        self._last = None
         self.worker.read_inbox(self)
         if finished_with.kind in (Kind.RETRY, Kind.SUSPEND):
             self._park_again(finished_with)
@@ -630,14 +634,16 @@ class Driver:
         """A retry or suspension stays what it is; it only had to see the message first."""
         self._then = Event(row.kind, row.actor, data=row.data, payload=row.payload)
 
-    _then: Event | None = None
-
     # Messages
 
     def take(self, entries: Sequence[InboxEntry]) -> None:
-        """Take messages out of the inbox, into the log and to the code."""
+        """Take messages out of the inbox, into the log and to the code.
+
+        While it is being parked it takes none: the store refuses to park it, as ``moved``, when
+        there are any, and it reads them then.
+        """
         for entry in entries:
-            if self._over:
+            if self._over or self._before_park is not None:
                 return
             if entry.number != self.record.inbox_seen + 1:
                 continue  # taken before, or its turn comes with a later read
@@ -659,15 +665,21 @@ class Driver:
         """Write the note by which a message enters the log."""
         self.record.inbox_count = max(self.record.inbox_count, entry.number)
         event = note_of(entry.message, entry.number)
-        if event.kind is Kind.CANCEL_REQUESTED:
-            self.worker.cancel_asked(self, entry.message)
         if self._try_append(event) is not None:
             # Asked twice: the second request changes nothing, and is kept as a remark.
             data = {**(event.data or {}), "again": str(event.kind)}
             self._append(Event(Kind.ANNOTATION, event.actor, key=event.key, data=data))
             return None
-        row: Transition = self._last
-        return row
+        if event.kind is Kind.CANCEL_REQUESTED:
+            self._cancel_asked(self._row)
+        return self._row
+
+    def _cancel_asked(self, row: Transition) -> None:
+        """The code has a grace to clean up after a cancel; then it is cut off."""
+        self._cancel = row
+        spent = self.worker.clock.now() - row.at
+        grace = max(0, CANCEL_GRACE_US - spent) / 1e6
+        self.worker.loop.call_later(grace, self.cut_off)
 
     # The worker's wishes
 
@@ -697,7 +709,7 @@ class Driver:
         self._append(Event(Kind.RELEASE, "engine"))
         self._leave()
 
-    def cut_off(self, grace_us: int) -> None:
+    def cut_off(self) -> None:
         """End a cancelled execution whose code did not stop in time, by force."""
         if self._over or self._before_park is not None:
             return

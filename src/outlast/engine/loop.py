@@ -315,21 +315,24 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         _set_running_loop(self)
         asyncio.tasks._enter_task(self, task)
         try:
-            for _ in range(REFUSALS_MAX):
-                try:
-                    with _no_warning_of_unawaited():
-                        task.context.run(coro.throw, _Parked())
-                except KeyboardInterrupt:
-                    raise
-                except BaseException:  # whatever the code makes of it, it has ended
-                    return True
-                if self.refusals > REFUSALS_MAX:
-                    break
-            return False
+            with _no_warning_of_unawaited():
+                return self._unwind(coro, task.context)
         finally:
             asyncio.tasks._leave_task(self, task)
             _set_running_loop(outer)
             sys.set_asyncgen_hooks(*hooks)
+
+    def _unwind(self, coro: Any, context: Context) -> bool:
+        for _ in range(REFUSALS_MAX):
+            try:
+                context.run(coro.throw, _Parked())
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # whatever the code makes of it, it has ended
+                return True
+            if self.refusals > REFUSALS_MAX:
+                break
+        return False
 
     def close(self) -> None:
         """Become inert: forget all callbacks and timers, and take no more."""
@@ -345,7 +348,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         freezes code that catches everything and tries again.
         """
         self.refusals += 1
-        if self.refusals <= REFUSALS_MAX or _get_running_loop() is not self:
+        if self.refusals <= REFUSALS_MAX:
             raise _Parked
 
     # What asyncio asks of a loop

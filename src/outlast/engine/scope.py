@@ -20,12 +20,16 @@ and resolve the later call without any further row.
 
 Closing never shows the code a cancel: the scope becomes inert first, then ``_Parked`` is raised in
 each branch, youngest first, in its own context. Code that catches everything and tries again is
-frozen after 100 refusals and kept in a graveyard: the collector would run it.
+frozen after 100 refusals and kept for good: the collector would run it, and so would the end of the
+process, maybe for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
+import ctypes
+import logging
 import random
 import re
 import uuid
@@ -39,7 +43,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeVar
 
 from outlast.engine.current import current_scope
-from outlast.engine.loop import Branch, BranchTask, DeterministicLoop, _Parked
+from outlast.engine.loop import Branch, BranchTask, DeterministicLoop, _Parked, where
 from outlast.errors import InternalError, NotDurable, UsageError
 
 __all__ = [
@@ -57,11 +61,10 @@ __all__ = [
 
 T = TypeVar("T")
 
-GRAVEYARD_MAX: Final = 1_000
-"""How many frozen branches are kept; beyond that the oldest goes, and its code may run, inertly."""
-
 _current_task: Final = asyncio.current_task
-_graveyard: Final[deque[BranchTask]] = deque(maxlen=GRAVEYARD_MAX)
+_log: Final = logging.getLogger("outlast.engine")
+_graveyard: Final[list[BranchTask]] = []
+"""Frozen branches. It has no bound: letting go of one would run its code, which never gives up."""
 _unclosed: Final[set[Scope]] = set()
 """Scopes whose code is suspended: a collected one would run its clean-up outside its context."""
 
@@ -431,7 +434,7 @@ class Scope:
             task = live.pop()
             try:
                 if not loop.unwind(task):
-                    _graveyard.append(task)
+                    _bury(task)
             except KeyboardInterrupt as error:
                 interrupt = error
         _unclosed.discard(self)
@@ -670,8 +673,34 @@ def _described(one: Call | Timer) -> dict[str, object]:
 
 def _wait_for_ever() -> Generator[Any, Any, Any]:
     """Freeze the frame that waits for this."""
+    loop = _get_running_loop()
+    if loop is not None and not isinstance(loop, DeterministicLoop):
+        yield from loop.create_future()  # a stray task of the engine's loop; it must not spin
     while True:
         yield
+
+
+def _bury(task: BranchTask) -> None:
+    """Keep a frozen branch for good."""
+    _graveyard.append(task)
+    _leak(task)
+    _log.warning(
+        "the code of a parked execution catches BaseException and goes on; its memory is kept: "
+        "%s in %s", task.get_name(), where(task.get_coro()),
+    )
+
+
+def _leak(task: BranchTask) -> None:
+    """Keep a task even from the end of the process, which collects what modules hold."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(task))
+
+
+@atexit.register
+def _leak_the_unclosed() -> None:
+    """Keep code that no engine has closed from running outside its execution at the very end."""
+    for scope in list(_unclosed):
+        for task in scope._loop.live_tasks():
+            _leak(task)
 
 
 def _gone() -> Coroutine[Any, Any, Any]:

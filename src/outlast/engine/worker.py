@@ -11,12 +11,12 @@ from typing import Any, Final, TypeVar
 
 from outlast.engine.clock import Clock
 from outlast.engine.current import current_scope
-from outlast.engine.driver import CANCEL_GRACE_US, Driver
+from outlast.engine.driver import Driver
 from outlast.engine.identity import nonces
 from outlast.engine.journal import Journal
 from outlast.engine.registry import Task
 from outlast.errors import OutlastError
-from outlast.lifecycle import Event, Execution, Kind, Message, Refusal, Transition, apply, create, decide
+from outlast.lifecycle import Event, Execution, Kind, Refusal, Transition, apply, create, decide
 from outlast.lifecycle.record import copy_of
 from outlast.store.protocol import TENANT, Answer, Claimed, Create, Lease, Store, Write
 
@@ -58,7 +58,6 @@ class Worker:
         self._on_parked = on_parked
         self.changed = changed
         self.watched = 0
-        self._cancels: dict[str, str] = {}
         self._claiming: asyncio.Task[None] | None = None
         self._more = False
         self._open = True
@@ -168,7 +167,6 @@ class Worker:
         id = driver.record.id
         if self.drivers.get(id) is driver:
             del self.drivers[id]
-        self._cancels.pop(id, None)
         if self._more and self._open:
             self.look()
 
@@ -195,15 +193,6 @@ class Worker:
         self.name = name
         self._lease = Lease(name)
 
-
-    def cancel_asked(self, driver: Driver, message: Message) -> None:
-        """A cancel has entered a driver's log: it has a grace to clean up."""
-        self._cancels[driver.record.id] = message.actor
-        self.loop.call_later(CANCEL_GRACE_US / 1e6, driver.cut_off, CANCEL_GRACE_US)
-
-    def cancelled_by(self, id: str) -> str:
-        """Say who cancelled an execution."""
-        return self._cancels.get(id, "user")
 
     def read_inbox(self, driver: Driver) -> None:
         """Bring a driver the messages that it has not taken yet."""

@@ -95,14 +95,14 @@ def _describe(wait: Data) -> str:
 def _awaiting_input(record: Execution, detail: Data) -> Answer:
     waits = [wait for wait in _waits(detail) if wait.get("outside")]
     said = " and ".join(_describe(wait) for wait in waits)
-    return "awaiting_input", said, f"outlast answer {record.id}"
+    return "awaiting_input", said or "somebody outside must act", f"outlast answer {record.id}"
 
 
 def _waiting(record: Execution, detail: Data) -> Answer:
     waits = _waits(detail)
     kinds = {str(wait.get("kind")) for wait in waits}
     code = f"waiting_{kinds.pop()}" if len(kinds) == 1 else "waiting"
-    return code, "it waits for " + " and ".join(_describe(wait) for wait in waits), ""
+    return code, "it waits for " + (" and ".join(map(_describe, waits)) or "an event"), ""
 
 
 def _retry_wait(record: Execution, detail: Data) -> Answer:

@@ -1,0 +1,143 @@
+"""Count in the file what a benchmark claims to have done.
+
+The counting is plain SQL on a connection of its own, and knows nothing of the engine. A sample of
+logs is folded by the lifecycle and compared with its row, as ``outlast db verify`` does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import apsw
+
+from outlast.store import open_store
+from outlast.store.decisions import verify_one
+from outlast.store.protocol import Verdict
+
+SAMPLE = 200
+
+
+class Unverified(Exception):
+    """What is in the file is not what the benchmark did: its figures mean nothing."""
+
+
+class File:
+    """A look into a database file; it can be open while an engine works on it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+        self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        self._connection.set_busy_timeout(10_000)
+        self._connection.execute("PRAGMA query_only = ON")
+        self._connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
+
+    def __enter__(self) -> File:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._connection.close()
+
+    def _all(self, sql: str) -> list[tuple[object, ...]]:
+        return self._connection.execute(sql).fetchall()
+
+    def states(self) -> dict[str, int]:
+        """Count the executions by state."""
+        found = self._all("SELECT state, count(*) FROM execution GROUP BY state")
+        return {str(state): int(str(count)) for state, count in found}
+
+    def step_count(self) -> int:
+        """Count the recorded steps."""
+        return int(str(self._all("SELECT count(*) FROM transition WHERE kind = 'step'")[0][0]))
+
+    def row_count(self) -> int:
+        """Count the rows of all logs."""
+        return int(str(self._all("SELECT count(*) FROM transition")[0][0]))
+
+    def steps(self) -> list[tuple[str, str]]:
+        """Give every recorded step: its execution and its key."""
+        found = self._all("SELECT execution_id, key FROM transition WHERE kind = 'step'")
+        return [(str(id), str(key)) for id, key in found]
+
+    def results(self) -> dict[str, object]:
+        """Give the recorded result of every execution that has one."""
+        found = self._all("SELECT execution_id, payload FROM transition WHERE kind = 'finish'")
+        return {str(id): json.loads(payload) for id, payload in found}  # type: ignore[arg-type]
+
+    def some_ids(self, number: int) -> list[str]:
+        """Give the first, the last, and evenly spread ids."""
+        ids = [str(id) for (id,) in self._all("SELECT id FROM execution ORDER BY id")]
+        stride = max(1, len(ids) // number)
+        return list(dict.fromkeys([*ids[::stride], *ids[-1:]]))
+
+
+def verify(
+    path: Path, *, executions: int, steps: int, results: Mapping[str, object] | None = None,
+    sample: int = SAMPLE,
+) -> str:
+    """Check a file whose executions have all succeeded; gives what was checked as a sentence.
+
+    Args:
+        path: the file, which no engine has open any more.
+        executions: how many there must be, all of them succeeded.
+        steps: how many steps must be recorded, each under a key of its own.
+        results: what each execution must have for its result; ids that are not named are not
+            looked at.
+        sample: how many logs are folded and compared with their rows.
+
+    Raises:
+        Unverified: something differs.
+    """
+    with File(path) as file:
+        _same("executions by state", file.states(), {"succeeded": executions} if executions else {})
+        _same("recorded steps", file.step_count(), steps)
+        recorded = file.results() if results is not None else {}
+        ids = file.some_ids(sample)
+    for id, value in (results or {}).items():
+        _same(f"the result of {id}", recorded.get(id), value)
+    checked = fold(path, ids)
+    return (
+        f"{executions:,} executions succeeded and {steps:,} steps are in the file"
+        + (f", {len(results):,} results compared" if results is not None else "")
+        + f", {checked:,} logs folded without a defect"
+    )
+
+
+def fold(path: Path, ids: Iterable[str]) -> int:
+    """Fold some logs and compare each with its row.
+
+    Raises:
+        Unverified: one has a defect.
+    """
+    verdict = Verdict()
+    store = open_store(f"sqlite:///{path}", owner=None, now=0)
+    try:
+        for id in ids:
+            (record,) = store.get([id])
+            verify_one(verdict, id, record, store.log(id), store.inbox(id))
+    finally:
+        store.close()
+    if verdict.defects:
+        raise Unverified(f"{len(verdict.defects)} defects, the first: {verdict.defects[0]}")
+    return verdict.executions
+
+
+def expect(claim: bool, text: str) -> None:
+    """Stop if a claim does not hold.
+
+    Raises:
+        Unverified: it does not.
+    """
+    if not claim:
+        raise Unverified(text)
+
+
+def _same(what: str, found: object, wanted: object) -> None:
+    expect(found == wanted, f"{what}: found {_short(found)}, expected {_short(wanted)}")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else text[:200] + "…"

@@ -1,0 +1,1 @@
+"""For tests of programs that use Outlast, and of stores made for it."""

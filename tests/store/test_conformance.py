@@ -1,0 +1,28 @@
+"""Every store passes the one suite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from outlast.store import open_store
+from outlast.store.protocol import Store
+from outlast.testing.conformance import StoreConformance
+
+
+class TestMemory(StoreConformance):
+    @pytest.fixture
+    def store(self) -> Iterator[Store]:
+        store = open_store("memory:", owner="w1", now=1)
+        yield store
+        store.close()
+
+
+class TestSqlite(StoreConformance):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterator[Store]:
+        store = open_store(f"sqlite:///{tmp_path}/outlast.db", owner="w1", now=1)
+        yield store
+        store.close()
