@@ -16,6 +16,7 @@ from typing import Final
 import apsw
 
 import outlast
+from benchmarks.tasks import LEDGER
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 DEFAULT: Final = ROOT / ".bench"
@@ -90,11 +91,14 @@ def child_environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **more}
 
 
-def spawn(module: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-    """Start a child process that runs a module; it writes JSON lines to its standard output."""
+def spawn(
+    program: str, *arguments: object, ledger: Path | None = None
+) -> subprocess.Popen[str]:
+    """Start a child process that runs a program of :mod:`benchmarks.child`."""
+    more = {} if ledger is None else {LEDGER: str(ledger)}
     return subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        stdout=subprocess.PIPE, text=True, env=child_environment(**environment), cwd=ROOT,
+        [sys.executable, "-m", "benchmarks.child", program, *map(str, arguments)],
+        stdout=subprocess.PIPE, text=True, env=child_environment(**more), cwd=ROOT,
     )
 
 

@@ -9,7 +9,7 @@ from time import monotonic
 from outlast import step, task, this_step
 
 LEDGER = "OUTLAST_BENCH_LEDGER"
-"""Where the ledger of begun bodies is, in the environment of a child process."""
+"""Where the ledger of begun bodies is; :func:`benchmarks.place.spawn` sets it for a child."""
 _ledger: list[int] = []
 
 

@@ -226,7 +226,8 @@ def test_a_call_passes_for_a_coroutine() -> None:
         assert asyncio.iscoroutine(step("x"))
         return got
 
-    assert run(main) == ["plain#1", "task#1", "g#1", "g#2", "w#1", "s#1", "tg#1", "c#1", "c#2", "e#1"]
+    names = ["plain#1", "task#1", "g#1", "g#2", "w#1", "s#1", "tg#1", "c#1", "c#2", "e#1"]
+    assert run(main) == names
 
 
 def test_calls_hash_by_number() -> None:
@@ -343,8 +344,8 @@ def test_time_is_that_of_the_last_row() -> None:
 
     engine = Engine(main)
     engine.deliver("start", at=START + 1)
-    engine.finish("step#1", at=START + 2)
-    engine.deliver("start", at=START + 1)  # a clock that was set back
+    engine.deliver("start", at=START + 2)
+    engine.finish("step#1", at=START + 1)  # a clock that was set back
     assert engine.scope.next_timer() == Timer(1, START + 2 + 2 * SECOND)
     engine.fire()
     late = START + 2 + 2 * SECOND
@@ -435,8 +436,7 @@ def test_a_cancelled_waiter_abandons_its_call(how: str) -> None:
             await step("end")
 
     engine = Engine(main)
-    assert set(engine.taken()) == {"sibling#1", "1/bad#1" if how == "x" else engine.open()[-1],
-                                   *engine.open()}
+    assert engine.taken() == engine.open()
     bad = next(key for key in engine.open() if "bad" in key)
     if how == "wait_for":
         engine.fire()
@@ -629,7 +629,7 @@ def test_the_end_lets_go_of_what_is_left() -> None:
             await step("never")
 
     async def main() -> str:
-        asyncio.create_task(child())
+        _ = asyncio.create_task(child())  # noqa: RUF006
         await step("main")
         return "done"
 
@@ -897,8 +897,7 @@ async def retrying_in_clean_up() -> None:
 
 
 async def with_dangling() -> None:
-    asyncio.create_task(in_finally())
-    asyncio.create_task(retrying_for_ever())
+    _ = asyncio.create_task(in_finally()), asyncio.create_task(retrying_for_ever())
     await asyncio.Event().wait()
 
 
@@ -965,9 +964,8 @@ def test_parking_at_every_step_of_a_clean_up(rows: int) -> None:
 
     seen.clear()
     engine = Engine(main)
-    for deliver in [lambda: engine.finish("a#1"), lambda: engine.deliver("cancel"),
-                    lambda: engine.finish("undo b#1")][:rows]:
-        deliver()
+    for kind, key in [("step", "a#1"), ("cancel", None), ("step", "undo b#1")][:rows]:
+        engine.deliver(str(kind), key)
     before = list(seen)
     engine.scope.close()
     assert before == ["CancelledError"][: max(0, rows - 1)]

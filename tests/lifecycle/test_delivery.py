@@ -124,7 +124,9 @@ def test_the_table_has_every_message_and_every_state_nobody_owns() -> None:
 def test_an_owner_can_take_every_message_as_a_note(kind: MessageKind) -> None:
     nonce = b"n" * 16
     for state in (State.STARTING, State.RUNNING):
-        record = Execution(1, "ex_1", "t", state, 5, fence=1, nonce=nonce, worker="w", inbox_count=3)
+        record = Execution(
+            1, "ex_1", "t", state, 5, fence=1, nonce=nonce, worker="w", inbox_count=3
+        )
         note = note_of(message(kind), 3)
         note.fence, note.nonce = 1, nonce
         decision = decide(record, note, 50)

@@ -35,8 +35,10 @@ def histories(draw: st.DrawFn) -> tuple[list[Transition], Execution]:
     """A random life: whatever the lifecycle allows, in any order."""
     now = draw(st.integers(0, 50))
     data: dict[str, object] = {
-        "task": "t", "due_at": draw(st.sampled_from([None, 0, 60])),
-        "deadline_at": draw(st.sampled_from([None, 80])), "priority": draw(st.integers(-2, 2)),
+        "task": "t",
+        "due_at": draw(st.sampled_from([None, 0, 60])),
+        "deadline_at": draw(st.sampled_from([None, 80])),
+        "priority": draw(st.integers(-2, 2)),
     }
     record, row = create(1, "ex_1", Event(Kind.CREATE, "user", data=data), now)
     rows, leases = [row], [(0, b"-" * 16)]
@@ -46,8 +48,13 @@ def histories(draw: st.DrawFn) -> tuple[list[Transition], Execution]:
         if kind is Kind.CLAIM:
             nonce = draw(st.binary(min_size=16, max_size=16))
         said: dict[str, object] = {
-            "waits": draw(st.sampled_from(WAITS)), "due_at": now + 3, "retries": 2, "grace_us": 4,
-            "priority": draw(st.integers(0, 3)), "trigger": draw(st.booleans()), "worker": "w",
+            "waits": draw(st.sampled_from(WAITS)),
+            "due_at": now + 3,
+            "retries": 2,
+            "grace_us": 4,
+            "priority": draw(st.integers(0, 3)),
+            "trigger": draw(st.booleans()),
+            "worker": "w",
         }
         if draw(st.booleans()) and record.inbox_seen < record.inbox_count:
             said["inbox"] = record.inbox_seen + 1
@@ -85,7 +92,9 @@ def test_a_log_folds_to_its_row(history: tuple[list[Transition], Execution]) -> 
 
 
 @given(histories(), st.data())
-def test_a_dropped_row_is_found(history: tuple[list[Transition], Execution], data: st.DataObject) -> None:
+def test_a_dropped_row_is_found(
+    history: tuple[list[Transition], Execution], data: st.DataObject
+) -> None:
     rows, record = history
     at = data.draw(st.integers(0, len(rows) - 1))
     assert not folds_to(rows[:at] + rows[at + 1 :], record)
@@ -94,7 +103,9 @@ def test_a_dropped_row_is_found(history: tuple[list[Transition], Execution], dat
 
 
 @given(histories(), st.data())
-def test_an_inserted_row_is_found(history: tuple[list[Transition], Execution], data: st.DataObject) -> None:
+def test_an_inserted_row_is_found(
+    history: tuple[list[Transition], Execution], data: st.DataObject
+) -> None:
     rows, record = history
     at = data.draw(st.integers(0, len(rows)))
     again = rows[:at] + [data.draw(st.sampled_from(rows))] + rows[at:]
@@ -103,7 +114,9 @@ def test_an_inserted_row_is_found(history: tuple[list[Transition], Execution], d
 
 
 @given(histories(), st.data())
-def test_two_swapped_rows_are_found(history: tuple[list[Transition], Execution], data: st.DataObject) -> None:
+def test_two_swapped_rows_are_found(
+    history: tuple[list[Transition], Execution], data: st.DataObject
+) -> None:
     rows, record = history
     if len(rows) > 1:
         one = data.draw(st.integers(0, len(rows) - 2))
@@ -115,30 +128,36 @@ def test_two_swapped_rows_are_found(history: tuple[list[Transition], Execution],
 
 @settings(max_examples=300)
 @given(histories(), st.data())
-def test_a_changed_row_is_found(history: tuple[list[Transition], Execution], data: st.DataObject) -> None:
+def test_a_changed_row_is_found(
+    history: tuple[list[Transition], Execution], data: st.DataObject
+) -> None:
     """Whatever the machine looks at; what it does not (payload, actor) is checked elsewhere."""
     rows, record = history
     at = data.draw(st.integers(0, len(rows) - 1))
     row = rows[at]
     name = data.draw(
-        st.sampled_from(["seq", "fence", "from_state", "to_state", "kind", "tenant", "execution_id"])
+        st.sampled_from(
+            ["seq", "fence", "from_state", "to_state", "kind", "tenant", "execution_id"]
+        )
     )
     others: dict[str, list[object]] = {
-        "seq": [row.seq + 1, row.seq - 1, 0], "fence": [row.fence + 1, row.fence - 1],
+        "seq": [row.seq + 1, row.seq - 1, 0],
+        "fence": [row.fence + 1, row.fence - 1],
         "from_state": [state for state in (None, *State) if state is not row.from_state],
         "to_state": [state for state in State if state is not row.to_state],
-        "kind": [
-            kind for kind in Kind if (kind, row.from_state, row.to_state) not in EDGES
-        ],
-        "tenant": [2], "execution_id": ["ex_2"],
+        "kind": [kind for kind in Kind if (kind, row.from_state, row.to_state) not in EDGES],
+        "tenant": [2],
+        "execution_id": ["ex_2"],
     }
     value = data.draw(st.sampled_from(others[name]))
-    changed = replace(row, **{name: value})
+    changed = replace(row, **{name: value})  # type: ignore[arg-type]
     assert not folds_to([*rows[:at], changed, *rows[at + 1 :]], record)
 
 
 @given(histories(), st.data())
-def test_a_changed_owner_is_found(history: tuple[list[Transition], Execution], data: st.DataObject) -> None:
+def test_a_changed_owner_is_found(
+    history: tuple[list[Transition], Execution], data: st.DataObject
+) -> None:
     rows, record = history
     owned = [row for row in rows if row.nonce is not None and row.kind is not Kind.CLAIM]
     if owned:
@@ -154,12 +173,29 @@ def test_a_changed_row_of_the_execution_is_found(
     rows, record = history
     columns: dict[str, object] = {
         "state": State.BLOCKED if record.state is not State.BLOCKED else State.QUEUED,
-        "seq": record.seq + 1, "fence": record.fence + 1, "high_water": (record.high_water + 1) % 4,
-        "attempt": record.attempt + 1, "failures": record.failures + 1, "claims": record.claims + 1,
-        "idle_claims": record.idle_claims + 1, "inbox_seen": record.inbox_seen + 1,
-        "cause": "forged", "priority": 77, "due_at": 12345, "deadline_at": 12345, "task": "other",
-        "queue": "other", "key": "k", "detail": {"forged": 1}, "worker": "forged", "state_at": -1,
-        "cancel_at": -1, "pause_at": -1, "created_at": -1, "started_at": -1, "version": "2",
+        "seq": record.seq + 1,
+        "fence": record.fence + 1,
+        "high_water": (record.high_water + 1) % 4,
+        "attempt": record.attempt + 1,
+        "failures": record.failures + 1,
+        "claims": record.claims + 1,
+        "idle_claims": record.idle_claims + 1,
+        "inbox_seen": record.inbox_seen + 1,
+        "cause": "forged",
+        "priority": 77,
+        "due_at": 12345,
+        "deadline_at": 12345,
+        "task": "other",
+        "queue": "other",
+        "key": "k",
+        "detail": {"forged": 1},
+        "worker": "forged",
+        "state_at": -1,
+        "cancel_at": -1,
+        "pause_at": -1,
+        "created_at": -1,
+        "started_at": -1,
+        "version": "2",
     }
     name = data.draw(st.sampled_from(sorted(columns)))
     forged = copy_of(record)

@@ -222,9 +222,15 @@ class Life:
         record = self.record
         assert record is not None
         return [
-            str(value) for value in (
-                record.high_water, record.cause or "-", record.paused_from or "-", record.attempt,
-                record.failures, record.claims, record.idle_claims,
+            str(value)
+            for value in (
+                record.high_water,
+                record.cause or "-",
+                record.paused_from or "-",
+                record.attempt,
+                record.failures,
+                record.claims,
+                record.idle_claims,
             )
         ]
 
@@ -267,4 +273,5 @@ def test_paused_keeps_detail_and_due_time() -> None:
     assert life.record.due_at is None, "the clock does not move what an operator holds"
     assert life.record.detail is not None and life.record.detail["by"] == "somebody"
     life.take(["unpause"], "-")
-    assert (life.record.state, life.record.due_at, life.record.detail) == ("scheduled", due_at, None)
+    after = life.record
+    assert (str(after.state), after.due_at, after.detail) == ("scheduled", due_at, None)

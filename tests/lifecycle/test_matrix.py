@@ -101,8 +101,15 @@ def records(state: State) -> Iterator[Execution]:
         (None, NOW, NOW + 1), (None, NOW, NOW + 1), (0, 1), (None, NOW, NOW - 10), (0, 2)
     ):
         record = replace(
-            base, due_at=due, deadline_at=deadline, inbox_count=4, inbox_seen=4 - unseen,
-            cancel_at=asked, pause_at=asked, failures=failures, detail={"waits_on": []},
+            base,
+            due_at=due,
+            deadline_at=deadline,
+            inbox_count=4,
+            inbox_seen=4 - unseen,
+            cancel_at=asked,
+            pause_at=asked,
+            failures=failures,
+            detail={"waits_on": []},
         )
         if state is State.PAUSED:
             for held in (*OPEN[:3], State.RUNNING, *OPEN[5:8], State.SUSPENDED):
@@ -152,7 +159,9 @@ def test_one_rule_or_one_refusal(state: State, kind: Kind) -> None:
     assert fired == {rule.id for rule in cell}, "every rule of the cell fires for some facts"
 
 
-def check_refusal(verdict: Refusal, record: Execution, event: Event, cell: bool, holds: bool) -> None:
+def check_refusal(
+    verdict: Refusal, record: Execution, event: Event, cell: bool, holds: bool
+) -> None:
     assert verdict.code in REFUSAL_MEANINGS
     assert (verdict.state, verdict.kind) == (record.state, event.kind)
     if not cell:

@@ -35,7 +35,10 @@ def test_delays(line: str) -> None:
     given_, _, wanted = line.partition("->")
     base, factor, cap, jitter, roll, at_least = map(float, given_.split())
     policy = RetryPolicy(
-        retries=99, base_us=round(base * SECOND), factor=factor, cap_us=round(cap * SECOND),
+        retries=99,
+        base_us=round(base * SECOND),
+        factor=factor,
+        cap_us=round(cap * SECOND),
         jitter=jitter,
     )
     delays = [
@@ -73,11 +76,11 @@ def test_allowed(line: str) -> None:
     given_, _, wanted = line.partition("->")
     retries, give_up, only, raised = given_.split()
     classes: dict[str, tuple[type[Exception], ...]] = {
-        "-": (), "Flaky": (Flaky,), "Worse": (Worse,)
+        "-": (),
+        "Flaky": (Flaky,),
+        "Worse": (Worse,),
     }
-    policy = RetryPolicy(
-        retries=int(retries), give_up_on=classes[give_up], only_on=classes[only]
-    )
+    policy = RetryPolicy(retries=int(retries), give_up_on=classes[give_up], only_on=classes[only])
     error = classes[raised][0]("it")
     assert ["y" if policy.allows(n, error) else "n" for n in range(4)] == wanted.split()
 
@@ -89,8 +92,15 @@ def test_nothing_is_retried_unless_asked_for() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"retries": -1}, {"base_us": -1}, {"cap_us": -1}, {"factor": 0.5}, {"factor": math.inf},
-        {"factor": math.nan}, {"jitter": -0.1}, {"jitter": 1.1}, {"jitter": math.nan},
+        {"retries": -1},
+        {"base_us": -1},
+        {"cap_us": -1},
+        {"factor": 0.5},
+        {"factor": math.inf},
+        {"factor": math.nan},
+        {"jitter": -0.1},
+        {"jitter": 1.1},
+        {"jitter": math.nan},
     ],
 )
 def test_impossible_policies_are_refused(wrong: dict[str, float]) -> None:

@@ -77,7 +77,7 @@ class Driver:
         self._scope: Scope | ThreadScope | None = None
         self._durable = record.seq
         self._delivered = 0
-        self._outcomes: deque[Outcome] = deque()
+        self._outcomes: deque[Outcome | tuple[Transition, int]] = deque()
         self._calls: deque[Call] = deque()
         self._at_once: deque[Body] = deque()
         self._failures: dict[str, int] = {}
@@ -127,7 +127,7 @@ class Driver:
             else:
                 self._enter(started)
             for row in waiting:
-                self._deliver(self._outcome(row, started.at))
+                self._deliver_row(row, started.at)
         except Mismatch as mismatch:
             self._suspend_mismatch(mismatch)
             return
@@ -179,13 +179,13 @@ class Driver:
                 else:
                     self._enter(row)
                 for message in waiting:
-                    self._deliver(self._outcome(message, row.at))
+                    self._deliver_row(message, row.at)
                 waiting = []
             elif kind in _DELIVERED:
                 if kind is Kind.CANCEL_REQUESTED:
                     self._cancel_asked(row)
                 if row.from_state is State.RUNNING:
-                    self._deliver(self._outcome(row, row.at))
+                    self._deliver_row(row, row.at)
                 else:
                     waiting.append(row)
             elif kind is Kind.ATTEMPT_FAILED:
@@ -230,11 +230,22 @@ class Driver:
         self._outcomes.append(outcome)
         self._drain_outcomes()
 
+    def _deliver_row(self, row: Transition, at: int) -> None:
+        """Give the code a recorded row; it is read when its turn comes.
+
+        Only then has the code made the call whose type it is read by: a ``def`` task's thread may
+        still be on its way to it.
+        """
+        self._delivered = max(self._delivered, row.seq)
+        self._outcomes.append((row, at))
+        self._drain_outcomes()
+
     def _drain_outcomes(self) -> None:
         scope = self._scope
         assert scope is not None
         while self._outcomes and scope.is_quiet:
-            scope.deliver(self._outcomes.popleft())
+            outcome = self._outcomes.popleft()
+            scope.deliver(outcome if isinstance(outcome, Outcome) else self._outcome(*outcome))
 
     def _thread_is_quiet(self) -> None:
         """The thread of a ``def`` task has come to a call, or to its end."""
@@ -307,7 +318,7 @@ class Driver:
                 again = self._append(
                     Event(Kind.STEP, "engine", key=call.key, digest=call.digest, data={"reused": row.seq})
                 )
-                self._deliver(self._outcome(again, again.at))
+                self._deliver_row(again, again.at)
                 return True
         return False
 
@@ -319,7 +330,7 @@ class Driver:
         row = self._append(
             Event(Kind.TIMER_FIRED, "engine", key=f"timer#{timer.number}", digest=timer.deadline_at)
         )
-        self._deliver(self._outcome(row, row.at))
+        self._deliver_row(row, row.at)
         return True
 
     def _abandon(self, call: Call) -> None:
@@ -650,7 +661,7 @@ class Driver:
             row = self._take(entry)
             if row is not None and row.kind in _DELIVERED and self._live:
                 try:
-                    self._deliver(self._outcome(row, row.at))
+                    self._deliver_row(row, row.at)
                 except Mismatch as mismatch:
                     self._suspend_mismatch(mismatch)
                     return

@@ -229,8 +229,12 @@ class Engine:
     # Services
 
     async def _keep(self, service: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run a service again and again; a store that fails now does not end it."""
-        while True:
+        """Run a service again and again; a store that fails now does not end it.
+
+        A cancel alone cannot be relied on: ``wait_for`` of Python 3.11 swallows one that comes in
+        the moment in which what it waits for is there.
+        """
+        while self.is_open:
             try:
                 await service()
             except OutlastError:

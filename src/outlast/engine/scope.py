@@ -686,7 +686,7 @@ def _bury(task: BranchTask) -> None:
     _leak(task)
     _log.warning(
         "the code of a parked execution catches BaseException and goes on; its memory is kept: "
-        "%s in %s", task.get_name(), where(task.get_coro()),
+        "branch %s %s", task.get_name(), where(task.get_coro()),
     )
 
 

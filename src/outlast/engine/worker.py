@@ -23,6 +23,8 @@ from outlast.store.protocol import TENANT, Answer, Claimed, Create, Lease, Store
 T = TypeVar("T")
 CLAIMS_MAX: Final = 500
 """Executions a claim takes at most, so that no transaction is long."""
+_BORN_AND_CLAIMED: Final = 2
+"""The rows of one that nothing else has happened to; else a message may be among them."""
 
 
 class Worker:
@@ -150,7 +152,7 @@ class Worker:
         self.drivers[record.id] = driver
         if not self._open:
             driver.hand_back()
-        elif record.started_at is None:
+        elif record.started_at is None and record.seq == _BORN_AND_CLAIMED:
             driver.replay([], claimed.unseen)
         else:
             self.spawn(self._replay(driver, claimed))

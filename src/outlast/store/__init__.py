@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 DEFAULT_URL = "sqlite:///outlast.db"
 
 
-def open_store(url: str, *, owner: str | None, now: int) -> Store:
+def open_store(url: str, *, owner: str | None, now: int, upgrade: bool = False) -> Store:
     """Open the store that a URL names.
 
     Args:
         url: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``memory:``.
         owner: the worker that will run executions, or None to read, submit and deliver only.
         now: the instant, in microseconds since 1970.
+        upgrade: bring an older schema to this code's version; an owner only.
 
     Raises:
         CannotLoad: no backend has this kind of URL.
@@ -31,7 +32,7 @@ def open_store(url: str, *, owner: str | None, now: int) -> Store:
         return MemoryStore()
     from outlast.store.sqlite import SqliteStore
 
-    return SqliteStore(sqlite_path(url), owner=owner, now=now)
+    return SqliteStore(sqlite_path(url), owner=owner, now=now, upgrade=upgrade)
 
 
 def owner_of(url: str) -> str | None:

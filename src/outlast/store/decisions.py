@@ -89,8 +89,8 @@ def crash_loop(record: Execution, lease: Lease) -> Event | None:
 
 def is_answered(message: Message, earlier: Iterable[Message]) -> bool:
     """Tell whether this is an answer to a question that has one already; the first wins."""
-    if message.kind is not MessageKind.ANSWER:
-        return False
+    if message.kind is not MessageKind.ANSWER or message.key is None:
+        return False  # one that names no question answers none
     return any(other.kind is MessageKind.ANSWER and other.key == message.key for other in earlier)
 
 

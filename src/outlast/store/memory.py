@@ -80,10 +80,10 @@ class MemoryStore:
         if isinstance(item, Deliver):
             return self._deliver(item)
         id = item.after.id if isinstance(item, Create) else item.id
-        if id in broken:
+        if id in broken and isinstance(item, Write):
             return Answer(broken[id])
         answer = self._create(item) if isinstance(item, Create) else self._write(item)
-        if answer.refused is not None:
+        if answer.refused is not None and not (isinstance(item, Create) and id in self._records):
             broken[id] = answer.refused
         return answer
 
@@ -186,21 +186,11 @@ class MemoryStore:
     def sweep(self, now: int, limit: int) -> tuple[int, int | None]:
         """See the protocol."""
         with self._lock:
-            due = [record for record in self._records.values() if due_events(record, now)]
-            by_clock = sorted(
-                (record for record in due if record.due_at is not None and record.due_at <= now),
-                key=lambda record: (record.due_at, record.id),
-            )
-            overdue = sorted(
-                (
-                    record
-                    for record in due
-                    if record.deadline_at is not None and record.deadline_at <= now
-                ),
-                key=lambda record: (record.deadline_at, record.id),
-            )
-            moving = {record.id: record for record in [*by_clock[:limit], *overdue[:limit]]}
-            for record in moving.values():
+            moving = sorted(
+                (record for record in self._records.values() if due_events(record, now)),
+                key=lambda record: _turn(record, now),
+            )[:limit]
+            for record in moving:
                 self._append(record, due_events(record, now), now)
             instants = [next_due(record) for record in self._records.values()]
             return len(moving), min((at for at in instants if at is not None), default=None)
@@ -301,6 +291,12 @@ class MemoryStore:
 
     def close(self) -> None:
         """See the protocol."""
+
+
+def _turn(record: Execution, now: int) -> tuple[bool, int | None, str]:
+    """Sort what the clock moves: first what is overdue, then by the instant it was due."""
+    overdue = record.deadline_at is not None and record.deadline_at <= now
+    return not overdue, record.deadline_at if overdue else record.due_at, record.id
 
 
 def _broken(said: str) -> Answer:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from outlast.lifecycle import (
     Decision,
@@ -61,15 +61,17 @@ def nonces(count: int, seed: int = 0) -> list[bytes]:
     return [(seed * 1_000_003 + place + 1).to_bytes(16) for place in range(count)]
 
 
-def born(id: str, now: int = T, *, payload: bytes | None = b"{}", **data: object) -> Create:
+def born(
+    id: str, now: int = T, *, task: str = "t", payload: bytes | None = b"{}", **data: Any
+) -> Create:
     """Make the item that creates an execution; ``data`` are its columns at birth."""
-    event = Event(Kind.CREATE, "user", data={"task": "t", **data}, payload=payload)
+    event = Event(Kind.CREATE, "user", data={"task": task, **data}, payload=payload)
     record, row = create(TENANT, id, event, now)
     return Create(record, [row])
 
 
 def begun(
-    id: str, worker: str = "w1", now: int = T, *, nonce: bytes = b"n" * 16, **data: object
+    id: str, worker: str = "w1", now: int = T, *, nonce: bytes = b"n" * 16, **data: Any
 ) -> tuple[Owner, Create]:
     """Make the item that creates, claims and starts an execution, and its owner."""
     item = born(id, now, **data)
@@ -262,7 +264,7 @@ class StoreConformance:
 
     def test_the_same_key_with_another_task_is_a_conflict(self, store: Store) -> None:
         one(store, born("ex_1", key="k", input_digest=1))
-        other = born("ex_2", key="k", input_digest=1, **{"task": "another"})
+        other = born("ex_2", key="k", input_digest=1, task="another")
         assert one(store, other).refused == "key_conflict"
 
     def test_the_same_key_twice_in_a_batch(self, store: Store) -> None:
@@ -287,7 +289,7 @@ class StoreConformance:
     def test_what_follows_a_refused_create_is_refused_with_it(self, store: Store) -> None:
         one(store, born("ex_1", key="k", input_digest=1))
         owner, item = begun("ex_2", key="k", input_digest=1)
-        batch = [item, owner.write(Kind.STEP), owner.write(Kind.FINISH)]
+        batch: list[Item] = [item, owner.write(Kind.STEP), owner.write(Kind.FINISH)]
         assert codes(store.commit(batch)) == ["already_exists"] * 3
         assert store.get(["ex_2"]) == [None]
 
@@ -367,11 +369,10 @@ class StoreConformance:
     def test_one_refused_item_leaves_the_rest_of_its_batch_alone(self, store: Store) -> None:
         pairs = [begun(f"ex_{n:02}", nonce=n.to_bytes(16)) for n in range(1, 21)]
         store.commit([item for _, item in pairs])
-        batch: list[Item] = [owner.write(Kind.STEP, T + 1) for owner, _ in pairs]
+        steps = [owner.write(Kind.STEP, T + 1) for owner, _ in pairs]
         guilty = pairs[7][0].record.id
-        batch[7] = replace(batch[7], fence=9)
-        batch.append(born("ex_99"))
-        assert codes(store.commit(batch)) == [None] * 7 + ["fenced"] + [None] * 13
+        steps[7] = replace(steps[7], fence=9)
+        assert codes(store.commit([*steps, born("ex_99")])) == [None] * 7 + ["fenced"] + [None] * 13
         assert [
             record.seq for record in store.get([f"ex_{n:02}" for n in range(1, 21)]) if record
         ] == [3 if f"ex_{n:02}" == guilty else 4 for n in range(1, 21)]
@@ -671,7 +672,7 @@ class StoreConformance:
         self.check(store)
 
     def test_claims_are_of_known_tasks(self, store: Store) -> None:
-        store.commit([born("ex_1"), born("ex_2", **{"task": "other"})])
+        store.commit([born("ex_1"), born("ex_2", task="other")])
         assert store.claim(Lease("w1"), ["unknown"], 9, T, nonces(9)) == []
         assert store.claim(Lease("w1"), [], 9, T, nonces(9)) == []
         (claimed,) = store.claim(Lease("w1"), ["other", "unknown"], 9, T, nonces(9))
@@ -763,7 +764,7 @@ class StoreConformance:
         self.check(store)
 
     def test_waits_end_by_the_clock(self, store: Store) -> None:
-        items = []
+        items: list[Item] = []
         for id, data in (
             ("ex_1", {"waits": [{"kind": "timer"}], "due_at": T + 5}),
             ("ex_2", {**ASK, "due_at": T + 5}),
@@ -776,10 +777,8 @@ class StoreConformance:
         assert set(codes(store.commit(items))) == {None}
         assert store.sweep(T + 4, 9) == (0, T + 5)
         assert store.sweep(T + 5, 9) == (3, None)
-        causes = [
-            (r.state, r.cause) for r in map(lambda id: state(store, id), ("ex_1", "ex_2", "ex_4"))
-        ]
-        assert causes == [
+        records = [state(store, id) for id in ("ex_1", "ex_2", "ex_4")]
+        assert [(record.state, record.cause) for record in records] == [
             (State.QUEUED, "timer"),
             (State.QUEUED, "wait_expired"),
             (State.QUEUED, "retry"),
@@ -876,7 +875,7 @@ class StoreConformance:
                 for n in range(10)
             ]
         )
-        owner, item = begun("ex_10", now=T + 10, **{"task": "other"})
+        owner, item = begun("ex_10", now=T + 10, task="other")
         store.commit([item, owner.write(Kind.FINISH)])
 
         def ids(**chosen: object) -> list[str]:

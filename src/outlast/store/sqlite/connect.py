@@ -72,7 +72,9 @@ def open_writer(path: Path) -> apsw.Connection:
         str(path), flags=apsw.SQLITE_OPEN_READWRITE, statementcachesize=400
     )
     _opened.add(connection)
-    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    log = Path(f"{path}-wal")
+    if log.exists() and log.stat().st_size:  # left by a crash: closing would copy it into the file
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     if connection.readonly("main"):
         connection.close()
         raise StoreReadOnly(f"no right to write {path}", why="it can be opened for reading only")

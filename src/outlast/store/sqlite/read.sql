@@ -9,14 +9,15 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
  WHERE tenant = 1 AND id IN (VALUES {rows});
 
 -- name: executions_by_key
+-- Without statistics SQLite takes a tenant's executions for ten; hence the index by name.
 -- packed: 32, blobs 7
 -- columns: 1
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
        state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest, version,
        parent_id, origin, detail
-  FROM execution
- WHERE tenant = 1 AND key IN (VALUES {rows});
+  FROM execution INDEXED BY execution_by_key
+ WHERE tenant = 1 AND key IS NOT NULL AND key IN (VALUES {rows});
 
 -- name: queued_executions
 -- packed: 46, blobs 7 40 46
@@ -38,7 +39,7 @@ SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.hig
 -- name: due_executions
 -- packed: 32, blobs 7
 -- rule: T03 T16 T23
--- One that is scheduled and has a detail waits for other executions first.
+-- One that is scheduled and has a detail waits for other executions first; what is overdue is ended.
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
        state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest, version,
@@ -47,6 +48,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
  WHERE tenant = 1 AND due_at <= :now
    AND due_at IS NOT NULL AND state IN ('scheduled', 'waiting', 'awaiting_input', 'retry_wait')
    AND NOT (state = 'scheduled' AND detail IS NOT NULL)
+   AND (deadline_at IS NULL OR deadline_at > :now)
  ORDER BY due_at, id
  LIMIT :limit;
 
@@ -88,8 +90,8 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
  LIMIT :limit;
 
 -- name: unread_executions
-SELECT id FROM execution
- WHERE tenant = 1 AND worker = :worker AND inbox_count > inbox_seen
+SELECT id FROM execution INDEXED BY execution_leased
+ WHERE tenant = 1 AND worker IS NOT NULL AND worker = :worker AND inbox_count > inbox_seen
  ORDER BY id;
 
 -- name: executions_page
@@ -121,7 +123,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
    AND id IN (
     SELECT id FROM execution WHERE tenant = 1 AND state = 'queued'
      UNION ALL
-    SELECT id FROM execution WHERE tenant = 1 AND worker IS NOT NULL
+    SELECT id FROM execution INDEXED BY execution_leased WHERE tenant = 1 AND worker IS NOT NULL
      UNION ALL
     SELECT id FROM execution
      WHERE tenant = 1 AND state IN ('scheduled', 'blocked', 'awaiting_input', 'waiting',
@@ -151,7 +153,7 @@ SELECT id FROM execution
 SELECT state, count(*) FROM execution
  WHERE tenant = 1 AND state = 'queued' GROUP BY state
  UNION ALL
-SELECT state, count(*) FROM execution
+SELECT state, count(*) FROM execution INDEXED BY execution_leased
  WHERE tenant = 1 AND worker IS NOT NULL GROUP BY state
  UNION ALL
 SELECT state, count(*) FROM execution

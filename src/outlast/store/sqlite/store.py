@@ -166,7 +166,7 @@ class SqliteStore:
         for place in sorted(range(len(batch)), key=lambda place: _TURN[type(batch[place])]):
             item = batch[place]
             id = _id_of(item)
-            if id in broken and not isinstance(item, Deliver):
+            if id in broken and isinstance(item, Write):
                 answers[place] = Answer(broken[id])
                 continue
             try:
@@ -181,7 +181,11 @@ class SqliteStore:
                     )
                 )
                 answer = Answer("internal_error", error=said)
-            if answer.refused is not None and not isinstance(item, Deliver):
+            # What follows a create of something that exists is judged by what is stored.
+            breaks = isinstance(item, Write) or (
+                isinstance(item, Create) and not self._records([id])
+            )
+            if answer.refused is not None and breaks:
                 broken[id] = answer.refused
             answers[place] = answer
         return [answers[place] for place in range(len(batch))]
@@ -224,23 +228,26 @@ class SqliteStore:
         keys = [item.after.key for _, item in creates if item.after.key is not None]
         holders = {record.key: record for record in self._with_keys(keys)} if keys else {}
         ids = [item.after.id for _, item in creates]
-        taken = {id: None for (id,) in self._query("taken_ids", ids)}
+        taken = {str(id) for (id,) in self._query("taken_ids", ids)}
+        records = self._records(taken)
         for place, item in creates:
             record = item.after
-            followers = chains.pop(record.id, ()) if chains else ()
             holder = holders.get(record.key) if record.key is not None else None
             if holder is not None:
                 answers[place] = taken_answer(holder, item)
-            elif record.id in taken:
-                answers[place] = Answer("already_exists", self._records([record.id]).get(record.id))
+            elif record.id in records:
+                answers[place] = Answer("already_exists", records[record.id])
             else:
                 answers[place] = Answer(None, record)
+            if record.id in records:
+                continue  # what follows is judged by what is stored
+            followers = chains.pop(record.id, ()) if chains else ()
             refused = answers[place].refused
             if refused is not None:
                 for late, _ in followers:
                     answers[late] = Answer(refused)
                 continue
-            taken[record.id] = None
+            records[record.id] = record
             if record.key is not None:
                 holders[record.key] = record
             pending.transitions += item.rows
@@ -261,33 +268,30 @@ class SqliteStore:
             if len(chain) > 1:
                 seen = next((i.inbox_seen for _, i in chain if i.inbox_seen is not None), None)
             heads += (id, item.fence, item.nonce, item.seq, seen)
+        counts: dict[str, int] = {}
         for found in self._query("refused_heads", heads):
-            refused_id, state, fence, nonce, seq, _ = found
+            refused_id, state, fence, nonce, seq, count = found
             chain = chains[str(refused_id)]
             item = chain[0][1]
-            refused, kept = "fenced", 0
-            if state is None:
-                refused = "no_execution"
-            elif state in FINAL:
-                refused = "already_final"
-            elif (fence, nonce, seq) == (item.fence, item.nonce, item.seq):
-                refused = "moved"  # what came before the item that gives the lease up may stay
-                kept = next(n for n, (_, i) in enumerate(chain) if i.inbox_seen is not None)
-            for place, _ in chain[kept:]:
+            if (fence, nonce, seq) == (item.fence, item.nonce, item.seq) and state not in FINAL:
+                counts[item.id] = int(
+                    str(count)
+                )  # what came before the item that gives up may stay
+                continue
+            refused = (
+                "no_execution" if state is None else "already_final" if state in FINAL else "fenced"
+            )
+            for place, _ in chain:
                 answers[place] = Answer(refused)
-            if kept:
-                chains[item.id] = chain[:kept]
-            else:
-                del chains[item.id]
-        for id, chain in chains.items():
+            del chains[item.id]
+        for name, chain in chains.items():
             item = chain[0][1]
-            head = (item.fence, item.nonce, item.seq, None)
+            head = (item.fence, item.nonce, item.seq, counts.get(name))
             after, position = _take_chain(chain, head, answers, pending)
-            assert position is not None
-            if after is None:
-                pending.moved.append((id, *position))
-            else:
+            if after is not None and position is not None:
                 pending.saved.append(changed_values_of(_moved(after, position)))
+            elif position is not None:
+                pending.moved.append((name, *position))
 
     def _take_deliveries(
         self, deliveries: list[tuple[int, Deliver]], answers: list[Answer], pending: _Pending
@@ -365,19 +369,17 @@ class SqliteStore:
 
     def sweep(self, now: int, limit: int) -> tuple[int, int | None]:
         """See the protocol."""
-        bounds: dict[str, Value] = {"now": now, "limit": limit}
         with translated(self.path):
             next_at = self._next_due()
             if next_at is None or next_at > now:
                 return 0, next_at
             with immediate(self._writer):
-                found = {
-                    record.id: record
-                    for name in ("due_executions", "overdue_executions")
-                    for record in map(execution_of, _all(self._writer, name, bounds))
-                }
+                found: list[Execution] = []
+                for name in ("overdue_executions", "due_executions"):
+                    bounds = {"now": now, "limit": limit - len(found)}
+                    found += map(execution_of, _all(self._writer, name, bounds))
                 pending = _Pending()
-                for record in found.values():
+                for record in found:
                     after = self._append(record, due_events(record, now), now, pending)
                     pending.saved.append(changed_values_of(after))
                 self._flush(pending)

@@ -1,0 +1,85 @@
+"""Run the workloads: ``python -m benchmarks all``, or one, as ``python -m benchmarks W1 --json``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.bench import Bench
+from benchmarks.checks import Unverified
+from benchmarks.place import DEFAULT, NotADisk, fresh_directory, machine
+from benchmarks.report import Result, text
+
+WORKLOADS: Final = ("W1", "W2", "W3", "W4", "W6", "W7", "W9")
+LATER: Final = {"W5": "needs batches of starts", "W8": "needs many waiting executions"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is asked for; gives the exit code: 0, or 1 where a check failed."""
+    given = _parser().parse_args(argv)
+    names = [name.upper() for name in given.workload]
+    names = list(WORKLOADS) if "ALL" in names else names
+    unknown = [name for name in names if name not in WORKLOADS]
+    if unknown:
+        why = LATER.get(unknown[0], "there is no such workload")
+        return _fail(f"{unknown[0]}: {why}; there are {', '.join(WORKLOADS)} and all")
+    try:
+        results, about = _run_all(names, given)
+    except (Unverified, NotADisk) as error:
+        return _fail(str(error))
+    unchecked = [result.name for result in results if not result.checked]
+    if unchecked:
+        return _fail(f"{', '.join(unchecked)}: nothing was checked")
+    print(text(results, about))
+    if given.json:
+        objects = [result.as_json(about) for result in results]
+        whole = objects[0] if len(objects) == 1 else {"workloads": objects, "machine": about}
+        print(json.dumps(whole, ensure_ascii=False))
+    return 0
+
+
+def _run_all(
+    names: Sequence[str], given: argparse.Namespace
+) -> tuple[list[Result], dict[str, object]]:
+    results = []
+    for name in names:
+        print(f"{name} …", end=" ", flush=True, file=sys.stderr)
+        module = import_module(f"benchmarks.{name.lower()}")
+        sizes: dict[str, Any] = module.QUICK if given.quick else module.FULL
+        with fresh_directory(given.dir, keep=given.keep) as directory:
+            about = machine(directory)
+            results.append(
+                module.run(Bench(directory, given.rounds, patience_seconds=given.patience), **sizes)
+            )
+        print("done", flush=True, file=sys.stderr)
+    return results, about
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("workload", nargs="+", help=f"{', '.join(WORKLOADS)}, or all")
+    parser.add_argument("--store", choices=["sqlite"], default="sqlite")
+    parser.add_argument("--json", action="store_true", help="end with one JSON object on a line")
+    parser.add_argument("--quick", action="store_true", help="smaller sizes")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is repeated")
+    parser.add_argument("--dir", type=Path, default=DEFAULT, help="a directory on a real disk")
+    parser.add_argument(
+        "--patience", type=float, default=0.0, metavar="SECONDS",
+        help="how long a round waits for other processes to leave the machine alone",
+    )
+    parser.add_argument("--keep", action="store_true", help="keep that directory")
+    return parser
+
+
+def _fail(text: str) -> int:
+    print(f"error: {text}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""What every workload is given: rounds, fresh files, and the disk's limits before each round."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import TypeVar
+
+from benchmarks import limits, quiet
+from benchmarks.place import remove
+from benchmarks.report import Result
+
+T = TypeVar("T")
+
+
+@dataclass
+class Bench:
+    """The run of one workload.
+
+    Attributes:
+        directory: fresh, on a real disk.
+        rounds: how often each measurement is repeated.
+        limit_scale: how much of the limits' full work is done; tests do a little.
+        patience_seconds: how long a round waits for a machine that others leave alone.
+    """
+
+    directory: Path
+    rounds: int = 3
+    limit_scale: float = 1.0
+    patience_seconds: float = 0.0
+
+    def each_round(self, result: Result) -> Iterator[int]:
+        """Count the rounds, measuring the disk's limits before each."""
+        for number in range(self.rounds):
+            quiet.wait(self.patience_seconds)
+            result.add_limits(limits.measure(self.directory, scale=self.limit_scale))
+            gc.collect()
+            others = quiet.Others()
+            yield number
+            result.busy.append(others.cores())
+
+    def files(self, names: Iterable[str]) -> Iterator[tuple[str, Path]]:
+        """Give a fresh database file for each variant, and take it away afterwards."""
+        for name in names:
+            file = self.directory / f"{name or 'main'}.db"
+            yield name, file
+            remove(file)
+            gc.collect()
+
+
+def turned(items: Sequence[T], number: int) -> list[T]:
+    """Begin with another item each round, so that none always has the same place."""
+    start = number % len(items)
+    return [*items[start:], *items[:start]]
+
+
+def percentile(values: Iterable[float], share: float) -> float:
+    """Give the value that this share of all does not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, ceil(share * len(ordered)) - 1)]
+
+
+def url(file: Path) -> str:
+    """Give the store's address of a file."""
+    return f"sqlite:///{file}"

@@ -1,0 +1,1 @@
+"""Long campaigns: they kill what they started, again and again, and check what is left."""

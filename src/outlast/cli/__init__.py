@@ -1,0 +1,21 @@
+"""The command line: parses, calls the engine or the store, and shows.
+
+``outlast --version`` answers before anything is imported; every command imports what it needs when
+it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; the entry point ``outlast``."""
+    if sys.argv[1:] in (["--version"], ["-V"]):
+        from outlast import __version__
+
+        print(f"outlast {__version__}")
+        return
+    from outlast.cli.app import run
+
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,76 @@
+"""Which error ends the command with which exit code: the one table."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from outlast import errors
+
+OK: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+AUTH: Final = 3
+NOT_FOUND: Final = 4
+CONFLICT: Final = 5
+TIMED_OUT_WAITING: Final = 6
+STORE: Final = 7
+INTERNAL: Final = 70
+INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+
+MEANINGS: Final[dict[int, str]] = {
+    OK: "it worked",
+    FAILED: "the execution failed, was cancelled, or is suspended by a change of its code",
+    USAGE: "the command, its arguments or the task were called wrongly",
+    AUTH: "not allowed (nothing uses it yet)",
+    NOT_FOUND: "there is no such execution or question",
+    CONFLICT: "a legal request at the wrong moment: ended, answered before, owned by another",
+    TIMED_OUT_WAITING: "the wait is over, the execution goes on",
+    STORE: "the store cannot be used: missing, busy, full, damaged, of another version",
+    INTERNAL: "a bug of Outlast",
+    INTERRUPTED: "Ctrl-C or SIGTERM; the execution is kept",
+    BROKEN_PIPE: "who read our output went away",
+}
+"""Every exit code there is."""
+
+EXITS: Final[dict[type[errors.OutlastError], int]] = {
+    errors.OutlastError: INTERNAL,
+    errors.UsageError: USAGE,
+    errors.UnknownTask: USAGE,
+    errors.WrongArguments: USAGE,
+    errors.WrongColour: USAGE,
+    errors.NotDurable: USAGE,
+    errors.OutsideExecution: USAGE,
+    errors.NoEngine: USAGE,
+    errors.BadPayload: USAGE,
+    errors.PayloadTooLarge: USAGE,
+    errors.CannotLoad: USAGE,
+    errors.NotFound: NOT_FOUND,
+    errors.Refused: CONFLICT,
+    errors.TransitionRefused: CONFLICT,
+    errors.LeaseLost: CONFLICT,
+    errors.KeyConflict: CONFLICT,
+    errors.AlreadyAnswered: CONFLICT,
+    errors.StoreOwned: CONFLICT,
+    errors.ExecutionEnded: FAILED,
+    errors.ExecutionFailed: FAILED,
+    errors.ExecutionCancelled: FAILED,
+    errors.ExecutionTimedOut: FAILED,
+    errors.WaitTimeout: TIMED_OUT_WAITING,
+    errors.StepFailed: FAILED,
+    errors.StepTimeout: FAILED,
+    errors.Deadlock: FAILED,
+    errors.ReplayMismatch: FAILED,
+    errors.StoreUnavailable: STORE,
+    errors.StoreBusy: STORE,
+    errors.StoreFull: STORE,
+    errors.StoreReadOnly: STORE,
+    errors.StoreBroken: STORE,
+    errors.SchemaMismatch: STORE,
+    errors.InternalError: INTERNAL,
+}
+
+
+def exit_of(error: errors.OutlastError) -> int:
+    """Give the exit code of an error; a class without a row takes its nearest ancestor's."""
+    return next(EXITS[kind] for kind in type(error).__mro__ if kind in EXITS)

@@ -1,0 +1,221 @@
+"""What each error code means and what to do about it; ``docs/errors.md`` is made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from outlast import errors
+from outlast.cli.exits import exit_of
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One code.
+
+    Attributes:
+        code: the stable word.
+        name: the class that has it.
+        meaning: what happened, from the class itself.
+        why: what usually leads to it.
+        do: what to do about it, one remedy a line.
+        exit_code: what a command ends with that meets it.
+    """
+
+    code: str
+    name: str
+    meaning: str
+    why: str
+    do: tuple[str, ...]
+    exit_code: int
+
+
+_TEXTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "error": (
+        "the common ancestor of all errors; you never meet it itself",
+        ("catch it to catch every error of Outlast",),
+    ),
+    "usage": (
+        "an option, an argument or a value is not one that is taken here",
+        ("outlast COMMAND --help", "look at what the message names, and call it again"),
+    ),
+    "unknown_task": (
+        "the name is misspelt, the @task is missing, or the file that defines it was not imported",
+        ("name a task that the message lists", "put @task before the function"),
+    ),
+    "wrong_arguments": (
+        "an argument is missing, is one too many, or has another name than the parameter",
+        ("give each parameter once: --name VALUE, or --json '{\"name\": …}'",),
+    ),
+    "wrong_colour": (
+        "async def code waits with await, def code blocks; a step is called in the way of its task",
+        (
+            "in an async def task: await step.aio(…) for a def step",
+            "in a def task: use def steps, and sleep, ask, wait_for of outlast.blocking",
+        ),
+    ),
+    "not_durable": (
+        "a replay could not repeat it: sockets, subprocesses, threads and the like",
+        ("put it into a @step and call that",),
+    ),
+    "outside_execution": (
+        "sleep, ask, wait_for, now, random, uuid4 belong to a task's own code",
+        ("call it in a task, not in a step, and start the task with an engine",),
+    ),
+    "no_engine": (
+        "start needs an engine that is open in this process",
+        ('with Engine("sqlite:///outlast.db"): …', "outlast start FILE:TASK, from a terminal"),
+    ),
+    "bad_payload": (
+        "inputs, results and answers are stored as JSON by their annotated types, never pickled",
+        (
+            "return or pass what the annotation says",
+            "return a path or an id instead of the thing itself",
+        ),
+    ),
+    "payload_too_large": (
+        "a value is kept with every copy of the log, so its size has a limit",
+        ("store the thing in a file or bucket, and return where it is",),
+    ),
+    "cannot_load": (
+        "the path or address is wrong, or the file raises an error while it is imported",
+        ("correct the path; run it with python alone to see whether it imports",),
+    ),
+    "not_found": (
+        "the id belongs to another store, or the question has been answered or given up",
+        ("outlast ls", "check --store and OUTLAST_STORE"),
+    ),
+    "refused": (
+        "the request is legal, but not now",
+        ("outlast show ID, to see the state it is in",),
+    ),
+    "transition_refused": (
+        "the lifecycle has no such step from the state it is in; ended executions never change",
+        ("outlast show ID, to see the state it is in", "docs/lifecycle.md has the whole table"),
+    ),
+    "lease_lost": (
+        "the process was taken for dead, or the execution was ended by force",
+        ("nothing: the new owner goes on from the log",),
+    ),
+    "key_conflict": (
+        "a key means one execution: the same task with the same input",
+        ("use another key, or the same input",),
+    ),
+    "already_answered": (
+        "somebody else, or the same person twice; the first answer wins",
+        ("outlast show ID, to see the answer",),
+    ),
+    "store_owned": (
+        "one engine at a time runs the executions of a file",
+        (
+            "outlast start, watch, answer, cancel: they work beside it",
+            "stop that engine, or use another file with --store",
+        ),
+    ),
+    "execution_ended": (
+        "it failed, was cancelled or ran out of time",
+        ("outlast show ID",),
+    ),
+    "execution_failed": (
+        "its code raised an error, and no attempt was left",
+        (
+            "outlast show ID, for the steps and the traceback",
+            "correct the cause, and start it anew",
+        ),
+    ),
+    "execution_cancelled": ("somebody asked for it", ("outlast show ID, to see who and why",)),
+    "execution_timed_out": (
+        "its deadline counts from its creation, waiting included",
+        ("give the task a longer timeout, and start it anew",),
+    ),
+    "wait_timeout": (
+        "only the wait is over: the execution, or the question's asker, goes on",
+        ("wait again: outlast watch ID", "in task code: give ask a default"),
+    ),
+    "step_failed": (
+        "the class of the original error is not importable here, so this stands for it",
+        ("look at its type, message and traceback: outlast show ID",),
+    ),
+    "step_timeout": (
+        "the body was slower than @step(timeout=…) allows; a thread cannot be stopped and runs on",
+        ("give it more time, or retries", "make the body itself give up in time"),
+    ),
+    "deadlock": (
+        "no step is under way, no timer is set, nothing from outside is awaited",
+        ("set the event, fill the queue or release the lock that the message names",),
+    ),
+    "code_mismatch": (
+        "the function was edited under an open execution; a replay must find the same calls",
+        (
+            "bring the old code back, then: outlast resume ID",
+            "start afresh with the new code: outlast run FILE:TASK --new",
+            "give it up: outlast cancel ID",
+        ),
+    ),
+    "store_unavailable": (
+        "the disk or file system did not do what was asked; what was acknowledged is safe",
+        ("look at the disk, then try again",),
+    ),
+    "store_busy": (
+        "another process holds the write lock, for instance a backup or an SQL shell",
+        ("close it, then try again",),
+    ),
+    "store_full": ("no room is left", ("free some room; what was acknowledged is safe",)),
+    "store_read_only": (
+        "the file or its directory belongs to somebody else, or the disk is mounted read-only",
+        ("give this user the right, or name another file with --store",),
+    ),
+    "store_broken": (
+        "the path names something else, or the disk has lost data",
+        ("check --store and OUTLAST_STORE", "restore a backup; the file was left as it is"),
+    ),
+    "schema_mismatch": (
+        "the file was not made yet, or by another version of Outlast",
+        ("outlast db init, for a new file", "outlast db upgrade, for an older one, after a copy"),
+    ),
+    "internal_error": (
+        "an invariant of ours broke; nothing was written past it",
+        ("outlast db verify", "report it, with the output of the same command and --debug"),
+    ),
+}
+
+
+def explain(code: str) -> Explanation:
+    """Explain a code.
+
+    Raises:
+        NotFound: there is no such code.
+    """
+    for explanation in explanations():
+        if explanation.code == code:
+            return explanation
+    import difflib
+
+    near = difflib.get_close_matches(code, _TEXTS, 1)
+    raise errors.NotFound(
+        f'there is no error code "{code}"',
+        why=f"did you mean {near[0]}?" if near else "",
+        do="outlast explain, for the list of all codes",
+    )
+
+
+def explanations() -> Iterator[Explanation]:
+    """Explain every code, in the order of the tree of errors."""
+    for kind in classes(errors.OutlastError):
+        why, do = _TEXTS[kind.code]
+        meaning = (kind.__doc__ or "").strip().split("\n\n")[0].replace("\n    ", " ")
+        yield Explanation(kind.code, kind.__name__, meaning, why, do, exit_of(kind("")))
+
+
+def classes(kind: type[errors.OutlastError]) -> Iterator[type[errors.OutlastError]]:
+    """Walk the errors of Outlast, each before its heirs."""
+    if kind.__module__ == errors.__name__:
+        yield kind
+    for heir in kind.__subclasses__():
+        yield from classes(heir)
+
+
+def texts_of(code: str) -> tuple[str, tuple[str, ...]]:
+    """Give the usual cause of a code and its remedies."""
+    return _TEXTS.get(code, _TEXTS["internal_error"])

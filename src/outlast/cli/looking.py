@@ -1,0 +1,409 @@
+"""The commands that look: ls, show, events, why."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from outlast.cli.session import Cell, Session, shared
+from outlast.cli.words import (
+    COLOURS,
+    ICONS,
+    STEP_COLOURS,
+    STEP_ICONS,
+    clock,
+    failure_said,
+    lines_of,
+    moment,
+    now_us,
+    one_line,
+    sentence,
+    state_of,
+    until,
+)
+from outlast.duration import in_words, microseconds
+from outlast.errors import NotFound, UsageError
+from outlast.lifecycle import OPEN, Execution, Reason, State, Transition, reason_of
+
+if TYPE_CHECKING:
+    from outlast.cli.story import Step, Story
+    from outlast.engine.guest import Guest
+
+PAYLOAD_SHOWN_MAX = 2_000
+
+
+@click.command()
+@click.option(
+    "--state",
+    "states",
+    metavar="STATE,…",
+    help="Only these states; open means all but the final ones.",
+)
+@click.option("--task", help="Only this task.")
+@click.option("--since", metavar="DURATION", help="Only those created since then, as in 24h or 7d.")
+@click.option(
+    "--limit", default=50, type=click.IntRange(1, 10_000), show_default=True, help="How many."
+)
+@click.option("--cursor", metavar="ID", help="Only those before this one: the next page.")
+@shared
+def ls(
+    session: Session,
+    states: str | None,
+    task: str | None,
+    since: str | None,
+    limit: int,
+    cursor: str | None,
+) -> None:
+    """List executions, the newest first."""
+    from outlast.store.protocol import Filter
+
+    wanted = Filter(
+        states=_states(states),
+        task=task,
+        limit=limit + 1,
+        before_id=cursor,
+        created_after=None if since is None else now_us() - microseconds(since),
+    )
+    with session.guest() as guest:
+        found = guest.store.page(wanted)
+    following = found[limit - 1].id if len(found) > limit else None
+    found = found[:limit]
+    if session.as_json:
+        from outlast.cli.forms import execution_form
+
+        session.json({"items": [execution_form(record) for record in found], "next": following})
+    elif session.output == "ids":
+        for record in found:
+            session.out(record.id)
+    else:
+        _list(session, found, following, is_filtered=bool(states or task or since or cursor))
+
+
+def _states(text: str | None) -> tuple[State, ...]:
+    wanted: list[State] = []
+    for word in filter(None, (text or "").lower().replace(" ", "").split(",")):
+        if word == "open":
+            wanted += OPEN
+        elif word in list(State):
+            wanted.append(State(word))
+        else:
+            raise UsageError(
+                f'there is no state "{word}"',
+                why="the states are " + ", ".join(State),
+                do="outlast ls --state failed,waiting",
+            )
+    return tuple(wanted)
+
+
+def _list(
+    session: Session, found: list[Execution], following: str | None, *, is_filtered: bool
+) -> None:
+    if not found:
+        session.say(
+            "no execution fits"
+            if is_filtered
+            else "no execution yet; start one with: outlast run FILE:TASK"
+        )
+        return
+    now = now_us()
+    rows: list[list[Cell]] = [
+        [
+            (record.id, "bold"),
+            one_line(record.task, 40),
+            (f"{ICONS[record.state]} {state_of(record)}", COLOURS[record.state]),
+            _why_short(record),
+            in_words(now - record.created_at),
+            str(record.failures + 1) if record.started_at else "–",
+        ]
+        for record in found
+    ]
+    session.table(["ID", "TASK", "STATE", "WHY / ERROR", "AGE", "ATT"], rows)
+    more = f" · next page: --cursor {following}" if following else ""
+    session.say(session.paint_remark(f"{len(found)} shown, the newest first{more}", "dim"))
+
+
+def _why_short(record: Execution) -> str:
+    reason = reason_of(record)
+    if reason is not None:
+        return (
+            ""
+            if record.state is State.RUNNING and reason.code == "running"
+            else one_line(reason.text, 80)
+        )
+    detail: dict[str, Any] = dict(record.detail or {})
+    error = detail.get("error")
+    if isinstance(error, dict):
+        name = str(error.get("type", "")).partition(":")[2]
+        return one_line(f"{name}: {error.get('message', '')}", 80)
+    if record.state is State.CANCELLED:
+        why = f": {detail['why']}" if detail.get("why") else ""
+        return one_line(f"by {detail.get('by', '?')}{why}", 80)
+    return ""
+
+
+@click.command()
+@click.argument("id")
+@shared
+def show(session: Session, id: str) -> None:
+    """Show one execution: its state, input, steps, open questions, and what it came to.
+
+    ID is a whole id, at least three characters of its beginning or end, or the word last.
+    """
+    from outlast.cli.story import story_of
+    from outlast.engine.guest import still_open
+
+    with session.guest() as guest:
+        id = guest.find(id)
+        record, log = guest.record(id), guest.log(id)
+        owner = guest.owner()
+    story = story_of(id, log)
+    reason = reason_with_hint(record, owner)
+    questions = still_open(record, log, now_us())
+    if session.as_json:
+        from outlast.cli.forms import execution_form, outcome_form, question_form, raw, story_form
+
+        session.json(
+            {
+                **execution_form(record, reason),
+                "input": raw(log[0].payload),
+                "steps": story_form(story),
+                "questions": [question_form(question) for question in questions],
+                **(outcome_form(record, log[-1]) if record.is_final else {}),
+            }
+        )
+    elif session.output == "ids":
+        session.out(id)
+    else:
+        for line in _shown(session, record, story, log, reason):
+            session.out(line)
+        for question in questions:
+            session.out(f'asks     "{one_line(question.title)}"  →  outlast answer {id}')
+
+
+def _shown(
+    session: Session, record: Execution, story: Story, log: list[Transition], reason: Reason | None
+) -> list[str]:
+    paint = session.paint
+    state = paint(f"{ICONS[record.state]} {state_of(record)}", COLOURS[record.state])
+    end = record.state_at if record.is_final else now_us()
+    lines = [
+        f"{paint(record.id, 'bold')}  {one_line(record.task)}  {state}",
+        f"created  {moment(record.created_at)}, {in_words(now_us() - record.created_at)} ago",
+        f"{'took' if record.is_final else 'so far':<8} {in_words(end - record.created_at)}",
+    ]
+    if record.key is not None:
+        lines.append(f"key      {one_line(record.key)}")
+    if reason is not None:
+        lines += [f"why      {one_line(reason.text, 400)}"]
+        if reason.until is not None:
+            lines.append(f"until    {until(reason.until, now_us())}")
+        if reason.hint:
+            lines.append(f"do       {one_line(reason.hint)}")
+    lines += ["input    " + line for line in payload_lines(log[0].payload)[:1]]
+    if story.steps:
+        lines.append("steps")
+        lines += [
+            f"  {line}"
+            for step in story.steps.values()
+            for line in step_lines(session, step, story)
+        ]
+    if record.state is State.SUCCEEDED:
+        result = payload_lines(log[-1].payload)
+        lines += ["result   " + result[0], *("         " + line for line in result[1:])]
+    elif record.state is State.FAILED:
+        lines += _failure_lines(session, log[-1])
+    elif record.state is State.CANCELLED:
+        lines.append(f"end      cancelled {_why_short(record)}")
+    return lines
+
+
+def step_lines(session: Session, step: Step, story: Story) -> list[str]:
+    """Tell a step in a line, and each attempt that failed in one more."""
+    icon = session.paint(STEP_ICONS[step.status], STEP_COLOURS[step.status])
+    began = story.started_at or story.created_at
+    if step.ended_at is not None:
+        when = f"at {clock(step.ended_at)}, +{in_words(step.ended_at - began)}"
+        if step.since is not None:
+            when += f", took {in_words(step.ended_at - step.since)}"
+    elif step.retry_at is not None:
+        when = f"again {until(step.retry_at, now_us())}"
+    elif step.since is not None:
+        when = f"since {clock(step.since)}, {in_words(now_us() - step.since)}"
+    else:
+        when = ""
+    said = step.status if step.attempts == 1 else f"{step.status}, attempt {step.attempts}"
+    name = one_line(step.key, 60) + (f' "{one_line(step.title, 60)}"' if step.title else "")
+    lines = [f"{icon} {name:<28}  {said:<10}  {when}".rstrip()]
+    for failed in step.failures:
+        said = one_line(f"{failed.type}: {failed.message}")
+        lines.append(f"    attempt {failed.attempt} failed: {said}")
+    if step.status == "failed":
+        lines.append(f"    {failure_said(step.payload)}")
+    return lines
+
+
+def _failure_lines(session: Session, last: Transition) -> list[str]:
+    from outlast import failure
+
+    recorded = failure.load(last.payload or b"{}")
+    lines = ["error    " + session.paint(failure_said(last.payload, 400), "red")]
+    return lines + ["         " + line for line in lines_of(recorded.traceback)]
+
+
+def payload_lines(payload: bytes | None) -> list[str]:
+    """Write a payload for people: indented where it is large, cut where it is huge."""
+    if payload is None:
+        return ["null"]
+    if len(payload) <= 100:
+        return lines_of(payload.decode("utf-8", "replace")) or [""]
+    text = payload[: 50 * PAYLOAD_SHOWN_MAX].decode("utf-8", "replace")
+    if len(payload) <= 50 * PAYLOAD_SHOWN_MAX:
+        import msgspec
+
+        text = msgspec.json.format(text, indent=2)
+    if len(text) > PAYLOAD_SHOWN_MAX:
+        text = f"{text[:PAYLOAD_SHOWN_MAX]}\n… ({len(payload)} bytes in all: -o json shows them)"
+    return lines_of(text)
+
+
+@click.command()
+@click.argument("id")
+@click.option("--payload", is_flag=True, help="With inputs, results and answers.")
+@shared
+def events(session: Session, id: str, payload: bool) -> None:
+    """Show the log of an execution, one line a transition; with -o json one object a line."""
+    with session.guest() as guest:
+        id = guest.find(id)
+        log = guest.log(id)
+    if session.output == "ids":
+        session.out(id)
+        return
+    for row in log:
+        if session.as_json:
+            from outlast.cli.forms import transition_form
+
+            session.json(transition_form(row, payload=payload), indent=False)
+        else:
+            session.out(event_line(row, colour=session.colours(sys.stdout)))
+            if payload and row.payload is not None:
+                for line in payload_lines(row.payload):
+                    session.out(f"{'':24}{line}")
+
+
+def event_line(row: Transition, *, colour: bool = False) -> str:
+    """Tell a row of a log on one line: its place, its time, its kind, and what happened."""
+    from outlast.cli.words import painted
+
+    where = "" if row.from_state is row.to_state else f"  → {row.to_state}"
+    said = sentence(row)
+    style = COLOURS[row.to_state] if where else ""
+    arrow = painted(where, style, colour=colour) if style else where
+    return f"{row.seq:>5}  {clock(row.at)}  {row.kind:<16}  {said}{arrow}"
+
+
+@click.command()
+@click.argument("id")
+@shared
+def why(session: Session, id: str) -> None:
+    """Say why an execution is not moving, and what to do about it."""
+    with session.guest() as guest:
+        id = guest.find(id)
+        record = guest.record(id)
+        reason = reason_with_hint(record, guest.owner())
+        title = _question_title(guest, record)
+    if session.as_json:
+        from outlast.cli.forms import reason_form
+
+        session.json({"id": id, "state": record.state, "reason": reason_form(reason)})
+        return
+    if reason is None:
+        session.out(f"{id} ({one_line(record.task)}) has ended: {record.state}. Nothing holds it.")
+        said = _why_short(record)
+        if said:
+            session.out(f"  because   {said}")
+        session.out(f"  do        outlast show {id}")
+        return
+    age = in_words(now_us() - record.state_at)
+    session.out(f"{id} ({one_line(record.task)}) has been {state_of(record)} for {age}.")
+    session.out(f"  because   {one_line(reason.text, 400)}")
+    if title:
+        session.out(f"  asks      {title}")
+    if reason.until is not None:
+        session.out(f"  until     {until(reason.until, now_us())}")
+    for line in differences(record.detail or {}):
+        session.out(f"            {line}")
+    if reason.hint:
+        session.out(f"  do        {one_line(reason.hint)}")
+
+
+def _question_title(guest: Guest, record: Execution) -> str:
+    if record.state is not State.AWAITING_INPUT:
+        return ""
+    try:
+        return f'"{one_line(guest.question(record.id).title)}"'
+    except (NotFound, UsageError):
+        return ""
+
+
+def differences(detail: Mapping[str, Any]) -> list[str]:
+    """Show what is recorded, and beside it what a changed code asks for."""
+    recorded, wanted = detail.get("recorded"), detail.get("wanted")
+    if not isinstance(recorded, Mapping) or not isinstance(wanted, list | tuple):
+        return []
+    same = [one for one in wanted if one.get("key") == recorded.get("key")]
+    asked = " or ".join(map(_call_said, same or wanted)) or "nothing more"
+    if same and same[0].get("digest") != recorded.get("digest"):
+        asked += ", with other arguments"
+    return [f"recorded    {_call_said(recorded)}", f"code wants  {asked}"]
+
+
+def _call_said(call: Mapping[str, Any]) -> str:
+    return one_line(f"{call.get('kind') or ''} {call.get('key') or call.get('name') or ''}".strip())
+
+
+def _awaited_signal(record: Execution) -> str | None:
+    """Name the signal that an execution waits for, where it asks nothing."""
+    waits: Any = (record.detail or {}).get("waits") or ()
+    kinds = {wait.get("kind"): wait for wait in waits}
+    if record.state is not State.AWAITING_INPUT or "ask" in kinds or "event" not in kinds:
+        return None
+    return one_line(kinds["event"].get("title"))
+
+
+def reason_with_hint(record: Execution, owner: str | None) -> Reason | None:
+    """Add what a row cannot know: whether an engine runs on this store at all."""
+    reason = reason_of(record)
+    if reason is None:
+        return None
+    hint = reason.hint
+    if record.state is State.QUEUED and owner is None:
+        text, hint = (
+            "no engine runs on this store",
+            "outlast worker FILE, with the file that defines ",
+        )
+        return Reason(reason.code, text, reason.since, reason.until, f"{hint}{record.task}")
+    if record.state is State.QUEUED:
+        text = f"the engine ({owner}) has not taken it: it does not know the task, or is full"
+        return Reason(reason.code, text, reason.since, reason.until, hint)
+    if owner is None and not hint and record.state is not State.RUNNING:
+        hint = "no engine runs on this store now: outlast worker FILE"
+    if owner is None and record.is_leased:
+        return Reason(
+            "worker_lost",
+            f"worker {record.worker} is gone; the next engine takes it back",
+            reason.since,
+            reason.until,
+            "outlast worker FILE, or the same outlast run again",
+        )
+    signal = _awaited_signal(record)
+    if signal is not None:
+        text, hint = f"it waits for the signal {signal}", f"outlast signal {record.id} {signal}"
+        return Reason(reason.code, text, reason.since, reason.until, hint)
+    if record.state is State.PAUSED:
+        hint = f"outlast resume {record.id}"
+    elif record.state is State.SUSPENDED and record.id not in hint:
+        hint = f"{hint}; outlast resume {record.id}, or outlast cancel {record.id}"
+    return Reason(reason.code, reason.text, reason.since, reason.until, hint)

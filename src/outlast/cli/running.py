@@ -1,0 +1,359 @@
+"""The commands that run code: run, start, worker."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+from outlast.cli.exits import INTERRUPTED, OK
+from outlast.cli.session import Session, shared
+from outlast.cli.words import one_line
+from outlast.duration import microseconds
+from outlast.errors import StoreOwned, UsageError
+
+if TYPE_CHECKING:
+    from outlast.cli.arguments import Call
+    from outlast.engine.engine import Engine
+    from outlast.engine.guest import Guest
+    from outlast.engine.registry import Task
+    from outlast.lifecycle import Execution
+
+_TASK_WORDS = {"ignore_unknown_options": True, "allow_interspersed_args": True}
+ORIGIN = "run"
+"""What the executions are marked with that ``outlast run`` starts, and goes on with."""
+
+
+@click.command(context_settings=_TASK_WORDS)
+@click.argument("target", metavar="FILE:TASK")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[--name VALUE]…")
+@click.option(
+    "--json",
+    "document",
+    metavar="JSON",
+    help="All arguments in one object or array; - reads stdin.",
+)
+@click.option("--key", help="The same key and input: the same execution, also when it has ended.")
+@click.option(
+    "--new", is_flag=True, help="Start anew, also if one with the same input is under way."
+)
+@click.option(
+    "--timeout", metavar="DURATION", help="How long to wait; the execution itself goes on."
+)
+@shared
+def run(
+    session: Session,
+    target: str,
+    words: Sequence[str],
+    document: str | None,
+    key: str | None,
+    new: bool,
+    timeout: str | None,
+) -> int:
+    """Start a task, or go on with it, and wait for its end.
+
+    Kill it at any moment and type the same command again: it goes on from the last finished step.
+    Arguments are given by name, or plainly in order; what stands after -- is never an option of
+    outlast. Ctrl-C detaches: the execution is kept.
+    """
+    from outlast.cli.watching import Watch, conclude
+    from outlast.engine.engine import Engine
+
+    task, call = _called(target, words, document)
+    wait_us = None if timeout is None else microseconds(timeout)
+    engine = Engine(session.url)
+    _quieten(session)
+    with Signals() as signals, _Opened(engine, target):
+        from outlast.engine.guest import Guest
+
+        guest = Guest(session.url, opened=engine.store)
+        record = _attach_or_start(session, engine, guest, task, call, key=key, new=new)
+        watch = Watch(session, guest, record.id, is_ours=True, peek=_peek(engine, record.id))
+        ended = watch.follow(signals.came, wait_us)
+        if ended is None:
+            if signals.came():
+                session.say("stopping at a safe point; once more stops at once")
+            engine.close()
+            return watch.left_off(signals.came(), _again())
+        return conclude(session, record.id, ended, log=watch.rows)
+
+
+def _called(target: str, words: Sequence[str], document: str | None) -> tuple[Task[Any, Any], Call]:
+    from outlast.cli.arguments import read_call, read_stdin
+    from outlast.cli.loading import load_task
+
+    task = load_task(target)
+    if document is None and list(words) == ["-"]:
+        words, document = (), "-"
+    document = read_stdin() if document == "-" else document
+    return task, read_call(task, words, document, target=target)
+
+
+class _Opened:
+    """An open engine; a store that another one owns is told with what can be done beside it."""
+
+    def __init__(self, engine: Engine, target: str) -> None:
+        self._engine, self._target = engine, target
+
+    def __enter__(self) -> Engine:
+        try:
+            return self._engine.__enter__()
+        except StoreOwned as owned:
+            owned.do = (
+                f"outlast start {self._target} …   that engine takes it, if it knows the task\n"
+                "outlast watch last   look on\n"
+                "or stop that engine, or use another file with --store"
+            )
+            raise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._engine.__exit__(kind, error, traceback)
+
+
+def _attach_or_start(
+    session: Session,
+    engine: Engine,
+    guest: Guest,
+    task: Task[Any, Any],
+    call: Call,
+    *,
+    key: str | None,
+    new: bool,
+) -> Execution:
+    """Go on with the open execution of the same task and input, or start one."""
+    from outlast.codec import digest
+    from outlast.engine.registry import StartOptions
+    from outlast.lifecycle import State
+
+    args, kwargs = call
+    if key is None and not new:
+        twin = guest.open_twin(task.name, digest(task.input.bind(args, kwargs)), ORIGIN)
+        if twin is not None:
+            _say_continuing(session, guest, twin)
+            if twin.state is State.SUSPENDED:  # typing the command again is asking for another try
+                engine.execution(twin.id).resume(actor=_actor())
+            return twin
+    held = guest.store.with_key(key) if key is not None else None
+    options = StartOptions(key=key, origin=ORIGIN, actor=_actor())
+    handle = engine.start_with(options, task, args, kwargs)
+    if held is not None and held.id == handle.id:
+        _say_continuing(session, guest, held)
+    else:
+        session.say(f"{session.paint_remark(handle.id, 'bold')}  {one_line(task.name)} started")
+    return guest.record(handle.id)
+
+
+def _say_continuing(session: Session, guest: Guest, record: Execution) -> None:
+    from outlast.cli.story import story_of
+
+    done = story_of(record.id, guest.log(record.id)).done
+    verb = "has ended before" if record.is_final else "continuing"
+    said = f"{done} step{'s' if done != 1 else ''} already done"
+    name = session.paint_remark(record.id, "bold")
+    session.say(f"{name}  {verb}, {said}" if record.is_final else f"{verb} {name}, {said}")
+
+
+def _peek(engine: Engine, id: str) -> Callable[[], Mapping[str, tuple[int, int]]]:
+    """Give a look at the bodies under way in this process: attempt and beginning, by key."""
+
+    def peek() -> Mapping[str, tuple[int, int]]:
+        driver = engine.worker.drivers.get(id)
+        bodies = list(driver.bodies.items()) if driver is not None else []
+        return {key: (body.attempt, body.started_at) for key, body in bodies}
+
+    return peek
+
+
+def _again() -> str:
+    """Write the command that was typed, for typing it again."""
+    import shlex
+
+    return "outlast " + shlex.join(sys.argv[1:])
+
+
+def _actor() -> str:
+    from outlast.cli.deciding import actor
+
+    return actor()
+
+
+@click.command(context_settings=_TASK_WORDS)
+@click.argument("target", metavar="FILE:TASK")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[--name VALUE]…")
+@click.option(
+    "--json",
+    "document",
+    metavar="JSON",
+    help="All arguments in one object or array; - reads stdin.",
+)
+@click.option("--key", help="The same key and input: the same execution.")
+@click.option("--delay", metavar="DURATION", help="Not before so long from now.")
+@click.option("--deadline", metavar="DURATION", help="How long it may take in all.")
+@shared
+def start(
+    session: Session,
+    target: str,
+    words: Sequence[str],
+    document: str | None,
+    key: str | None,
+    delay: str | None,
+    deadline: str | None,
+) -> None:
+    """Start a task and do not wait; the engine that runs takes it up, or the next one does."""
+    from outlast.engine.registry import StartOptions
+
+    task, call = _called(target, words, document)
+    options = StartOptions(
+        key=key,
+        origin="start",
+        actor=_actor(),
+        delay_us=None if delay is None else microseconds(delay),
+        deadline_us=None if deadline is None else microseconds(deadline),
+    )
+    with session.guest(make=True) as guest:
+        record, is_new = guest.start(task, *call, options)
+        owner = guest.owner()
+    if session.as_json:
+        from outlast.cli.forms import execution_form
+
+        session.json({**execution_form(record), "is_new": is_new})
+        return
+    said = "" if session.output == "ids" else f"  {one_line(task.name)}  {record.state}"
+    session.out(record.id + said + ("" if is_new or not said else "  (there already)"))
+    if owner is None and not record.is_final:
+        source = target.rpartition(":")[0] or target
+        session.say(f"kept for the next engine, as none runs now: outlast worker {source}")
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="FILE…")
+@click.option(
+    "--slots", default=1_000, show_default=True, type=click.IntRange(1), help="Executions at once."
+)
+@click.option(
+    "--threads",
+    default=64,
+    show_default=True,
+    type=click.IntRange(1),
+    help="def steps, and def tasks, at once.",
+)
+@click.option(
+    "--patience",
+    default="5s",
+    show_default=True,
+    metavar="DURATION",
+    help="How long a stop waits for steps under way.",
+)
+@shared
+def worker(
+    session: Session, sources: Sequence[str], slots: int, threads: int, patience: str
+) -> int:
+    """Run the executions of the tasks in FILE until SIGTERM or Ctrl-C; a second one stops at once.
+
+    FILE may be a Python file or a module; what it imports is served as well.
+    """
+    from outlast.cli.loading import load_module
+    from outlast.engine.engine import Engine
+    from outlast.engine.registry import TASKS
+
+    for source in sources:
+        file, _, name = source.rpartition(":")
+        load_module(file if name.isidentifier() and file else source)
+    if not TASKS:
+        raise UsageError(
+            "there is no task to serve",
+            where=", ".join(sources),
+            why="no function in it has @task",
+            do="put @task before a function",
+        )
+    _quieten(session)
+    engine = Engine(session.url, slots=slots, threads=threads, patience=patience)
+    with Signals() as signals, engine:
+        _say_serving(session, sorted(TASKS), os.getpid())
+        number = signals.wait()
+        session.say(
+            f"{signal.Signals(number).name}: stopping at a safe point; once more stops at once"
+        )
+        handed = engine.close()
+    session.say(
+        "stopped" + (f"; {handed} executions handed back for the next engine" if handed else "")
+    )
+    return OK
+
+
+def _say_serving(session: Session, tasks: list[str], pid: int) -> None:
+    if session.as_json:
+        session.json(
+            {"type": "worker", "store": session.url, "pid": pid, "tasks": tasks}, indent=False
+        )
+    elif not session.quiet:
+        few = ", ".join(tasks[:8]) + (f" and {len(tasks) - 8} more" if len(tasks) > 8 else "")
+        session.out(f"serving {few} on {session.url} · pid {pid} · Ctrl-C stops it gracefully")
+
+
+class _OneLine(logging.Handler):
+    """Tells what asyncio logs (an error that nobody took) in a line, not in a traceback of ours."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell one record."""
+        said = record.getMessage().splitlines()[0]
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            said = f"{said}: {type(error).__name__}: {error}"
+        self._session.say(f"! {one_line(said, 400)}  (--debug shows more)")
+
+
+def _quieten(session: Session) -> None:
+    """Keep tracebacks out of the terminal, unless they are asked for or logging is set up."""
+    logger = logging.getLogger("asyncio")
+    if not session.debug and not logger.hasHandlers():
+        logger.addHandler(_OneLine(session))
+        logger.propagate = False
+
+
+class Signals:
+    """SIGINT and SIGTERM as a wish to stop; the second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self._came: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._number: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        if self._number is not None:
+            os._exit(INTERRUPTED)
+        self._number = number
+        self._came.put(number)
+
+    def came(self) -> bool:
+        """Tell whether somebody wants us to stop."""
+        return self._number is not None
+
+    def wait(self) -> int:
+        """Wait until somebody does; gives the number of the signal."""
+        return self._came.get()

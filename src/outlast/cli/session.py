@@ -1,0 +1,198 @@
+"""What every command shares: the store it speaks to, and how it says things."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from outlast.cli.words import painted
+
+if TYPE_CHECKING:
+    from outlast.engine.guest import Guest
+
+F = TypeVar("F", bound=Callable[..., Any])
+OUTPUTS = ("table", "json", "ids")
+
+
+@dataclass(slots=True)
+class Session:
+    """The global options of one command.
+
+    Attributes:
+        store: the address of the store.
+        output: table, json or ids.
+        quiet: leave out everything but the answer.
+        debug: show our own tracebacks.
+        no_colour: never colour anything.
+    """
+
+    store: str = ""
+    output: str = "table"
+    quiet: bool = False
+    debug: bool = False
+    no_colour: bool = False
+
+    @property
+    def as_json(self) -> bool:
+        """Whether JSON is wanted."""
+        return self.output == "json"
+
+    @property
+    def url(self) -> str:
+        """The store's address; a bare path means a SQLite file."""
+        from outlast.store import DEFAULT_URL
+
+        said = self.store or os.environ.get("OUTLAST_STORE") or DEFAULT_URL
+        return said if ":" in said else f"sqlite:///{said}"
+
+    def guest(self, *, make: bool = False) -> Guest:
+        """Open the store beside its owner; ``make`` makes the file if it is not there."""
+        from outlast.engine.guest import Guest
+
+        return Guest(self.url, make=make)
+
+    # Saying
+
+    def colours(self, stream: IO[str]) -> bool:
+        """Tell whether a stream wants colours."""
+        if self.no_colour or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+            return False
+        return stream.isatty()
+
+    def out(self, text: str) -> None:
+        """Write the answer, on stdout."""
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    def say(self, text: str) -> None:
+        """Write a remark, on stderr, unless it is to be quiet."""
+        if not self.quiet and not self.as_json:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+    def json(self, value: Any, *, indent: bool = True) -> None:
+        """Write a value as JSON, on stdout."""
+        self.out(encoded(value, indent=indent))
+
+    def paint(self, text: str, style: str) -> str:
+        """Colour a text for stdout."""
+        return painted(text, style, colour=self.colours(sys.stdout))
+
+    def paint_remark(self, text: str, style: str) -> str:
+        """Colour a text for stderr."""
+        return painted(text, style, colour=self.colours(sys.stderr))
+
+    def table(self, heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+        """Write an aligned table on stdout; on a terminal the last column but two gives way."""
+        for line in laid_out(heads, list(rows), self.colours(sys.stdout), width_of(sys.stdout)):
+            self.out(line)
+
+
+Cell = str | tuple[str, str]
+"""A text, or a text and its style."""
+
+
+def width_of(stream: IO[str]) -> int | None:
+    """Give how many columns a terminal has; None for a file or pipe."""
+    if not stream.isatty():
+        return None
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except (OSError, ValueError):
+        return None
+
+
+def laid_out(
+    heads: Sequence[str], rows: Sequence[Sequence[Cell]], colour: bool, width: int | None
+) -> list[str]:
+    """Align a table; the widest column is cut where the terminal is too narrow for all."""
+    texts = [[cell if isinstance(cell, str) else cell[0] for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(heads, *texts, strict=True)]
+    if width is not None:
+        over = sum(widths) + 2 * len(widths) + 1 - width
+        widest = widths.index(max(widths))
+        if over > 0:
+            widths[widest] = max(10, widths[widest] - over)
+    lines = [_line([(head, "dim") for head in heads], widths, colour)]
+    lines += [_line(row, widths, colour) for row in rows]
+    return lines
+
+
+def _line(cells: Sequence[Cell], widths: Sequence[int], colour: bool) -> str:
+    parts = []
+    for cell, width in zip(cells, widths, strict=True):
+        text, style = cell if isinstance(cell, tuple) else (cell, "")
+        if len(text) > width:
+            text = text[: width - 1] + "…"
+        padding = " " * (width - len(text))
+        parts.append((painted(text, style, colour=colour) if style else text) + padding)
+    return "  ".join(parts).rstrip()
+
+
+def encoded(value: Any, *, indent: bool = False) -> str:
+    """Write a value as JSON."""
+    import msgspec
+
+    data = msgspec.json.encode(value)
+    return (msgspec.json.format(data, indent=2) if indent else data).decode()
+
+
+def current(context: click.Context) -> Session:
+    """Give the session of a command."""
+    session = context.find_root().obj
+    assert isinstance(session, Session)
+    return session
+
+
+def shared(command: Callable[..., object]) -> Callable[..., object]:
+    """Give a command the global options, and the session as its first argument."""
+
+    def run(*args: Any, **options: Any) -> object:
+        session = current(click.get_current_context())
+        adopt(session, options)
+        return command(session, *args, **options)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__dict__.update(command.__dict__)  # what click's other decorators have left there
+    return with_globals(run)
+
+
+def adopt(session: Session, options: dict[str, Any]) -> None:
+    """Take the global options out of a command's."""
+    session.store = options.pop("store") or session.store
+    session.output = options.pop("output") or session.output
+    session.quiet = options.pop("quiet") or session.quiet
+    session.debug = options.pop("debug") or session.debug
+    session.no_colour = options.pop("no_color") or session.no_colour
+
+
+def with_globals(command: F) -> F:
+    """Add the global options; they may stand before or after the command's name."""
+    for option in reversed(_GLOBALS):
+        command = option(command)
+    return command
+
+
+_GLOBALS = (
+    click.option(
+        "--store",
+        metavar="URL",
+        help="The store: sqlite:///FILE, or just FILE. [env OUTLAST_STORE, else outlast.db]",
+    ),
+    click.option(
+        "-o", "--output", type=click.Choice(OUTPUTS), help="How the answer is written. [table]"
+    ),
+    click.option("-q", "--quiet", is_flag=True, help="Only the answer, no remarks."),
+    click.option("--no-color", is_flag=True, help="No colours; so does NO_COLOR."),
+    click.option("--debug", is_flag=True, help="Show Outlast's own tracebacks."),
+)
+
+
+def is_interactive(*streams: IO[str]) -> bool:
+    """Tell whether a person sits at all of these."""
+    return all(stream is not None and stream.isatty() for stream in streams)

@@ -1,0 +1,382 @@
+"""Access to a store without owning it: another process may run its engine, or none does.
+
+A guest reads, starts executions and sends messages, in short transactions of its own. It never
+claims and never runs anything; what it leaves is taken up by the engine that owns the store, within
+100 ms where one runs, else by the next. A guest is for one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from outlast.errors import (
+    InternalError,
+    KeyConflict,
+    NotFound,
+    OutlastError,
+    SchemaMismatch,
+    StoreOwned,
+    TransitionRefused,
+    UsageError,
+)
+from outlast.lifecycle import FINAL, OPEN, MessageKind, State, Transition, create
+from outlast.lifecycle import Execution as Record
+from outlast.store import DEFAULT_URL, open_store, owner_of
+from outlast.store.protocol import TENANT, Answer, Create, Deliver, Filter, Store
+
+if TYPE_CHECKING:
+    from outlast.engine.identity import IdMaker
+    from outlast.engine.questions import OpenQuestion
+    from outlast.engine.registry import StartOptions, Task
+
+POLL_SECONDS: Final = 0.02
+"""How often a follower looks whether the file has changed: one read of a number in the file."""
+REREAD_SECONDS: Final = 1.0
+"""How often it reads the log all the same."""
+TEXT_MIN: Final = 3
+"""How many characters of an id somebody must write at least."""
+FOUND_MAX: Final = 6
+OPENING_SECONDS: Final = 5.0
+"""How long another process may take to make the file it has begun."""
+
+
+class Guest:
+    """A store, opened beside whoever owns it.
+
+    Args:
+        store: the address of the store; by default the environment's ``OUTLAST_STORE``, else
+            ``sqlite:///outlast.db``.
+        make: make the file if it is not there, for a start that the next engine takes up.
+        opened: a store that is open already, for the process that owns it; it is not closed here.
+
+    Raises:
+        SchemaMismatch, StoreBroken, StoreReadOnly, CannotLoad: the store cannot be used.
+    """
+
+    def __init__(
+        self, store: str | None = None, *, make: bool = False, opened: Store | None = None
+    ) -> None:
+        self.url = store or os.environ.get("OUTLAST_STORE") or DEFAULT_URL
+        self._is_lent = opened is not None
+        self._wrote = False
+        self._ids: IdMaker | None = None
+        if opened is not None:
+            self.store = opened
+        else:
+            self.store = _opened_or_made(self.url) if make else _opened(self.url)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the store."""
+        if not self._is_lent:
+            self.store.close()
+
+    def owner(self) -> str | None:
+        """Say which process runs the engine of this store, as a phrase; None when none does."""
+        return owner_of(self.url)
+
+    # Starting
+
+    def start(
+        self,
+        task: Task[Any, Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        options: StartOptions,
+    ) -> tuple[Record, bool]:
+        """Start an execution, durably; gives its row, and whether it is new.
+
+        With a key, the same task and input always mean the same execution.
+
+        Raises:
+            KeyConflict: the key belongs to another task or input; nothing was written.
+            WrongArguments, BadPayload, PayloadTooLarge: nothing was written.
+            StoreUnavailable: whether it was started is unknown; with a key it is safe to repeat.
+        """
+        from outlast.engine.engine import birth_event
+        from outlast.engine.identity import IdMaker
+
+        self._ids = self._ids or IdMaker()
+        payload = task.input.bind(args, kwargs)
+        now = time.time_ns() // 1000
+        record, row = create(
+            TENANT, self._ids.make(now), birth_event(task, payload, options, now), now
+        )
+        answer = self._commit(Create(record, [row]))
+        holder = answer.execution
+        if answer.refused == "key_conflict" and holder is not None:
+            raise KeyConflict(
+                f'the key "{options.key}" is taken by another start',
+                where=f"{holder.id}, task {holder.task}",
+                why="its task or input differs from this one",
+                do="use another key, or the same input",
+            )
+        assert holder is not None
+        return holder, answer.refused is None
+
+    # Messages
+
+    def answer(
+        self, id: str, value: object, *, key: str | None = None, actor: str = "user"
+    ) -> Record:
+        """Answer an open question of an execution; the first answer wins.
+
+        Raises:
+            BadPayload: the answer does not have the form that is asked for; nothing was written.
+            AlreadyAnswered: somebody was first.
+            NotFound: it asks nothing, or not this.
+            UsageError: it asks several questions, and no key was given.
+        """
+        question = self.question(id, key)
+        return self._send(
+            id, MessageKind.ANSWER, actor, key=question.key, payload=question.check(value)
+        )
+
+    def question(self, id: str, key: str | None = None) -> OpenQuestion:
+        """Give the open question that an answer would be for.
+
+        Raises:
+            NotFound: it asks nothing, or not this; or there is no such execution.
+            UsageError: it asks several questions, and no key was given.
+        """
+        from outlast.engine.questions import pick
+
+        return pick(self.questions(id), key, self.record(id))
+
+    def signal(
+        self,
+        id: str,
+        name: str,
+        value: object = None,
+        *,
+        message_id: str | None = None,
+        actor: str = "user",
+    ) -> Record:
+        """Send a signal; it is kept until the code waits for one of this name.
+
+        Raises:
+            NotFound: there is no such execution.
+            TransitionRefused: it has ended.
+        """
+        from outlast.codec import codec_for
+
+        payload = codec_for(Any).encode(value, name="signal")
+        return self._send(
+            id, MessageKind.SIGNAL, actor, key=name, payload=payload, message_id=message_id
+        )
+
+    def cancel(self, id: str, why: str | None = None, *, actor: str = "user") -> Record:
+        """Ask an execution to end; asking again changes nothing.
+
+        Raises:
+            NotFound: there is no such execution.
+            TransitionRefused: it has ended in another way.
+        """
+        try:
+            return self._send(id, MessageKind.CANCEL, actor, data=_why(why))
+        except TransitionRefused as refused:
+            if refused.state == State.CANCELLED:
+                return self.record(id)
+            raise
+
+    def pause(self, id: str, why: str | None = None, *, actor: str = "user") -> Record:
+        """Hold an execution at its next safe point; asking again changes nothing.
+
+        Raises:
+            NotFound, TransitionRefused: as :meth:`cancel`.
+        """
+        return self._send(id, MessageKind.PAUSE, actor, data=_why(why))
+
+    def resume(self, id: str, *, actor: str = "user") -> Record:
+        """Let an execution go on: after a pause, a suspension, or before its time has come.
+
+        Raises:
+            NotFound, TransitionRefused: as :meth:`cancel`.
+        """
+        return self._send(id, MessageKind.RESUME, actor)
+
+    def _send(
+        self,
+        id: str,
+        kind: MessageKind,
+        actor: str,
+        *,
+        key: str | None = None,
+        data: dict[str, Any] | None = None,
+        payload: bytes | None = None,
+        message_id: str | None = None,
+    ) -> Record:
+        from outlast.engine.engine import new_message, read_delivery
+
+        message = new_message(kind, actor, key=key, data=data, payload=payload, id=message_id)
+        answer = self._commit(Deliver(id, message, time.time_ns() // 1000))
+        return read_delivery(answer, id, message)
+
+    def _commit(self, item: Create | Deliver) -> Answer:
+        (answer,) = self.store.commit([item])
+        self._wrote = True
+        if answer.error is not None:
+            raise (
+                answer.error
+                if isinstance(answer.error, OutlastError)
+                else InternalError(f"the store refused an item: {answer.error}", where=self.url)
+            )
+        return answer
+
+    # Reading
+
+    def find(self, text: str) -> str:
+        """Give the id that somebody means: a whole one, its beginning or end, or ``last``.
+
+        Raises:
+            NotFound: there is none.
+            UsageError: several fit, or the text is too short to tell.
+        """
+        if text == "last":
+            newest = self.store.page(Filter(limit=1))
+            if not newest:
+                raise NotFound(
+                    "there is no execution yet", where=self.url, do="outlast run FILE:TASK"
+                )
+            return newest[0].id
+        bare = text.removeprefix("ex_")
+        if len(bare) < TEXT_MIN:
+            raise UsageError(
+                f'"{text}" is too short to name an execution',
+                do=f"write at least {TEXT_MIN} characters of its id, from its beginning or end",
+            )
+        if self.store.get([text])[0] is not None:
+            return text
+        found: list[str] = []
+        for wanted in dict.fromkeys((text, f"ex_{bare}", bare)):
+            found = self.store.find(wanted, FOUND_MAX)
+            if found:
+                break
+        if not found:
+            raise NotFound(f"there is no execution {text}", where=self.url, do="outlast ls")
+        if len(found) > 1:
+            more = " and more" if len(found) == FOUND_MAX else ""
+            raise UsageError(
+                f'"{text}" fits several executions',
+                where=self.url,
+                why=", ".join(found[: FOUND_MAX - 1]) + more,
+                do="write more characters of the id",
+            )
+        return found[0]
+
+    def record(self, id: str) -> Record:
+        """Read an execution's row.
+
+        Raises:
+            NotFound: there is none.
+        """
+        (record,) = self.store.get([id])
+        if record is None:
+            raise NotFound(f"there is no execution {id}", where=self.url, do="outlast ls")
+        return record
+
+    def log(self, id: str, after_seq: int = 0) -> list[Transition]:
+        """Read an execution's log, in order."""
+        return self.store.log(id, after_seq)
+
+    def questions(self, id: str) -> list[OpenQuestion]:
+        """Give the questions of an execution that somebody can still answer, the oldest first.
+
+        Raises:
+            NotFound: there is no such execution.
+        """
+        return still_open(self.record(id), self.log(id), time.time_ns() // 1000)
+
+    def open_twin(self, task: str, payload_digest: int, origin: str) -> Record | None:
+        """Find the newest open execution of a task with this input and origin."""
+        found = self.store.page(
+            Filter(task=task, input_digest=payload_digest, origin=origin, states=OPEN, limit=1)
+        )
+        return found[0] if found else None
+
+    def follow(
+        self, id: str, after_seq: int = 0, *, poll_seconds: float = POLL_SECONDS
+    ) -> Iterator[Sequence[Transition]]:
+        """Give the rows of a log as they are recorded, to the final one.
+
+        It looks whether there are more ``1 / poll_seconds`` times a second, and gives an empty
+        sequence each time there are none, so that its caller can do something else as well.
+        """
+        read_at = float("-inf")
+        seq = after_seq
+        while True:
+            rows: Sequence[Transition] = ()
+            if self._may_have_changed() or time.monotonic() - read_at > REREAD_SECONDS:
+                read_at = time.monotonic()
+                rows = self.store.log(id, seq)
+            yield rows
+            if rows:
+                seq = rows[-1].seq
+                if rows[-1].to_state in FINAL:
+                    return
+            else:
+                time.sleep(poll_seconds)
+
+    def _may_have_changed(self) -> bool:
+        """Tell whether to read again; who lent us its store writes on the same connection."""
+        wrote, self._wrote = self._wrote, False
+        return self._is_lent or self.store.changed() or wrote
+
+
+def still_open(record: Record, log: Sequence[Transition], now: int) -> list[OpenQuestion]:
+    """Give the questions of a log that an answer would still reach.
+
+    A question whose wait is over leaves no row of its own. A parked execution names what it waits
+    for; of one that runs, the clock tells.
+    """
+    from outlast.engine.questions import open_questions
+
+    if record.is_final:
+        return []
+    questions = open_questions(log)
+    detail = record.detail or {}
+    held = detail.get("held_detail") if record.state is State.PAUSED else detail
+    waits = held.get("waits") if isinstance(held, dict) else None
+    if isinstance(waits, list | tuple) and not record.is_leased:
+        keys = {wait.get("key") for wait in waits if wait.get("kind") == "ask"}
+        return [question for question in questions if question.key in keys]
+    return [question for question in questions if question.until is None or question.until > now]
+
+
+def _why(why: str | None) -> dict[str, Any] | None:
+    return {"why": why} if why else None
+
+
+def _opened(url: str) -> Store:
+    return open_store(url, owner=None, now=time.time_ns() // 1000)
+
+
+def _opened_or_made(url: str) -> Store:
+    """Open a store, making its file first if there is none: by owning it for a moment."""
+    from outlast.engine.identity import worker_name
+
+    give_up_at = time.monotonic() + OPENING_SECONDS
+    while True:
+        try:
+            return _opened(url)
+        except SchemaMismatch as mismatch:
+            try:
+                open_store(url, owner=worker_name(), now=time.time_ns() // 1000).close()
+            except StoreOwned:  # its engine is just making it
+                if time.monotonic() > give_up_at:
+                    raise mismatch from None
+                time.sleep(POLL_SECONDS)

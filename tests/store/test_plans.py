@@ -1,0 +1,158 @@
+"""Query plans of the hot statements, recorded: each goes by its index and none turns into a scan."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from outlast.store.sql import Statement, load
+from outlast.store.sqlite.connect import open_reader
+from outlast.store.sqlite.store import SqliteStore
+
+SQL = load("outlast.store.sqlite")
+FILES = {
+    name: "\n".join((file.read_text("utf-8")) for file in [Path(str(path))])
+    for path in (Path(__file__).parents[2] / "src/outlast/store/sqlite").glob("*.sql")
+    for name in [path.name]
+}
+
+# One line of a plan each, the parts that matter; "v" is the batch's own rows.
+PLANS = {
+    "refused_heads": ["SEARCH e USING PRIMARY KEY (tenant=? AND id=?) LEFT-JOIN"],
+    "taken_ids": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
+    "move_executions": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
+    "save_executions": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
+    "count_messages": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
+    "earlier_messages": [
+        "SCAN v",
+        "SEARCH i USING INDEX sqlite_autoindex_inbox_2 (tenant=? AND execution_id=? AND id=?)",
+        "SCAN v",
+        "SEARCH i USING INDEX inbox_one_answer (tenant=? AND execution_id=? AND key=?)",
+    ],
+    "executions_by_id": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
+    "executions_by_key": ["SEARCH execution USING INDEX execution_by_key (tenant=? AND key=?)"],
+    "queued_executions": [
+        "SEARCH e USING INDEX execution_queued (tenant=?)",
+        "SEARCH t USING PRIMARY KEY (tenant=? AND execution_id=? AND seq=?)",
+    ],
+    "due_executions": [
+        "SEARCH execution USING INDEX execution_due (tenant=? AND due_at>? AND due_at<?)"
+    ],
+    "overdue_executions": [
+        "SEARCH execution USING INDEX execution_deadline (tenant=? AND deadline_at>? AND deadline_at<?)"
+    ],
+    "next_due": [
+        "SEARCH execution USING INDEX execution_due (tenant=? AND due_at>?)",
+        "SEARCH execution USING INDEX execution_deadline (tenant=? AND deadline_at>?)",
+    ],
+    "leased_executions": ["SEARCH execution USING INDEX execution_leased (tenant=? AND worker>?)"],
+    "unread_executions": ["SEARCH execution USING INDEX execution_leased (tenant=? AND worker=?)"],
+    "executions_page": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id<?)"],
+    "open_executions_page": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
+    "ids_beginning": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id>? AND id<?)"],
+    "open_counts": [
+        "SEARCH execution USING COVERING INDEX execution_queued (tenant=?)",
+        "SEARCH execution USING INDEX execution_leased (tenant=? AND worker>?)",
+        "SEARCH execution USING COVERING INDEX execution_parked (tenant=? AND state=?)",
+    ],
+    "log": ["SEARCH transition USING PRIMARY KEY (tenant=? AND execution_id=? AND seq>?)"],
+    "inbox": ["SEARCH inbox USING PRIMARY KEY (tenant=? AND execution_id=? AND number>?)"],
+    "all_ids": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id>?)"],
+}
+WRITES_ONLY = {"insert_transitions", "insert_executions", "insert_messages", "put_worker"}
+READS_ALL = {"stray_ids", "ids_ending", "workers"}
+"""Not hot: a verify, a search by an id's end, and a table of a hundred rows."""
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[apsw.Connection]:
+    path = tmp_path_factory.mktemp("plans") / "outlast.db"
+    SqliteStore(path, owner="w1", now=1).close()
+    reader = open_reader(path)
+    reader.execute("PRAGMA query_only = OFF")
+    yield reader
+    reader.close()
+
+
+def plan(reader: apsw.Connection, text: str) -> list[str]:
+    return [str(row[3]) for row in reader.execute(f"EXPLAIN QUERY PLAN {text}", bindings(text))]
+
+
+def bindings(text: str) -> dict[str, None] | list[None]:
+    names = re.findall(r":(\w+)", text)
+    return dict.fromkeys(names) if names else [None] * text.count("?")
+
+
+def texts(statement: Statement) -> list[str]:
+    """The texts that are really sent: for one row and for many, plain and packed."""
+    sizes = (1, 64) if statement.columns else (0,)
+    plain = [statement.many(rows) if rows else statement.text for rows in sizes]
+    return plain + ([statement.packed(rows) for rows in sizes] if statement.results else [])
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_plan(reader: apsw.Connection, name: str) -> None:
+    for text in texts(SQL[name]):
+        lines = plan(reader, text)
+        wanted = iter(lines)
+        for part in PLANS[name]:
+            assert any(line.startswith(part) for line in wanted), f"{part} is not in {lines}"
+        scans = [line for line in lines if line.startswith("SCAN")]
+        allowed = {"v", "json_each", "r", "CONSTANT", f"{len(scans)}-ROW"}
+        for line in scans:
+            what = line.split()[1]
+            assert what in allowed or "CONSTANT ROW" in line or "VALUES" in line, lines
+        sorts = [line for line in lines if "TEMP B-TREE" in line]
+        assert not sorts or name == "open_counts", lines  # it groups what is leased, never more
+
+
+def test_every_statement_is_planned_or_excused() -> None:
+    assert SQL.keys() == PLANS.keys() | WRITES_ONLY | READS_ALL
+
+
+@pytest.mark.parametrize("name", SQL)
+def test_every_statement_prepares_and_is_used(reader: apsw.Connection, name: str) -> None:
+    for text in texts(SQL[name]):
+        reader.execute(f"EXPLAIN {text}", bindings(text)).fetchall()
+    source = (Path(__file__).parents[2] / "src/outlast/store/sqlite/store.py").read_text("utf-8")
+    assert f'"{name}"' in source, "a statement nobody sends"
+
+
+def test_widths_are_those_of_the_rows() -> None:
+    for statement in SQL.values():
+        assert bool(statement.columns) is ("{rows}" in statement.text), statement.name
+    for name in ("insert_transitions", "insert_executions", "insert_messages"):
+        columns = re.search(r"\(([^)]*)\)\s*VALUES", SQL[name].text)
+        assert columns is not None and len(columns[1].split(",")) == SQL[name].columns
+    for name in ("move_executions", "save_executions", "count_messages"):
+        used = {int(number) for number in re.findall(r"v\.column(\d+)", SQL[name].text)}
+        assert used == set(range(1, SQL[name].columns + 1))
+
+
+def test_texts_stay_in_the_cache_of_prepared_statements() -> None:
+    """apsw keeps no text above 16 KiB: it would be compiled anew for every batch."""
+    for statement in SQL.values():
+        if statement.columns:
+            sizes = list(statement.sizes(100_000))
+            assert sum(sizes) == 100_000
+            text = statement.packed(sizes[0]) if statement.results else statement.many(sizes[0])
+            assert len(text) < 16_384, statement.name
+            assert statement.columns * sizes[0] < 32_766, "SQLite's limit of parameters"
+
+
+def test_the_texts_of_a_batch_are_few() -> None:
+    sizes = {size for rows in range(1, 3_000) for size in SQL["insert_transitions"].sizes(rows)}
+    assert sizes == {2**power for power in range(10)}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_style(file: str) -> None:
+    """Named columns only, no literal instants, nothing longer than 45 lines."""
+    for piece in FILES[file].split("-- name: ")[1:]:
+        assert "SELECT *" not in piece and "now()" not in piece
+        assert piece.rstrip().count("\n") <= 45, piece.splitlines()[0]
+        assert piece.rstrip().endswith(";")
