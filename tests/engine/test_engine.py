@@ -53,7 +53,7 @@ def note_def(value: int) -> int:
 
 
 @task
-async def chain(count: int) -> int:
+async def links(count: int) -> int:
     total = 0
     for number in range(count):
         total += await note(number)
@@ -61,13 +61,13 @@ async def chain(count: int) -> int:
 
 
 @task
-def chain_def(count: int) -> int:
+def links_def(count: int) -> int:
     return sum(note_def(number) for number in range(count))
 
 
 def test_async_task(url: str) -> None:
     async def main(engine: Engine) -> None:
-        handle = await chain.astart(3)
+        handle = await links.astart(3)
         assert await handle.aresult("5s") == 6
         kinds = [row.kind for row in await handle.atransitions()]
         assert kinds == [Kind.CREATE, Kind.CLAIM, Kind.START, Kind.STEP, Kind.STEP, Kind.STEP, Kind.FINISH]
@@ -78,7 +78,7 @@ def test_async_task(url: str) -> None:
 
 def test_def_task_in_a_with_block(url: str) -> None:
     with Engine(url) as engine:
-        handle = chain_def.start(3)
+        handle = links_def.start(3)
         assert handle.result("5s") == 6
         assert handle.status() is State.SUCCEEDED
         assert handle.reason() is None
@@ -89,9 +89,9 @@ def test_outside_an_engine_they_are_functions() -> None:
     assert asyncio.run(note(2)) == 4
     assert note_def(2) == 4
     assert asyncio.run(note_def.aio(2)) == 4
-    assert asyncio.run(chain(2)) == 2
+    assert asyncio.run(links(2)) == 2
     with pytest.raises(NoEngine):
-        chain.start(1)
+        links.start(1)
 
 
 def test_wrong_colour_has_a_hint(url: str) -> None:
@@ -126,9 +126,9 @@ def test_def_step_in_async_task(url: str) -> None:
 def test_wrong_arguments_write_nothing(url: str) -> None:
     async def main(engine: Engine) -> None:
         with pytest.raises(WrongArguments):
-            await chain.astart(1, 2)  # type: ignore[call-arg]
+            await links.astart(1, 2)  # type: ignore[call-arg]
         with pytest.raises(BadPayload):
-            await chain.astart("three")  # type: ignore[arg-type]
+            await links.astart("three")  # type: ignore[arg-type]
         assert engine.store.counts() == {}
 
     run(main, url)
@@ -136,11 +136,11 @@ def test_wrong_arguments_write_nothing(url: str) -> None:
 
 def test_key(url: str) -> None:
     async def main(engine: Engine) -> None:
-        first = await chain.options(key="k").astart(2)
-        again = await chain.options(key="k").astart(2)
+        first = await links.options(key="k").astart(2)
+        again = await links.options(key="k").astart(2)
         assert again.id == first.id
         with pytest.raises(KeyConflict):
-            await chain.options(key="k").astart(3)
+            await links.options(key="k").astart(3)
         assert await again.aresult("5s") == 2
 
     run(main, url)
@@ -499,7 +499,7 @@ def test_deadline(url: str) -> None:
 
 def test_delay(url: str) -> None:
     async def main(engine: Engine) -> None:
-        handle = await chain.options(delay="60ms").astart(1)
+        handle = await links.options(delay="60ms").astart(1)
         assert await handle.astatus() is State.SCHEDULED
         assert await handle.aresult("5s") == 0
 
@@ -556,7 +556,7 @@ def test_wait_timeout_leaves_it_running(url: str) -> None:
 
 def test_watch(url: str) -> None:
     async def main(engine: Engine) -> None:
-        handle = await chain.astart(2)
+        handle = await links.astart(2)
         kinds = [row.kind async for row in handle.awatch()]
         assert kinds[0] is Kind.CREATE and kinds[-1] is Kind.FINISH
         assert kinds.count(Kind.STEP) == 2
@@ -576,7 +576,7 @@ def test_unknown_execution(url: str) -> None:
 
 def test_sync_methods_on_an_async_engine_are_refused(url: str) -> None:
     async def main(engine: Engine) -> None:
-        handle = await chain.astart(1)
+        handle = await links.astart(1)
         with pytest.raises(UsageError):
             handle.status()
         await handle.aresult("5s")
@@ -586,7 +586,7 @@ def test_sync_methods_on_an_async_engine_are_refused(url: str) -> None:
 
 def test_more_executions_than_slots(url: str) -> None:
     async def main(engine: Engine) -> None:
-        handles = await engine.astart_many(chain, [(2,)] * 50)
+        handles = await engine.astart_many(links, [(2,)] * 50)
         assert await asyncio.gather(*(handle.aresult("10s") for handle in handles)) == [2] * 50
         assert engine.store.verify().defects == []
 

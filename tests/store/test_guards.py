@@ -34,8 +34,10 @@ OTHER = "X'" + (b"o" * 16).hex() + "'"
 
 ROW = (
     "INSERT INTO transition (tenant, execution_id, seq, kind, from_state, to_state, fence, nonce,"
-    " actor, at) VALUES (1, {id}, {seq}, {kind}, {source}, {target}, {fence}, {nonce}, 'a', 1)"
+    " actor, at) VALUES (1, {id}, {seq}, {kind}, {source}, {target}, {fence}, {nonce}, 'a', {at})"
 )
+LATER = 10**16
+"""A time after everything that is stored."""
 
 
 def row(
@@ -46,11 +48,12 @@ def row(
     target: str = "running",
     fence: int = 1,
     nonce: str = NONCE,
+    at: int = LATER,
 ) -> str:
     """A row of the log in SQL: by default a legal step of the running execution."""
     texts = {"id": id, "kind": kind, "source": source, "target": target}
     return ROW.format(
-        seq=seq, fence=fence, nonce=nonce, **{name: f"'{text}'" for name, text in texts.items()}
+        seq=seq, fence=fence, nonce=nonce, at=at, **{name: f"'{text}'" for name, text in texts.items()}
     )
 
 
@@ -87,6 +90,7 @@ BAD_WRITES: dict[str, tuple[str, str]] = {
     "an unknown kind": (row(kind="explode"), EDGE),
     "an unknown state": (row(kind="finish", target="exploded"), EDGE),
     "a birth into the middle": (row("new", 1, "create", "", "running", 0, "NULL"), EDGE),
+    "a time that goes back": (row(at=1), SUCCESSOR),
     # the log: leases
     "a stale fence": (row(fence=0), SUCCESSOR),
     "a fence too high": (row(fence=2), SUCCESSOR),
@@ -112,23 +116,25 @@ BAD_WRITES: dict[str, tuple[str, str]] = {
     # executions
     "a state without its row of the log": ("UPDATE execution SET state = 'queued', nonce = NULL, worker = NULL, seq = 4 WHERE id = 'run'", LAST_ROW),
     "a state with the same number": ("UPDATE execution SET state = 'starting' WHERE id = 'run'", "changes with its log only"),
-    "a number without its row": ("UPDATE execution SET seq = 4 WHERE id = 'run'", LAST_ROW),
-    "a row left behind its log": (f"{row()}; {row(seq=5)}; UPDATE execution SET seq = 4 WHERE id = 'run'", LAST_ROW),
-    "a fence that is not its row's": (f"{row()}; UPDATE execution SET seq = 4, fence = 2 WHERE id = 'run'", LAST_ROW),
-    "a nonce that is not its row's": (f"{row()}; UPDATE execution SET seq = 4, fence = 2, claims = 2, nonce = {OTHER} WHERE id = 'run'", LAST_ROW),
-    "a number that falls": ("UPDATE execution SET seq = 2 WHERE id = 'run'", DOWN),
-    "a fence that falls": (f"{row()}; UPDATE execution SET seq = 4, fence = 0, claims = 0, idle_claims = 0, nonce = NULL, worker = NULL, state = 'queued' WHERE id = 'run'", DOWN),
-    "a high water that falls": (f"{row()}; UPDATE execution SET seq = 4, high_water = 2 WHERE id = 'run'", DOWN),
-    "attempts that fall": (f"{row()}; UPDATE execution SET seq = 4, attempt = 0 WHERE id = 'run'", DOWN),
-    "claims that fall": (f"{row('wait', 5, 'annotation', 'awaiting_input', 'awaiting_input', 1, 'NULL')}; UPDATE execution SET seq = 5, claims = 0, idle_claims = 0 WHERE id = 'wait'", DOWN),
-    "an uncounted claim": (f"{row('wait', 5, 'resume', 'awaiting_input', 'queued', 1, 'NULL')}; {row('wait', 6, 'claim', 'queued', 'starting', 2, OTHER)}; UPDATE execution SET seq = 6, state = 'starting', fence = 2, nonce = {OTHER}, worker = 'w2' WHERE id = 'wait'", "raises the fence and is counted"),
-    "another owner with the same nonce": (f"{row()}; UPDATE execution SET seq = 4, worker = 'w2' WHERE id = 'run'", "a new owner draws a new nonce"),
+    "a number without its row": (f"UPDATE execution SET updated_at = {LATER}, seq = 4 WHERE id = 'run'", LAST_ROW),
+    "a row left behind its log": (f"{row()}; {row(seq=5)}; UPDATE execution SET updated_at = {LATER}, seq = 4 WHERE id = 'run'", LAST_ROW),
+    "a fence that is not its row's": (f"{row()}; UPDATE execution SET updated_at = {LATER}, seq = 4, fence = 2 WHERE id = 'run'", LAST_ROW),
+    "a nonce that is not its row's": (f"{row()}; UPDATE execution SET updated_at = {LATER}, seq = 4, fence = 2, claims = 2, nonce = {OTHER} WHERE id = 'run'", LAST_ROW),
+    "a number that falls": (f"UPDATE execution SET updated_at = {LATER}, seq = 2 WHERE id = 'run'", DOWN),
+    "another time than its row's": (f"{row()}; UPDATE execution SET seq = 4 WHERE id = 'run'", LAST_ROW),
+    "a time without its row": ("UPDATE execution SET updated_at = updated_at + 1 WHERE id = 'run'", "changes with its log only"),
+    "a fence that falls": (f"{row()}; UPDATE execution SET updated_at = {LATER}, seq = 4, fence = 0, claims = 0, idle_claims = 0, nonce = NULL, worker = NULL, state = 'queued' WHERE id = 'run'", DOWN),
+    "a high water that falls": (f"{row()}; UPDATE execution SET updated_at = {LATER}, seq = 4, high_water = 2 WHERE id = 'run'", DOWN),
+    "attempts that fall": (f"{row()}; UPDATE execution SET updated_at = {LATER}, seq = 4, attempt = 0 WHERE id = 'run'", DOWN),
+    "claims that fall": (f"{row('wait', 5, 'annotation', 'awaiting_input', 'awaiting_input', 1, 'NULL')}; UPDATE execution SET updated_at = {LATER}, seq = 5, claims = 0, idle_claims = 0 WHERE id = 'wait'", DOWN),
+    "an uncounted claim": (f"{row('wait', 5, 'resume', 'awaiting_input', 'queued', 1, 'NULL')}; {row('wait', 6, 'claim', 'queued', 'starting', 2, OTHER)}; UPDATE execution SET updated_at = {LATER}, seq = 6, state = 'starting', fence = 2, nonce = {OTHER}, worker = 'w2' WHERE id = 'wait'", "raises the fence and is counted"),
+    "another owner with the same nonce": (f"{row()}; UPDATE execution SET updated_at = {LATER}, seq = 4, worker = 'w2' WHERE id = 'run'", "a new owner draws a new nonce"),
     "a priority without its row": ("UPDATE execution SET priority = 9 WHERE id = 'run'", "changes with its log only"),
     "a deadline moved": ("UPDATE execution SET deadline_at = 9 WHERE id = 'idle'", "changes with its log only"),
     "a wait made due": ("UPDATE execution SET due_at = 1 WHERE id = 'wait'", "changes with its log only"),
     "another result of what has ended": ("UPDATE execution SET detail = '{}' WHERE id = 'done'", FINAL_ROW),
     "another state of what has ended": ("UPDATE execution SET state = 'queued' WHERE id = 'done'", FINAL_ROW),
-    "an unknown state of a row": (f"{row()}; UPDATE execution SET seq = 4, state = 'exploded' WHERE id = 'run'", CHECK),
+    "an unknown state of a row": (f"{row()}; UPDATE execution SET updated_at = {LATER}, seq = 4, state = 'exploded' WHERE id = 'run'", CHECK),
     "another task": ("UPDATE execution SET task = 'other' WHERE id = 'run'", "who an execution is"),
     "another key": ("UPDATE execution SET key = 'other' WHERE id = 'idle'", "who an execution is"),
     "another input": ("UPDATE execution SET input_digest = 9 WHERE id = 'idle'", "who an execution is"),
@@ -199,19 +205,19 @@ def dump(shell: apsw.Connection) -> list[object]:
 
 NEW_ROW = (
     "INSERT INTO execution (tenant, id, task, state, seq, fence, high_water, attempt, failures,"
-    " claims, idle_claims, inbox_count, inbox_seen, created_at, state_at, queue, priority, key,"
-    " input_digest) VALUES (1, '{id}', 't', '{state}', {seq}, 0, 0, 0, 0, 0, 0, {count}, 0, 1, 1,"
+    " claims, idle_claims, inbox_count, inbox_seen, created_at, updated_at, state_at, queue, priority, key,"
+    " input_digest) VALUES (1, '{id}', 't', '{state}', {seq}, 0, 0, 0, 0, 0, 0, {count}, 0, 1, {at}, 1,"
     " 'default', 0, {key}, 0)"
 )
 BAD_BIRTHS = {
-    "without a log": (NEW_ROW.format(id="none", state="queued", seq=1, count=0, key="NULL"), LAST_ROW),
-    "in another state than its log": (NEW_ROW.format(id="new", state="blocked", seq=1, count=0, key="NULL"), LAST_ROW),
-    "with another number": (NEW_ROW.format(id="new", state="queued", seq=2, count=0, key="NULL"), LAST_ROW),
-    "with messages": (NEW_ROW.format(id="new", state="queued", seq=1, count=1, key="NULL"), "counted as they come"),
-    "with a taken key": (NEW_ROW.format(id="new", state="queued", seq=1, count=0, key="'k'"), "exists already"),
-    "twice": (NEW_ROW.format(id="idle", state="queued", seq=1, count=0, key="NULL"), "exists already"),
-    "twice by REPLACE": (replacing(NEW_ROW.format(id="idle", state="queued", seq=1, count=0, key="NULL")), "exists already"),
-    "with the key of another by REPLACE": (replacing(NEW_ROW.format(id="new", state="queued", seq=1, count=0, key="'k'")), "exists already"),
+    "without a log": (NEW_ROW.format(at=LATER, id="none", state="queued", seq=1, count=0, key="NULL"), LAST_ROW),
+    "in another state than its log": (NEW_ROW.format(at=LATER, id="new", state="blocked", seq=1, count=0, key="NULL"), LAST_ROW),
+    "with another number": (NEW_ROW.format(at=LATER, id="new", state="queued", seq=2, count=0, key="NULL"), LAST_ROW),
+    "with messages": (NEW_ROW.format(at=LATER, id="new", state="queued", seq=1, count=1, key="NULL"), "counted as they come"),
+    "with a taken key": (NEW_ROW.format(at=LATER, id="new", state="queued", seq=1, count=0, key="'k'"), "exists already"),
+    "twice": (NEW_ROW.format(at=LATER, id="idle", state="queued", seq=1, count=0, key="NULL"), "exists already"),
+    "twice by REPLACE": (replacing(NEW_ROW.format(at=LATER, id="idle", state="queued", seq=1, count=0, key="NULL")), "exists already"),
+    "with the key of another by REPLACE": (replacing(NEW_ROW.format(at=LATER, id="new", state="queued", seq=1, count=0, key="'k'")), "exists already"),
 }  # fmt: skip
 
 

@@ -61,7 +61,8 @@ _DELIVERED: Final = {
     Kind.CANCEL_REQUESTED: "cancel",
 }
 """The rows that the code gets to see, and what its scope calls them."""
-_POSITION: Final = frozenset({"seq", "idle_claims", "inbox_seen"})
+_POSITION: Final = frozenset({"seq", "idle_claims", "inbox_seen", "updated_at"})
+_KEPT_BY_RETRY: Final = frozenset({Kind.INPUT_RECEIVED, Kind.SIGNAL_RECEIVED})
 _NEVER_RETRIED: Final = (Fatal, BadPayload, PayloadTooLarge)
 
 
@@ -107,11 +108,10 @@ class Driver:
 
     def replay(self, rows: Sequence[Transition], unseen: Sequence[InboxEntry]) -> None:
         """Bring a claimed execution back to where it was, then let it go on."""
-        if not self._make_scope():
-            return
-        history = self._history(rows)
+        if self._over or not self._make_scope():
+            return  # handed back while its log was being read
         try:
-            waiting = self._deliver_recorded(history)
+            waiting = self._deliver_recorded(*self._history(rows))
         except Mismatch as mismatch:
             self._suspend_mismatch(mismatch)
             return
@@ -155,8 +155,13 @@ class Driver:
         self._delivered = started.seq
         self._scope.begin(started.at)
 
-    def _history(self, rows: Sequence[Transition]) -> list[Transition]:
-        """Keep the rows of the current try; results of earlier tries are remembered by key."""
+    def _history(self, rows: Sequence[Transition]) -> tuple[list[Transition], list[Transition]]:
+        """Split off the rows of the current try; what earlier tries came by is used again.
+
+        Returns:
+            The answers and signals of earlier tries, which the current one finds in its mailbox,
+            and the rows of the current try. Results of steps are remembered by key.
+        """
         first = 0
         for place, row in enumerate(rows):
             if row.kind is Kind.RETRY:
@@ -166,11 +171,12 @@ class Driver:
                 assert row.key is not None
                 if not (row.data and "reused" in row.data):
                     self._memo[row.key] = row
-        return list(rows[first:])
+        return [row for row in rows[:first] if row.kind in _KEPT_BY_RETRY], list(rows[first:])
 
-    def _deliver_recorded(self, history: list[Transition]) -> list[Transition]:
+    def _deliver_recorded(
+        self, waiting: list[Transition], history: list[Transition]
+    ) -> list[Transition]:
         """Deliver what is recorded; gives the messages that no start has delivered yet."""
-        waiting: list[Transition] = []
         for row in history:
             kind = row.kind
             if kind is Kind.START:
@@ -184,6 +190,8 @@ class Driver:
             elif kind in _DELIVERED:
                 if kind is Kind.CANCEL_REQUESTED:
                     self._cancel_asked(row)
+                elif kind is Kind.STEP and self._back_offs:
+                    self._back_offs.pop(row.key or "", None)
                 if row.from_state is State.RUNNING:
                     self._deliver_row(row, row.at)
                 else:
@@ -347,9 +355,7 @@ class Driver:
 
     def _start_calls(self) -> None:
         """Start the bodies that nothing holds back: all that was delivered is durable."""
-        if self._over or self._before_park is not None or self.record.pause_at is not None:
-            return
-        if not self._live:
+        if self._over or self._before_park is not None or self._is_held or not self._live:
             return
         calls, self._calls = self._calls, deque()
         for call in calls:
@@ -443,10 +449,10 @@ class Driver:
 
     def _settle_down(self, scope: Scope | ThreadScope) -> None:
         """No code can run and no body is in flight: wait a moment, park, or see a deadlock."""
-        if self.record.pause_at is not None:
+        if self._is_held:
             self._park(Event(Kind.PAUSE, "engine", data={"why": "requested"}))
             return
-        if len(self._calls) > len(self._back_offs):
+        if len(self._calls) > len(self._backing_off()):
             self._set_alarm(scope)
             return  # bodies wait for outcomes to be durable
         waits, due_at = self._waits(scope)
@@ -457,12 +463,31 @@ class Driver:
                 do="somebody must set the event, put into the queue, or release the lock it waits for",
             ))
             return
+        if self.record.cancel_at is not None:
+            self._set_alarm(scope)
+            return  # it cleans up; its grace ends it, and that runs here
         outside = any(wait["outside"] for wait in waits if "outside" in wait)
         now = self.worker.clock.now()
         if due_at is not None and due_at - now < LINGER_US and not outside:
             self._set_alarm(scope)
             return
         self._park(Event(Kind.WAIT, "engine", data={"waits": waits, "due_at": due_at}))
+
+    def _backing_off(self) -> list[tuple[str, int]]:
+        """Name the calls whose next attempt has to wait, and until when.
+
+        The calls decide: what an attempt that failed has noted says nothing about a call that was
+        given up since, and a replay does not hear of that.
+        """
+        if not self._back_offs:
+            return []
+        return [(call.key, self._back_offs[call.key]) for call in self._calls
+                if call.key in self._back_offs]
+
+    @property
+    def _is_held(self) -> bool:
+        """Whether a pause was asked for; one that is being cancelled is not held up by it."""
+        return self.record.pause_at is not None and self.record.cancel_at is None
 
     def _waits(self, scope: Scope | ThreadScope) -> tuple[list[dict[str, Any]], int | None]:
         """Name everything that could wake the code, and the first instant at which time does."""
@@ -472,7 +497,7 @@ class Driver:
         if timer is not None:
             waits.append({"kind": "timer", "until": timer.deadline_at})
             instants.append(timer.deadline_at)
-        for key, at in self._back_offs.items():
+        for key, at in self._backing_off():
             waits.append({"kind": "retry", "key": key, "until": at})
             instants.append(at)
         for call in scope.open_calls.values():
@@ -493,12 +518,11 @@ class Driver:
     def _set_alarm(self, scope: Scope | ThreadScope) -> None:
         """See to it that this driver is pumped at the next instant at which time matters."""
         timer = scope.next_timer()
+        if self._alarm is not None:
+            self._cancel_alarm()
         if timer is None and not self._back_offs:
-            if self._alarm is not None:
-                self._cancel_alarm()
             return
-        self._cancel_alarm()
-        instants = list(self._back_offs.values())
+        instants = [at for _, at in self._backing_off()]
         if timer is not None:
             instants.append(timer.deadline_at)
         if instants:
@@ -543,7 +567,11 @@ class Driver:
         payload = failure.dump(described)
         said = {"type": described.type, "message": described.message[:500]}
         policy = self.task.policy
-        if not isinstance(error, (*_NEVER_RETRIED, Deadlock)) and policy.allows(self.record.failures, error):
+        if (
+            not isinstance(error, (*_NEVER_RETRIED, Deadlock))
+            and self.record.cancel_at is None
+            and policy.allows(self.record.failures, error)
+        ):
             at_least = round(error.delay_seconds * 1e6) if isinstance(error, RetryAfter) else 0
             delay = policy.delay_us(self.record.failures + 1, random.random(), at_least_us=at_least)
             due_at = self.worker.clock.now() + delay
@@ -597,8 +625,7 @@ class Driver:
         fence, nonce, seq = record.fence, record.nonce, record.seq
         if event.nonce is None and event.kind is not Kind.DEADLINE:
             event.fence, event.nonce = fence, nonce
-        now = max(self.worker.clock.now(), self._row.at)  # within a log time never goes back
-        decision = decide(record, event, now)
+        decision = decide(record, event, self.worker.clock.now())
         if isinstance(decision, Refusal):
             return decision
         apply(record, decision)
@@ -607,7 +634,7 @@ class Driver:
         self.worker.journal.submit(
             Write(
                 record.id, fence, nonce, seq, [decision.transition],
-                (record.seq, record.idle_claims, record.inbox_seen),
+                (record.seq, record.idle_claims, record.inbox_seen, record.updated_at),
                 None if moved else copy_of(record), inbox_seen,
             ),
             self,

@@ -7,6 +7,7 @@ connection pools; ``with Engine(…)`` runs the same coroutines on a loop in a t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import secrets
@@ -60,9 +61,9 @@ RECENT_MAX: Final = 2_000
 RECENT_BYTES_MAX: Final = 4_096
 """How many results of executions that ended here are kept in memory, and up to which size."""
 PROBE_SECONDS: Final = 0.5
+"""How often it tries again after the store has failed."""
 WATCH_AT_MOST_SECONDS: Final = 0.25
 """How often a watcher looks for itself: the net under the wake-ups."""
-"""How often it tries again after the store has failed."""
 
 
 class Engine:
@@ -231,8 +232,8 @@ class Engine:
     async def _keep(self, service: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run a service again and again; a store that fails now does not end it.
 
-        A cancel alone cannot be relied on: ``wait_for`` of Python 3.11 swallows one that comes in
-        the moment in which what it waits for is there.
+        Services use ``asyncio.timeout``, never ``wait_for``: that of Python 3.11 swallows a cancel
+        that comes in the moment in which what it waits for is there.
         """
         while self.is_open:
             try:
@@ -254,10 +255,9 @@ class Engine:
             if moved == SWEEP_MAX:
                 return
         delay = 60.0 if due_at is None else max(0.0, (due_at - self.clock.now()) / 1e6)
-        try:
-            await asyncio.wait_for(self._wake.wait(), min(delay, 60.0))
-        except TimeoutError:
-            pass
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(delay, 60.0)):
+                await self._wake.wait()
 
     async def _watch(self) -> None:
         """Act on what other processes wrote: new executions, and messages for ours."""
@@ -323,7 +323,8 @@ class Engine:
         self._watchers.setdefault(id, []).append(future)
         self.worker.watched += 1
         try:
-            await asyncio.wait_for(future, WATCH_AT_MOST_SECONDS)
+            async with asyncio.timeout(WATCH_AT_MOST_SECONDS):
+                await future
         except TimeoutError:
             pass
         finally:

@@ -405,7 +405,9 @@ class _StepDecorator:
     """The type of ``@step(…)``."""
 
     @overload
-    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...
+    def __call__(  # type: ignore[overload-overlap]  # an async def is also a def that returns a coroutine
+        self, fn: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncStep[P, R]: ...
     @overload
     def __call__(self, fn: Callable[P, R], /) -> DefStep[P, R]: ...
     def __call__(self, fn: Any, /) -> Any:

@@ -195,7 +195,6 @@ class Worker:
         self.name = name
         self._lease = Lease(name)
 
-
     def read_inbox(self, driver: Driver) -> None:
         """Bring a driver the messages that it has not taken yet."""
         self.spawn(self._read_inbox(driver))
@@ -253,6 +252,6 @@ def _forget_threads(*pools: ThreadPoolExecutor) -> None:
     """Let the interpreter exit although a step's thread still runs: its outcome is nobody's."""
     for pool in pools:
         for thread in pool._threads:  # the standard library offers no other way
-            pool_module._threads_queues.pop(thread, None)
+            pool_module._threads_queues.pop(thread, None)  # type: ignore[attr-defined]
 
 

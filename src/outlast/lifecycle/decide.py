@@ -48,12 +48,14 @@ def decide(record: Execution, event: Event, now: int) -> Decision | Refusal:
     Args:
         record: the execution as it is; it is not changed.
         event: what shall happen.
-        now: the instant it happens at, in microseconds since 1970.
+        now: the instant it happens at, in microseconds since 1970; never earlier than the last row.
 
     Returns:
         The decision, or the refusal that the table names.
     """
     state, kind = record.state, event.kind
+    if now < record.updated_at:
+        now = record.updated_at  # clocks differ and jump, but within a log time never goes back
     rules = CELLS.get((state, kind))
     if rules is None:
         return Refusal(state, kind, REFUSALS[state, kind])
@@ -82,7 +84,7 @@ def decide(record: Execution, event: Event, now: int) -> Decision | Refusal:
         event.data,
         event.payload,
     )
-    changes: Changes = {"seq": seq}
+    changes: Changes = {"seq": seq, "updated_at": now}
     if kind in PROGRESS and record.idle_claims:
         changes["idle_claims"] = 0
     if event.data is not None and "inbox" in event.data:
@@ -110,6 +112,7 @@ def create(tenant: int, id: str, event: Event, now: int) -> tuple[Execution, Tra
         seq=1,
         cause="first",
         created_at=now,
+        updated_at=now,
         state_at=now,
         **born,  # type: ignore[arg-type]
     )

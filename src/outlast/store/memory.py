@@ -124,7 +124,7 @@ class MemoryStore:
                 return _broken(f"{row.kind}: {said}")
             apply(twin, decision)
         expected = copy_of(record if item.after is None else item.after)
-        expected.seq, expected.idle_claims, expected.inbox_seen = item.position
+        expected.seq, expected.idle_claims, expected.inbox_seen, expected.updated_at = item.position
         expected.inbox_count = twin.inbox_count
         if twin != expected:
             return _broken("the rows do not fold to the row")

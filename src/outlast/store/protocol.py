@@ -44,7 +44,7 @@ class Write:
         id: the execution.
         fence, nonce, seq: what the stored row must show.
         rows: the rows, in order.
-        position: what they leave in ``seq``, ``idle_claims`` and ``inbox_seen``.
+        position: what they leave in ``seq``, ``idle_claims``, ``inbox_seen`` and ``updated_at``.
         after: the whole record they leave, a copy of its own; None when only the position
             changed (steps and most notes).
         inbox_seen: for a decision that gives up the lease: how many messages it has seen, so that
@@ -56,7 +56,7 @@ class Write:
     nonce: bytes | None
     seq: int
     rows: list[Transition]
-    position: tuple[int, int, int]
+    position: tuple[int, int, int, int]
     after: Execution | None = None
     inbox_seen: int | None = None
 

@@ -53,7 +53,7 @@ from outlast.store.protocol import (
 T: Final = 1_700_000_000_000_000
 """The instant at which the suite's stories begin."""
 ASK: Final = {"waits": [{"kind": "ask", "key": "q#1", "title": "Ship it?", "outside": True}]}
-POSITION: Final = frozenset({"seq", "idle_claims", "inbox_seen"})
+POSITION: Final = frozenset({"seq", "idle_claims", "inbox_seen", "updated_at"})
 
 
 def nonces(count: int, seed: int = 0) -> list[bytes]:
@@ -126,7 +126,7 @@ class Owner:
 
     def _item(self, before: Execution, row: Transition, inbox_seen: int | None) -> Write:
         after = self.record
-        position = (after.seq, after.idle_claims, after.inbox_seen)
+        position = (after.seq, after.idle_claims, after.inbox_seen, after.updated_at)
         changed = {name for name in COLUMNS if getattr(before, name) != getattr(after, name)}
         whole = None if changed <= POSITION else copy_of(after)
         return Write(

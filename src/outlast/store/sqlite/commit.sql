@@ -20,31 +20,33 @@ INSERT INTO transition (tenant, execution_id, seq, kind, from_state, to_state, f
 VALUES {rows};
 
 -- name: insert_executions
--- columns: 32
+-- columns: 33
 INSERT INTO execution (tenant, id, task, state, seq, fence, nonce, worker, high_water, cause,
                        paused_from, attempt, failures, claims, idle_claims, inbox_count, inbox_seen,
-                       cancel_at, pause_at, created_at, state_at, started_at, due_at, deadline_at,
-                       queue, priority, key, input_digest, version, parent_id, origin, detail)
+                       cancel_at, pause_at, created_at, updated_at, state_at, started_at, due_at,
+                       deadline_at, queue, priority, key, input_digest, version, parent_id, origin,
+                       detail)
 VALUES {rows};
 
 -- name: move_executions
--- columns: 4
--- Only the position changed: id, seq, idle_claims, inbox_seen.
+-- columns: 5
+-- Only the position changed: id, seq, idle_claims, inbox_seen, updated_at.
 UPDATE execution
-   SET seq = v.column2, idle_claims = v.column3, inbox_seen = v.column4
+   SET seq = v.column2, idle_claims = v.column3, inbox_seen = v.column4, updated_at = v.column5
   FROM (VALUES {rows}) AS v
  WHERE execution.tenant = 1 AND execution.id = v.column1;
 
 -- name: save_executions
--- columns: 23
+-- columns: 24
 -- Every column that a transition can change; inbox_count is the deliverers' own.
 UPDATE execution
    SET state = v.column2, seq = v.column3, fence = v.column4, nonce = v.column5,
        worker = v.column6, high_water = v.column7, cause = v.column8, paused_from = v.column9,
        attempt = v.column10, failures = v.column11, claims = v.column12, idle_claims = v.column13,
        inbox_seen = v.column14, cancel_at = v.column15, pause_at = v.column16,
-       state_at = v.column17, started_at = v.column18, due_at = v.column19,
-       deadline_at = v.column20, priority = v.column21, version = v.column22, detail = v.column23
+       updated_at = v.column17, state_at = v.column18, started_at = v.column19,
+       due_at = v.column20, deadline_at = v.column21, priority = v.column22, version = v.column23,
+       detail = v.column24
   FROM (VALUES {rows}) AS v
  WHERE execution.tenant = 1 AND execution.id = v.column1;
 

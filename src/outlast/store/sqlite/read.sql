@@ -1,32 +1,32 @@
 -- name: executions_by_id
--- packed: 32, blobs 7
+-- packed: 33, blobs 7
 -- columns: 1
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
-       state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest, version,
-       parent_id, origin, detail
+       updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
+       version, parent_id, origin, detail
   FROM execution
  WHERE tenant = 1 AND id IN (VALUES {rows});
 
 -- name: executions_by_key
 -- Without statistics SQLite takes a tenant's executions for ten; hence the index by name.
--- packed: 32, blobs 7
+-- packed: 33, blobs 7
 -- columns: 1
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
-       state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest, version,
-       parent_id, origin, detail
+       updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
+       version, parent_id, origin, detail
   FROM execution INDEXED BY execution_by_key
  WHERE tenant = 1 AND key IS NOT NULL AND key IN (VALUES {rows});
 
 -- name: queued_executions
--- packed: 46, blobs 7 40 46
+-- packed: 47, blobs 7 41 47
 -- rule: T06
 -- With the first row of its log, which has the input. The cross join keeps the order of the index.
 SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.high_water, e.cause,
        e.paused_from, e.attempt, e.failures, e.claims, e.idle_claims, e.inbox_count,
-       e.inbox_seen, e.cancel_at, e.pause_at, e.created_at, e.state_at, e.started_at, e.due_at,
-       e.deadline_at, e.queue, e.priority, e.key, e.input_digest, e.version, e.parent_id,
+       e.inbox_seen, e.cancel_at, e.pause_at, e.created_at, e.updated_at, e.state_at, e.started_at,
+       e.due_at, e.deadline_at, e.queue, e.priority, e.key, e.input_digest, e.version, e.parent_id,
        e.origin, e.detail,
        t.tenant, t.execution_id, t.seq, t.kind, t.from_state, t.to_state, t.fence, t.nonce, t.actor,
        t.at, t.key, t.digest, t.data, t.payload
@@ -37,13 +37,13 @@ SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.hig
  LIMIT :limit;
 
 -- name: due_executions
--- packed: 32, blobs 7
+-- packed: 33, blobs 7
 -- rule: T03 T16 T23
 -- One that is scheduled and has a detail waits for other executions first; what is overdue is ended.
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
-       state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest, version,
-       parent_id, origin, detail
+       updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
+       version, parent_id, origin, detail
   FROM execution
  WHERE tenant = 1 AND due_at <= :now
    AND due_at IS NOT NULL AND state IN ('scheduled', 'waiting', 'awaiting_input', 'retry_wait')
@@ -53,12 +53,12 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
  LIMIT :limit;
 
 -- name: overdue_executions
--- packed: 32, blobs 7
+-- packed: 33, blobs 7
 -- rule: T29
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
-       state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest, version,
-       parent_id, origin, detail
+       updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
+       version, parent_id, origin, detail
   FROM execution
  WHERE tenant = 1 AND deadline_at <= :now
    AND deadline_at IS NOT NULL AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
@@ -77,12 +77,12 @@ SELECT (SELECT due_at FROM execution
          ORDER BY deadline_at LIMIT 1) AS deadline_at;
 
 -- name: leased_executions
--- packed: 32, blobs 7
+-- packed: 33, blobs 7
 -- rule: T08 T09
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
-       state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest, version,
-       parent_id, origin, detail
+       updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
+       version, parent_id, origin, detail
   FROM execution
  WHERE tenant = 1 AND worker IS NOT NULL AND worker <> :alive
    AND (:dead IS NULL OR worker IN (SELECT value FROM json_each(:dead)))
@@ -95,12 +95,12 @@ SELECT id FROM execution INDEXED BY execution_leased
  ORDER BY id;
 
 -- name: executions_page
--- packed: 32, blobs 7
+-- packed: 33, blobs 7
 -- The newest first; ids begin with their time. An empty list of states means all.
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
-       state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest, version,
-       parent_id, origin, detail
+       updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
+       version, parent_id, origin, detail
   FROM execution
  WHERE tenant = 1 AND id < :before_id
    AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
@@ -112,12 +112,12 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
  LIMIT :limit;
 
 -- name: open_executions_page
--- packed: 32, blobs 7
+-- packed: 33, blobs 7
 -- The same for open states only, from the indexes of open rows: what has ended is not looked at.
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
-       state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest, version,
-       parent_id, origin, detail
+       updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
+       version, parent_id, origin, detail
   FROM execution
  WHERE tenant = 1 AND id < :before_id
    AND id IN (

@@ -101,6 +101,7 @@ _changed: Final = attrgetter(
         "inbox_seen",
         "cancel_at",
         "pause_at",
+        "updated_at",
         "state_at",
         "started_at",
         "due_at",

@@ -614,7 +614,7 @@ _Head = tuple[int, bytes | None, int, int | None]
 
 def _take_chain(
     items: Sequence[tuple[int, Write]], head: _Head, answers: list[Answer], pending: _Pending
-) -> tuple[Execution | None, tuple[int, int, int] | None]:
+) -> tuple[Execution | None, tuple[int, int, int, int] | None]:
     """Take the writes of one execution, in order, from the row that is stored.
 
     Returns:
@@ -622,7 +622,7 @@ def _take_chain(
     """
     fence, nonce, seq, inbox_count = head
     after: Execution | None = None
-    position: tuple[int, int, int] | None = None
+    position: tuple[int, int, int, int] | None = None
     refused: str | None = None
     for place, item in items:
         if refused is None and (item.fence, item.nonce, item.seq) != (fence, nonce, seq):
@@ -643,12 +643,12 @@ def _take_chain(
     return after, position
 
 
-def _moved(record: Execution, position: tuple[int, int, int]) -> Execution:
+def _moved(record: Execution, position: tuple[int, int, int, int]) -> Execution:
     """Give a record at a position; the record itself is somebody else's and stays as it is."""
-    if (record.seq, record.idle_claims, record.inbox_seen) == position:
+    if (record.seq, record.idle_claims, record.inbox_seen, record.updated_at) == position:
         return record
     twin = copy_of(record)
-    twin.seq, twin.idle_claims, twin.inbox_seen = position
+    twin.seq, twin.idle_claims, twin.inbox_seen, twin.updated_at = position
     return twin
 
 

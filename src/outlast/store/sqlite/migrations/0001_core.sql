@@ -54,6 +54,7 @@ CREATE TABLE execution (
   cancel_at INTEGER,
   pause_at INTEGER,
   created_at INTEGER NOT NULL,
+  updated_at INTEGER NOT NULL,
   state_at INTEGER NOT NULL,
   started_at INTEGER,
   due_at INTEGER,
@@ -139,7 +140,7 @@ CREATE TRIGGER transition_successor BEFORE INSERT ON transition
 BEGIN
   SELECT CASE
     WHEN NOT coalesce((
-      SELECT p.seq = NEW.seq - 1 AND p.to_state = NEW.from_state AND CASE
+      SELECT p.seq = NEW.seq - 1 AND p.at <= NEW.at AND p.to_state = NEW.from_state AND CASE
         WHEN NEW.kind = 'step' THEN NEW.fence = p.fence AND NEW.nonce IS p.nonce
         -- Leased: the same fence and nonce, or a takeover, which raises the fence and has no nonce.
         WHEN p.to_state = 'running' OR p.to_state = 'starting' THEN
@@ -190,7 +191,8 @@ BEGIN
     THEN RAISE(ABORT, 'guard: the execution, or its key, exists already')
     WHEN NEW.inbox_count <> 0 THEN RAISE(ABORT, 'guard: messages are counted as they come')
     WHEN NOT coalesce((
-      SELECT t.seq = NEW.seq AND t.to_state = NEW.state AND t.fence = NEW.fence
+      SELECT t.seq = NEW.seq AND t.at = NEW.updated_at AND t.to_state = NEW.state
+         AND t.fence = NEW.fence
          AND (NEW.nonce IS NULL OR t.nonce IS NEW.nonce)
         FROM transition AS t
        WHERE t.tenant = NEW.tenant AND t.execution_id = NEW.id
@@ -226,13 +228,14 @@ BEGIN
       OR NEW.failures <> OLD.failures OR NEW.claims <> OLD.claims
       OR NEW.idle_claims <> OLD.idle_claims OR NEW.inbox_seen <> OLD.inbox_seen
       OR NEW.cancel_at IS NOT OLD.cancel_at OR NEW.pause_at IS NOT OLD.pause_at
-      OR NEW.state_at <> OLD.state_at OR NEW.started_at IS NOT OLD.started_at
+      OR NEW.updated_at <> OLD.updated_at OR NEW.state_at <> OLD.state_at OR NEW.started_at IS NOT OLD.started_at
       OR NEW.due_at IS NOT OLD.due_at OR NEW.deadline_at IS NOT OLD.deadline_at
       OR NEW.priority <> OLD.priority OR NEW.version IS NOT OLD.version
       OR NEW.detail IS NOT OLD.detail)
     THEN RAISE(ABORT, 'guard: a row changes with its log only')
     WHEN NEW.seq > OLD.seq AND NOT coalesce((
-      SELECT t.seq = NEW.seq AND t.to_state = NEW.state AND t.fence = NEW.fence
+      SELECT t.seq = NEW.seq AND t.at = NEW.updated_at AND t.to_state = NEW.state
+         AND t.fence = NEW.fence
          AND (NEW.nonce IS NULL OR t.nonce IS NEW.nonce)
         FROM transition AS t
        WHERE t.tenant = NEW.tenant AND t.execution_id = NEW.id
