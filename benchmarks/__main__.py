@@ -1,4 +1,4 @@
-"""Run the workloads: ``python -m benchmarks all``, or one, as ``python -m benchmarks W1 --json``."""
+"""Run the workloads: ``python -m benchmarks all``, or one: ``python -m benchmarks W1 --json``."""
 
 from __future__ import annotations
 
@@ -69,7 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=3, help="how often each is repeated")
     parser.add_argument("--dir", type=Path, default=DEFAULT, help="a directory on a real disk")
     parser.add_argument(
-        "--patience", type=float, default=0.0, metavar="SECONDS",
+        "--patience",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
         help="how long a round waits for other processes to leave the machine alone",
     )
     parser.add_argument("--keep", action="store_true", help="keep that directory")

@@ -67,7 +67,10 @@ class File:
 
     def results(self, ids: Iterable[str]) -> dict[str, object]:
         """Give the recorded result of each of these executions that has one."""
-        sql = "SELECT payload FROM transition WHERE execution_id = ? AND tenant = 1 AND kind = 'finish'"
+        sql = (
+            "SELECT payload FROM transition"
+            " WHERE tenant = 1 AND execution_id = ? AND kind = 'finish'"
+        )
         found: dict[str, object] = {}
         for id in ids:
             for (payload,) in self._connection.execute(sql, (id,)):
@@ -82,7 +85,11 @@ class File:
 
 
 def verify(
-    path: Path, *, executions: int, steps: int, results: Mapping[str, object] | None = None,
+    path: Path,
+    *,
+    executions: int,
+    steps: int,
+    results: Mapping[str, object] | None = None,
     sample: int = SAMPLE,
 ) -> str:
     """Check a file whose executions have all succeeded; gives what was checked as a sentence.

@@ -77,9 +77,20 @@ def _values(size: int, batch: int, first: int, width: int) -> list[object]:
     values: list[object] = []
     for place in range(first, first + width):
         values += (
-            1, f"ex_{size:04d}{batch:08d}{place // 5:06d}ab", place % 5, "step", "running",
-            "running", 1, b"0123456789abcdef", "engine", 1_790_000_000_000_000 + place, "note#1",
-            0x1234_5678_9ABC, None, b'{"i":1}',
+            1,
+            f"ex_{size:04d}{batch:08d}{place // 5:06d}ab",
+            place % 5,
+            "step",
+            "running",
+            "running",
+            1,
+            b"0123456789abcdef",
+            "engine",
+            1_790_000_000_000_000 + place,
+            "note#1",
+            0x1234_5678_9ABC,
+            None,
+            b'{"i":1}',
         )
     return values
 

@@ -24,7 +24,7 @@ _MEMORY: Final = {"tmpfs", "ramfs", "devtmpfs", "hugetlbfs"}
 
 
 class NotADisk(Exception):
-    """The directory is in memory: an fsync there costs nothing, so no figure would mean anything."""
+    """The directory is in memory: an fsync there costs nothing: no figure means anything."""
 
 
 def mount_of(path: Path, mounts: str = "/proc/mounts") -> tuple[str, str]:
@@ -91,14 +91,15 @@ def child_environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **more}
 
 
-def spawn(
-    program: str, *arguments: object, ledger: Path | None = None
-) -> subprocess.Popen[str]:
+def spawn(program: str, *arguments: object, ledger: Path | None = None) -> subprocess.Popen[str]:
     """Start a child process that runs a program of :mod:`benchmarks.child`."""
     more = {} if ledger is None else {LEDGER: str(ledger)}
     return subprocess.Popen(
         [sys.executable, "-m", "benchmarks.child", program, *map(str, arguments)],
-        stdout=subprocess.PIPE, text=True, env=child_environment(**more), cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=child_environment(**more),
+        cwd=ROOT,
     )
 
 
@@ -114,7 +115,10 @@ def _commit() -> str:
     try:
         head = subprocess.run(
             ["git", "describe", "--always", "--dirty=*", "--exclude=*"],
-            cwd=ROOT, capture_output=True, text=True, check=True,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -64,8 +64,10 @@ class Figure:
     def spread(self) -> dict[str, object]:
         """Give all there is, for the JSON."""
         return {
-            "min": _round(min(self.samples)), "median": _round(self.median),
-            "max": _round(max(self.samples)), "runs": [_round(one) for one in self.samples],
+            "min": _round(min(self.samples)),
+            "median": _round(self.median),
+            "max": _round(max(self.samples)),
+            "runs": [_round(one) for one in self.samples],
         }
 
 
@@ -127,9 +129,14 @@ class Result:
                 variants.setdefault(variant, {})[measure] = value
             spread[f"{variant}.{measure}" if variant else measure] = figure.spread()
         return {
-            **found, "verified": bool(self.checked), "variants": variants, "spread": spread,
+            **found,
+            "verified": bool(self.checked),
+            "variants": variants,
+            "spread": spread,
             "limits": {name: figure.spread() for name, figure in self.limits.items()},
-            "checked": self.checked, "notes": self.notes, "machine": machine,
+            "checked": self.checked,
+            "notes": self.notes,
+            "machine": machine,
             "others_cores": [_round(one) for one in self.busy],
         }
 
@@ -138,12 +145,17 @@ class Result:
         rows = []
         for (variant, measure), figure in self.figures.items():
             key = (self.name, measure)
-            rows.append([
-                self.name, variant, measure, _number(figure.median),
-                f"{_number(min(figure.samples))} - {_number(max(figure.samples))}",
-                TARGETS.get(key, ""),
-                PEERS.get(key, ""),
-            ])
+            rows.append(
+                [
+                    self.name,
+                    variant,
+                    measure,
+                    _number(figure.median),
+                    f"{_number(min(figure.samples))} - {_number(max(figure.samples))}",
+                    TARGETS.get(key, ""),
+                    PEERS.get(key, ""),
+                ]
+            )
         return rows
 
 

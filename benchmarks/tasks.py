@@ -110,5 +110,12 @@ def enter() -> None:
 
 
 __all__ = [
-    "LEDGER", "chain", "chain_aio", "chain_def", "chained", "fan", "noted_chain", "slow_chain",
+    "LEDGER",
+    "chain",
+    "chain_aio",
+    "chain_def",
+    "chained",
+    "fan",
+    "noted_chain",
+    "slow_chain",
 ]

@@ -38,7 +38,9 @@ def run(bench: Bench, *, executions: int, steps: int) -> Result:
         for variant, file in bench.files(turned(list(VARIANTS), number)):
             seconds, rows = measure(result, file, variant, executions, steps)
             result.add(
-                variant, executions_per_s=executions / seconds, wall_s=seconds,
+                variant,
+                executions_per_s=executions / seconds,
+                wall_s=seconds,
                 steps_per_s=executions * steps / seconds,
                 ratio=rows / seconds / result.limit("rows_1000_per_s"),
             )
@@ -51,9 +53,9 @@ def measure(
     """Run one variant on one fresh file and check the file; gives seconds and rows of logs."""
     task, together = VARIANTS[variant]
     seconds, values = asyncio.run(timed(file, task, together, executions, steps))
-    result.check(checks.verify(
-        file, executions=executions + 1, steps=executions * steps + 1, results=values
-    ))
+    result.check(
+        checks.verify(file, executions=executions + 1, steps=executions * steps + 1, results=values)
+    )
     with checks.File(file) as look:
         return seconds, look.row_count()
 

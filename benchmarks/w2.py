@@ -31,20 +31,22 @@ VARIANTS: Final[dict[str, tuple[Any, bool]]] = {
 
 def run(bench: Bench, *, times: int) -> Result:
     """Run the workload with the async handle and with the sync one."""
-    result = Result(
-        "W2", f"one execution of one step, {times} times in a row", "async handle"
-    )
+    result = Result("W2", f"one execution of one step, {times} times in a row", "async handle")
     for number in bench.each_round(result):
         for variant, file in bench.files(turned(list(VARIANTS), number)):
             task, from_thread = VARIANTS[variant]
-            took = in_thread(file, task, times) if from_thread else asyncio.run(
-                on_loop(file, task, times)
+            took = (
+                in_thread(file, task, times)
+                if from_thread
+                else asyncio.run(on_loop(file, task, times))
             )
             both = times + WARM_UP
             result.check(checks.verify(file, executions=both, steps=both, results=took[1]))
             p50 = percentile(took[0], 0.5)
             result.add(
-                variant, p50_ms=p50 * 1e3, p99_ms=percentile(took[0], 0.99) * 1e3,
+                variant,
+                p50_ms=p50 * 1e3,
+                p99_ms=percentile(took[0], 0.99) * 1e3,
                 ratio=2 / result.limit("commits_per_s") / p50,
             )
     return result

@@ -36,7 +36,8 @@ def run(bench: Bench, *, lengths: tuple[int, ...], resumed: int) -> Result:
             result.check(checks.verify(file, executions=2, steps=steps + 1, results=values))
             rates.append(steps / seconds)
             result.add(
-                variant, steps_per_s=rates[-1],
+                variant,
+                steps_per_s=rates[-1],
                 ratio=rates[-1] / result.limit("commits_per_s"),
             )
         result.add(_name(lengths[0]), flatness=rates[-1] / rates[0])
@@ -78,5 +79,6 @@ def _resume(result: Result, bench: Bench, file: Path, recorded: int) -> dict[str
     result.check("no recorded step ran again after the kill of the long execution")
     ledger.unlink()
     return {
-        "resume_s": again[0].at - ended["opening"], "restart_to_first_body_s": again[0].at - began,
+        "resume_s": again[0].at - ended["opening"],
+        "restart_to_first_body_s": again[0].at - began,
     }

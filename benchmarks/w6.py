@@ -63,15 +63,20 @@ def _round(
         == sorted(chained(first, steps) for first in range(executions)),
         "results are wrong",
     )
-    result.check(checks.verify(
-        file, executions=executions, steps=executions * steps, results=ended["values"]
-    ))
+    result.check(
+        checks.verify(
+            file, executions=executions, steps=executions * steps, results=ended["values"]
+        )
+    )
     result.check("none of the recorded steps ran again, no acknowledged execution was lost")
     ledger.unlink()
     acknowledged.unlink()
     return {
-        "recover_s": ended["done"] - began - ideal, "wall_s": ended["done"] - began,
-        "ideal_s": ideal, "opened_s": ended["opened"] - began,
+        "recover_s": ended["done"] - began - ideal,
+        "wall_s": ended["done"] - began,
+        "ideal_s": ideal,
+        "opened_s": ended["opened"] - began,
         "repeated": sum(count > 1 for count in begun.values()),
-        "repeated_recorded": len(again & recorded), "lost": len(lost),
+        "repeated_recorded": len(again & recorded),
+        "lost": len(lost),
     }

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from time import perf_counter
@@ -88,8 +89,11 @@ def _cold_start(file: Path) -> float:
 
 def _import(statement: str) -> float:
     found = subprocess.run(
-        [sys.executable, "-c", _IMPORT.format(statement)], capture_output=True, text=True,
-        env=child_environment(), check=True,
+        [sys.executable, "-c", _IMPORT.format(statement)],
+        capture_output=True,
+        text=True,
+        env=child_environment(),
+        check=True,
     )
     return float(found.stdout)
 
@@ -121,10 +125,8 @@ def _installed() -> int:
     return total
 
 
-def _size(paths: object) -> int:
-    return sum(
-        path.stat().st_size for path in paths if path.exists()  # type: ignore[attr-defined]
-    )
+def _size(paths: Iterable[Path]) -> int:
+    return sum(path.stat().st_size for path in paths if path.exists())
 
 
 def _requirements() -> set[str]:

@@ -43,8 +43,9 @@ def run(bench: Bench, *, filled: int, executions: int, times: int, turns: int) -
     began = perf_counter()
     fill(full, filled)
     seconds = perf_counter() - began
-    result.add(fill_s=seconds, filled_rows_per_s=5 * filled / seconds,
-               file_mib=full.stat().st_size / 2**20)
+    result.add(
+        fill_s=seconds, filled_rows_per_s=5 * filled / seconds, file_mib=full.stat().st_size / 2**20
+    )
     count, steps = filled, filled
     for number in bench.each_round(result):
         for turn in range(turns):
@@ -56,10 +57,14 @@ def run(bench: Bench, *, filled: int, executions: int, times: int, turns: int) -
                     count += len(values) + 1  # the one that warms up in W1
                     steps += executions * STEPS + 1 + times + w2.WARM_UP
                 else:
-                    result.check(checks.verify(
-                        file, executions=len(values) + 1,
-                        steps=executions * STEPS + 1 + times + w2.WARM_UP, results=values,
-                    ))
+                    result.check(
+                        checks.verify(
+                            file,
+                            executions=len(values) + 1,
+                            steps=executions * STEPS + 1 + times + w2.WARM_UP,
+                            results=values,
+                        )
+                    )
             _compare(result, found["empty"], found["other"])
     result.check(checks.verify(full, executions=count, steps=steps, results=values))
     remove(full)
@@ -71,7 +76,8 @@ def run(bench: Bench, *, filled: int, executions: int, times: int, turns: int) -
 def _compare(result: Result, empty: dict[str, float], full: dict[str, float]) -> None:
     result.add(
         w1_ratio=full["steps_per_s"] / empty["steps_per_s"],
-        w2_ratio=empty["p50_ms"] / full["p50_ms"], page_ratio=empty["page_ms"] / full["page_ms"],
+        w2_ratio=empty["p50_ms"] / full["p50_ms"],
+        page_ratio=empty["page_ms"] / full["page_ms"],
     )
     result.add("empty", **empty)
     result.add("filled", **full)
@@ -82,7 +88,8 @@ def _measure(file: Path, executions: int, times: int) -> tuple[dict[str, float],
     seconds, values = asyncio.run(w1.timed(file, chain, True, executions, STEPS))
     took, more = asyncio.run(w2.on_loop(file, chain, times))
     figures = {
-        "steps_per_s": executions * STEPS / seconds, "p50_ms": percentile(took, 0.5) * 1e3,
+        "steps_per_s": executions * STEPS / seconds,
+        "p50_ms": percentile(took, 0.5) * 1e3,
         "page_ms": _page(file) * 1e3,
     }
     return figures, {**values, **more}
@@ -125,12 +132,14 @@ def _finished(ids: IdMaker, now: int) -> Create:
         TENANT, ids.make(now), Event(Kind.CREATE, "user", data=data, payload=_INPUT), now
     )
     rows: list[Transition] = [row]
-    for place, event in enumerate((
-        Event(Kind.CLAIM, "engine", 0, nonce, data={"worker": "filler"}),
-        Event(Kind.START, "engine", 1, nonce),
-        Event(Kind.STEP, "engine", 1, nonce, "note#1", 1, payload=b'{"number":0}'),
-        Event(Kind.FINISH, "engine", 1, nonce, payload=b"0"),
-    )):
+    for place, event in enumerate(
+        (
+            Event(Kind.CLAIM, "engine", 0, nonce, data={"worker": "filler"}),
+            Event(Kind.START, "engine", 1, nonce),
+            Event(Kind.STEP, "engine", 1, nonce, "note#1", 1, payload=b'{"number":0}'),
+            Event(Kind.FINISH, "engine", 1, nonce, payload=b"0"),
+        )
+    ):
         decision = decide(record, event, now + place * 500)
         assert not isinstance(decision, Refusal)
         apply(record, decision)

@@ -35,9 +35,20 @@ from campaigns.life import Start as Order
 from campaigns.reading import Found, Row, Snapshot
 
 RULES: Final = (
-    "acked_start", "acked_message", "acked_result", "log", "repeated", "twice_in_a_life",
-    "output_commit", "unknown_execution", "mismatch", "verify", "graceful", "life_failed",
-    "result", "stuck",
+    "acked_start",
+    "acked_message",
+    "acked_result",
+    "log",
+    "repeated",
+    "twice_in_a_life",
+    "output_commit",
+    "unknown_execution",
+    "mismatch",
+    "verify",
+    "graceful",
+    "life_failed",
+    "result",
+    "stuck",
 )
 FINAL: Final = frozenset({"succeeded", "failed", "timed_out", "cancelled"})
 

@@ -24,7 +24,13 @@ LIVES_PER_FILE: Final = 50
 OPEN_MAX: Final = 24
 """Executions that are open at once; more would only make each life's beginning longer."""
 _TASKS: Final = (
-    "program", "program", "program", "program", "program_def", "program_def", "restless",
+    "program",
+    "program",
+    "program",
+    "program",
+    "program_def",
+    "program_def",
+    "restless",
     "cancelled",
 )
 _POINTS: Final = tuple(points.POINTS)
@@ -187,7 +193,10 @@ class Campaign:
     def _plan(self, life: int) -> Plan:
         dice = self._dice
         plan = Plan(
-            str(self._path), str(self._directory / "ledger"), life, dice.getrandbits(32),
+            str(self._path),
+            str(self._directory / "ledger"),
+            life,
+            dice.getrandbits(32),
             linger_us=dice.choice((500, 3_000, 200_000)),
             checkpoint_pages=dice.choice((8, 60, 4_000)),
             slots=dice.choice((3, 1_000, 1_000)),

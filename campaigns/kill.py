@@ -55,7 +55,9 @@ def one_file(seed: int, options: Options) -> Report:
     try:
         campaign.run()
     except Violation as violation:
-        return Report(seed, campaign.counts, str(violation), violation.rule, str(campaign.directory))
+        return Report(
+            seed, campaign.counts, str(violation), violation.rule, str(campaign.directory)
+        )
     return Report(seed, campaign.counts)
 
 
@@ -149,18 +151,22 @@ def main(arguments: list[str] | None = None) -> int:
     kind = file_system_of(given.dir)
     if kind in _MEMORY:
         parser.error(f"{given.dir} is on {kind}, which is memory; name one on a disk with --dir")
-    options = Options(
-        given.dir, given.lives, given.ending, given.plant, given.keep, given.patience
-    )
+    options = Options(given.dir, given.lives, given.ending, given.plant, given.keep, given.patience)
     began = time.monotonic()
     counts, broken = campaign(
-        kills=given.kills, seed=given.seed, workers=given.workers, options=options,
+        kills=given.kills,
+        seed=given.seed,
+        workers=given.workers,
+        options=options,
         seconds=given.seconds,
     )
     spent = time.monotonic() - began
     if given.json:
-        said = {"counts": msgspec.to_builtins(counts), "seconds": round(spent, 1),
-                "violations": msgspec.to_builtins(broken)}
+        said = {
+            "counts": msgspec.to_builtins(counts),
+            "seconds": round(spent, 1),
+            "violations": msgspec.to_builtins(broken),
+        }
         print(json.dumps(said))
     else:
         print(f"{counts.line()}; {spent:.1f} s", flush=True)

@@ -60,7 +60,7 @@ class Start(msgspec.Struct):
 
 
 class Known(msgspec.Struct):
-    """An execution that has not ended: its id, its start, and what was sent to it and acknowledged."""
+    """An open execution: its id, its start, and what was acknowledged to its senders."""
 
     id: str
     start: Start

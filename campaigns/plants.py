@@ -1,4 +1,4 @@
-"""Planted bugs: defects that a child puts into its engine, to see whether the harness finds them."""
+"""Planted bugs: defects that a child puts into its engine, to see if the harness finds them."""
 
 from __future__ import annotations
 
@@ -115,7 +115,9 @@ def _stop_fails_what_runs() -> None:
 
     def hand_back(self: Any) -> None:
         if not self._over and self._before_park is None:
-            self._end(event(kind.ERROR, "engine", data={"error": {"type": "stopped"}}, payload=b"{}"))
+            self._end(
+                event(kind.ERROR, "engine", data={"error": {"type": "stopped"}}, payload=b"{}")
+            )
 
     driver.hand_back = hand_back
 

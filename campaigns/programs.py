@@ -28,25 +28,72 @@ from outlast.errors import StepTimeout
 
 _EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _LEAVES: Final = (
-    "step", "step", "step", "thread", "flaky", "refused", "hasty", "keyed", "sleep", "ask",
-    "ask_default", "signal", "limit", "limit_step",
+    "step",
+    "step",
+    "step",
+    "thread",
+    "flaky",
+    "refused",
+    "hasty",
+    "keyed",
+    "sleep",
+    "ask",
+    "ask_default",
+    "signal",
+    "limit",
+    "limit_step",
 )
 _NODES: Final = (
-    "chain", "chain", "gather", "group", "race", "each", "finally", "manager", "stubborn", "lock",
-    "queue", "undo",
+    "chain",
+    "chain",
+    "gather",
+    "group",
+    "race",
+    "each",
+    "finally",
+    "manager",
+    "stubborn",
+    "lock",
+    "queue",
+    "undo",
 )
 _DEF_LEAVES: Final = (
-    "step", "step", "step", "flaky", "refused", "sleep", "ask", "ask_default", "signal",
+    "step",
+    "step",
+    "step",
+    "flaky",
+    "refused",
+    "sleep",
+    "ask",
+    "ask_default",
+    "signal",
 )
 _DEF_NODES: Final = ("chain", "finally", "manager", "stubborn", "undo")
 _STEADY_LEAVES: Final = (
-    "step", "step", "step", "thread", "flaky", "refused", "keyed", "sleep", "ask", "signal",
+    "step",
+    "step",
+    "step",
+    "thread",
+    "flaky",
+    "refused",
+    "keyed",
+    "sleep",
+    "ask",
+    "signal",
 )
 _STEADY_NODES: Final = (
-    "chain", "gather", "gather", "group", "finally", "manager", "stubborn", "undo",
+    "chain",
+    "gather",
+    "gather",
+    "group",
+    "finally",
+    "manager",
+    "stubborn",
+    "undo",
 )
 _KINDS: Final = {
-    "any": (_LEAVES, _NODES), "plain": (_DEF_LEAVES, _DEF_NODES),
+    "any": (_LEAVES, _NODES),
+    "plain": (_DEF_LEAVES, _DEF_NODES),
     "steady": (_STEADY_LEAVES, _STEADY_NODES),
 }
 NAP_LONG_US: Final = 260_000
@@ -341,9 +388,7 @@ async def _run_leaf(op: Op, world: World) -> int:
     elif kind == "ask":
         world.heard(await outlast.ask(f"q{number}", dict[str, str]))
     elif kind == "ask_default":
-        got = await outlast.ask(
-            f"q{number}", dict[str, str], timeout="15ms", default={"token": ""}
-        )
+        got = await outlast.ask(f"q{number}", dict[str, str], timeout="15ms", default={"token": ""})
         if got["token"]:
             world.heard(got)
             world.learned(await right(number, 0, world.witness()))
@@ -529,7 +574,10 @@ def program_def(seed: int) -> int:
 
 
 TASKS: Final = {
-    "program": program, "restless": restless, "cancelled": cancelled, "program_def": program_def,
+    "program": program,
+    "restless": restless,
+    "cancelled": cancelled,
+    "program_def": program_def,
 }
 """The tasks by name. ``cancelled`` is the only one that anybody cancels."""
 

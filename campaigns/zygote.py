@@ -90,7 +90,10 @@ def _fork(plan: Plan, read: int, write: int) -> int:
 def _exec(plan: Plan, write: int) -> int:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     child = subprocess.Popen(
-        [sys.executable, "-m", "campaigns.life"], stdin=subprocess.PIPE, stdout=write, cwd=ROOT,
+        [sys.executable, "-m", "campaigns.life"],
+        stdin=subprocess.PIPE,
+        stdout=write,
+        cwd=ROOT,
         env=environment,
     )
     assert child.stdin is not None

@@ -22,11 +22,13 @@ TINY: dict[str, tuple[Any, dict[str, Any], set[str]]] = {
     "W3": (w3, {"lengths": (20, 40), "resumed": 30}, {"steps_per_s", "flatness", "ratio"}),
     "W4": (w4, {"steps": 20}, {"wall_s", "ratio"}),
     "W6": (
-        w6, {"executions": 6, "steps": 8, "milliseconds": 30.0},
+        w6,
+        {"executions": 6, "steps": 8, "milliseconds": 30.0},
         {"recover_s", "repeated", "repeated_recorded", "lost"},
     ),
     "W7": (
-        w7, {"times": 1, "idle_seconds": 0.1},
+        w7,
+        {"times": 1, "idle_seconds": 0.1},
         {"rss_mib", "cold_start_s", "import_ms", "installed_mib"},
     ),
     "W9": (w9, {"filled": 50, "executions": 10, "times": 5, "turns": 1}, {"ratio"}),
@@ -96,9 +98,7 @@ def test_a_spoilt_file_does_not(
         checks.verify(file, executions=4, steps=7, results=values)
 
 
-def test_a_repeated_recorded_step_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_repeated_recorded_step_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def claims_more(*given: Any, **options: Any) -> set[tuple[str, str]]:
         recorded = kill.killed_at(*given, **options)
         return recorded | {(id, f"slow#{number}") for id, _ in recorded for number in range(9)}
@@ -191,7 +191,10 @@ def test_the_innermost_mount_holds_a_path(tmp_path: Path) -> None:
         for path in ("/data2", "/data/x", "/data/fast one/x", "/data/fast")
     ]
     assert found == [
-        ("/dev/vda", "ext4"), ("/dev/vdb", "ext4"), ("tmpfs", "tmpfs"), ("/dev/vdb", "ext4"),
+        ("/dev/vda", "ext4"),
+        ("/dev/vdb", "ext4"),
+        ("tmpfs", "tmpfs"),
+        ("/dev/vdb", "ext4"),
     ]
 
 

@@ -391,7 +391,7 @@ def test_exactly_200_deep_is_taken() -> None:
 def test_cycle_in_typed_value() -> None:
     node = Node()
     node.below = node
-    with pytest.raises(BadPayload, match="result.below: it contains itself"):
+    with pytest.raises(BadPayload, match=r"result\.below: it contains itself"):
         codec_for(Node).round_trip(node)
 
 
@@ -588,7 +588,7 @@ def full(
     pass
 
 
-def bare(x, *args, y=1, **kwargs):  # type: ignore[no-untyped-def]
+def bare(x, *args, y=1, **kwargs):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002, ANN003, ANN201
     pass
 
 

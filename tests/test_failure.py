@@ -193,7 +193,7 @@ def while_handling(error: BaseException, other: BaseException) -> Any:
         try:
             raise other
         except BaseException:  # noqa: BLE001 - the implicit context is what is meant
-            raise error
+            raise error  # noqa: B904 - not from anything
     except BaseException as raised:  # noqa: BLE001 - SystemExit and all
         return raised
 
@@ -485,7 +485,7 @@ def test_traceback_has_only_the_users_frames() -> None:
     def through_outlast() -> None:
         clean_code = compile("def call(f):\n    f()", failure_module.__file__, "exec")
         scope: dict[str, Any] = {}
-        exec(clean_code, scope)  # noqa: S102 - a frame that claims to be in the package
+        exec(clean_code, scope)  # a frame that claims to be in the package
         scope["call"](user_code)
 
     async def main() -> None:

@@ -41,11 +41,13 @@ _HOMES: Final = {
     "wait_for": "outlast.engine.calls",
 }
 
+# fmt: off
 __all__ = [  # noqa: RUF022 - in the order a newcomer meets them
     "task", "step", "Engine", "Execution", "Retry",
     "sleep", "ask", "wait_for", "now", "random", "uuid4", "this_step",
     "Fatal", "RetryAfter", "OutlastError", "State", "Reason", "StepInfo", "__version__",
 ]
+# fmt: on
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ from outlast.engine.calls import now, question_call, random, unanswered, uuid4
 from outlast.engine.current import the_scope
 from outlast.engine.thread_scope import ThreadScope
 from outlast.errors import WaitTimeout, WrongColour
+from outlast.naming import checked_name
 
 __all__ = ["ask", "now", "random", "sleep", "uuid4", "wait_for"]
 
@@ -38,15 +39,27 @@ def sleep(duration: Duration) -> None:
 
 @overload
 def ask(
-    title: str, form: type[T], *, to: str | None = None, timeout: Duration | None = None,
+    title: str,
+    form: type[T],
+    *,
+    to: str | None = None,
+    timeout: Duration | None = None,
     default: T = ...,
 ) -> T: ...
 @overload
 def ask(
-    title: str, *, to: str | None = None, timeout: Duration | None = None, default: bool = ...,
+    title: str,
+    *,
+    to: str | None = None,
+    timeout: Duration | None = None,
+    default: bool = ...,
 ) -> bool: ...
 def ask(
-    title: str, form: Any = bool, *, to: str | None = None, timeout: Duration | None = None,
+    title: str,
+    form: Any = bool,
+    *,
+    to: str | None = None,
+    timeout: Duration | None = None,
     default: Any = _NOTHING,
 ) -> Any:
     """Ask a person or an outside system, and give the answer; see :func:`outlast.ask`.
@@ -77,7 +90,7 @@ def wait_for(name: str, form: Any = Any, *, timeout: Duration | None = None) -> 
         OutsideExecution: no execution runs here.
     """
     scope = _thread_scope("wait_for")
-    number = digest(name.encode())
+    number = digest(checked_name(name, "signal").encode())
     if timeout is None:
         return codec_for(form).decode(scope.call("event", name, number, None))
     try:

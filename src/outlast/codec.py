@@ -143,7 +143,8 @@ class Codec(Generic[_T]):
             path, why = _reading(error, name)
             raise BadPayload(
                 f"{path}: the stored bytes do not fit `{self.name}`",
-                where=f"{len(data)} bytes", why=why,
+                where=f"{len(data)} bytes",
+                why=why,
                 do="read them with the type they were written with",
             ) from None
 
@@ -164,7 +165,9 @@ class Codec(Generic[_T]):
             why = f"{why} (the value is of class {type_name(type(value))})"
         return BadPayload(
             f"{path}: does not fit the annotation `{self.name}`",
-            where=f"annotated as `{self.name}`", why=why, do=_DO_FIT,
+            where=f"annotated as `{self.name}`",
+            why=why,
+            do=_DO_FIT,
         )
 
     def __repr__(self) -> str:
@@ -200,8 +203,20 @@ class InputCodec:
     """
 
     __slots__ = (
-        "_checks", "_decode", "_deep", "_defaults", "_encode", "_index", "_is_simple", "_kinds",
-        "_names", "_positional_count", "_sort", "_struct", "name", "signature",
+        "_checks",
+        "_decode",
+        "_deep",
+        "_defaults",
+        "_encode",
+        "_index",
+        "_is_simple",
+        "_kinds",
+        "_names",
+        "_positional_count",
+        "_sort",
+        "_struct",
+        "name",
+        "signature",
     )
 
     def __init__(
@@ -256,7 +271,10 @@ class InputCodec:
             raise _unsupported(self._text(), error) from None
 
     def bind(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *,
+        self,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
         bytes_max: int = PAYLOAD_BYTES_MAX,
     ) -> bytes:
         """Give the bytes of a call's arguments, having made sure that they read back.
@@ -269,7 +287,10 @@ class InputCodec:
         return self._round_trip(args, kwargs, bytes_max)[0]
 
     def round_trip(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *,
+        self,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
         bytes_max: int = PAYLOAD_BYTES_MAX,
     ) -> tuple[bytes, tuple[Any, ...], dict[str, Any]]:
         """Give what :meth:`bind` gives, and the arguments as :meth:`unbind` reads them.
@@ -294,7 +315,8 @@ class InputCodec:
             path, why = _reading(error, "")
             raise BadPayload(
                 f"{path or 'the input'}: the stored bytes do not fit the parameters",
-                where=self._text(), why=why,
+                where=self._text(),
+                why=why,
                 do="keep the parameters of running executions, or give new ones a default",
             ) from None
         return self._spread(read)
@@ -356,7 +378,8 @@ class InputCodec:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
             raise WrongArguments(
-                f"{self.name} does not take these arguments: {error}", where=self._text(),
+                f"{self.name} does not take these arguments: {error}",
+                where=self._text(),
                 why=f"called with {len(args)} positional and the named {sorted(kwargs)}",
                 do="call it as its signature says",
             ) from None
@@ -392,8 +415,10 @@ class InputCodec:
         if path in values:
             why = f"{why} (the argument is of class {type_name(type(values[path]))})"
         return BadPayload(
-            f"{path or 'an argument'}: does not fit its annotation", where=self._text(),
-            why=why, do=_DO_FIT,
+            f"{path or 'an argument'}: does not fit its annotation",
+            where=self._text(),
+            why=why,
+            do=_DO_FIT,
         )
 
     def _text(self) -> str:
@@ -414,9 +439,7 @@ def result_codec(
     return codec_for(hints_of(fn, localns).get("return", Any))
 
 
-def hints_of(
-    fn: Callable[..., object], localns: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def hints_of(fn: Callable[..., object], localns: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Resolve the annotations of a function, of a partial of one, or of a callable object.
 
     Raises:
@@ -500,14 +523,18 @@ def validate(schema: Mapping[str, Any], value: object, *, name: str = "value") -
         error = jsonschema.exceptions.best_match(checker.iter_errors(value))
     except Exception as failure:  # noqa: BLE001 - a bad schema, $ref to nowhere, endless $ref
         raise BadPayload(
-            f"{name}: cannot be checked, the schema is not usable", where="its JSON Schema",
-            why=_cut(f"{type(failure).__name__}: {failure}"), do="correct the schema",
+            f"{name}: cannot be checked, the schema is not usable",
+            where="its JSON Schema",
+            why=_cut(f"{type(failure).__name__}: {failure}"),
+            do="correct the schema",
         ) from None
     if error is not None:
         path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
         raise BadPayload(
-            f"{name}{path}: does not fit its schema", where=name + path,
-            why=_cut(error.message), do="correct the value and send it again",
+            f"{name}{path}: does not fit its schema",
+            where=name + path,
+            why=_cut(error.message),
+            do="correct the value and send it again",
         )
 
 
@@ -535,7 +562,8 @@ def too_large(name: str, size_bytes: int, bytes_max: int) -> PayloadTooLarge:
     """Make the error for a payload over its limit."""
     return PayloadTooLarge(
         f"{name}: {size_bytes:,} bytes of JSON, {bytes_max:,} are allowed",
-        size_bytes=size_bytes, bytes_max=bytes_max,
+        size_bytes=size_bytes,
+        bytes_max=bytes_max,
         do="keep large data in a file or an object store, and pass its address",
     )
 
@@ -577,7 +605,8 @@ class _Plan:
         if isinstance(info, types_of.StructType):
             self.field_checks = tuple(
                 (field.encode_name, check.find)
-                for field in info.fields if (check := self._check(field.type)) is not None
+                for field in info.fields
+                if (check := self._check(field.type)) is not None
             )
         self.sort = self._sorter(info)
         self.exact = frozenset(_exact_classes(info))
@@ -608,9 +637,7 @@ class _Plan:
             cell = self._checks[key]
             if not cell:  # we are inside this very type: look it up when it is used
                 self.is_recursive = True
-                return _Check(
-                    frozenset(), lambda value: cell[0].find(value) if cell[0] else None
-                )
+                return _Check(frozenset(), lambda value: cell[0].find(value) if cell[0] else None)
             return cell[0]
         self._alive.append(info)
         cell = self._checks[key] = []
@@ -633,7 +660,7 @@ class _Plan:
             case types_of.TypedDictType():
                 checks = self._field_checks((f.name, f.type) for f in info.fields)
                 return _fields_check(dict, checks, _item) if checks else None
-            case (types_of.DataclassType() | types_of.StructType() | types_of.NamedTupleType()):
+            case types_of.DataclassType() | types_of.StructType() | types_of.NamedTupleType():
                 checks = self._field_checks((f.name, f.type) for f in info.fields)
                 return _fields_check(_origin(info.cls), checks, getattr)
             case types_of.CustomType():
@@ -667,7 +694,8 @@ class _Plan:
             return _ANY
         members = [
             (_classes_of(member), check)
-            for member in info.types if (check := self._check(member)) is not None
+            for member in info.types
+            if (check := self._check(member)) is not None
         ]
         if {types_of.FloatType, types_of.NoneType} <= kinds:
             # The only annotated position where msgspec's null for NaN would be read without a word.
@@ -745,8 +773,12 @@ class _Plan:
                 by_kind[list] = sort
                 kind = dict
             else:
-                kind = list if hasattr(member, "item_type") or isinstance(
-                    member, types_of.TupleType | types_of.NamedTupleType) else dict
+                kind = (
+                    list
+                    if hasattr(member, "item_type")
+                    or isinstance(member, types_of.TupleType | types_of.NamedTupleType)
+                    else dict
+                )
             by_kind.setdefault(kind, sort)
 
         def sorted_union(tree: Any) -> Any:
@@ -832,8 +864,11 @@ def _exact_classes(info: types_of.Type) -> set[type]:
 
 
 _PLAIN: tuple[tuple[types_of.Type, type], ...] = (
-    (types_of.StrType(), str), (types_of.IntType(), int), (types_of.FloatType(), float),
-    (types_of.BoolType(), bool), (types_of.NoneType(), type(None)),
+    (types_of.StrType(), str),
+    (types_of.IntType(), int),
+    (types_of.FloatType(), float),
+    (types_of.BoolType(), bool),
+    (types_of.NoneType(), type(None)),
 )
 
 
@@ -861,7 +896,8 @@ def _constant(value: Any) -> Callable[[], Any]:
 
 def _unsupported(name: str, error: object) -> BadPayload:
     return BadPayload(
-        f"values of the type `{_cut(name)}` cannot be stored as JSON", where="the annotation",
+        f"values of the type `{_cut(name)}` cannot be stored as JSON",
+        where="the annotation",
         why=_cut(str(error)),
         do="use a dataclass, TypedDict, msgspec.Struct, pydantic model or a type of the standard "
         "library that JSON can carry; a union needs members that JSON can tell apart "

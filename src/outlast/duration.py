@@ -12,8 +12,13 @@ Duration = str | float | int | timedelta
 """What every public parameter that is a duration takes; a bare number is in seconds."""
 
 _UNITS: Final = {
-    "us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000,
-    "d": 86_400_000_000, "w": 604_800_000_000,
+    "us": 1,
+    "ms": 1_000,
+    "s": 1_000_000,
+    "m": 60_000_000,
+    "h": 3_600_000_000,
+    "d": 86_400_000_000,
+    "w": 604_800_000_000,
 }
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d|w)")
 
@@ -47,7 +52,7 @@ def in_words(span_us: int) -> str:
         return f"{abs(span_us) // 1000}ms"
     if seconds < 60:
         return f"{abs(span_us) / 1_000_000:.1f}s".replace(".0s", "s")
-    parts = []
+    parts: list[str] = []
     for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
         count, seconds = divmod(seconds, size)
         if count or parts:

@@ -25,7 +25,7 @@
     │   ├─ ExecutionCancelled     it was cancelled
     │   └─ ExecutionTimedOut      its deadline passed
     ├─ WaitTimeout            the caller stopped waiting; the execution goes on
-    ├─ StepFailed             raised in task code: a step failed with an error that cannot be rebuilt
+    ├─ StepFailed             raised in task code: a step's error cannot be rebuilt
     ├─ StepTimeout            raised in task code: a step's attempt took too long
     ├─ Deadlock               raised for task code that nothing can ever wake
     ├─ ReplayMismatch         the code changed under a running execution
@@ -39,7 +39,8 @@
 
 Raised *by* task and step code, to steer retries: :class:`Fatal`, :class:`RetryAfter`.
 
-Every class has a ``code``: a stable snake_case word, documented in ``docs/errors.md``, never reused.
+Every class has a ``code``: a stable snake_case word, documented in ``docs/errors.md`` and never
+reused.
 The text has four parts, always in this order: what happened, where, why we think so, what to do.
 """
 
@@ -73,13 +74,15 @@ class OutlastError(Exception):
             parts.append(f"why: {self.why}")
         if self.do:
             parts.append(f"do: {self.do}")
-        return "; ".join(parts)
+        return "; ".join(parts).encode(errors="backslashreplace").decode()  # printable anywhere
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.args, self.__dict__))
 
 
-def _rebuild(kind: type[OutlastError], args: tuple[object, ...], state: dict[str, object]) -> OutlastError:
+def _rebuild(
+    kind: type[OutlastError], args: tuple[object, ...], state: dict[str, object]
+) -> OutlastError:
     error = kind.__new__(kind, *args)
     error.__dict__.update(state)
     return error
@@ -144,8 +147,14 @@ class PayloadTooLarge(UsageError):
     code = "payload_too_large"
 
     def __init__(
-        self, what: str, *, size_bytes: int = 0, bytes_max: int = 0,
-        where: str = "", why: str = "", do: str = "",
+        self,
+        what: str,
+        *,
+        size_bytes: int = 0,
+        bytes_max: int = 0,
+        where: str = "",
+        why: str = "",
+        do: str = "",
     ) -> None:
         super().__init__(what, where=where, why=why, do=do)
         self.size_bytes, self.bytes_max = size_bytes, bytes_max
@@ -180,8 +189,14 @@ class TransitionRefused(Refused):
     code = "transition_refused"
 
     def __init__(
-        self, what: str, *, state: str = "", kind: str = "",
-        where: str = "", why: str = "", do: str = "",
+        self,
+        what: str,
+        *,
+        state: str = "",
+        kind: str = "",
+        where: str = "",
+        why: str = "",
+        do: str = "",
     ) -> None:
         super().__init__(what, where=where, why=why, do=do)
         self.state, self.kind = state, kind
@@ -252,8 +267,14 @@ class StepFailed(OutlastError):
     code = "step_failed"
 
     def __init__(
-        self, what: str = "", *, type: str = "", message: str = "",
-        where: str = "", why: str = "", do: str = "",
+        self,
+        what: str = "",
+        *,
+        type: str = "",
+        message: str = "",
+        where: str = "",
+        why: str = "",
+        do: str = "",
     ) -> None:
         super().__init__(what or f"{type}: {message}", where=where, why=why, do=do)
         self.type, self.message = type, message

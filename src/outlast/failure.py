@@ -170,7 +170,10 @@ class _Recorder:
         opaque = state.get(_OPAQUE_KEY)
         if type(exc) is StepFailed and isinstance(opaque, Failure):
             base = msgspec.structs.replace(
-                opaque, notes=_notes_of(state), traceback=_frames_of(exc), cause=None,
+                opaque,
+                notes=_notes_of(state),
+                traceback=_frames_of(exc),
+                cause=None,
                 is_context=False,
             )
         else:
@@ -193,17 +196,21 @@ class _Recorder:
             args = [clean(_GROUP_FIELDS["message"].__get__(exc), MESSAGE_BYTES_MAX)]
             exceptions = self._members(exc, depth)
         return Failure(
-            type=_type_of(exc), message=message, args=[message] if args is None else args,
-            attributes=_attributes_of(exc, state), notes=_notes_of(state),
-            traceback=_frames_of(exc), exceptions=exceptions,
+            type=_type_of(exc),
+            message=message,
+            args=[message] if args is None else args,
+            attributes=_attributes_of(exc, state),
+            notes=_notes_of(state),
+            traceback=_frames_of(exc),
+            exceptions=exceptions,
         )
 
     def _members(self, group: BaseException, depth: int) -> list[Failure]:
-        members: list[Failure] = []
-        for member in _GROUP_FIELDS["exceptions"].__get__(group)[:_GROUP_MAX]:
-            if self._may_descend(member, depth):
-                members.append(self.record(member, depth + 1))
-        return members
+        return [
+            self.record(member, depth + 1)
+            for member in _GROUP_FIELDS["exceptions"].__get__(group)[:_GROUP_MAX]
+            if self._may_descend(member, depth)
+        ]
 
     def _cause(self, exc: BaseException, depth: int) -> tuple[Failure | None, bool]:
         cause = _FIELDS["__cause__"].__get__(exc)
@@ -219,15 +226,15 @@ class _Recorder:
 
 
 def _opaque(failure: Failure) -> Failure:
-    return msgspec.structs.replace(
-        failure, is_opaque=True, args=[failure.message], exceptions=[]
-    )
+    return msgspec.structs.replace(failure, is_opaque=True, args=[failure.message], exceptions=[])
 
 
 def _reduced(failure: Failure) -> Failure:
     """Keep what says most in the fewest bytes."""
     return Failure(
-        type=failure.type, message=clean(failure.message, 2000), is_opaque=True,
+        type=failure.type,
+        message=clean(failure.message, 2000),
+        is_opaque=True,
         traceback=clean(failure.traceback, 8000),
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ Zoo = dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def zoo_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Zoo]]:
+def zoo_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Zoo]:
     """A database with an execution in every state that people meet."""
     directory = tmp_path_factory.mktemp("zoo")
     with pytest.MonkeyPatch.context() as patch:
@@ -27,7 +26,7 @@ def zoo_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Z
         tasks = load_module(str(directory / "zoo_tasks.py"))
         path = directory / "zoo.db"
         zoo = _populate(tasks, f"sqlite:///{path}")
-    yield path, zoo
+    return path, zoo
 
 
 def _populate(tasks: object, url: str) -> Zoo:

@@ -21,15 +21,32 @@ SEED: Final = int(os.environ.get("OUTLAST_KILL_SEED", "1"))
 KILLS: Final = 2_000
 
 LEAST: Final = {
-    "kills": KILLS, "kills_at_points": 400, "kills_in_flight": 1_200, "bodies_cut": 1_000,
-    "stops": 60, "fresh": 20, "acknowledged": 2_500, "recorded": 5_000, "recovered": 2_000,
-    "verified": 60, "executions": 800, "grown": 100,
+    "kills": KILLS,
+    "kills_at_points": 400,
+    "kills_in_flight": 1_200,
+    "bodies_cut": 1_000,
+    "stops": 60,
+    "fresh": 20,
+    "acknowledged": 2_500,
+    "recorded": 5_000,
+    "recovered": 2_000,
+    "verified": 60,
+    "executions": 800,
+    "grown": 100,
 }
 """What a campaign of so many kills must at least have come to."""
 LEAST_CHECKED: Final = {
-    "acked_start": 10_000, "acked_message": 10_000, "acked_result": 2_000, "log": 10_000,
-    "repeated": 5_000, "twice_in_a_life": 5_000, "output_commit": 20_000, "verify": 1_000,
-    "graceful": 60, "result": 800, "stuck": 800,
+    "acked_start": 10_000,
+    "acked_message": 10_000,
+    "acked_result": 2_000,
+    "log": 10_000,
+    "repeated": 5_000,
+    "twice_in_a_life": 5_000,
+    "output_commit": 20_000,
+    "verify": 1_000,
+    "graceful": 60,
+    "result": 800,
+    "stuck": 800,
 }
 """How often each rule must have been applied."""
 
@@ -38,8 +55,12 @@ def command(module: str, *arguments: object) -> subprocess.CompletedProcess[str]
     """Run a campaign as a command."""
     search = os.pathsep.join([str(ROOT), *sys.path])
     return subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)], capture_output=True, text=True,
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": search}, check=False,
+        [sys.executable, "-m", module, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": search},
+        check=False,
     )
 
 
@@ -79,8 +100,12 @@ def test_sigterm_and_sigkill_come_to_the_same_end() -> None:
 
 
 PLANTED: Final = {
-    "ack_before_commit": 50, "skip_durable_wait": 50, "replay_forgets_last_step": 50,
-    "recover_without_fence": 50, "park_runs_clean_up": 50, "stop_fails_what_runs": 15,
+    "ack_before_commit": 50,
+    "skip_durable_wait": 50,
+    "replay_forgets_last_step": 50,
+    "recover_without_fence": 50,
+    "park_runs_clean_up": 50,
+    "stop_fails_what_runs": 15,
     "timer_forgotten": 15,
 }
 """Planted bugs, and how many lives a file has in which each must be caught."""

@@ -516,7 +516,6 @@ ERRORS: dict[str, Callable[[], Any]] = {
     "recursion": _recurse,
     "memory": lambda: _raise(MemoryError()),
     "system exit": lambda: _raise(SystemExit(3)),
-    "keyboard interrupt": lambda: _raise(KeyboardInterrupt()),
     "generator exit": lambda: _raise(GeneratorExit()),
     "base exception": lambda: _raise(BaseException("bare")),
     "stop iteration": lambda: _raise(StopIteration(1)),
@@ -553,7 +552,7 @@ def test_whatever_code_raises_ends_its_execution_alone(url: str, name: str, give
     run(main, url)
 
 
-@pytest.mark.parametrize("name", ["system exit", "keyboard interrupt", "cancelled", "recursion"])
+@pytest.mark.parametrize("name", ["system exit", "cancelled", "recursion"])
 def test_the_same_error_comes_in_every_replay(url: str, name: str) -> None:
     """Task code that catches a step's error must catch it again after a park."""
     made.append(ERRORS[name])
@@ -576,6 +575,41 @@ def test_the_same_error_comes_in_every_replay(url: str, name: str) -> None:
         await handle.aanswer(True)
         assert await handle.aresult("10s") == "went on"
         assert len(caught) == 2 and caught[0] == caught[1]
+        await _goes_on(engine)
+
+    run(main, url)
+
+
+@pytest.mark.parametrize("giver", [step_gives, gives])
+def test_ctrl_c_ends_the_process_and_is_no_outcome(url: str, giver: Any) -> None:
+    """It means the process, whatever code it happens to hit."""
+    made.append(lambda: _raise(KeyboardInterrupt()))
+    ids: list[str] = []
+
+    async def interrupted(engine: Engine) -> None:
+        handle = await engine.astart(giver)
+        ids.append(handle.id)
+        await handle.aresult("10s")
+
+    with pytest.raises(KeyboardInterrupt):
+        run_plainly(interrupted, url, patience="10ms")
+    made[0] = lambda: 7
+
+    async def again(engine: Engine) -> None:
+        (record,) = engine.store.page(Filter())
+        assert await engine.execution(record.id).aresult("10s") == 7
+        await _goes_on(engine)
+
+    run(again, url)
+
+
+@pytest.mark.parametrize("giver", [step_gives_def, gives_def])
+def test_a_keyboard_interrupt_in_a_thread_is_the_codes_own(url: str, giver: Any) -> None:
+    """Signals only ever interrupt the main thread."""
+    made.append(lambda: _raise(KeyboardInterrupt()))
+
+    async def main(engine: Engine) -> None:
+        assert await (await engine.astart(giver)).await_("10s") is State.FAILED
         await _goes_on(engine)
 
     run(main, url)

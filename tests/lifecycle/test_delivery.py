@@ -133,7 +133,7 @@ def test_an_owner_can_take_every_message_as_a_note(kind: MessageKind) -> None:
         assert isinstance(decision, Decision)
         after = applied(record, decision)
         assert (after.state, after.inbox_seen, after.nonce) == (state, 3, nonce)
-        if kind not in (MessageKind.RESUME,):
+        if kind is not MessageKind.RESUME:
             assert (note.key, note.payload, note.actor) == ("it", b'"yes"', "ann")
 
 

@@ -109,7 +109,7 @@ def test_an_inserted_row_is_found(
 ) -> None:
     rows, record = history
     at = data.draw(st.integers(0, len(rows)))
-    again = rows[:at] + [data.draw(st.sampled_from(rows))] + rows[at:]
+    again = [*rows[:at], data.draw(st.sampled_from(rows)), *rows[at:]]
     assert not folds_to(again, record)
     assert not folds_to([replace(row, seq=seq) for seq, row in enumerate(again, 1)], record)
 

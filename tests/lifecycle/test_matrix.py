@@ -48,9 +48,10 @@ init_branch       running -> running
 finish_branch     running -> running
 wait              starting running -> awaiting_input | starting running -> waiting
 resume            awaiting_input waiting suspended -> queued
-pause             scheduled queued blocked running awaiting_input waiting retry_wait suspended -> paused
-unpause           paused -> queued | paused -> scheduled | paused -> awaiting_input | paused -> waiting
-unpause           paused -> retry_wait | paused -> suspended
+pause             scheduled queued blocked running -> paused
+pause             awaiting_input waiting retry_wait suspended -> paused
+unpause           paused -> queued | paused -> scheduled | paused -> awaiting_input
+unpause           paused -> waiting | paused -> retry_wait | paused -> suspended
 suspend           starting running -> suspended
 retry             starting running -> retry_wait
 retry_due         retry_wait -> queued

@@ -104,7 +104,7 @@ def test_nothing_is_retried_unless_asked_for() -> None:
     ],
 )
 def test_impossible_policies_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="cannot be negative|factor is at least 1"):
+    with pytest.raises(ValueError, match=r"cannot be negative|factor is at least 1"):
         RetryPolicy(**wrong)  # type: ignore[arg-type]
 
 

@@ -282,8 +282,7 @@ def test_a_damaged_page_is_found(closed: Path) -> None:
     store = SqliteStore(closed, owner="w1", now=1)
     assert any(defect.startswith("the file:") for defect in store.verify().defects)
     with pytest.raises(StoreBroken):
-        for n in range(200):
-            store.log(f"ex_{n:03}")
+        [store.log(f"ex_{n:03}") for n in range(200)]
     store.close()
 
 

@@ -53,7 +53,11 @@ def row(
     """A row of the log in SQL: by default a legal step of the running execution."""
     texts = {"id": id, "kind": kind, "source": source, "target": target}
     return ROW.format(
-        seq=seq, fence=fence, nonce=nonce, at=at, **{name: f"'{text}'" for name, text in texts.items()}
+        seq=seq,
+        fence=fence,
+        nonce=nonce,
+        at=at,
+        **{name: f"'{text}'" for name, text in texts.items()},
     )
 
 

@@ -193,6 +193,6 @@ _GLOBALS = (
 )
 
 
-def is_interactive(*streams: IO[str]) -> bool:
+def is_interactive(*streams: IO[str] | None) -> bool:
     """Tell whether a person sits at all of these."""
     return all(stream is not None and stream.isatty() for stream in streams)

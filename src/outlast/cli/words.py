@@ -120,10 +120,7 @@ def moment(at_us: int) -> str:
 def until(at_us: int, now_us: int) -> str:
     """Say when something will be, and how far away that is."""
     left = at_us - now_us
-    if abs(left) < 86_400_000_000:
-        said = clock(at_us)[:8]
-    else:
-        said = moment(at_us)
+    said = clock(at_us)[:8] if abs(left) < 86_400_000_000 else moment(at_us)
     return f"{said} ({in_words(left) + ' left' if left > 0 else 'due'})"
 
 

@@ -20,6 +20,7 @@ from outlast.engine.current import StepInfo, current_step, the_scope
 from outlast.engine.question import Question
 from outlast.engine.scope import Scope
 from outlast.errors import OutsideExecution, WaitTimeout, WrongColour
+from outlast.naming import checked_name, checked_text
 
 T = TypeVar("T")
 _NOTHING: Final[Any] = object()
@@ -49,6 +50,9 @@ def question_call(
     scope: Any, title: str, form: Any, to: str | None, timeout: Duration | None
 ) -> tuple[Question, int]:
     """Make a question and the digest by which a replay recognises it."""
+    checked_text(title, "question")
+    if to is not None:
+        checked_name(to, "recipient")
     until = None if timeout is None else scope.now() + microseconds(timeout)
     question = Question(title, to, codec_for(form), until)
     return question, digest(msgspec.json.encode([title, to, question.answer.json_schema()]))
@@ -119,6 +123,7 @@ def wait_for(
         OutsideExecution: no execution runs here.
     """
     scope = _async_scope("wait_for")
+    checked_name(name, "signal")
     call = scope.call("event", name, digest(name.encode()), None)
     return _signalled(call, name, form, timeout)
 

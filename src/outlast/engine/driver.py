@@ -26,7 +26,7 @@ from outlast.engine import eager
 from outlast.engine.current import StepInfo, current_step
 from outlast.engine.question import Question
 from outlast.engine.registry import StepCall, Task
-from outlast.engine.scope import Call, Mismatch, Outcome, Scope
+from outlast.engine.scope import Call, CallState, Mismatch, Outcome, Scope
 from outlast.engine.thread_scope import ThreadScope
 from outlast.errors import (
     BadPayload,
@@ -89,6 +89,7 @@ class Driver:
         self._alarm: asyncio.TimerHandle | None = None
         self._before_park: Execution | None = None
         self._live = False
+        self._missed = False
         self._stopping = False
         self._over = False
         self._row: Transition = birth
@@ -131,6 +132,8 @@ class Driver:
         except Mismatch as mismatch:
             self._suspend_mismatch(mismatch)
             return
+        if self._missed:
+            self.worker.read_inbox(self)
         self.pump()
 
     def _make_scope(self) -> bool:
@@ -268,9 +271,10 @@ class Driver:
 
     def pump(self) -> None:
         """Do whatever can be done now: start bodies, fire timers, park, or end."""
+        if self._stopping:
+            self._wind_down()
+            return
         if self._over or self._before_park is not None or not self._live or self._pumping:
-            if self._stopping and not self.bodies:
-                self.hand_back()
             return
         scope = self._scope
         assert scope is not None
@@ -284,6 +288,16 @@ class Driver:
         finally:
             self._pumping = False
         self._report_ended()
+
+    def _wind_down(self) -> None:
+        """Start nothing more; once no body is under way, give the lease back."""
+        if self._over or self._before_park is not None:
+            return
+        if self._scope is not None and self._scope.is_quiet:
+            for call in self._scope.take_abandoned():
+                self._abandon(call)
+        if not self.bodies:
+            self.hand_back()
 
     def _pump(self, scope: Scope | ThreadScope) -> None:
         while not self._over:
@@ -389,6 +403,10 @@ class Driver:
         """Record what a body came to and deliver it."""
         if self._over or self.bodies.get(body.call.key) is not body:
             return  # late: the lease is gone, or nobody awaits it
+        if body.call.state is CallState.ABANDONED:
+            self._abandon(body.call)
+            self.pump()
+            return
         del self.bodies[body.call.key]
         step = body.step
         payload: bytes
@@ -662,31 +680,36 @@ class Driver:
     def _unpark(self) -> None:
         """A message came before the lease was given up: go on with it."""
         assert self._before_park is not None
-        finished_with = self._row
+        row = self._row
         self.record, self._before_park = self._before_park, None
+        if self._stopping:
+            self._wind_down()
+            return
+        if row.kind in (Kind.RETRY, Kind.SUSPEND):
+            # That stays what it is: it only has to see the message first.
+            self._then = Event(row.kind, row.actor, data=row.data, payload=row.payload)
         self.worker.read_inbox(self)
-        if finished_with.kind in (Kind.RETRY, Kind.SUSPEND):
-            self._park_again(finished_with)
-
-    def _park_again(self, row: Transition) -> None:
-        """A retry or suspension stays what it is; it only had to see the message first."""
-        self._then = Event(row.kind, row.actor, data=row.data, payload=row.payload)
 
     # Messages
 
     def take(self, entries: Sequence[InboxEntry]) -> None:
         """Take messages out of the inbox, into the log and to the code.
 
-        While it is being parked it takes none: the store refuses to park it, as ``moved``, when
-        there are any, and it reads them then.
+        What is taken must be delivered in this very place of the log. So it takes none while it is
+        being brought back, and reads them afterwards; none while it is being parked, as the store
+        then refuses that with ``moved``, and it reads them then; and none when it is stopping, as
+        the next owner gets them with its claim.
         """
+        if not self._live and self._then is None:
+            self._missed = True
+            return
         for entry in entries:
             if self._over or self._before_park is not None:
                 return
             if entry.number != self.record.inbox_seen + 1:
                 continue  # taken before, or its turn comes with a later read
             row = self._take(entry)
-            if row is not None and row.kind in _DELIVERED and self._live:
+            if row is not None and row.kind in _DELIVERED and self._then is None:
                 try:
                     self._deliver_row(row, row.at)
                 except Mismatch as mismatch:
@@ -737,8 +760,7 @@ class Driver:
         """Start nothing more (shutdown); what is under way may end."""
         self._live, self._stopping = False, True
         self._cancel_alarm()
-        if not self.bodies:
-            self.hand_back()
+        self._wind_down()
 
     def hand_back(self) -> None:
         """Give the lease back at once (shutdown): the next owner goes on from the log."""
@@ -787,17 +809,19 @@ class Body:
             body = step.fn(*args, **kwargs)
             if step.timeout_us is not None:
                 body = self._timed(body, step.timeout_us)
-            self._task = eager.start(body, worker.loop, context)
+            self._task = eager.start(eager.guarded(body), worker.loop, context)
             if self._task.done():
                 return True
             self._task.add_done_callback(self.done)
             return False
         if isinstance(self._driver._scope, ThreadScope):
             self._task = self._driver._scope.run_body(
-                self.call, lambda: context.run(step.fn, *args, **kwargs), worker.loop
+                self.call,
+                lambda: context.run(eager.guarded_call, step.fn, *args, **kwargs),
+                worker.loop,
             )
         else:
-            self._task = worker.in_thread(context.run, step.fn, *args, **kwargs)
+            self._task = worker.in_thread(context.run, eager.guarded_call, step.fn, *args, **kwargs)
         if step.timeout_us is not None:
             worker.loop.call_later(step.timeout_us / 1e6, self._time_out)
         self._task.add_done_callback(self.done)
@@ -844,6 +868,8 @@ class Body:
             self._driver.body_done(self, None, _cancelled(self.call.key))
             return
         error = task.exception()
+        if isinstance(error, eager.Escaped):
+            error = error.error
         self._driver.body_done(self, None if error is not None else task.result(), error)
 
 

@@ -3,6 +3,10 @@
 Most step bodies of a busy engine are short, and a turn of asyncio's loop costs more than they do.
 Python 3.12 has eager tasks; on 3.11 the same is made of the standard library's own Task written in
 Python, whose first step is taken here.
+
+What a future or a task cannot carry (``SystemExit`` would end the loop, ``StopIteration`` is taken
+for a mistake) travels inside :class:`Escaped`. ``KeyboardInterrupt`` of a coroutine does end the
+loop: it is a person's wish to stop the process, and no outcome of the step.
 """
 
 from __future__ import annotations
@@ -10,9 +14,43 @@ from __future__ import annotations
 import asyncio
 import asyncio.tasks
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, Final
+
+
+
+class Escaped(Exception):
+    """Carries what a body raised and no future can."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+async def guarded(body: Coroutine[Any, Any, Any]) -> Any:
+    """Run a body's coroutine.
+
+    Raises:
+        Escaped: it raised SystemExit.
+    """
+    try:
+        return await body
+    except SystemExit as error:
+        raise Escaped(error) from None
+
+
+def guarded_call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run a body in a thread.
+
+    Raises:
+        Escaped: it raised what no future carries.
+    """
+    try:
+        return function(*args, **kwargs)
+    except (StopIteration, SystemExit, KeyboardInterrupt) as error:
+        raise Escaped(error) from None
+
 
 if sys.version_info >= (3, 12):
 

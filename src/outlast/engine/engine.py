@@ -41,6 +41,7 @@ from outlast.errors import (
 from outlast.lifecycle import Event, Kind, Message, MessageKind, Transition
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle.table import REFUSAL_MEANINGS
+from outlast.naming import checked_name, checked_text
 from outlast.store import DEFAULT_URL, open_store
 from outlast.store.protocol import Answer, Create, Deliver, Store, WorkerRow
 
@@ -120,7 +121,7 @@ class Engine:
         self.worker = Worker(
             self.name, self._store, self.journal, self.clock, self.tasks, slots=self._slots,
             threads=self._threads, payload_bytes_max=self._payload_bytes_max,
-            on_final=self._recorded, on_parked=self._look_at_clock, changed=self._changed,
+            on_final=self._recorded, on_parked=self.look_at_clock, changed=self._changed,
         )
         self._wake = asyncio.Event()
         await self._join()
@@ -245,10 +246,10 @@ class Engine:
         """Move what the clock moves, then sleep until the next instant it moves something."""
         assert self._wake is not None
         self._wake.clear()
-        moved, due_at = await self.journal.call(
-            lambda: self.store.sweep(self.clock.now(), SWEEP_MAX)
-        )
+        now = self.clock.now()
+        moved, due_at = await self.journal.call(lambda: self.store.sweep(now, SWEEP_MAX))
         if moved:
+            self.worker.drop_overdue(now if moved < SWEEP_MAX else 0)
             self.worker.look()
             self._changed(None)
             await self._check_waiters()
@@ -303,10 +304,11 @@ class Engine:
 
     def look(self) -> None:
         """See what there is to claim, and what the clock will move next."""
-        self._look_at_clock()
+        self.look_at_clock()
         self.worker.look()
 
-    def _look_at_clock(self) -> None:
+    def look_at_clock(self) -> None:
+        """See what the clock will move next."""
         if self._wake is not None:
             self._wake.set()
 
@@ -511,6 +513,7 @@ class _Births:
         self._answers: list[Answer] = []
         self._submitted = 0
         self._waits = False
+        self._timed = False
         self.done: asyncio.Future[list[Answer]] = engine.loop.create_future()
 
     def submit(self, id: str, event: Event, now: int) -> None:
@@ -519,6 +522,7 @@ class _Births:
         self._submitted += 1
         if driver is not None:
             self._drivers[id] = driver
+            self._timed = self._timed or item.after.deadline_at is not None
         else:
             self._waits = True
         self._engine.journal.submit(item, self)
@@ -536,6 +540,8 @@ class _Births:
         if len(self._answers) == self._submitted:
             if self._waits:
                 self._engine.look()
+            elif self._timed:
+                self._engine.look_at_clock()
             if not self.done.done():
                 self.done.set_result(self._answers)
 
@@ -546,7 +552,15 @@ START_MANY: Final = 1_000
 
 
 def birth_event(task: Task[Any, Any], payload: bytes, options: StartOptions, now: int) -> Event:
-    """Make the event by which an execution is born."""
+    """Make the event by which an execution is born.
+
+    Raises:
+        UsageError: its key, queue, sender or origin is no name.
+    """
+    for what in ("key", "queue", "actor", "origin"):
+        name = getattr(options, what)
+        if name is not None:
+            checked_name(name, what)
     data: dict[str, Any] = {
         "task": task.name,
         "input_digest": digest(payload),
@@ -569,7 +583,17 @@ def new_message(
     kind: MessageKind, actor: str, *, key: str | None = None, data: dict[str, Any] | None = None,
     payload: bytes | None = None, id: str | None = None,
 ) -> Message:
-    """Make a message with an id of its own."""
+    """Make a message, by default with an id of its own.
+
+    Raises:
+        UsageError: its sender, key or id is no name, or its reason no text.
+    """
+    checked_name(actor, "sender")
+    for what, name in (("name", key), ("message id", id)):
+        if name is not None:
+            checked_name(name, what)
+    if data is not None and data.get("why") is not None:
+        checked_text(data["why"], "reason")
     return Message(id or secrets.token_hex(8), kind, actor, key, data, payload)
 
 

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
 
-from outlast.errors import OutlastError, StoreUnavailable
+from outlast.errors import NoEngine, OutlastError, StoreUnavailable
 from outlast.lifecycle import Transition
 from outlast.store.protocol import Answer, Deliver, Item, Store
 
@@ -60,6 +60,7 @@ class Journal:
         self._queue: queue.SimpleQueue[_Entry] = queue.SimpleQueue()
         self._held: _Entry = None
         self._pending = 0
+        self._closed = False
         self._room: list[asyncio.Future[None]] = []
         self._idle: list[asyncio.Future[None]] = []
         self.batches = 0
@@ -69,7 +70,13 @@ class Journal:
         self._thread.start()
 
     def submit(self, item: Item, submitter: Submitter) -> None:
-        """Queue an item; its submitter's ``settled`` is called once it is written or refused."""
+        """Queue an item; its submitter's ``settled`` is called once it is written or refused.
+
+        Raises:
+            NoEngine: the journal is closed.
+        """
+        if self._closed:
+            raise NoEngine("this engine is closed")
         self._pending += 1
         self._queue.put((item, submitter))
 
@@ -93,7 +100,13 @@ class Journal:
             await self._wait(self._room)
 
     async def call(self, call: Callable[[], T]) -> T:
-        """Run a writing verb of the store on the journal's thread, between two batches."""
+        """Run a writing verb of the store on the journal's thread, between two batches.
+
+        Raises:
+            NoEngine: the journal is closed.
+        """
+        if self._closed:
+            raise NoEngine("this engine is closed")
         future: asyncio.Future[T] = self._loop.create_future()
         self._queue.put(_Job(call, future))
         return await future
@@ -106,6 +119,7 @@ class Journal:
     async def close(self) -> None:
         """Write what is queued, then stop the thread."""
         await self.drain()
+        self._closed = True
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 

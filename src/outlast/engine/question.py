@@ -26,7 +26,10 @@ class Question:
 
     def as_data(self) -> dict[str, Any]:
         """Write it for the log: everything that is needed to show it and to check an answer."""
-        return {"title": self.title, "to": self.to, "schema": self.answer.json_schema(), "until": self.until}
+        return {
+            "title": self.title, "to": self.to, "schema": self.answer.json_schema(),
+            "until": self.until,
+        }
 
     def as_wait(self) -> dict[str, Any]:
         """Write it as one of the things an execution waits for."""

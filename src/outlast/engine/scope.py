@@ -45,6 +45,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from outlast.engine.current import current_scope
 from outlast.engine.loop import Branch, BranchTask, DeterministicLoop, _Parked, where
 from outlast.errors import InternalError, NotDurable, UsageError
+from outlast.naming import checked_name
 
 __all__ = [
     "Call",
@@ -482,7 +483,7 @@ class Scope:
             count = counts[name] = counts.get(name, 0) + 1
             key = f"{branch.prefix}{name}#{count}"
         else:
-            key = f"{branch.prefix}{name}:{explicit_key}"
+            key = f"{branch.prefix}{name}:{checked_name(explicit_key, 'key')}"
             if key in self._explicit:
                 raise UsageError(
                     f'the key "{explicit_key}" of {name} is used twice', do="use each key once"

@@ -25,6 +25,7 @@ from typing import Any, Final
 from outlast.engine.current import current_scope
 from outlast.engine.scope import Call, Mismatch, Outcome, Timer
 from outlast.errors import UsageError
+from outlast.naming import checked_name
 
 _REFUSALS_MAX: Final = 100
 
@@ -246,7 +247,7 @@ class ThreadScope:
 
     def _key(self, name: str, explicit_key: str | None) -> str:
         if explicit_key is not None:
-            key = f"{name}:{explicit_key}"
+            key = f"{name}:{checked_name(explicit_key, 'key')}"
             if key in self._keys:
                 raise UsageError(f'the key "{explicit_key}" of {name} is used twice', do="use each key once")
             self._keys.add(key)
@@ -306,6 +307,4 @@ def _set_value(future: asyncio.Future[Any], value: Any) -> None:
 
 def _set_error(future: asyncio.Future[Any], error: BaseException) -> None:
     if not future.done():
-        if isinstance(error, StopIteration | KeyboardInterrupt | SystemExit):
-            error = RuntimeError(f"the step raised {error!r}")
         future.set_exception(error)

@@ -15,7 +15,7 @@ from outlast.engine.driver import Driver
 from outlast.engine.identity import nonces
 from outlast.engine.journal import Journal
 from outlast.engine.registry import Task
-from outlast.errors import OutlastError
+from outlast.errors import NoEngine, OutlastError
 from outlast.lifecycle import Event, Execution, Kind, Refusal, Transition, apply, create, decide
 from outlast.lifecycle.record import copy_of
 from outlast.store.protocol import TENANT, Answer, Claimed, Create, Lease, Store, Write
@@ -63,6 +63,7 @@ class Worker:
         self._claiming: asyncio.Task[None] | None = None
         self._more = False
         self._open = True
+        self._reads = True
         self._pending: set[asyncio.Task[Any]] = set()
 
     # Coming by executions
@@ -190,6 +191,13 @@ class Worker:
 
     lost_count = 0
 
+    def drop_overdue(self, now: int) -> None:
+        """Forget the executions whose deadline has ended them: they are no longer ours."""
+        for driver in list(self.drivers.values()):
+            deadline_at = driver.record.deadline_at
+            if deadline_at is not None and deadline_at <= now:
+                self.loop.call_soon(driver.drop)
+
     def reborn(self, name: str) -> None:
         """Go on as a new incarnation, after the store had failed."""
         self.name = name
@@ -213,7 +221,13 @@ class Worker:
         )
 
     async def read(self, call: Callable[[], T]) -> T:
-        """Read from the store beside the loop."""
+        """Read from the store beside the loop.
+
+        Raises:
+            NoEngine: the engine is closed.
+        """
+        if not self._reads:
+            raise NoEngine("this engine is closed")
         return await self.loop.run_in_executor(self._read_threads, call)
 
     def spawn(self, coroutine: Any) -> None:
@@ -242,6 +256,7 @@ class Worker:
         for driver in list(self.drivers.values()):
             driver.hand_back()
         await self.journal.drain()
+        self._reads = False
         for pool in (self._read_threads, self._step_threads, self.task_threads):
             pool.shutdown(wait=False, cancel_futures=True)
         _forget_threads(self._step_threads, self.task_threads)

@@ -1,4 +1,4 @@
-"""The lifecycle: one exact state machine for every execution, as data. No clock, no I/O, no dice."""
+"""The lifecycle: one exact state machine for all executions, as data. No clock, I/O or dice."""
 
 from outlast.lifecycle.decide import (
     BrokenLog,

@@ -22,8 +22,9 @@ class Execution:
 
     Treat it as a value: only :func:`~outlast.lifecycle.decide.apply` changes one, and only its
     owner's private copy. ``inbox_count`` alone is no function of the log: it counts the messages
-    that were ever put into the inbox, ``inbox_seen`` those that the log has taken in. ``updated_at``
-    is the time of the last row of the log, ``state_at`` that of the row that led to the state.
+    that were ever put into the inbox, ``inbox_seen`` those that the log has taken in.
+    ``updated_at`` is the time of the last row of the log, ``state_at`` that of the row that led to
+    the state.
     """
 
     tenant: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,4 +56,11 @@ def sqlite_path(url: str) -> Path:
         raise CannotLoad(
             f"no store has the address {url}", do="write sqlite:///outlast.db, or memory:"
         )
-    return Path(url[len(prefix) :])
+    path = url[len(prefix) :]
+    try:
+        named = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        named = False
+    if not named:
+        raise CannotLoad(f"no file can have the name {path!a}", do="write sqlite:///outlast.db")
+    return Path(path)

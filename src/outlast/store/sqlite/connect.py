@@ -43,7 +43,13 @@ def check_path(path: Path) -> None:
         CannotLoad: the directory is not there, or the path is one.
         StoreReadOnly: there is no right to write.
     """
-    if path.is_dir():
+    try:
+        is_directory = path.is_dir()
+    except OSError as error:  # a name that is too long, say
+        raise CannotLoad(
+            "the file's address cannot be used", where=str(path)[:200], why=error.strerror or ""
+        ) from error
+    if is_directory:
         raise CannotLoad(f"{path} is a directory", do="name a file, as in sqlite:///outlast.db")
     if not path.parent.is_dir():
         raise CannotLoad(
