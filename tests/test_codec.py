@@ -349,7 +349,7 @@ def test_refused(tp: Any, value: Any, words: str, advice: str) -> None:
         set[int] | list[int],
         object(),
     ],
-    ids=repr,
+    ids=range(9),
 )
 def test_refused_types(tp: Any) -> None:
     with pytest.raises(BadPayload) as caught:

@@ -706,8 +706,11 @@ class Driver:
         for entry in entries:
             if self._over or self._before_park is not None:
                 return
-            if entry.number != self.record.inbox_seen + 1:
-                continue  # taken before, or its turn comes with a later read
+            if entry.number <= self.record.inbox_seen:
+                continue  # taken before
+            if entry.number > self.record.inbox_seen + 1:
+                self.worker.read_inbox(self)  # another process's message comes first
+                break
             row = self._take(entry)
             if row is not None and row.kind in _DELIVERED and self._then is None:
                 try:

@@ -449,9 +449,10 @@ class Engine:
         driver = self.worker.drivers.get(id)
         if record.is_final:
             self._ended(id)
-        if driver is not None:
-            self.worker.read_inbox(driver)
-        else:
+        if driver is not None and record.is_leased and answer.entry is not None:
+            # Its own owner takes it at once: before its sender goes on, and without reading.
+            self.loop.call_soon(driver.take, [answer.entry])
+        elif not record.is_leased:
             self.look()
         return record
 

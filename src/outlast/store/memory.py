@@ -141,7 +141,7 @@ class MemoryStore:
         if delivery.entry is not None:
             inbox.append(delivery.entry)
         self._put(delivery.after, delivery.rows)
-        return Answer(delivery.refused, copy_of(delivery.after))
+        return Answer(delivery.refused, copy_of(delivery.after), entry=delivery.entry)
 
     def _put(self, record: Execution, rows: Iterable[Transition]) -> None:
         self._records[record.id] = record

@@ -74,6 +74,15 @@ Item = Create | Write | Deliver
 
 
 @dataclass(slots=True)
+class InboxEntry:
+    """A message in an execution's inbox, with its number there (from 1, gap-free)."""
+
+    number: int
+    message: Message
+    at: int
+
+
+@dataclass(slots=True)
 class Answer:
     """What became of an item.
 
@@ -83,24 +92,17 @@ class Answer:
             or another refusal of the lifecycle.
         execution: the record after the item, or as it was found; None for a stored write.
         error: the bug behind a refusal ``internal_error``.
+        entry: what a delivery put into the inbox; None where it was refused or had come before.
     """
 
     refused: str | None = None
     execution: Execution | None = None
     error: Exception | None = None
+    entry: InboxEntry | None = None
 
 
 STORED = Answer()
 """The answer to a write that went through; shared, as it says nothing more."""
-
-
-@dataclass(slots=True)
-class InboxEntry:
-    """A message in an execution's inbox, with its number there (from 1, gap-free)."""
-
-    number: int
-    message: Message
-    at: int
 
 
 @dataclass(slots=True)

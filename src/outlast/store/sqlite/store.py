@@ -308,7 +308,7 @@ class SqliteStore:
             # An owner's inbox is its own; nobody's has been taken in, but for a lost owner's.
             backlog = [] if record.is_leased else self._unseen(record)
             delivery = deliver(record, item, known, backlog)
-            answers[place] = Answer(delivery.refused, delivery.after)
+            answers[place] = Answer(delivery.refused, delivery.after, entry=delivery.entry)
             records[record.id] = delivery.after
             pending.transitions += delivery.rows
             if delivery.entry is not None:
