@@ -12,6 +12,7 @@ import outlast
 from outlast import Engine, Fatal, Retry, RetryAfter, State, ask, sleep, step, task, wait_for
 from outlast.blocking import ask as ask_blocking
 from outlast.blocking import sleep as sleep_blocking
+from outlast.engine import driver
 from outlast.errors import (
     AlreadyAnswered,
     BadPayload,
@@ -591,3 +592,74 @@ def test_more_executions_than_slots(url: str) -> None:
         assert engine.store.verify().defects == []
 
     run(main, url, slots=3)
+
+
+def test_a_retry_finds_the_answers_and_signals_of_earlier_tries(url: str) -> None:
+    """The first answer wins for good, so nobody could answer the same question once more."""
+    failures = [ValueError("once"), ValueError("twice")]
+
+    @task(retries=Retry(5, base="1ms", cap="2ms"))
+    async def asks_then_fails() -> list[int]:
+        got = [await ask("n?", int), await wait_for("news", int)]
+        if failures:
+            raise failures.pop()
+        return got
+
+    async def main(engine: Engine) -> None:
+        handle = await asks_then_fails.astart()
+        await in_state(handle, State.AWAITING_INPUT)
+        await handle.asignal("news", 5)
+        await handle.aanswer(4)
+        assert await handle.aresult("5s") == [4, 5]
+        assert (await handle.arecord()).failures == 2
+        assert engine.store.verify().defects == []
+
+    run(main, url)
+
+
+def test_a_cancelled_execution_is_cut_off_however_it_waits(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "CANCEL_GRACE_US", 60_000)
+
+    @task
+    async def asks_once_more() -> None:
+        try:
+            await ask("first?", bool)
+        except asyncio.CancelledError:
+            await ask("really?", bool)
+
+    async def main(engine: Engine) -> None:
+        handle = await asks_once_more.astart()
+        await in_state(handle, State.AWAITING_INPUT)
+        await handle.acancel("enough", actor="ada")
+        assert await handle.await_("5s") is State.CANCELLED
+        assert engine.store.verify().defects == []
+
+    run(main, url)
+
+
+def test_a_deadline_wakes_an_engine_that_waits_for_nothing(url: str) -> None:
+    stopped = asyncio.Event()
+
+    @step
+    async def hang() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    @task
+    async def hangs() -> None:
+        await hang()
+
+    async def main(engine: Engine) -> None:
+        assert await (await links.astart(1)).aresult("5s") == 0
+        handle = await hangs.options(timeout="50ms").astart()
+        with pytest.raises(ExecutionTimedOut):
+            await handle.aresult("5s")
+        async with asyncio.timeout(5):
+            await stopped.wait()
+        assert handle.id not in engine.worker.drivers
+
+    run(main, url)

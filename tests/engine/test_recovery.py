@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
 
-from outlast import Engine, State, ask, sleep, step, task
+from outlast import Engine, Retry, State, ask, sleep, step, task, wait_for
+from outlast.engine.driver import Driver
+from outlast.engine.handle import Execution
 from outlast.engine.registry import TASKS
 from outlast.lifecycle import Kind
 
@@ -273,3 +276,145 @@ def _everything() -> Any:
     from outlast.store.protocol import Filter
 
     return Filter()
+
+
+def test_a_step_that_was_retried_leaves_nothing_to_wait_for(url: str) -> None:
+    """Its back-off is history: a replay must not wake, again and again, for an instant that passed."""
+    failures = [ValueError(), ValueError()]
+
+    @step(retries=Retry(5, base="1ms", cap="2ms"))
+    async def fails_twice() -> int:
+        if failures:
+            raise failures.pop()
+        return 1
+
+    @task
+    async def tries() -> int:
+        return await fails_twice() + await wait_for("one", int) + await wait_for("two", int)
+
+    async def main() -> None:
+        async with Engine(url) as first:
+            handle = await first.astart(tries)
+            await in_state(handle, State.AWAITING_INPUT)
+            await handle.asignal("one", 2)
+            await until(lambda: _waits_twice(handle))
+            (wait,) = (await handle.atransitions())[-1].data["waits"]  # type: ignore[index]
+            assert (wait["kind"], wait["key"]) == ("event", "two#1")
+            assert (await handle.arecord()).due_at is None
+            await handle.asignal("two", 3)
+            assert await handle.aresult("5s") == 6
+
+    asyncio.run(main())
+
+
+async def _waits_twice(handle: Execution[Any]) -> bool:
+    kinds = [row.kind for row in await handle.atransitions()]
+    return kinds.count(Kind.WAIT) == 2 and kinds[-1] is Kind.WAIT
+
+
+def test_a_message_that_comes_while_it_is_brought_back_is_delivered(url: str) -> None:
+    @task
+    async def hears_two() -> int:
+        first, second = await asyncio.gather(wait_for("one", int), wait_for("two", int))
+        return int(first + second)
+
+    async def main() -> None:
+        async with Engine(url) as engine:
+            handle = await engine.astart(hears_two)
+            await in_state(handle, State.AWAITING_INPUT)
+            plain_read, sent = engine.worker.read, []
+
+            async def read(call: Any) -> Any:
+                rows = await plain_read(call)
+                if not sent and handle.id in engine.worker.drivers:  # its log was just read
+                    sent.append(True)
+                    await handle.asignal("two", 2)
+                return rows
+
+            engine.worker.read = read  # type: ignore[method-assign]
+            await handle.asignal("one", 1)
+            assert await handle.aresult("5s") == 3
+            assert sent and engine.store.verify().defects == []
+
+    asyncio.run(main())
+
+
+def test_what_was_given_up_during_a_stop_is_no_outcome(url: str) -> None:
+    """A body that cannot be stopped ends after its call was cancelled: a replay knows no such call."""
+
+    @step
+    async def stubborn() -> int:
+        ran.append("stubborn")
+        while not gate[0].is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await gate[0].wait()
+        await asyncio.sleep(0)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        return 7
+
+    @task
+    async def race() -> int:
+        one, other = asyncio.create_task(gated(1)), asyncio.create_task(stubborn())
+        await asyncio.wait({one, other}, return_when=asyncio.FIRST_COMPLETED)
+        other.cancel()
+        await asyncio.gather(other, return_exceptions=True)
+        return one.result() + await quick(5)
+
+    async def main() -> None:
+        gate.append(asyncio.Event())
+        engine = await Engine(url, patience="5s").open()
+        handle = await engine.astart(race)
+        await until(lambda: _ran(2))
+        driver = engine.worker.drivers[handle.id]
+        closing = asyncio.ensure_future(engine.aclose())
+        await until(lambda: _is_stopping(driver))
+        gate[0].set()
+        await closing
+        async with Engine(url) as second:
+            assert await second.execution(handle.id).aresult("5s") == 6
+            assert second.store.verify().defects == []
+
+    asyncio.run(main())
+
+
+async def _is_stopping(driver: Driver) -> bool:
+    return driver._stopping
+
+
+def test_an_execution_handed_back_while_its_log_is_read_stays_whole(url: str) -> None:
+    async def main() -> None:
+        gate.append(asyncio.Event())
+        gate[0].set()
+        async with Engine(url) as engine:
+            complaints: list[Any] = []
+            engine.loop.set_exception_handler(lambda _, context: complaints.append(context))
+            handle = await engine.astart(waits_for_news)
+            await in_state(handle, State.AWAITING_INPUT)
+            plain_read, handed = engine.worker.read, []
+
+            async def read(call: Any) -> Any:
+                rows = await plain_read(call)
+                driver = engine.worker.drivers.get(handle.id)
+                if driver is not None and not handed:  # its log was just read
+                    handed.append(driver)
+                    engine.loop.call_soon(driver.hand_back)
+                return rows
+
+            engine.worker.read = read  # type: ignore[method-assign]
+            await handle.asignal("news", 4)
+            await until(lambda: _has(handed))
+            engine.look()
+            assert await handle.aresult("5s") == 4
+            assert complaints == []
+
+    asyncio.run(main())
+
+
+async def _has(found: list[Any]) -> bool:
+    return bool(found)
+
+
+@task
+async def waits_for_news() -> int:
+    return int(await wait_for("news", int))
