@@ -782,6 +782,7 @@ class Driver:
         """Forget it without a word: the store is gone, or says another owns it."""
         if not self._over:
             self._leave()
+            self.worker.on_gone(self.record.id)
 
     @property
     def is_over(self) -> bool:

@@ -121,7 +121,7 @@ class Engine:
         self.worker = Worker(
             self.name, self._store, self.journal, self.clock, self.tasks, slots=self._slots,
             threads=self._threads, payload_bytes_max=self._payload_bytes_max,
-            on_final=self._recorded, on_parked=self.look_at_clock, changed=self._changed,
+            on_final=self._recorded, on_parked=self.look_at_clock, on_gone=self._ended, changed=self._changed,
         )
         self._wake = asyncio.Event()
         await self._join()
@@ -297,7 +297,7 @@ class Engine:
         self._ended(record.id, (record, row))
 
     def _ended(self, id: str, ended: Ended | None = None) -> None:
-        """An execution has ended: wake who waits for its result."""
+        """Wake who waits for an execution's end: it has come, or is somebody else's to tell."""
         for waiter in self._waiters.pop(id, ()):
             if not waiter.done():
                 waiter.set_result(ended)

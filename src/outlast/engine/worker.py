@@ -38,7 +38,7 @@ class Worker:
         self, name: str, store: Store, journal: Journal, clock: Clock, tasks: Mapping[str, Task[Any, Any]],
         *, slots: int, threads: int, payload_bytes_max: int,
         on_final: Callable[[Execution, Transition], None], on_parked: Callable[[], None],
-        changed: Callable[[str], None],
+        on_gone: Callable[[str], None], changed: Callable[[str], None],
     ) -> None:
         self.name = name
         self.store = store
@@ -58,6 +58,7 @@ class Worker:
         self._lease = Lease(name)
         self._on_final = on_final
         self._on_parked = on_parked
+        self.on_gone = on_gone
         self.changed = changed
         self.watched = 0
         self._claiming: asyncio.Task[None] | None = None
@@ -184,6 +185,7 @@ class Worker:
     def lost(self, driver: Driver, answer: Answer) -> None:
         """A driver's lease is gone: what it ran ahead of the store is thrown away with it."""
         self.lost_count += 1
+        self.on_gone(driver.record.id)
         if answer.refused == "internal_error" and answer.error is not None:
             self.loop.call_exception_handler(
                 {"message": f"outlast dropped {driver.record.id}", "exception": answer.error}
