@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+from outlast.engine import current
+from outlast.engine.registry import TASKS
 
 # Before anything imports it: its assertions are to say what they saw.
 pytest.register_assert_rewrite("outlast.testing.conformance")
+
+
+@pytest.fixture(autouse=True)
+def _alone() -> Iterator[None]:
+    """Take away what a test leaves in this process, as the order of tests is random.
+
+    That is the tasks it defined, which would replace others of the same name, and the engine of a
+    test that plays a crash, on which the next test would start its tasks.
+    """
+    tasks = dict(TASKS)
+    yield
+    TASKS.clear()
+    TASKS.update(tasks)
+    current._engines.clear()

@@ -501,8 +501,9 @@ def test_an_owner_in_another_process_is_named(path: Path) -> None:
     owner = owner_of(f"sqlite:///{path}")
     assert owner is not None and f"process {pid} on " in owner
     holder.stdin.close()
-    assert holder.wait(30) == 0
-    holder.stdout.close()
+    holder.stdin = None
+    holder.communicate(timeout=30)
+    assert holder.returncode == 0
     store = SqliteStore(path, owner="w2", now=1)
     assert state(store, "ex_1").seq == 1
     store.close()
@@ -546,7 +547,8 @@ def test_a_forked_child_does_not_hold_the_lock(path: Path) -> None:
         SqliteStore(path, owner="w2", now=1).close()
     finally:
         os.killpg(parent.pid, signal.SIGKILL)
-        parent.stdout.close()
+        parent.stdin = None
+        parent.communicate(timeout=30)
 
 
 CHILD_ENDS = """

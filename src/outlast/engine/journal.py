@@ -1,10 +1,13 @@
 """The commit pipeline: every change of this process goes to the disk through here, in batches.
 
-Theory of operation. The engine's loop submits items; one thread takes whatever is queued, bounded
-in rows and bytes, writes it as one transaction, and tells the loop, once a batch, what became of
-each item. So one ``fsync`` serves every execution that is ready to commit at that moment (group
-commit), and a lone writer waits for no timer. The thread is the only caller of the store's writing
-verbs; other work for it (claims, sweeps) runs between two batches.
+Theory of operation. The engine's loop submits items; one thread takes whatever is there, bounded in
+rows and bytes, writes it as one transaction, and tells the loop, once a batch, what became of each
+item. So one ``fsync`` serves every execution that is ready to commit at that moment (group commit),
+and a lone writer waits for no timer. The thread is the only caller of the store's writing verbs;
+other work for it (claims, sweeps) runs between two batches, in the order of submission.
+
+What one turn of the loop submits is handed over together. The interpreter's lock is why: a thread
+that is woken by the first item would write it alone, or wait for the lock while the loop computes.
 
 If a commit fails, nobody knows what is in the file. Every item of the batch is then answered with
 ``unknown``; who submitted it must throw away what ran ahead of it, and read again.
@@ -15,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
 
@@ -48,7 +52,12 @@ class _Job:
         self.call, self.future = call, future
 
 
-_Entry = tuple[Item, Submitter] | _Job | None
+_Entry = tuple[Item, Submitter]
+_Post = list[_Entry] | _Job | None
+"""What the thread is handed: entries, a job, or the end."""
+_NOTHING: Final[_Post] = []
+POST_MAX: Final = 128
+"""Items after which a long turn of the loop hands over what it has, so that both have work."""
 
 
 class Journal:
@@ -57,8 +66,9 @@ class Journal:
     def __init__(self, store: Store, loop: asyncio.AbstractEventLoop) -> None:
         self._store = store
         self._loop = loop
-        self._queue: queue.SimpleQueue[_Entry] = queue.SimpleQueue()
-        self._held: _Entry = None
+        self._queue: queue.SimpleQueue[_Post] = queue.SimpleQueue()
+        self._outbox: list[_Entry] = []
+        self._posting = False
         self._pending = 0
         self._closed = False
         self._room: list[asyncio.Future[None]] = []
@@ -78,7 +88,20 @@ class Journal:
         if self._closed:
             raise NoEngine("this engine is closed")
         self._pending += 1
-        self._queue.put((item, submitter))
+        self._outbox.append((item, submitter))
+        if not self._posting:
+            self._posting = True
+            self._loop.call_soon(self._post)
+        elif len(self._outbox) >= POST_MAX:
+            self._queue.put(self._outbox)
+            self._outbox = []
+
+    def _post(self) -> None:
+        """Hand over what this turn of the loop has submitted."""
+        self._posting = False
+        if self._outbox:
+            self._queue.put(self._outbox)
+            self._outbox = []
 
     async def commit(self, item: Item) -> Answer:
         """Write an item and give its answer; waits while the journal is full.
@@ -107,6 +130,7 @@ class Journal:
         """
         if self._closed:
             raise NoEngine("this engine is closed")
+        self._post()
         future: asyncio.Future[T] = self._loop.create_future()
         self._queue.put(_Job(call, future))
         return await future
@@ -129,29 +153,32 @@ class Journal:
         await future
 
     def _write(self) -> None:
+        waiting: deque[_Entry] = deque()
         while True:
-            entry = self._held or self._queue.get()
-            self._held = None
-            if entry is None:
+            post = self._next_post(wait=not waiting)
+            if isinstance(post, list):
+                waiting.extend(post)
+                if post is _NOTHING or len(waiting) >= ROWS_MAX:
+                    self._write_batch(waiting)
+                continue
+            while waiting:
+                self._write_batch(waiting)
+            if post is None:
                 return
-            if isinstance(entry, _Job):
-                self._run(entry)
-            else:
-                self._write_batch(entry)
+            self._run(post)
 
-    def _write_batch(self, first: tuple[Item, Submitter]) -> None:
-        batch = [first]
-        rows, size = _weight(first[0])
-        while rows < ROWS_MAX and size < BYTES_MAX:
-            try:
-                entry = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if entry is None or isinstance(entry, _Job):
-                self._held = entry
-                if entry is None:
-                    self._queue.put(None)
-                break
+    def _next_post(self, *, wait: bool) -> _Post:
+        try:
+            return self._queue.get(wait)
+        except queue.Empty:
+            return _NOTHING
+
+    def _write_batch(self, waiting: deque[_Entry]) -> None:
+        """Write what fits into one transaction."""
+        batch: list[_Entry] = []
+        rows = size = 0
+        while waiting and rows < ROWS_MAX and size < BYTES_MAX:
+            entry = waiting.popleft()
             more_rows, more_size = _weight(entry[0])
             rows, size = rows + more_rows, size + more_size
             batch.append(entry)
@@ -175,12 +202,19 @@ class Journal:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(callback, *args)
 
-    def _settle(self, batch: list[tuple[Item, Submitter]], answers: list[Answer]) -> None:
+    def _settle(self, batch: list[_Entry], answers: list[Answer]) -> None:
         self.batches += 1
         self.items += len(batch)
         self._pending -= len(batch)
+        self._posting = True  # what this leads to is handed over below
         for (item, submitter), answer in zip(batch, answers, strict=True):
-            submitter.settled(item, answer)
+            try:
+                submitter.settled(item, answer)
+            except Exception as error:  # a bug of ours; the others must hear all the same
+                self._loop.call_exception_handler(
+                    {"message": "outlast failed to go on after a commit", "exception": error}
+                )
+        self._post()
         failed = next((answer for answer in answers if answer.refused == "unknown"), None)
         if failed is not None and self.on_failure is not None:
             assert isinstance(failed.error, OutlastError)

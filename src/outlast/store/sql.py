@@ -17,8 +17,10 @@ from importlib import resources
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _COLUMNS = re.compile(r"^-- columns: (\d+)$", re.MULTILINE)
 _PACKED = re.compile(r"^-- packed: (\d+), blobs ([\d ]+)$", re.MULTILINE)
-_TEXT_MAX = 16_000
-"""apsw's cache of prepared statements does not keep texts above 16 KiB."""
+ROWS_MAX = 500
+"""Rows of parameters a statement; longer ones gain nothing."""
+KEPT_ROWS_MAX = 16
+"""Rows up to which a statement is worth keeping prepared: a longer one is seldom used twice."""
 _COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)
 
 
@@ -45,10 +47,13 @@ class Statement:
         return _many(self.text, self.columns, rows)
 
     def sizes(self, rows: int) -> Iterator[int]:
-        """Part a number of rows into powers of two, so that few texts are ever prepared."""
-        largest = 1 << ((_TEXT_MAX - len(self.text)) // (2 * self.columns + 2)).bit_length() - 1
+        """Part a number of rows into as few statements as there can be.
+
+        Each statement lets go of the interpreter's lock, which costs more than to prepare a long
+        text anew (``docs/performance.md``).
+        """
         while rows:
-            size = min(largest, 1 << rows.bit_length() - 1)
+            size = min(rows, ROWS_MAX)
             yield size
             rows -= size
 
@@ -61,13 +66,13 @@ class Statement:
         return _packed(self, rows)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=512)
 def _many(text: str, columns: int, rows: int) -> str:
     row = "(" + ",".join("?" * columns) + ")"
     return text.replace("{rows}", ",".join([row] * rows))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=512)
 def _packed(statement: Statement, rows: int) -> str:
     names = [f"c{place}" for place in range(statement.results)]
     values = list(names)

@@ -60,7 +60,7 @@ from outlast.store.protocol import (
     WorkerRow,
     Write,
 )
-from outlast.store.sql import Statement, load
+from outlast.store.sql import KEPT_ROWS_MAX, Statement, load
 from outlast.store.sqlite.connect import (
     check_path,
     immediate,
@@ -443,7 +443,7 @@ class SqliteStore:
         done = 0
         for size in statement.sizes(len(rows)):
             values = list(chained.from_iterable(rows[done : done + size]))
-            self._writer.execute(statement.many(size), values)
+            self._writer.execute(statement.many(size), values, can_cache=size <= KEPT_ROWS_MAX)
             done += size
 
     def _query(self, name: str, values: Sequence[Value]) -> list[Sequence[object]]:
@@ -674,7 +674,8 @@ def _ask(
         if statement.results:
             found += _unpacked(connection, statement, statement.packed(size), part)
         else:
-            found += connection.execute(statement.many(size), part).fetchall()
+            text, kept = statement.many(size), size <= KEPT_ROWS_MAX
+            found += connection.execute(text, part, can_cache=kept).fetchall()
         done += size
     return found
 

@@ -1,0 +1,66 @@
+"""The package says what it needs, and what it ships is there."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from typing import Any, Final
+
+import outlast
+
+from . import ROOT, SOURCES
+
+PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+COMES_WITH: Final = {"referencing": "jsonschema"}
+"""What a dependency of ours brings and we use with it."""
+READ_AS_DATA: Final = {"tzdata"}
+"""Never imported: its files are read."""
+
+
+def imported_by(text: str) -> set[str]:
+    """Give the packages that a module imports and neither Python nor this project has."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names) - {"outlast"}
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[<>=!~\[; ]", one)[0] for one in requirements}
+
+
+def test_what_is_imported_is_required_and_nothing_else() -> None:
+    imported = set()
+    for path in SOURCES.rglob("*.py"):
+        imported |= imported_by(path.read_text("utf-8"))
+    required = {COMES_WITH.get(name, name) for name in imported} | READ_AS_DATA
+    assert required == names(PROJECT["project"]["dependencies"])
+    assert imported_by("def f():\n    import yaml.nodes\n    import os") == {"yaml"}
+
+
+def test_everything_that_is_required_is_pinned() -> None:
+    pinned = {}
+    for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines():
+        if line and not line.startswith("#"):
+            name, version = re.fullmatch(r"([\w.-]+)==([\w.]+)", line).groups()  # type: ignore[union-attr]
+            pinned[re.sub(r"[-_.]+", "-", name).lower()] = version
+    project = PROJECT["project"]
+    wanted = names(project["dependencies"]) | names(PROJECT["build-system"]["requires"])
+    for extra in project["optional-dependencies"].values():
+        wanted |= names(extra)
+    assert wanted <= pinned.keys()
+
+
+def test_the_version_has_one_source() -> None:
+    assert "version" in PROJECT["project"]["dynamic"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", outlast.__version__)
+    assert outlast.__version__ in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+def test_the_types_are_shipped() -> None:
+    assert (SOURCES / "py.typed").exists()

@@ -1,0 +1,47 @@
+"""The public names, pinned: adding one is a decision, removing one breaks somebody's program."""
+
+from __future__ import annotations
+
+import pytest
+
+import outlast
+from outlast import blocking
+
+NAMES = [
+    "task",
+    "step",
+    "Engine",
+    "Execution",
+    "Retry",
+    "sleep",
+    "ask",
+    "wait_for",
+    "now",
+    "random",
+    "uuid4",
+    "this_step",
+    "Fatal",
+    "RetryAfter",
+    "OutlastError",
+    "State",
+    "Reason",
+    "StepInfo",
+    "__version__",
+]
+BLOCKING = ["ask", "now", "random", "sleep", "uuid4", "wait_for"]
+
+
+def test_the_names_are_these() -> None:
+    assert outlast.__all__ == NAMES
+    assert blocking.__all__ == BLOCKING
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_is_there_and_says_what_it_is(name: str) -> None:
+    value = getattr(outlast, name)
+    assert name == "__version__" or value.__doc__
+
+
+def test_other_names_are_not() -> None:
+    with pytest.raises(AttributeError, match="no attribute driver"):
+        _ = outlast.driver  # type: ignore[attr-defined]

@@ -1,0 +1,51 @@
+"""Every named statement is used, and every one that is used exists."""
+
+from __future__ import annotations
+
+import ast
+from typing import Final
+
+from outlast.store.sql import load, parse
+
+from . import SOURCES
+
+BACKENDS: Final = ["sqlite"]
+BY_NAME: Final = {"_send", "_query", "_read", "_all", "_ask"}
+"""The functions that are given a statement's name."""
+
+
+def used_in(text: str) -> set[str]:
+    """Give the names of the statements that a module asks for."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "_SQL":
+            place: list[ast.expr] = [node.slice]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in BY_NAME:
+            place = node.args[:2]
+        elif isinstance(node, ast.For) and ast.unparse(node.target) == "name":
+            place = [node.iter]
+        else:
+            continue
+        for expression in place:
+            if not isinstance(expression, ast.Dict | ast.Call | ast.Subscript):
+                found |= {
+                    one.value
+                    for one in ast.walk(expression)
+                    if isinstance(one, ast.Constant) and isinstance(one.value, str)
+                }
+    return found
+
+
+def test_statements_are_used_and_exist() -> None:
+    for backend in BACKENDS:
+        asked: set[str] = set()
+        for path in (SOURCES / "store" / backend).glob("*.py"):
+            asked |= used_in(path.read_text("utf-8"))
+        assert asked == load(f"outlast.store.{backend}").keys()
+
+
+def test_faults_are_seen() -> None:
+    assert used_in('_SQL["a"]; self._send("b", []); _all(reader, "c", {"id": 1})') == set("abc")
+    assert used_in('self._query("d" if x else "e", ids)') == set("de")
+    assert used_in('for name in ("f", "g"):\n    ask(name)') == set("fg")
+    assert parse("-- name: one\nSELECT 1;\n-- name: two\nSELECT 2;\n").keys() == {"one", "two"}
