@@ -12,6 +12,7 @@ import gc
 import os
 import secrets
 import socket
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -58,6 +59,11 @@ _GC_DEFAULT: Final = 700
 GC_THRESHOLD: Final = 25_000
 """New objects before the collector looks for cycles, where nobody has set it: CPython's 700 was
 made for small programs and cost a quarter of W1 (``docs/performance.md``)."""
+_SWITCH_DEFAULT_SECONDS: Final = 0.005
+SWITCH_SECONDS: Final = 0.000_5
+"""How long a thread that computes keeps the interpreter's lock from one that waits for it, where
+nobody has set it. The journal's thread gives the lock away at every statement, and at CPython's 5 ms
+it stood still while the loop computed (``docs/performance.md``)."""
 RECENT_MAX: Final = 2_000
 RECENT_BYTES_MAX: Final = 4_096
 """How many results of executions that ended here are kept in memory, and up to which size."""
@@ -87,7 +93,7 @@ class Engine:
 
     def __init__(
         self, store: str | None = None, *, tasks: Iterable[Task[Any, Any]] | None = None,
-        slots: int = 1_000, threads: int = 64, patience: Duration = "5s",
+        slots: int = 4_000, threads: int = 64, patience: Duration = "5s",
         payload_bytes_max: int = PAYLOAD_BYTES_MAX, clock: Clock | None = None,
     ) -> None:
         self.url = store or os.environ.get("OUTLAST_STORE") or DEFAULT_URL
@@ -114,6 +120,8 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         if gc.get_threshold()[0] == _GC_DEFAULT:
             gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
+        if sys.getswitchinterval() == _SWITCH_DEFAULT_SECONDS:
+            sys.setswitchinterval(SWITCH_SECONDS)
         now = self.clock.now()
         self._store = open_store(self.url, owner=self.name, now=now)
         self.journal = Journal(self._store, self.loop)
