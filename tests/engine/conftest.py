@@ -43,5 +43,3 @@ def run(main: Callable[[Engine], Awaitable[Any]], url: str, **options: Any) -> A
             return await main(engine)
 
     return asyncio.run(with_engine())
-
-

@@ -79,7 +79,7 @@ UNSTORABLE: dict[str, tuple[Callable[[], Any], str]] = {
     "cycle": (_cycle, "bad_payload"),
     "too deep": (_deep, "bad_payload"),
     "huge int": (lambda: 1 << 100_000, "bad_payload"),
-    "object": (lambda: Odd(), "bad_payload"),
+    "object": (Odd, "bad_payload"),
     "class": (lambda: Odd, "bad_payload"),
     "subclass of str": (lambda: Text("x"), "bad_payload"),
     "bytes": (lambda: b"raw", "bad_payload"),
@@ -97,11 +97,15 @@ UNSTORABLE: dict[str, tuple[Callable[[], Any], str]] = {
 """Values that cannot be stored where nothing is annotated, and the code that says so."""
 
 STORABLE: dict[str, Any] = {
-    "nul": NUL, "nul as a key": {NUL: NUL}, "empty": "", "controls": "\x1b[31m\r\n\t\x7f\u2028\ufffe",
-    "beyond the BMP": "\U0001f600", "big int": 1 << 80, "negative zero": -0.0,
+    "nul": NUL,
+    "nul as a key": {NUL: NUL},
+    "empty": "",
+    "controls": "\x1b[31m\r\n\t\x7f\u2028\ufffe",
+    "beyond the BMP": "\U0001f600",
+    "big int": 1 << 80,
+    "negative zero": -0.0,
 }
 """Odd values that come back as they are."""
-
 
 
 def run(main: Callable[[Engine], Awaitable[Any]], url: str, **options: Any) -> Any:
@@ -237,7 +241,7 @@ def test_unstorable_results_and_arguments_fail_the_execution(
 
 
 def test_task_code_may_handle_an_unstorable_result(url: str) -> None:
-    made.append(lambda: Odd())
+    made.append(Odd)
 
     async def main(engine: Engine) -> None:
         assert await (await engine.astart(survives)).aresult("10s") == "bad_payload"
@@ -321,8 +325,13 @@ def test_wrong_arguments(url: str, name: str) -> None:
 
 
 NAMES: dict[str, str] = {
-    "nul": NUL, "surrogate": SURROGATE, "empty": "", "line breaks": "a\nb\tc",
-    "slash and hash": "1.2/x#3", "long": "k" * 200, "quotes": "'; DROP TABLE execution; --",
+    "nul": NUL,
+    "surrogate": SURROGATE,
+    "empty": "",
+    "line breaks": "a\nb\tc",
+    "slash and hash": "1.2/x#3",
+    "long": "k" * 200,
+    "quotes": "'; DROP TABLE execution; --",
 }
 """Names that people give. They may be taken, or refused as wrong: never anything else."""
 
@@ -541,7 +550,7 @@ def test_whatever_code_raises_ends_its_execution_alone(url: str, name: str, give
         assert await handle.await_("30s") in (State.FAILED, State.CANCELLED)
         try:
             await handle.aresult("10s")
-        except Exception as error:  # noqa: BLE001 - whatever it was, it is an Exception here
+        except Exception as error:
             assert error.__traceback__ is not None
         else:
             raise AssertionError("it gave a result")
@@ -681,8 +690,12 @@ def test_closed_and_unopened_engines_say_so(url: str) -> None:
         await engine.aclose()
         assert await _code_of(waiting) == "no_engine"
         for late in (
-            handle.astatus, handle.aresult, handle.atransitions, handle.acancel,
-            lambda: handle.aanswer(1), lambda: engine.astart(echo, 1),
+            handle.astatus,
+            handle.aresult,
+            handle.atransitions,
+            handle.acancel,
+            lambda: handle.aanswer(1),
+            lambda: engine.astart(echo, 1),
         ):
             async with asyncio.timeout(5):
                 assert await _code_of(late()) == "no_engine"
@@ -956,8 +969,12 @@ def test_a_user_without_the_right_to_write(what: str, request: pytest.FixtureReq
     else:
         directory.chmod(0o555)
     done = subprocess.run(
-        [sys.executable, "-c", _AS_NOBODY, f"sqlite:///{path}"], capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, timeout=60, check=False,
+        [sys.executable, "-c", _AS_NOBODY, f"sqlite:///{path}"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        timeout=60,
+        check=False,
     )
     assert done.stdout.strip() == "store_read_only", done.stderr
 

@@ -1,4 +1,4 @@
-"""What a user sees of the engine: tasks run, wait, are asked, fail, are retried, stopped and resumed."""
+"""What a user sees of the engine: tasks run, wait, ask, fail, are retried, stopped and resumed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,15 @@ def test_async_task(url: str) -> None:
         handle = await links.astart(3)
         assert await handle.aresult("5s") == 6
         kinds = [row.kind for row in await handle.atransitions()]
-        assert kinds == [Kind.CREATE, Kind.CLAIM, Kind.START, Kind.STEP, Kind.STEP, Kind.STEP, Kind.FINISH]
+        assert kinds == [
+            Kind.CREATE,
+            Kind.CLAIM,
+            Kind.START,
+            Kind.STEP,
+            Kind.STEP,
+            Kind.STEP,
+            Kind.FINISH,
+        ]
 
     run(main, url)
     assert ran == [0, 1, 2]

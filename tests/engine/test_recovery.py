@@ -146,7 +146,7 @@ def test_crash_loop_is_capped(url: str) -> None:
     async def main() -> None:
         gate.append(asyncio.Event())
         handle: Any = None
-        for life in range(20):
+        for _ in range(20):
             engine = await Engine(url).open()
             if handle is None:
                 handle = await engine.astart(poison)
@@ -279,7 +279,7 @@ def _everything() -> Any:
 
 
 def test_a_step_that_was_retried_leaves_nothing_to_wait_for(url: str) -> None:
-    """Its back-off is history: a replay must not wake, again and again, for an instant that passed."""
+    """Its back-off is history: a replay must not wake, again and again, for what has passed."""
     failures = [ValueError(), ValueError()]
 
     @step(retries=Retry(5, base="1ms", cap="2ms"))
@@ -340,7 +340,7 @@ def test_a_message_that_comes_while_it_is_brought_back_is_delivered(url: str) ->
 
 
 def test_what_was_given_up_during_a_stop_is_no_outcome(url: str) -> None:
-    """A body that cannot be stopped ends after its call was cancelled: a replay knows no such call."""
+    """A body that cannot be stopped ends after its call was cancelled: no replay knows it."""
 
     @step
     async def stubborn() -> int:

@@ -127,11 +127,19 @@ def test_a_call_is_its_name_and_occurrence_in_its_branch() -> None:
         return await step("a")
 
     async def main() -> Any:
-        return [await step("a"), await step("b"), await step("a"),
-                *await asyncio.gather(child("a"), child("b"))]
+        return [
+            await step("a"),
+            await step("b"),
+            await step("a"),
+            *await asyncio.gather(child("a"), child("b")),
+        ]
 
     assert run(main) == [
-        "a#1", "b#1", "a#2", ["1/a#1", "1/a#2", "1.1/a#1"], ["2/b#1", "2/b#2", "2.1/a#1"],
+        "a#1",
+        "b#1",
+        "a#2",
+        ["1/a#1", "1/a#2", "1.1/a#1"],
+        ["2/b#1", "2/b#2", "2.1/a#1"],
     ]
 
 
@@ -169,8 +177,12 @@ def test_wait_for_counts_as_its_caller(timeout: float | None) -> None:
         return [await step(), await asyncio.wait_for(step(), timeout)]
 
     async def main() -> Any:
-        return [await step(), await asyncio.wait_for(inner(), timeout), await step(),
-                await asyncio.create_task(step("t"))]
+        return [
+            await step(),
+            await asyncio.wait_for(inner(), timeout),
+            await step(),
+            await asyncio.create_task(step("t")),
+        ]
 
     assert run(main) == ["step#1", ["step#2", "step#3"], "step#4", "t#1"]
 
@@ -286,7 +298,10 @@ def test_another_call_than_recorded_is_a_mismatch(key: str, digest: int) -> None
         engine.finish(key, digest=digest, at=START + 9)
     assert caught.value.seq == 2
     assert caught.value.recorded == {
-        "key": key, "kind": "step", "name": key.rpartition("/")[2].split("#")[0], "digest": digest,
+        "key": key,
+        "kind": "step",
+        "name": key.rpartition("/")[2].split("#")[0],
+        "digest": digest,
     }
     assert caught.value.wanted == [{"key": "step#1", "kind": "step", "name": "step", "digest": 5}]
     assert engine.scope.now() == START
@@ -920,9 +935,22 @@ async def shielding() -> None:
 
 
 PARKED: list[Main] = [
-    in_finally, in_except, in_group, in_saga, in_locks, in_generator, between_generator_items,
-    waiting_for, with_unawaited, with_unstarted, retrying_for_ever, retrying_below,
-    retrying_in_clean_up, with_dangling, sleeping_in_clean_up, shielding,
+    in_finally,
+    in_except,
+    in_group,
+    in_saga,
+    in_locks,
+    in_generator,
+    between_generator_items,
+    waiting_for,
+    with_unawaited,
+    with_unstarted,
+    retrying_for_ever,
+    retrying_below,
+    retrying_in_clean_up,
+    with_dangling,
+    sleeping_in_clean_up,
+    shielding,
 ]
 
 
@@ -1028,7 +1056,11 @@ def test_the_end_of_the_process_runs_no_code(closed: bool, tmp_path: Path) -> No
         "print('end')\n"
     )
     ran = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, timeout=30, check=False,
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert ran.returncode == 0

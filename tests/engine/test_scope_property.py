@@ -48,9 +48,25 @@ LEAVES: tuple[Callable[[random.Random], tuple[Any, ...]], ...] = (
 )
 WEIGHTS = (16, 4, 4, 4, 3, 2, 3, 1, 2, 2, 2, 2, 2, 1, 1, 2, 2, 2)
 NODES: tuple[str, ...] = (
-    "gather", "settle", "group", "spawn", "spawn", "as_completed", "timeout", "wait_for",
-    "wait_for", "lock", "sem", "finally", "finally", "catch", "catch_all", "shield", "generator",
-    "callback", "stubborn",
+    "gather",
+    "settle",
+    "group",
+    "spawn",
+    "spawn",
+    "as_completed",
+    "timeout",
+    "wait_for",
+    "wait_for",
+    "lock",
+    "sem",
+    "finally",
+    "finally",
+    "catch",
+    "catch_all",
+    "shield",
+    "generator",
+    "callback",
+    "stubborn",
 )
 
 
@@ -357,9 +373,15 @@ class Run:
         for call in abandoned:
             del self.open[call.key]
         self.seen.append(
-            (identity(calls), identity(abandoned), list(self.scope.open_calls),
-             self.scope.next_timer(), self.scope.finished, self.scope.stuck,
-             len(self.interpreter.trace))
+            (
+                identity(calls),
+                identity(abandoned),
+                list(self.scope.open_calls),
+                self.scope.next_timer(),
+                self.scope.finished,
+                self.scope.stuck,
+                len(self.interpreter.trace),
+            )
         )
         return self.seen[-1]
 
@@ -368,8 +390,13 @@ class Run:
         self.scope.deliver(outcome)
 
     def end(self) -> Any:
-        return (self.interpreter.trace, self.scope.finished, self.scope.result,
-                tree(self.scope.exception), self.scope.stuck)
+        return (
+            self.interpreter.trace,
+            self.scope.finished,
+            self.scope.result,
+            tree(self.scope.exception),
+            self.scope.stuck,
+        )
 
 
 def tree(error: BaseException | None) -> Any:
@@ -468,7 +495,7 @@ def check_every_prefix(what: Body, r: random.Random) -> None:
             resumed.look()
             if place == length:
                 break
-        for outcome in log[length + 1:]:
+        for outcome in log[length + 1 :]:
             resumed.deliver(outcome)
         assert resumed.end() == end
         resumed.scope.close()
@@ -490,9 +517,13 @@ class Complaints:
 
 @given(r=st.randoms(use_true_random=False))
 @settings(
-    max_examples=200, deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large,
-                           HealthCheck.function_scoped_fixture],
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.function_scoped_fixture,
+    ],
 )
 def test_every_prefix_of_a_random_program_replays(
     r: random.Random, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -60,15 +60,27 @@ def question_call(
 
 @overload
 def ask(
-    title: str, form: type[T], *, to: str | None = None, timeout: Duration | None = None,
+    title: str,
+    form: type[T],
+    *,
+    to: str | None = None,
+    timeout: Duration | None = None,
     default: T = ...,
 ) -> Coroutine[Any, Any, T]: ...
 @overload
 def ask(
-    title: str, *, to: str | None = None, timeout: Duration | None = None, default: bool = ...,
+    title: str,
+    *,
+    to: str | None = None,
+    timeout: Duration | None = None,
+    default: bool = ...,
 ) -> Coroutine[Any, Any, bool]: ...
 def ask(
-    title: str, form: Any = bool, *, to: str | None = None, timeout: Duration | None = None,
+    title: str,
+    form: Any = bool,
+    *,
+    to: str | None = None,
+    timeout: Duration | None = None,
     default: Any = _NOTHING,
 ) -> Coroutine[Any, Any, Any]:
     """Ask a person or an outside system, and wait for the answer; await it.
@@ -110,7 +122,9 @@ def unanswered(question: Question, timeout: Duration) -> WaitTimeout:
 
 
 @overload
-def wait_for(name: str, form: type[T], *, timeout: Duration | None = None) -> Coroutine[Any, Any, T]: ...
+def wait_for(
+    name: str, form: type[T], *, timeout: Duration | None = None
+) -> Coroutine[Any, Any, T]: ...
 @overload
 def wait_for(name: str, *, timeout: Duration | None = None) -> Coroutine[Any, Any, Any]: ...
 def wait_for(

@@ -1,4 +1,4 @@
-"""What runs here: the execution whose code this is, the step whose body this is, the open engine."""
+"""What runs here: the execution whose code this is, the step whose body it is, the open engine."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ def the_engine() -> Any:
     """
     if not _engines:
         raise NoEngine(
-            "no engine is open", do='with Engine("sqlite:///outlast.db"): …, or outlast run FILE:TASK'
+            "no engine is open",
+            do='with Engine("sqlite:///outlast.db"): …, or outlast run FILE:TASK',
         )
     return _engines[-1]
 

@@ -38,7 +38,17 @@ from outlast.errors import (
     RetryAfter,
     StepTimeout,
 )
-from outlast.lifecycle import Event, Execution, Kind, Refusal, State, Transition, apply, decide, note_of
+from outlast.lifecycle import (
+    Event,
+    Execution,
+    Kind,
+    Refusal,
+    State,
+    Transition,
+    apply,
+    decide,
+    note_of,
+)
 from outlast.lifecycle.record import Data, copy_of
 from outlast.store.protocol import Answer, InboxEntry, Write
 
@@ -69,7 +79,9 @@ _NEVER_RETRIED: Final = (Fatal, BadPayload, PayloadTooLarge)
 class Driver:
     """One execution on this worker; made by :class:`~outlast.engine.worker.Worker`."""
 
-    def __init__(self, worker: Worker, task: Task[Any, Any], record: Execution, birth: Transition) -> None:
+    def __init__(
+        self, worker: Worker, task: Task[Any, Any], record: Execution, birth: Transition
+    ) -> None:
         self.worker = worker
         self.task = task
         self.record = record
@@ -148,7 +160,9 @@ class Driver:
             self._scope = Scope(lambda: fn(*args, **kwargs), seed=seed)
         else:
             self._scope = ThreadScope(
-                lambda: fn(*args, **kwargs), seed=seed, threads=self.worker.task_threads,
+                lambda: fn(*args, **kwargs),
+                seed=seed,
+                threads=self.worker.task_threads,
                 on_quiet=self._thread_is_quiet,
             )
         return True
@@ -327,7 +341,14 @@ class Driver:
         elif call.kind == "ask" and call.key not in self._announced:
             self._announced.add(call.key)
             question: Question = call.payload
-            self._append(Event(Kind.STEP_ANNOUNCED, "engine", key=call.key, data={"question": question.as_data()}))
+            self._append(
+                Event(
+                    Kind.STEP_ANNOUNCED,
+                    "engine",
+                    key=call.key,
+                    data={"question": question.as_data()},
+                )
+            )
 
     def _reuse_next(self) -> bool:
         """Give a retried execution the result that an earlier try recorded for the same call."""
@@ -338,7 +359,13 @@ class Driver:
             if row is not None and row.digest == call.digest:
                 self._calls.remove(call)
                 again = self._append(
-                    Event(Kind.STEP, "engine", key=call.key, digest=call.digest, data={"reused": row.seq})
+                    Event(
+                        Kind.STEP,
+                        "engine",
+                        key=call.key,
+                        digest=call.digest,
+                        data={"reused": row.seq},
+                    )
                 )
                 self._deliver_row(again, again.at)
                 return True
@@ -363,7 +390,9 @@ class Driver:
         body = self.bodies.pop(call.key, None)
         if body is not None:
             body.stop()
-            self._append(Event(Kind.CALL_ABANDONED, "engine", key=call.key, data={"attempt": body.attempt}))
+            self._append(
+                Event(Kind.CALL_ABANDONED, "engine", key=call.key, data={"attempt": body.attempt})
+            )
 
     # Bodies
 
@@ -429,13 +458,17 @@ class Driver:
         elif body.attempt > 1:
             data = {"attempts": body.attempt}
         row = self._append(
-            Event(Kind.STEP, "engine", key=body.call.key, digest=body.call.digest, data=data,
-                  payload=payload)
+            Event(
+                Kind.STEP,
+                "engine",
+                key=body.call.key,
+                digest=body.call.digest,
+                data=data,
+                payload=payload,
+            )
         )
         try:
-            self._deliver(
-                Outcome(row.seq, row.at, "step", row.key, row.digest, value, error)
-            )
+            self._deliver(Outcome(row.seq, row.at, "step", row.key, row.digest, value, error))
         except Mismatch as mismatch:
             self._suspend_mismatch(mismatch)
             return
@@ -454,9 +487,13 @@ class Driver:
         delay = policy.delay_us(failures + 1, random.random(), at_least_us=at_least)
         retry_at = self.worker.clock.now() + delay
         self._append(
-            Event(Kind.ATTEMPT_FAILED, "engine", key=key,
-                  data={"attempt": body.attempt, "retry_at": retry_at},
-                  payload=failure.dump(failure.describe(error)))
+            Event(
+                Kind.ATTEMPT_FAILED,
+                "engine",
+                key=key,
+                data={"attempt": body.attempt, "retry_at": retry_at},
+                payload=failure.dump(failure.describe(error)),
+            )
         )
         self._failures[key] = body.attempt
         self._back_offs[key] = retry_at
@@ -475,11 +512,14 @@ class Driver:
             return  # bodies wait for outcomes to be durable
         waits, due_at = self._waits(scope)
         if not waits:
-            self._end_with(Deadlock(
-                "nothing can ever wake this task again", where=self.record.id,
-                why=scope.stuck_description(),
-                do="somebody must set the event, put into the queue, or release the lock it waits for",
-            ))
+            self._end_with(
+                Deadlock(
+                    "nothing can ever wake this task again",
+                    where=self.record.id,
+                    why=scope.stuck_description(),
+                    do="set the event, fill the queue, or release the lock that it waits for",
+                )
+            )
             return
         if self.record.cancel_at is not None:
             self._set_alarm(scope)
@@ -499,8 +539,11 @@ class Driver:
         """
         if not self._back_offs:
             return []
-        return [(call.key, self._back_offs[call.key]) for call in self._calls
-                if call.key in self._back_offs]
+        return [
+            (call.key, self._back_offs[call.key])
+            for call in self._calls
+            if call.key in self._back_offs
+        ]
 
     @property
     def _is_held(self) -> bool:
@@ -522,7 +565,9 @@ class Driver:
             if call.kind == "ask":
                 waits.append({**call.payload.as_wait(), "key": call.key, "outside": True})
             elif call.kind == "event":
-                waits.append({"kind": "event", "key": call.key, "title": call.name, "outside": True})
+                waits.append(
+                    {"kind": "event", "key": call.key, "title": call.name, "outside": True}
+                )
         return waits, min(instants, default=None)
 
     def _park(self, event: Event) -> None:
@@ -596,8 +641,10 @@ class Driver:
             data = {"error": said, "retries": policy.retries, "due_at": due_at}
             if self.record.inbox_count == self.record.inbox_seen:
                 self._before_park = copy_of(self.record)
-                self._append(Event(Kind.RETRY, "engine", data=data, payload=payload),
-                             inbox_seen=self.record.inbox_seen)
+                self._append(
+                    Event(Kind.RETRY, "engine", data=data, payload=payload),
+                    inbox_seen=self.record.inbox_seen,
+                )
                 return
         self._end(Event(Kind.ERROR, "engine", data={"error": said}, payload=payload))
 
@@ -607,16 +654,21 @@ class Driver:
 
     def _suspend_mismatch(self, mismatch: Mismatch) -> None:
         self._suspend(
-            "code_mismatch", "its code asks for something else than was recorded",
-            "bring the old code back, or cancel it", recorded=mismatch.recorded, wanted=mismatch.wanted,
+            "code_mismatch",
+            "its code asks for something else than was recorded",
+            "bring the old code back, or cancel it",
+            recorded=mismatch.recorded,
+            wanted=mismatch.wanted,
             seq=mismatch.seq,
         )
 
     def _suspend(self, code: str, text: str, hint: str, **more: Any) -> None:
         """Park it where it is, visibly; a person decides what happens next."""
         self._before_park = copy_of(self.record)
-        self._append(Event(Kind.SUSPEND, "engine", data={"code": code, "text": text, "hint": hint, **more}),
-                     inbox_seen=self.record.inbox_seen)
+        self._append(
+            Event(Kind.SUSPEND, "engine", data={"code": code, "text": text, "hint": hint, **more}),
+            inbox_seen=self.record.inbox_seen,
+        )
 
     def _leave(self) -> None:
         """Stop doing anything; what is under way is stopped or ignored."""
@@ -651,9 +703,14 @@ class Driver:
         moved = decision.changes.keys() <= _POSITION
         self.worker.journal.submit(
             Write(
-                record.id, fence, nonce, seq, [decision.transition],
+                record.id,
+                fence,
+                nonce,
+                seq,
+                [decision.transition],
                 (record.seq, record.idle_claims, record.inbox_seen, record.updated_at),
-                None if moved else copy_of(record), inbox_seen,
+                None if moved else copy_of(record),
+                inbox_seen,
             ),
             self,
         )
@@ -754,10 +811,14 @@ class Driver:
         for key, body in self.bodies.items():
             if key not in self._announced and now - body.started_at >= ANNOUNCE_US:
                 self._announced.add(key)
-                self._append(Event(
-                    Kind.STEP_ANNOUNCED, "engine", key=key,
-                    data={"attempt": body.attempt, "since": body.started_at},
-                ))
+                self._append(
+                    Event(
+                        Kind.STEP_ANNOUNCED,
+                        "engine",
+                        key=key,
+                        data={"attempt": body.attempt, "since": body.started_at},
+                    )
+                )
 
     def stop_at_safe_point(self) -> None:
         """Start nothing more (shutdown); what is under way may end."""
@@ -804,7 +865,7 @@ class Body:
         self._task: asyncio.Future[Any] | None = None
 
     def start(self) -> bool:
-        """Start it; gives whether it has ended at once, else ``Driver.body_done`` hears of its end."""
+        """Start it; gives whether it has ended at once, else ``body_done`` hears of its end."""
         worker, step = self._driver.worker, self.step
         args, kwargs = self.call.payload.arguments()
         context = worker.context.copy()

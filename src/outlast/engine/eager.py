@@ -19,7 +19,6 @@ from contextvars import Context
 from typing import Any, Final
 
 
-
 class Escaped(Exception):
     """Carries what a body raised and no future can."""
 
@@ -71,7 +70,9 @@ else:
         """A task whose first step its maker takes."""
 
         def __init__(
-            self, coroutine: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop,
+            self,
+            coroutine: Coroutine[Any, Any, Any],
+            loop: asyncio.AbstractEventLoop,
             context: Context,
         ) -> None:
             _PyFuture.__init__(self, loop=loop)

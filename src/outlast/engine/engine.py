@@ -62,8 +62,8 @@ made for small programs and cost a quarter of W1 (``docs/performance.md``)."""
 _SWITCH_DEFAULT_SECONDS: Final = 0.005
 SWITCH_SECONDS: Final = 0.000_5
 """How long a thread that computes keeps the interpreter's lock from one that waits for it, where
-nobody has set it. The journal's thread gives the lock away at every statement, and at CPython's 5 ms
-it stood still while the loop computed (``docs/performance.md``)."""
+nobody has set it. The journal's thread gives the lock away at every statement, and at CPython's
+5 ms it stood still while the loop computed (``docs/performance.md``)."""
 RECENT_MAX: Final = 2_000
 RECENT_BYTES_MAX: Final = 4_096
 """How many results of executions that ended here are kept in memory, and up to which size."""
@@ -92,9 +92,15 @@ class Engine:
     """
 
     def __init__(
-        self, store: str | None = None, *, tasks: Iterable[Task[Any, Any]] | None = None,
-        slots: int = 4_000, threads: int = 64, patience: Duration = "5s",
-        payload_bytes_max: int = PAYLOAD_BYTES_MAX, clock: Clock | None = None,
+        self,
+        store: str | None = None,
+        *,
+        tasks: Iterable[Task[Any, Any]] | None = None,
+        slots: int = 4_000,
+        threads: int = 64,
+        patience: Duration = "5s",
+        payload_bytes_max: int = PAYLOAD_BYTES_MAX,
+        clock: Clock | None = None,
     ) -> None:
         self.url = store or os.environ.get("OUTLAST_STORE") or DEFAULT_URL
         self.name = worker_name()
@@ -127,9 +133,18 @@ class Engine:
         self.journal = Journal(self._store, self.loop)
         self.journal.on_failure = self._store_failed
         self.worker = Worker(
-            self.name, self._store, self.journal, self.clock, self.tasks, slots=self._slots,
-            threads=self._threads, payload_bytes_max=self._payload_bytes_max,
-            on_final=self._recorded, on_parked=self.look_at_clock, on_gone=self._ended, changed=self._changed,
+            self.name,
+            self._store,
+            self.journal,
+            self.clock,
+            self.tasks,
+            slots=self._slots,
+            threads=self._threads,
+            payload_bytes_max=self._payload_bytes_max,
+            on_final=self._recorded,
+            on_parked=self.look_at_clock,
+            on_gone=self._ended,
+            changed=self._changed,
         )
         self._wake = asyncio.Event()
         await self._join()
@@ -159,7 +174,9 @@ class Engine:
         for waiters in self._waiters.values():
             for waiter in waiters:
                 if not waiter.done():
-                    waiter.set_exception(NoEngine("the engine was closed; the execution goes on later"))
+                    waiter.set_exception(
+                        NoEngine("the engine was closed; the execution goes on later")
+                    )
         self._waiters.clear()
         return handed
 
@@ -167,7 +184,9 @@ class Engine:
         return await self.open()
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
@@ -182,7 +201,9 @@ class Engine:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
         self.close()
@@ -206,7 +227,8 @@ class Engine:
         if self._thread is None:
             coroutine.close()
             raise UsageError(
-                "this engine runs on an event loop of yours", do="use the method with an a: astart, aresult"
+                "this engine runs on an event loop of yours",
+                do="use the method with an a: astart, aresult",
             )
         return self._thread.run(coroutine)
 
@@ -379,14 +401,20 @@ class Engine:
         return self.run(self.astart_with(_PLAIN, task, args, kwargs))
 
     def start_with(
-        self, options: StartOptions, task: Task[Any, R], args: tuple[Any, ...],
+        self,
+        options: StartOptions,
+        task: Task[Any, R],
+        args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
     ) -> Execution[R]:
         """Start an execution with options, as :meth:`astart_with`, from a thread."""
         return self.run(self.astart_with(options, task, args, kwargs))
 
     async def astart_with(
-        self, options: StartOptions, task: Task[Any, R], args: tuple[Any, ...],
+        self,
+        options: StartOptions,
+        task: Task[Any, R],
+        args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
     ) -> Execution[R]:
         """Start an execution with options.
@@ -422,9 +450,7 @@ class Engine:
             WrongArguments, BadPayload, PayloadTooLarge: nothing at all was written.
             StoreUnavailable: which of them were started is unknown.
         """
-        payloads = [
-            task.input.bind(args, {}, bytes_max=self._payload_bytes_max) for args in inputs
-        ]
+        payloads = [task.input.bind(args, {}, bytes_max=self._payload_bytes_max) for args in inputs]
         handles: list[Execution[R]] = []
         for place in range(0, len(payloads), START_MANY):
             now = self.clock.now()
@@ -437,7 +463,9 @@ class Engine:
                 handles.append(Execution(self, answer.execution.id, task))
         return handles
 
-    def start_many(self, task: Task[Any, R], inputs: Iterable[tuple[Any, ...]]) -> list[Execution[R]]:
+    def start_many(
+        self, task: Task[Any, R], inputs: Iterable[tuple[Any, ...]]
+    ) -> list[Execution[R]]:
         """Start many executions, as :meth:`astart_many`, from a thread."""
         return self.run(self.astart_many(task, inputs))
 
@@ -589,8 +617,13 @@ def birth_event(task: Task[Any, Any], payload: bytes, options: StartOptions, now
 
 
 def new_message(
-    kind: MessageKind, actor: str, *, key: str | None = None, data: dict[str, Any] | None = None,
-    payload: bytes | None = None, id: str | None = None,
+    kind: MessageKind,
+    actor: str,
+    *,
+    key: str | None = None,
+    data: dict[str, Any] | None = None,
+    payload: bytes | None = None,
+    id: str | None = None,
 ) -> Message:
     """Make a message, by default with an id of its own.
 
@@ -617,15 +650,19 @@ def read_delivery(answer: Answer, id: str, message: Message) -> Record:
         raise NotFound(f"there is no execution {id}", do="outlast ls")
     if code == "already_answered":
         raise AlreadyAnswered(
-            "this question was answered before", where=f"{id}, {message.key}",
-            why="the first answer wins", do=f"outlast show {id}",
+            "this question was answered before",
+            where=f"{id}, {message.key}",
+            why="the first answer wins",
+            do=f"outlast show {id}",
         )
     assert record is not None
     if code is None or code in _SAME_AGAIN.get(message.kind, ()):
         return record
     raise TransitionRefused(
         f"{message.kind} is not possible: {REFUSAL_MEANINGS.get(code, code)}",
-        state=record.state, kind=message.kind, where=f"{id}, {record.state}",
+        state=record.state,
+        kind=message.kind,
+        where=f"{id}, {record.state}",
     )
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-
 
 from outlast.duration import Duration, microseconds
 from outlast.engine.registry import Task
 from outlast.engine.results import outcome_of
 from outlast.errors import WaitTimeout
-from outlast.lifecycle import MessageKind, Reason, State, Transition, reason_of
 from outlast.lifecycle import Execution as Record
+from outlast.lifecycle import MessageKind, Reason, State, Transition, reason_of
 
 if TYPE_CHECKING:
     from outlast.engine.engine import Engine
@@ -85,7 +85,8 @@ class Execution(Generic[R]):
             if not limit.expired():
                 raise
             raise WaitTimeout(
-                f"{self.id} has not ended in time", why=f"the wait was for {timeout}",
+                f"{self.id} has not ended in time",
+                why=f"the wait was for {timeout}",
                 do="wait again; the execution goes on",
             ) from None
 
@@ -117,7 +118,7 @@ class Execution(Generic[R]):
         """Give every row of its log as it is recorded, from the first to the final one."""
         seq = 0
         while True:
-            rows = await self._engine.worker.read(lambda: self._engine.store.log(self.id, seq))
+            rows = await self._engine.worker.read(partial(self._engine.store.log, self.id, seq))
             for row in rows:
                 seq = row.seq
                 yield row
@@ -180,7 +181,9 @@ class Execution(Generic[R]):
         """Answer its question, as :meth:`aanswer`."""
         self._engine.run(self.aanswer(value, key=key, actor=actor))
 
-    async def asignal(self, name: str, value: Any = None, *, id: str | None = None, actor: str = "user") -> None:
+    async def asignal(
+        self, name: str, value: Any = None, *, id: str | None = None, actor: str = "user"
+    ) -> None:
         """Send it a signal; kept until its code waits for one of this name.
 
         Args:
@@ -194,7 +197,9 @@ class Execution(Generic[R]):
         payload = codec_for(Any).encode(value, name="signal")
         await self._send(MessageKind.SIGNAL, actor, key=name, payload=payload, id=id)
 
-    def signal(self, name: str, value: Any = None, *, id: str | None = None, actor: str = "user") -> None:
+    def signal(
+        self, name: str, value: Any = None, *, id: str | None = None, actor: str = "user"
+    ) -> None:
         """Send it a signal, as :meth:`asignal`."""
         self._engine.run(self.asignal(name, value, id=id, actor=actor))
 

@@ -184,7 +184,7 @@ class Journal:
             batch.append(entry)
         try:
             answers = self._store.commit([item for item, _ in batch])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # Whatever it was, the submitters must hear of it; what is in the file is unknown.
             unknown = Answer("unknown", error=_unavailable(error))
             answers = [unknown] * len(batch)
@@ -193,7 +193,7 @@ class Journal:
     def _run(self, job: _Job) -> None:
         try:
             result = job.call()
-        except Exception as error:  # handed to whoever asked
+        except Exception as error:  # noqa: BLE001 - handed to whoever asked
             self._tell(_fail, job.future, error)
         else:
             self._tell(_resolve, job.future, result)
@@ -207,14 +207,16 @@ class Journal:
         self.items += len(batch)
         self._pending -= len(batch)
         self._posting = True  # what this leads to is handed over below
-        for (item, submitter), answer in zip(batch, answers, strict=True):
-            try:
-                submitter.settled(item, answer)
-            except Exception as error:  # a bug of ours; the others must hear all the same
-                self._loop.call_exception_handler(
-                    {"message": "outlast failed to go on after a commit", "exception": error}
-                )
-        self._post()
+        try:
+            for (item, submitter), answer in zip(batch, answers, strict=True):
+                try:
+                    submitter.settled(item, answer)
+                except Exception as error:  # noqa: BLE001 - a bug of ours; the others must hear
+                    self._loop.call_exception_handler(
+                        {"message": "outlast failed to go on after a commit", "exception": error}
+                    )
+        finally:
+            self._post()
         failed = next((answer for answer in answers if answer.refused == "unknown"), None)
         if failed is not None and self.on_failure is not None:
             assert isinstance(failed.error, OutlastError)
@@ -265,5 +267,3 @@ def _wake(waiters: list[asyncio.Future[None]]) -> None:
     for future in waiters:
         _resolve(future, None)
     waiters.clear()
-
-

@@ -248,7 +248,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
                     pass  # its task has ended with it; it must not end the engine
                 except KeyboardInterrupt:
                     raise
-                except BaseException as error:  # a plain callback of user code raised
+                except BaseException as error:  # noqa: BLE001 - a callback of user code raised
                     self._callback_failed(handle, error)
             else:
                 self._never_quiet()
@@ -328,7 +328,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
                 context.run(coro.throw, _Parked())
             except KeyboardInterrupt:
                 raise
-            except BaseException:  # whatever the code makes of it, it has ended
+            except BaseException:  # noqa: BLE001 - whatever the code makes of it, it has ended
                 return True
             if self.refusals > REFUSALS_MAX:
                 break
@@ -813,7 +813,11 @@ def _code(name: str) -> CodeType | None:
 
 
 _UNAWAITED: Final = (
-    "ignore", re.compile("coroutine .* was never awaited"), RuntimeWarning, None, 0,
+    "ignore",
+    re.compile("coroutine .* was never awaited"),
+    RuntimeWarning,
+    None,
+    0,
 )
 _ASYNCIO: Final = asyncio.__path__[0]
 _ENSURE: Final = _code("ensure_future")

@@ -27,7 +27,9 @@ class Question:
     def as_data(self) -> dict[str, Any]:
         """Write it for the log: everything that is needed to show it and to check an answer."""
         return {
-            "title": self.title, "to": self.to, "schema": self.answer.json_schema(),
+            "title": self.title,
+            "to": self.to,
+            "schema": self.answer.json_schema(),
             "until": self.until,
         }
 

@@ -70,8 +70,11 @@ def pick(questions: Sequence[OpenQuestion], key: str | None, record: Record) -> 
         questions = [question for question in questions if question.key == key]
     if not questions:
         raise NotFound(
-            f"{record.id} asks nothing" if key is None else f"{record.id} has no open question {key}",
-            where=f"{record.id}, {record.state}", do=f"outlast show {record.id}",
+            f"{record.id} asks nothing"
+            if key is None
+            else f"{record.id} has no open question {key}",
+            where=f"{record.id}, {record.state}",
+            do=f"outlast show {record.id}",
         )
     if len(questions) > 1:
         keys = ", ".join(question.key for question in questions)

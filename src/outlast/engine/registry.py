@@ -37,14 +37,25 @@ class Retry:
     """
 
     def __init__(
-        self, max: int, *, base: Duration = "1s", cap: Duration = "5m", factor: float = 2.0,
-        jitter: float = 0.5, give_up_on: Iterable[type[BaseException]] = (),
+        self,
+        max: int,
+        *,
+        base: Duration = "1s",
+        cap: Duration = "5m",
+        factor: float = 2.0,
+        jitter: float = 0.5,
+        give_up_on: Iterable[type[BaseException]] = (),
         only_on: Iterable[type[BaseException]] = (),
     ) -> None:
         try:
             self.policy = RetryPolicy(
-                retries=max, base_us=microseconds(base), cap_us=microseconds(cap), factor=factor,
-                jitter=jitter, give_up_on=(Fatal, *give_up_on), only_on=tuple(only_on),
+                retries=max,
+                base_us=microseconds(base),
+                cap_us=microseconds(cap),
+                factor=factor,
+                jitter=jitter,
+                give_up_on=(Fatal, *give_up_on),
+                only_on=tuple(only_on),
             )
         except ValueError as error:
             raise UsageError(f"no such retry policy: {error}") from None
@@ -60,7 +71,10 @@ class _Function(Generic[P, R]):
     """What tasks and steps share: a function, its name, its codecs, its policy."""
 
     def __init__(
-        self, fn: Callable[P, Any], name: str | None, retries: int | Retry,
+        self,
+        fn: Callable[P, Any],
+        name: str | None,
+        retries: int | Retry,
         timeout: Duration | None,
     ) -> None:
         self.fn = fn
@@ -125,7 +139,9 @@ class StepCall:
 
 
 class _Step(_Function[P, R]):
-    def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], key: str | None = None) -> Any:
+    def _call(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], key: str | None = None
+    ) -> Any:
         scope = current_scope.get()
         if scope is None:
             return self.fn(*args, **kwargs)
@@ -242,8 +258,14 @@ class Task(_Function[P, R]):
     """A function whose executions outlive their process."""
 
     def __init__(
-        self, fn: Callable[P, Any], name: str | None, retries: int | Retry,
-        timeout: Duration | None, queue: str, priority: int, version: str | None,
+        self,
+        fn: Callable[P, Any],
+        name: str | None,
+        retries: int | Retry,
+        timeout: Duration | None,
+        queue: str,
+        priority: int,
+        version: str | None,
     ) -> None:
         super().__init__(fn, name, retries, timeout)
         self.queue, self.priority, self.version = queue, priority, version
@@ -276,17 +298,27 @@ class Task(_Function[P, R]):
         return await the_engine().astart(self, *args, **kwargs)
 
     def options(
-        self, *, key: str | None = None, delay: Duration | None = None,
-        timeout: Duration | None = None, priority: int | None = None, queue: str | None = None,
-        actor: str | None = None, origin: str | None = None,
+        self,
+        *,
+        key: str | None = None,
+        delay: Duration | None = None,
+        timeout: Duration | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+        actor: str | None = None,
+        origin: str | None = None,
     ) -> TaskWithOptions[P, R]:
         """Give the task with options for its next starts; see :class:`StartOptions`."""
         return TaskWithOptions(
             self,
             StartOptions(
-                key=key, delay_us=None if delay is None else microseconds(delay),
+                key=key,
+                delay_us=None if delay is None else microseconds(delay),
                 deadline_us=None if timeout is None else microseconds(timeout),
-                priority=priority, queue=queue, actor=actor, origin=origin,
+                priority=priority,
+                queue=queue,
+                actor=actor,
+                origin=origin,
             ),
         )
 
@@ -314,16 +346,26 @@ def _register(task: Task[Any, Any]) -> None:
     """Keep a task; the same function defined again (a reload, a test) takes its place.
 
     Raises:
-        UsageError: another module has a task of this name.
+        UsageError: another function has a task of this name.
     """
     other = TASKS.get(task.name)
-    if other is not None and _lasting(other) and _lasting(task) and other.where != task.where:
-        if other.fn.__module__ != task.fn.__module__:
-            raise UsageError(
-                f'two tasks are named "{task.name}"', where=f"{other.where} and {task.where}",
-                do=f'give one another name: @task(name="…")',
-            )
+    if (
+        other is not None
+        and _lasting(other)
+        and _lasting(task)
+        and other.where != task.where
+        and _identity(other) != _identity(task)
+    ):
+        raise UsageError(
+            f'two tasks are named "{task.name}"',
+            where=f"{other.where} and {task.where}",
+            do='give one another name: @task(name="…")',
+        )
     TASKS[task.name] = task
+
+
+def _identity(task: Task[Any, Any]) -> tuple[str, str]:
+    return task.fn.__module__, task.fn.__qualname__
 
 
 def _lasting(task: Task[Any, Any]) -> bool:
@@ -336,17 +378,29 @@ def task(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
 def task(fn: Callable[P, R], /) -> Task[P, R]: ...
 @overload
 def task(
-    *, name: str | None = None, retries: int | Retry = 0, timeout: Duration | None = None,
-    queue: str = "default", priority: int = 0, version: str | None = None,
+    *,
+    name: str | None = None,
+    retries: int | Retry = 0,
+    timeout: Duration | None = None,
+    queue: str = "default",
+    priority: int = 0,
+    version: str | None = None,
 ) -> _TaskDecorator: ...
 def task(
-    fn: Callable[..., Any] | None = None, /, *, name: str | None = None,
-    retries: int | Retry = 0, timeout: Duration | None = None, queue: str = "default",
-    priority: int = 0, version: str | None = None,
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retries: int | Retry = 0,
+    timeout: Duration | None = None,
+    queue: str = "default",
+    priority: int = 0,
+    version: str | None = None,
 ) -> Any:
     """Make a task of a function: each start of it is an execution that outlives the process.
 
     Args:
+        fn: the function, where the decorator is used without parentheses.
         name: what it is called in the store; by default the function's name.
         retries: how often the whole task is tried again; finished steps are not repeated.
         timeout: how long one execution may take in all, from its creation.
@@ -380,15 +434,23 @@ def step(fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncStep[P, R]: ...  # 
 def step(fn: Callable[P, R], /) -> DefStep[P, R]: ...
 @overload
 def step(
-    *, name: str | None = None, retries: int | Retry = 0, timeout: Duration | None = None,
+    *,
+    name: str | None = None,
+    retries: int | Retry = 0,
+    timeout: Duration | None = None,
 ) -> _StepDecorator: ...
 def step(
-    fn: Callable[..., Any] | None = None, /, *, name: str | None = None,
-    retries: int | Retry = 0, timeout: Duration | None = None,
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retries: int | Retry = 0,
+    timeout: Duration | None = None,
 ) -> Any:
     """Make a step of a function: once its result is recorded, it never runs again.
 
     Args:
+        fn: the function, where the decorator is used without parentheses.
         name: its name in the log; by default the function's name.
         retries: how often it is tried again after a failure, a number or a :class:`Retry`.
         timeout: how long one attempt may take.
@@ -415,6 +477,14 @@ class _StepDecorator:
 
 
 __all__ = [
-    "TASKS", "AsyncStep", "DefStep", "Retry", "StartOptions", "StepCall", "Task",
-    "TaskWithOptions", "step", "task",
+    "TASKS",
+    "AsyncStep",
+    "DefStep",
+    "Retry",
+    "StartOptions",
+    "StepCall",
+    "Task",
+    "TaskWithOptions",
+    "step",
+    "task",
 ]

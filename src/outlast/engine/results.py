@@ -32,7 +32,9 @@ def outcome_of(record: Record, last: Transition, task: Task[Any, Any] | None) ->
     if record.state is State.CANCELLED:
         detail = record.detail or {}
         why = f": {detail['why']}" if detail.get("why") else ""
-        raise ExecutionCancelled(f"{record.id} was cancelled by {detail.get('by', last.actor)}{why}")
+        raise ExecutionCancelled(
+            f"{record.id} was cancelled by {detail.get('by', last.actor)}{why}"
+        )
     if record.state is State.TIMED_OUT:
         raise ExecutionTimedOut(f"{record.id} did not end before its deadline", where=where)
     error = failure.rebuild(last.payload or b"{}")

@@ -258,7 +258,10 @@ class Mismatch(Exception):
         name = re.split("[#:]", outcome.key.rpartition("/")[2])[0] if outcome.key else None
         self.seq = outcome.seq
         self.recorded: dict[str, object] = {
-            "key": outcome.key, "kind": outcome.kind, "name": name, "digest": outcome.digest,
+            "key": outcome.key,
+            "kind": outcome.kind,
+            "name": name,
+            "digest": outcome.digest,
         }
         self.wanted: list[dict[str, object]] = []
         if isinstance(wanted, str):
@@ -451,8 +454,13 @@ class Scope:
     # The side of the task's code
 
     def call(
-        self, kind: str, name: str, digest: int, payload: Any = None,
-        *, explicit_key: str | None = None,
+        self,
+        kind: str,
+        name: str,
+        digest: int,
+        payload: Any = None,
+        *,
+        explicit_key: str | None = None,
     ) -> DurableCall[Any]:
         """Make a durable call: its identity is taken here, it opens when it is awaited.
 
@@ -634,7 +642,7 @@ class Scope:
         if callable(match):
             try:
                 accepted = bool(match(signal.value))
-            except Exception as error:  # user code
+            except Exception as error:  # noqa: BLE001 - user code
                 self._resolve(call, None, error)
                 return False
             if not accepted:
@@ -687,7 +695,9 @@ def _bury(task: BranchTask) -> None:
     _leak(task)
     _log.warning(
         "the code of a parked execution catches BaseException and goes on; its memory is kept: "
-        "branch %s %s", task.get_name(), where(task.get_coro()),
+        "branch %s %s",
+        task.get_name(),
+        where(task.get_coro()),
     )
 
 

@@ -4,9 +4,9 @@ It is sequential: at any time there is at most one open call. The engine's loop 
 turns: the thread makes a call and waits; the loop delivers an outcome and the thread goes on.
 "Quiet" means the thread waits at a call, or has ended; every change of turn is told to the loop.
 
-Theory of operation. All state belongs to whoever's turn it is, so there is no lock but the hand-over
-itself: ``_turn`` is a binary semaphore that the loop releases, and the thread tells the loop by
-``call_soon_threadsafe``. Parking raises a private BaseException out of the blocked call; from then
+Theory of operation. All state belongs to whoever's turn it is, so there is no lock but the
+hand-over itself: ``_turn`` is a binary semaphore that the loop releases, and the thread tells the
+loop by ``call_soon_threadsafe``. Parking raises a private BaseException out of the blocked call; from then
 on every further call of that thread raises it again, records nothing and starts nothing.
 """
 
@@ -35,12 +35,16 @@ class ParkedThread(BaseException):
 
 
 class ThreadScope:
-    """One execution's code in a thread, with the interface of :class:`~outlast.engine.scope.Scope`."""
+    """One execution's code in a thread, with the interface of ``outlast.engine.scope.Scope``."""
 
     is_async = False
 
     def __init__(
-        self, main: Callable[[], Any], *, seed: bytes, threads: Executor,
+        self,
+        main: Callable[[], Any],
+        *,
+        seed: bytes,
+        threads: Executor,
         on_quiet: Callable[[], None],
     ) -> None:
         self._main = main
@@ -98,14 +102,20 @@ class ThreadScope:
                 self._answers.setdefault(key, outcome.value)
         elif kind == "signal":
             assert key is not None
-            waiting = next((c for c in self._open.values() if c.kind == "event" and c.name == key), None)
+            waiting = next(
+                (c for c in self._open.values() if c.kind == "event" and c.name == key), None
+            )
             if waiting is not None:
                 self._go_on(outcome.value, None)
             else:
                 self._signals.setdefault(key, deque()).append(outcome.value)
         elif kind == "timer":
             timer = self._timer
-            if timer is None or key != f"timer#{timer.number}" or outcome.digest != timer.deadline_at:
+            if (
+                timer is None
+                or key != f"timer#{timer.number}"
+                or outcome.digest != timer.deadline_at
+            ):
                 raise Mismatch(outcome, self._wanted())
             self._timer = None
             self._go_on(_TIMER, None)
@@ -181,7 +191,7 @@ class ThreadScope:
                 self.result = self._main()
             except ParkedThread:
                 return
-            except BaseException as error:  # the border where user code ends
+            except BaseException as error:  # noqa: BLE001 - the border of user code
                 self.exception = error
         finally:
             self._ended = True
@@ -217,9 +227,7 @@ class ThreadScope:
         self._arm(span_us)
         self._wait()
 
-    def call_until(
-        self, kind: str, name: str, digest: int, payload: Any, span_us: int
-    ) -> Any:
+    def call_until(self, kind: str, name: str, digest: int, payload: Any, span_us: int) -> Any:
         """Make a durable call and wait for its outcome at most so long.
 
         Raises:
@@ -249,7 +257,9 @@ class ThreadScope:
         if explicit_key is not None:
             key = f"{name}:{checked_name(explicit_key, 'key')}"
             if key in self._keys:
-                raise UsageError(f'the key "{explicit_key}" of {name} is used twice', do="use each key once")
+                raise UsageError(
+                    f'the key "{explicit_key}" of {name} is used twice', do="use each key once"
+                )
             self._keys.add(key)
             return key
         self._counts[name] = self._counts.get(name, 0) + 1
@@ -284,7 +294,7 @@ class ThreadScope:
         self._body = self._body_future = None
         try:
             value = body()
-        except BaseException as error:  # the border where user code ends
+        except BaseException as error:  # noqa: BLE001 - the border of user code
             self._loop.call_soon_threadsafe(_set_error, future, error)
         else:
             self._loop.call_soon_threadsafe(_set_value, future, value)

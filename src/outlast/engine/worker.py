@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import thread as pool_module
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from outlast.engine.clock import Clock
@@ -35,10 +36,20 @@ class Worker:
     """
 
     def __init__(
-        self, name: str, store: Store, journal: Journal, clock: Clock, tasks: Mapping[str, Task[Any, Any]],
-        *, slots: int, threads: int, payload_bytes_max: int,
-        on_final: Callable[[Execution, Transition], None], on_parked: Callable[[], None],
-        on_gone: Callable[[str], None], changed: Callable[[str], None],
+        self,
+        name: str,
+        store: Store,
+        journal: Journal,
+        clock: Clock,
+        tasks: Mapping[str, Task[Any, Any]],
+        *,
+        slots: int,
+        threads: int,
+        payload_bytes_max: int,
+        on_final: Callable[[Execution, Transition], None],
+        on_parked: Callable[[], None],
+        on_gone: Callable[[str], None],
+        changed: Callable[[str], None],
     ) -> None:
         self.name = name
         self.store = store
@@ -133,11 +144,7 @@ class Worker:
             self._starting += limit
             claimed: list[Claimed] = []
             try:
-                claimed = await self.journal.call(
-                    lambda: self.store.claim(
-                        self._lease, self.tasks.keys(), limit, self.clock.now(), drawn
-                    )
-                )
+                claimed = await self.journal.call(partial(self._claim_some, limit, drawn))
             finally:
                 self._starting -= limit - len(claimed)
             for one in claimed:
@@ -146,6 +153,9 @@ class Worker:
                 return
             self._more = True
         # No slot is free; whoever frees one looks again.
+
+    def _claim_some(self, limit: int, drawn: Sequence[bytes]) -> list[Claimed]:
+        return self.store.claim(self._lease, self.tasks.keys(), limit, self.clock.now(), drawn)
 
     def _take(self, claimed: Claimed) -> None:
         record = claimed.execution
@@ -216,7 +226,9 @@ class Worker:
 
     # Threads
 
-    def in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
+    def in_thread(
+        self, function: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> asyncio.Future[Any]:
         """Run a step's body in a thread."""
         return asyncio.wrap_future(
             self._step_threads.submit(function, *args, **kwargs), loop=self.loop
@@ -270,5 +282,3 @@ def _forget_threads(*pools: ThreadPoolExecutor) -> None:
     for pool in pools:
         for thread in pool._threads:  # the standard library offers no other way
             pool_module._threads_queues.pop(thread, None)  # type: ignore[attr-defined]
-
-

@@ -64,7 +64,7 @@ def _depends(record: Execution) -> bool:
 
 
 def orphan_events(record: Execution) -> list[Event]:
-    """Give the events that take an execution back from a dead worker; it is queued again at once."""
+    """Give the events that take an execution back from a dead worker: it is queued at once."""
     if record.state is State.STARTING:
         return [Event(Kind.LEASE_EXPIRED, "engine", record.fence)]
     return [Event(Kind.WORKER_LOST, "engine", record.fence), Event(Kind.RETRY_DUE, "engine")]

@@ -182,7 +182,7 @@ class Store(Protocol):
     def sweep(self, now: int, limit: int) -> tuple[int, int | None]:
         """Move what the clock moves: promote (T03), resume (T16), retry_due (T23), deadline (T29).
 
-        At most ``limit`` executions: first those past their deadline, then by the time they were due.
+        At most ``limit`` executions: those past their deadline, then by the time they were due.
 
         Returns:
             How many executions moved, and the next instant at which one will be due.

@@ -79,7 +79,7 @@ def _packed(statement: Statement, rows: int) -> str:
     for place in statement.blobs:
         values[place] = f"iif(c{place} IS NULL, NULL, hex(c{place}))"
     text = statement.many(rows) if rows else statement.text
-    return (
+    return (  # made of the statements' own texts and nothing else
         f"WITH r ({', '.join(names)}) AS ({text}) "
         f"SELECT json_group_array(json_array({', '.join(values)})) FROM r"
     )
@@ -126,8 +126,8 @@ def load(package: str) -> dict[str, Statement]:
 
 def migrations(package: str) -> list[tuple[int, str]]:
     """Load a backend's migrations, ``migrations/0001_name.sql`` and on, in order."""
-    found = []
-    for file in resources.files(package).joinpath("migrations").iterdir():
-        if file.name.endswith(".sql"):
-            found.append((int(file.name.split("_")[0]), file.read_text("utf-8")))
-    return sorted(found)
+    return sorted(
+        (int(file.name.split("_")[0]), file.read_text("utf-8"))
+        for file in resources.files(package).joinpath("migrations").iterdir()
+        if file.name.endswith(".sql")
+    )

@@ -11,7 +11,7 @@ import os
 import stat
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -70,10 +70,8 @@ def open_writer(path: Path) -> apsw.Connection:
 
     Nothing of a file that exists is changed before :func:`settle`, also not when it is closed.
     """
-    try:  # made by hand: SQLite would give it the rights that the umask leaves
+    with suppress(FileExistsError):  # SQLite would give it the rights that the umask leaves
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, stat.S_IRUSR | stat.S_IWUSR))
-    except FileExistsError:
-        pass
     connection = apsw.Connection(
         str(path), flags=apsw.SQLITE_OPEN_READWRITE, statementcachesize=400
     )
