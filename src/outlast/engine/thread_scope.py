@@ -6,8 +6,8 @@ turns: the thread makes a call and waits; the loop delivers an outcome and the t
 
 Theory of operation. All state belongs to whoever's turn it is, so there is no lock but the
 hand-over itself: ``_turn`` is a binary semaphore that the loop releases, and the thread tells the
-loop by ``call_soon_threadsafe``. Parking raises a private BaseException out of the blocked call; from then
-on every further call of that thread raises it again, records nothing and starts nothing.
+loop by ``call_soon_threadsafe``. Parking raises a private BaseException out of the blocked call;
+from then on every further call of that thread raises it again, records nothing and starts nothing.
 """
 
 from __future__ import annotations

