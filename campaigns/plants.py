@@ -34,11 +34,11 @@ def _ack_before_commit() -> None:
     create = _find("store.protocol:Create")
     original = journal._tell
 
-    def write_batch(self: Any, first: Any) -> None:
+    def write_batch(self: Any, waiting: Any) -> None:
+        first = waiting.popleft()
         item = first[0]
-        execution = item.after if isinstance(item, create) else None
         if isinstance(item, create):
-            original(self, self._settle, [first], [answer(None, execution)])
+            original(self, self._settle, [first], [answer(None, item.after)])
             self._store.commit([item])
         else:
             original(self, self._settle, [first], self._store.commit([item]))
