@@ -134,7 +134,7 @@ def _timer_forgotten() -> None:
 
 
 PLANTS: Final[dict[str, Plant]] = {
-    "ack_before_commit": Plant(_ack_before_commit, ("acked_start",)),
+    "ack_before_commit": Plant(_ack_before_commit, ("acked_start", "acked_result")),
     "skip_durable_wait": Plant(_skip_durable_wait, ("output_commit", "unknown_execution")),
     "replay_forgets_last_step": Plant(
         _replay_forgets_last_step, ("repeated", "mismatch", "verify", "result")
