@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from outlast.engine.registry import Retry, step, task
     from outlast.errors import Fatal, OutlastError, RetryAfter
     from outlast.lifecycle import Reason, State
+    from outlast.retention import Retention
 
 _HOMES: Final = {
     "Engine": "outlast.engine.engine",
@@ -26,6 +27,7 @@ _HOMES: Final = {
     "Fatal": "outlast.errors",
     "OutlastError": "outlast.errors",
     "Reason": "outlast.lifecycle",
+    "Retention": "outlast.retention",
     "Retry": "outlast.engine.registry",
     "RetryAfter": "outlast.errors",
     "State": "outlast.lifecycle",
@@ -43,7 +45,7 @@ _HOMES: Final = {
 
 # fmt: off
 __all__ = [  # noqa: RUF022 - in the order a newcomer meets them
-    "task", "step", "Engine", "Execution", "Retry",
+    "task", "step", "Engine", "Execution", "Retry", "Retention",
     "sleep", "ask", "wait_for", "now", "random", "uuid4", "this_step",
     "Fatal", "RetryAfter", "OutlastError", "State", "Reason", "StepInfo", "__version__",
 ]

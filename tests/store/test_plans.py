@@ -59,13 +59,18 @@ PLANS = {
         "SEARCH execution USING INDEX execution_leased (tenant=? AND worker>?)",
         "SEARCH execution USING COVERING INDEX execution_parked (tenant=? AND state=?)",
     ],
+    "ended_executions": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id>? AND id<?)"],
+    "purge_transitions": ["SEARCH transition USING PRIMARY KEY (tenant=? AND execution_id=?)"],
+    "purge_messages": ["SEARCH inbox USING PRIMARY KEY (tenant=? AND execution_id=?)"],
+    "purge_executions": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
+    "permit_purge": ["SEARCH e USING PRIMARY KEY (tenant=? AND id=?)"],
     "log": ["SEARCH transition USING PRIMARY KEY (tenant=? AND execution_id=? AND seq>?)"],
     "inbox": ["SEARCH inbox USING PRIMARY KEY (tenant=? AND execution_id=? AND number>?)"],
     "all_ids": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id>?)"],
 }
 WRITES_ONLY = {"insert_transitions", "insert_executions", "insert_messages", "put_worker"}
-READS_ALL = {"stray_ids", "ids_ending", "workers"}
-"""Not hot: a verify, a search by an id's end, and a table of a hundred rows."""
+READS_ALL = {"stray_ids", "ids_ending", "workers", "end_purge"}
+"""Not hot: a verify, a search by an id's end, and tables of a hundred rows."""
 
 
 @pytest.fixture(scope="module")

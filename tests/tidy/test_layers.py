@@ -13,6 +13,7 @@ from . import SOURCES
 FLOORS: Final = (
     {"errors", "lifecycle"},
     {"codec", "failure", "duration", "naming"},
+    {"retention"},
     {"store"},
     {"engine"},
     {"blocking", "testing"},

@@ -13,6 +13,7 @@ NAMES = [
     "Engine",
     "Execution",
     "Retry",
+    "Retention",
     "sleep",
     "ask",
     "wait_for",

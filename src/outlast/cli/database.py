@@ -1,8 +1,9 @@
-"""The commands about the file: db init, status, verify, upgrade."""
+"""The commands about the file: db init, status, verify, upgrade, backup, prune."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,11 +12,12 @@ from outlast.cli.exits import OK, STORE
 from outlast.cli.session import Session, shared
 from outlast.cli.words import moment, now_us
 from outlast.errors import UsageError
+from outlast.retention import DEFAULT
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def db() -> None:
-    """Make, look at, check or upgrade the database file."""
+    """Make, look at, check, upgrade, copy or clean up the database file."""
 
 
 @db.command()
@@ -125,3 +127,88 @@ def upgrade(session: Session) -> None:
         session.json({"store": session.url})
     else:
         session.out(f"{session.url} has the schema of this version")
+
+
+@db.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@shared
+def backup(session: Session, file: Path) -> int:
+    """Copy the database to a new FILE while engines go on, and verify the copy."""
+    from outlast.store import open_store
+
+    with session.guest() as guest:
+        guest.store.backup(file)
+    copy = open_store(f"sqlite:///{file}", owner=None, now=now_us())
+    try:
+        verdict = copy.verify()
+    finally:
+        copy.close()
+    size = _size(str(file))
+    if session.as_json:
+        session.json(
+            {
+                "file": str(file),
+                "size_bytes": size,
+                "executions": verdict.executions,
+                "defects": verdict.defects,
+            }
+        )
+        return STORE if verdict.defects else OK
+    for defect in verdict.defects:
+        session.out(session.paint("✗", "red") + f" {defect}")
+    if not verdict.defects:
+        session.out(
+            f"{file}: {size / 1e6:.1f} MB, {verdict.executions} executions, "
+            "every log folds to its row"
+        )
+    return STORE if verdict.defects else OK
+
+
+@db.command()
+@click.option("--older-than", default=DEFAULT, show_default=True, help="Time since their end.")
+@click.option("--state", "states", multiple=True, help="Only those that ended so; repeatable.")
+@click.option("--task", "task_name", help="Only those of this task.")
+@click.option("--dry-run", is_flag=True, help="Only say how many there are.")
+@shared
+def prune(
+    session: Session,
+    older_than: str,
+    states: tuple[str, ...],
+    task_name: str | None,
+    dry_run: bool,
+) -> None:
+    """Delete executions that ended long ago, with their logs; open ones are never touched.
+
+    A running engine does this by itself, as the retention of its tasks says.
+    """
+    from outlast.duration import microseconds
+    from outlast.engine.pruner import Rules, due, parts
+    from outlast.lifecycle import FINAL
+    from outlast.retention import Retention
+
+    unknown = [state for state in states if state not in FINAL]
+    if unknown:
+        raise UsageError(
+            f"{unknown[0]} is no state that executions end in",
+            do=f"one of {', '.join(sorted(FINAL))}",
+        )
+    microseconds(older_than)
+    now, found, deleted = now_us(), 0, 0
+    with session.guest() as guest:
+        after: str | None = ""
+        while after is not None:
+            ended, after = due(guest.store, Rules(Retention(older_than)), now, after)
+            ids = [
+                one.id
+                for one in ended
+                if (not states or one.state in states) and task_name in (None, one.task)
+            ]
+            found += len(ids)
+            for some in parts([] if dry_run else ids):
+                deleted += guest.store.purge(some)
+    if session.as_json:
+        session.json({"found": found, "deleted": deleted, "dry_run": dry_run})
+    elif dry_run:
+        session.out(f"{found} executions would be deleted")
+    else:
+        session.out(f"{deleted} executions deleted")

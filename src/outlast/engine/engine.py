@@ -17,7 +17,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeVar
+from typing import Any, ClassVar, Final, ParamSpec, Self, TypeVar
 
 from outlast.codec import PAYLOAD_BYTES_MAX, digest
 from outlast.duration import Duration, microseconds
@@ -27,6 +27,7 @@ from outlast.engine.driver import Driver
 from outlast.engine.handle import Execution
 from outlast.engine.identity import IdMaker, worker_name
 from outlast.engine.journal import Journal
+from outlast.engine.pruner import Pruner, Rules
 from outlast.engine.registry import TASKS, StartOptions, Task
 from outlast.engine.worker import Worker
 from outlast.errors import (
@@ -43,6 +44,7 @@ from outlast.lifecycle import Event, Kind, Message, MessageKind, Transition
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle.table import REFUSAL_MEANINGS
 from outlast.naming import checked_name, checked_text
+from outlast.retention import DEFAULT, Retention, retention_of
 from outlast.store import DEFAULT_URL, open_store
 from outlast.store.protocol import Answer, Create, Deliver, Store, WorkerRow
 
@@ -67,6 +69,8 @@ nobody has set it. The journal's thread gives the lock away at every statement, 
 RECENT_MAX: Final = 2_000
 RECENT_BYTES_MAX: Final = 4_096
 """How many results of executions that ended here are kept in memory, and up to which size."""
+PRUNE_SECONDS: Final = 600.0
+"""How often the engine looks for what has been kept long enough."""
 PROBE_SECONDS: Final = 0.5
 """How often it tries again after the store has failed."""
 WATCH_AT_MOST_SECONDS: Final = 0.25
@@ -84,12 +88,17 @@ class Engine:
         threads: how many ``def`` steps, and how many ``def`` tasks, run at once.
         patience: how long a graceful stop waits for steps under way.
         payload_bytes_max: the largest result or input that is stored.
+        retention: how long executions are kept after their end, where their task says nothing:
+            a duration, a :class:`~outlast.Retention` by state, or None to keep all.
         clock: where the time comes from.
 
     Raises (when it is opened):
         StoreOwned: another engine owns the file.
         SchemaMismatch, StoreBroken, StoreReadOnly, CannotLoad: the store cannot be used.
     """
+
+    tick_seconds_max: ClassVar[float] = 60.0
+    """How long the clock is not looked at, at most: a machine that slept has jumped ahead."""
 
     def __init__(
         self,
@@ -100,6 +109,7 @@ class Engine:
         threads: int = 64,
         patience: Duration = "5s",
         payload_bytes_max: int = PAYLOAD_BYTES_MAX,
+        retention: Duration | Retention | None = DEFAULT,
         clock: Clock | None = None,
     ) -> None:
         self.url = store or os.environ.get("OUTLAST_STORE") or DEFAULT_URL
@@ -109,6 +119,7 @@ class Engine:
         self._slots, self._threads = slots, threads
         self._patience_us = microseconds(patience)
         self._payload_bytes_max = payload_bytes_max
+        self._retention = retention_of(retention)
         self._ids = IdMaker()
         self._store: Store | None = None
         self._waiters: dict[str, list[asyncio.Future[Ended | None]]] = {}
@@ -129,8 +140,8 @@ class Engine:
         if sys.getswitchinterval() == _SWITCH_DEFAULT_SECONDS:
             sys.setswitchinterval(SWITCH_SECONDS)
         now = self.clock.now()
-        self._store = open_store(self.url, owner=self.name, now=now)
-        self.journal = Journal(self._store, self.loop)
+        self._store = self._open_store(now)
+        self.journal = self._make_journal(self._store)
         self.journal.on_failure = self._store_failed
         self.worker = Worker(
             self.name,
@@ -153,11 +164,20 @@ class Engine:
             self.loop.create_task(self._keep(self._tick)),
             self.loop.create_task(self._keep(self._watch)),
             self.loop.create_task(self._keep(self._announce)),
+            self.loop.create_task(self._keep(self._prune)),
         ]
         self.is_open = True
         opened(self)
         self.worker.look()
         return self
+
+    def _open_store(self, now: int) -> Store:
+        """Open the store; the test engine brings its own."""
+        return open_store(self.url, owner=self.name, now=now)
+
+    def _make_journal(self, store: Store) -> Journal:
+        """Make the journal; that of the test engine writes in the loop's own thread."""
+        return Journal(store, self.loop)
 
     async def aclose(self) -> int:
         """Stop gracefully; gives how many executions were handed back for the next engine."""
@@ -285,9 +305,10 @@ class Engine:
             await self._check_waiters()
             if moved == SWEEP_MAX:
                 return
-        delay = 60.0 if due_at is None else max(0.0, (due_at - self.clock.now()) / 1e6)
+        longest = self.tick_seconds_max
+        delay = longest if due_at is None else max(0.0, (due_at - self.clock.now()) / 1e6)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(delay, 60.0)):
+            async with asyncio.timeout(min(delay, longest)):
                 await self._wake.wait()
 
     async def _watch(self) -> None:
@@ -302,6 +323,20 @@ class Engine:
                 self.worker.read_inbox(driver)
         self._changed(None)
         await self._check_waiters()
+
+    async def _prune(self) -> None:
+        """Delete what has been kept long enough."""
+        await asyncio.sleep(PRUNE_SECONDS)
+        await self.prune()
+
+    async def prune(self) -> int:
+        """Delete now what has been kept long enough; gives how many executions.
+
+        The engine does this by itself every ten minutes.
+        """
+        rules = Rules(self._retention, self.tasks)
+        pruner = Pruner(self.store, rules, self.worker.read, self.journal.call)
+        return await pruner.run_once(self.clock.now())
 
     async def _announce(self) -> None:
         """Note the steps that take long."""

@@ -68,6 +68,11 @@ class IdMaker:
         return "ex_" + _base32(fresh)
 
 
+def first_id(now_us: int) -> str:
+    """Give the id before all those that are made from this instant on."""
+    return "ex_" + _base32(max(now_us, 0) // 1000 << _RANDOM_BITS)
+
+
 def worker_name() -> str:
     """Make the name of this process's incarnation: host, pid, and a random part."""
     return f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"

@@ -17,6 +17,7 @@ from outlast.duration import Duration, microseconds
 from outlast.engine.current import current_scope, the_engine
 from outlast.errors import Fatal, UsageError, WrongColour
 from outlast.lifecycle import NO_RETRY, RetryPolicy
+from outlast.retention import Retention, retention_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -266,9 +267,11 @@ class Task(_Function[P, R]):
         queue: str,
         priority: int,
         version: str | None,
+        retention: Duration | Retention | None = None,
     ) -> None:
         super().__init__(fn, name, retries, timeout)
         self.queue, self.priority, self.version = queue, priority, version
+        self.retention = None if retention is None else retention_of(retention)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Run the function plainly, outside any execution.
@@ -385,6 +388,7 @@ def task(
     queue: str = "default",
     priority: int = 0,
     version: str | None = None,
+    retention: Duration | Retention | None = None,
 ) -> _TaskDecorator: ...
 def task(
     fn: Callable[..., Any] | None = None,
@@ -396,6 +400,7 @@ def task(
     queue: str = "default",
     priority: int = 0,
     version: str | None = None,
+    retention: Duration | Retention | None = None,
 ) -> Any:
     """Make a task of a function: each start of it is an execution that outlives the process.
 
@@ -407,10 +412,13 @@ def task(
         queue: the queue its executions wait in.
         priority: higher runs first.
         version: a label of the code, kept with each execution.
+        retention: how long its executions are kept after their end; by default as the engine says.
     """
 
     def decorate(function: Callable[..., Any]) -> Task[Any, Any]:
-        made: Task[Any, Any] = Task(function, name, retries, timeout, queue, priority, version)
+        made: Task[Any, Any] = Task(
+            function, name, retries, timeout, queue, priority, version, retention
+        )
         _register(made)
         return made
 

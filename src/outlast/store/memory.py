@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 
-from outlast.errors import InternalError
+from outlast.errors import CannotLoad, InternalError
 from outlast.lifecycle import (
     FINAL,
     BrokenLog,
@@ -42,6 +43,7 @@ from outlast.store.protocol import (
     Claimed,
     Create,
     Deliver,
+    Ended,
     Filter,
     InboxEntry,
     Item,
@@ -284,6 +286,34 @@ class MemoryStore:
             for id, record in self._records.items():
                 verify_one(verdict, id, record, self._logs[id], self._inboxes[id])
         return verdict
+
+    def ended(self, after_id: str, before_id: str, before: int, limit: int) -> list[Ended]:
+        """See the protocol."""
+        with self._lock:
+            found = [
+                Ended(record.id, record.task, record.state, record.state_at)
+                for id, record in sorted(self._records.items())
+                if after_id < id < before_id and record.is_final and record.state_at < before
+            ]
+        return found[:limit]
+
+    def purge(self, ids: Sequence[str]) -> int:
+        """See the protocol."""
+        deleted = 0
+        with self._lock:
+            for id in dict.fromkeys(ids):
+                record = self._records.get(id)
+                if record is None or not record.is_final:
+                    continue
+                del self._records[id], self._logs[id], self._inboxes[id]
+                if record.key is not None:
+                    del self._keys[record.key]
+                deleted += 1
+        return deleted
+
+    def backup(self, path: Path) -> None:
+        """See the protocol."""
+        raise CannotLoad("what is in memory has no file to copy", do="use sqlite:///outlast.db")
 
     def changed(self) -> bool:
         """See the protocol."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from outlast.lifecycle import Execution, Message, State, Transition
@@ -156,6 +157,16 @@ class Verdict:
     defects: list[str] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class Ended:
+    """An execution that has ended, as far as its deletion goes."""
+
+    id: str
+    task: str
+    state: State
+    ended_at: int
+
+
 class Store(Protocol):
     """Durable state. Every verb is one transaction."""
 
@@ -226,6 +237,22 @@ class Store(Protocol):
 
     def verify(self) -> Verdict:
         """Fold every log and compare it with its row; check the file itself."""
+
+    def ended(self, after_id: str, before_id: str, before: int, limit: int) -> list[Ended]:
+        """List executions between two ids that ended before an instant, in the order of ids."""
+
+    def purge(self, ids: Sequence[str]) -> int:
+        """Delete executions that have ended, with all that belongs to them; gives how many.
+
+        One that is open, or not there, is passed over.
+        """
+
+    def backup(self, path: Path) -> None:
+        """Copy everything, as it is at one instant, into a new file, while others go on.
+
+        Raises:
+            CannotLoad: the file is there already, or cannot be made.
+        """
 
     def changed(self) -> bool:
         """Tell whether another process has written since the last call."""

@@ -982,3 +982,36 @@ class StoreConformance:
         assert store.changed() is False
         one(store, born("ex_1"))
         assert store.changed() is False, "one's own writes are no news"
+
+    # What has ended
+
+    def test_what_has_ended_is_listed_in_the_order_of_ids(self, store: Store) -> None:
+        for id, now in (("ex_3", T + 3), ("ex_1", T + 9), ("ex_2", T + 2)):
+            owner, item = begun(id)
+            store.commit([item, owner.write(Kind.FINISH, now)])
+        open_one, item = begun("ex_0")
+        store.commit([item, open_one.write(Kind.STEP)])
+        everything = store.ended("", "ex_9", T + 99, 10)
+        assert [(one.id, one.state, one.task) for one in everything] == [
+            (id, State.SUCCEEDED, "t") for id in ("ex_1", "ex_2", "ex_3")
+        ]
+        assert [one.ended_at for one in everything] == [T + 9, T + 2, T + 3]
+        assert [one.id for one in store.ended("", "ex_9", T + 3, 10)] == ["ex_2"]
+        assert [one.id for one in store.ended("ex_1", "ex_3", T + 99, 10)] == ["ex_2"]
+        assert [one.id for one in store.ended("", "ex_9", T + 99, 1)] == ["ex_1"]
+
+    def test_a_purge_deletes_what_has_ended_and_nothing_else(self, store: Store) -> None:
+        owner, item = begun("ex_1", key="k")
+        store.commit([item, Deliver("ex_1", answer_to("q"), T)])
+        (entry,) = store.inbox("ex_1")
+        store.commit([owner.take(entry), owner.write(Kind.FINISH)])
+        runner, running = begun("ex_2")
+        store.commit([running, born("ex_3")])
+        assert store.purge(["ex_1", "ex_1", "ex_2", "ex_3", "ex_9"]) == 1
+        assert store.get(["ex_1"]) == [None]
+        assert store.log("ex_1") == store.inbox("ex_1") == []
+        assert store.with_key("k") is None
+        assert one(store, runner.write(Kind.STEP)).refused is None
+        assert one(store, born("ex_4", key="k")).refused is None, "its key is free again"
+        assert store.purge([]) == 0
+        assert store.verify().defects == []

@@ -120,6 +120,29 @@ def open_reader(path: Path) -> apsw.Connection:
         return connection
 
 
+def copy_to(source: Path, path: Path) -> None:
+    """Copy a database as it is at one instant into a new file, readable by its user alone.
+
+    Raises:
+        CannotLoad: the new file is there already, or cannot be made.
+    """
+    check_path(path)
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, stat.S_IRUSR | stat.S_IWUSR))
+    except FileExistsError:
+        raise CannotLoad(
+            f"{path} is there already", why="a copy overwrites nothing", do="name a new file"
+        ) from None
+    reader, copy = open_reader(source), apsw.Connection(str(path))
+    try:
+        with translated(path), copy.backup("main", reader, "main") as backup:
+            while not backup.done:
+                backup.step(-1)  # one read transaction: one instant
+    finally:
+        copy.close()
+        reader.close()
+
+
 def _keep_in_child() -> None:
     """Keep a forked child from closing its parent's connections when it ends.
 

@@ -52,6 +52,7 @@ from outlast.store.protocol import (
     Claimed,
     Create,
     Deliver,
+    Ended,
     Filter,
     InboxEntry,
     Item,
@@ -63,6 +64,7 @@ from outlast.store.protocol import (
 from outlast.store.sql import KEPT_ROWS_MAX, Statement, load
 from outlast.store.sqlite.connect import (
     check_path,
+    copy_to,
     immediate,
     open_reader,
     open_writer,
@@ -569,6 +571,34 @@ class SqliteStore:
             )
         except (LookupError, ValueError, TypeError, AssertionError, msgspec.MsgspecError) as error:
             verdict.defects.append(f"{id}: what is stored is not what Outlast writes: {error!r}")
+
+    def ended(self, after_id: str, before_id: str, before: int, limit: int) -> list[Ended]:
+        """See the protocol."""
+        bounds: dict[str, Value] = {
+            "after_id": after_id,
+            "before_id": before_id,
+            "before": before,
+            "limit": limit,
+        }
+        return [
+            Ended(str(id), str(task), State(str(state)), int(str(at)))
+            for id, task, state, at in self._read("ended_executions", bounds)
+        ]
+
+    def purge(self, ids: Sequence[str]) -> int:
+        """See the protocol."""
+        bounds = {"ids": _json(sorted(set(ids)))}
+        with translated(self.path), immediate(self._writer):
+            self._writer.execute(_SQL["permit_purge"].text, bounds)
+            for name in ("purge_transitions", "purge_messages", "purge_executions"):
+                self._writer.execute(_SQL[name].text)
+            deleted = self._writer.changes()
+            self._writer.execute(_SQL["end_purge"].text)
+            return deleted
+
+    def backup(self, path: Path) -> None:
+        """See the protocol."""
+        copy_to(self.path, path)
 
     def changed(self) -> bool:
         """See the protocol. For the writing thread, as only its connection can tell."""

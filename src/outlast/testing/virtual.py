@@ -1,0 +1,380 @@
+"""The engine for tests: the real one, on a store in memory and a virtual clock.
+
+Everything that decides is the engine's own: driver, scopes, worker, lifecycle, store. Replaced are
+the clock and the loop (:mod:`outlast.testing.loop`), the thread of the journal (which would make the
+order of things a matter of luck), and what only other processes make necessary.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from asyncio import _get_running_loop
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, ClassVar, Final, Self, TypeVar
+
+from outlast.duration import Duration, instant, microseconds, microseconds_of
+from outlast.engine.current import closed
+from outlast.engine.engine import Ended, Engine
+from outlast.engine.handle import Execution
+from outlast.engine.identity import IdMaker, _base32, worker_name
+from outlast.engine.journal import Journal
+from outlast.engine.questions import OpenQuestion, open_questions
+from outlast.engine.registry import StartOptions, Task
+from outlast.errors import NoEngine, UsageError, WaitTimeout
+from outlast.lifecycle import FINAL, Message, State
+from outlast.lifecycle import Execution as Record
+from outlast.store.memory import MemoryStore
+from outlast.store.protocol import Filter, Store
+from outlast.testing.loop import VirtualLoop
+from outlast.testing.waiting import explained
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+BEGINNING: Final = datetime(2026, 1, 1, tzinfo=UTC)
+"""When the virtual clock begins: always the same, so that every run of a test is the same."""
+
+
+class VirtualEngine(Engine):
+    """An engine on a store in memory, whose time passes only when it is told to.
+
+    Use it with ``with``, or with ``async with`` in ``async def`` tests. All methods without an ``a``
+    work in both: they run the engine, in this very thread, until there is nothing left to run, and
+    never wait for time. Between two calls the engine stands still.
+
+    Args:
+        tasks: the tasks it runs; by default every task defined in this process.
+        start_at: when its time begins.
+        patience: how long, in real time, threads and sockets of steps are waited for. What has not
+            ended by then is taken to hang.
+    """
+
+    tick_seconds_max: ClassVar[float] = 10.0**9
+
+    def __init__(
+        self,
+        *,
+        tasks: Iterable[Task[Any, Any]] | None = None,
+        start_at: datetime = BEGINNING,
+        patience: Duration = "5s",
+    ) -> None:
+        self._virtual = VirtualLoop(microseconds_of(start_at), microseconds(patience) / 1e6)
+        super().__init__("memory:", tasks=tasks, patience=0, clock=self._virtual)
+        self._virtual.real_work = self._real_work
+        self._ids = _Ids()
+        self._memory = MemoryStore()
+        self._dice: Any = None
+        self._is_over = False
+
+    # What the user calls
+
+    def advance(self, duration: Duration) -> None:
+        """Let time pass: every timer on the way fires, in order and at its instant.
+
+        Sleeps, timeouts of questions and signals, back-offs, deadlines, delayed starts, and what
+        bodies on the loop sleep; each is followed by all that it leads to, before the next.
+        """
+        self._check_open()
+        self._virtual.run_until_quiet(microseconds(duration))
+
+    async def aadvance(self, duration: Duration) -> None:
+        """Let time pass, as :meth:`advance`."""
+        self.advance(duration)
+
+    @property
+    def now(self) -> datetime:
+        """The virtual time, in UTC."""
+        return instant(self._virtual.now())
+
+    def pending(self, execution: Execution[Any] | None = None) -> list[OpenQuestion]:
+        """Give the questions that wait for an answer, the oldest first."""
+        self._check_open()
+        self._virtual.run_until_quiet()
+        if execution is not None:
+            return self._questions(execution.id)
+        records = reversed(self.store.page(Filter(limit=1_000_000)))
+        asked = [question for record in records for question in self._questions(record.id)]
+        return sorted(asked, key=lambda question: question.asked_at)
+
+    async def apending(self, execution: Execution[Any] | None = None) -> list[OpenQuestion]:
+        """Give the questions that wait for an answer, as :meth:`pending`."""
+        return self.pending(execution)
+
+    def answer(self, execution: Execution[Any], value: Any, *, key: str | None = None) -> None:
+        """Answer a question of an execution, as :meth:`outlast.Execution.answer`."""
+        execution.answer(value, key=key)
+
+    def executions(self) -> list[Execution[Any]]:
+        """Give the handles of all executions, the oldest first."""
+        self._check_open()
+        page = self.store.page(Filter(limit=1_000_000))
+        return [Execution(self, record.id, self.tasks.get(record.task)) for record in page[::-1]]
+
+    def _questions(self, id: str) -> list[OpenQuestion]:
+        (record,) = self.store.get([id])
+        if record is None or record.state in FINAL:
+            return []
+        questions = open_questions(self.store.log(id))
+        if record.state is State.AWAITING_INPUT:
+            waits: Any = (record.detail or {}).get("waits", ())
+            keys = {wait.get("key") for wait in waits}
+            return [question for question in questions if question.key in keys]
+        return questions
+
+    # Opening and closing
+
+    def __enter__(self) -> Self:
+        if self._is_over:
+            raise UsageError("this engine was closed", do="make another: outlast.testing.engine()")
+        self._dice = random.getstate()
+        random.seed(0)  # the jitter of back-offs is drawn from it
+        try:
+            self._finish(super().open())
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def close(self) -> int:
+        """Close it; what is under way is stopped, and its time never comes."""
+        if self._is_over:
+            return 0
+        try:
+            return self._finish(super().aclose())
+        finally:
+            self._end()
+
+    async def open(self) -> Self:
+        """Open it, as ``with`` does."""
+        return self.__enter__()
+
+    async def aclose(self) -> int:
+        """Close it, as :meth:`close`."""
+        return self.close()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _end(self) -> None:
+        """Let go of the loop and what still runs on it."""
+        self._is_over = True
+        loop = self._virtual
+        loop.real_work = set
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_quiet()
+        for task in asyncio.all_tasks(loop):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        loop.close()
+        random.setstate(self._dice)
+
+    def _check_open(self) -> None:
+        if self._is_over or not self.is_open:
+            raise NoEngine("this engine is not open", do="with outlast.testing.engine() as engine:")
+
+    # Running
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine, and then all that there is to run.
+
+        Raises:
+            WaitTimeout: it waits for something that only time or somebody outside can bring.
+        """
+        if self._is_over or not self.is_open or _get_running_loop() is self._virtual:
+            coroutine.close()
+            self._check_open()
+            raise UsageError(
+                "a step's body called a method that runs the engine it runs on",
+                do="use the method with an a: astart, aresult",
+            )
+        return self._finish(coroutine)
+
+    def _finish(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        task = self._virtual.create_task(coroutine)
+        self._virtual.run_until_quiet()
+        if not task.done():
+            error = self._stands_still()
+            task.cancel()
+            self._virtual.run_until_quiet()
+            raise error
+        return task.result()
+
+    def _stands_still(self) -> WaitTimeout:
+        awaited = [record for record in self.store.get(list(self._waiters)) if record is not None]
+        if not awaited:
+            return WaitTimeout(
+                "this waits for something that does not come by itself",
+                why="nothing is ready to run, and time passes only in advance()",
+                do='engine.advance("1h")',
+            )
+        record = awaited[0]
+        driver = self.worker.drivers.get(record.id)
+        names = [] if driver is None else list(driver.bodies)
+        return explained(
+            record,
+            now=self._virtual.now(),
+            questions=self._questions(record.id),
+            bodies=names,
+            hanging=[str(one) for one in self._virtual.stuck],
+            next_timer_at=self._virtual.next_timer_at,
+            is_known=record.task in self.tasks,
+        )
+
+    def _real_work(self) -> set[object]:
+        """Name the bodies and tasks that run in threads, or may be waiting for a socket."""
+        found: set[object] = set()
+        if not self.is_open:
+            return found
+        sockets = self._virtual.has_sockets
+        for id, driver in self.worker.drivers.items():
+            if driver._scope is not None and not driver._scope.is_quiet:
+                found.add(f"the code of {id}, in its thread")
+            for body in driver.bodies.values():
+                if sockets or not body.step.is_async:
+                    found.add(f"attempt {body.attempt} of step {body.call.key} of {id}")
+        return found
+
+    # The engine's own methods, called from anywhere
+
+    def _here(self, make: Callable[[], Coroutine[Any, Any, T]]) -> Coroutine[Any, Any, T]:
+        """Run a coroutine on the engine's loop, whichever loop asks for it."""
+        return make() if _get_running_loop() is self._virtual else self._there(make)
+
+    async def _there(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        return self.run(make())
+
+    async def astart_with(
+        self,
+        options: StartOptions,
+        task: Task[Any, R],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Execution[R]:
+        """Start an execution with options; see :meth:`outlast.Engine.astart_with`."""
+        plain = super().astart_with
+        return await self._here(lambda: self._lasting(lambda: plain(options, task, args, kwargs)))
+
+    async def astart_many(
+        self, task: Task[Any, R], inputs: Iterable[tuple[Any, ...]]
+    ) -> list[Execution[R]]:
+        """Start many executions; see :meth:`outlast.Engine.astart_many`."""
+        plain, rows = super().astart_many, list(inputs)
+        return await self._here(lambda: self._lasting(lambda: plain(task, rows)))
+
+    async def asend(self, id: str, message: Message) -> Record:
+        """Deliver a message; see :meth:`outlast.Engine.asend`."""
+        plain = super().asend
+        return await self._here(lambda: self._lasting(lambda: plain(id, message)))
+
+    async def wait_final(self, id: str) -> Ended:
+        """Wait for an end; see :meth:`outlast.Engine.wait_final`."""
+        plain = super().wait_final
+        return await self._here(lambda: plain(id))
+
+    async def read_one(self, id: str) -> Record:
+        """Read a row; see :meth:`outlast.Engine.read_one`."""
+        plain = super().read_one
+        return await self._here(lambda: plain(id))
+
+    async def next_change(self, id: str) -> None:
+        """Wait for a change; see :meth:`outlast.Engine.next_change`."""
+        plain = super().next_change
+        return await self._here(lambda: plain(id))
+
+    async def _lasting(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Make a request of the engine; one that can crash asks again after a crash."""
+        return await make()
+
+    # Its parts
+
+    def _open_store(self, now: int) -> Store:
+        return self._memory
+
+    def _make_journal(self, store: Store) -> Journal:
+        return LoopJournal(store, self._virtual)
+
+    async def _join(self) -> None:
+        self.worker.read = _read_at_once  # type: ignore[method-assign]
+        await super()._join()
+
+    async def _watch(self) -> None:
+        """No other process writes to this store."""
+        await self._virtual.create_future()
+
+    async def _announce(self) -> None:
+        """Nobody looks at this store while a step takes long."""
+        await self._virtual.create_future()
+
+    async def _prune(self) -> None:
+        """A test wants to see what it did."""
+        await self._virtual.create_future()
+
+
+class LoopJournal(Journal):
+    """The journal, but in the loop's own thread: one post a turn, in the order they came."""
+
+    def __init__(self, store: Store, loop: asyncio.AbstractEventLoop) -> None:
+        self._posts: deque[Any] = deque()
+        self._is_called = False
+        super().__init__(store, loop)
+        self._queue = self  # type: ignore[assignment]
+
+    def put(self, post: Any) -> None:
+        """Take what would be handed to the thread."""
+        self._posts.append(post)
+        if not self._is_called:
+            self._is_called = True
+            self._loop.call_soon(self._work)
+
+    def _work(self) -> None:
+        self._is_called = False
+        posts, self._posts = self._posts, deque()
+        for post in posts:
+            self._one(post)
+
+    def _one(self, post: Any) -> None:
+        if isinstance(post, list):
+            waiting = deque(post)
+            while waiting:
+                self._write_batch(waiting)
+        elif post is not None:
+            self._run(post)
+
+    def _write(self) -> None:
+        """The thread has nothing to do."""
+
+    def _tell(self, callback: Callable[..., None], *args: Any) -> None:
+        self._loop.call_soon(callback, *args)
+
+    async def close(self) -> None:
+        """Write what is queued."""
+        await self.drain()
+        self._closed = True
+        self._thread.join()
+
+
+async def _read_at_once(call: Callable[[], T]) -> T:
+    return call()
+
+
+class _Ids(IdMaker):
+    """Makes the same ids in every run: by time and number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._count = 0
+
+    def make(self, now_us: int) -> str:
+        self._count += 1
+        return "ex_" + _base32((now_us // 1000 << 55) | self._count)
