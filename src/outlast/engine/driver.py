@@ -22,8 +22,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from outlast import failure
-from outlast.engine import eager
-from outlast.engine.current import StepInfo, current_step
+from outlast.engine.body import Body
 from outlast.engine.question import Question
 from outlast.engine.registry import StepCall, Task
 from outlast.engine.scope import Call, CallState, Mismatch, Outcome, Scope
@@ -36,7 +35,6 @@ from outlast.errors import (
     OutlastError,
     PayloadTooLarge,
     RetryAfter,
-    StepTimeout,
 )
 from outlast.lifecycle import (
     Event,
@@ -423,7 +421,8 @@ class Driver:
     def _start(self, call: Call) -> None:
         if self._back_offs:
             self._back_offs.pop(call.key, None)
-        body = Body(self, call, self._failures.get(call.key, 0) + 1)
+        attempt = self._failures.get(call.key, 0) + 1
+        body = Body(call, attempt, self.record.id, self.worker, self._scope, self.body_done)
         self.bodies[call.key] = body
         if body.start():
             self._at_once.append(body)
@@ -849,94 +848,3 @@ class Driver:
     def is_over(self) -> bool:
         """Whether it does nothing any more."""
         return self._over
-
-
-class Body:
-    """One attempt of a step's body, on the loop or in a thread."""
-
-    __slots__ = ("_driver", "_task", "attempt", "call", "started_at", "step")
-
-    def __init__(self, driver: Driver, call: Call, attempt: int) -> None:
-        self._driver = driver
-        self.call = call
-        self.attempt = attempt
-        self.step = call.payload.step
-        self.started_at = driver.worker.clock.now()
-        self._task: asyncio.Future[Any] | None = None
-
-    def start(self) -> bool:
-        """Start it; gives whether it has ended at once, else ``body_done`` hears of its end."""
-        worker, step = self._driver.worker, self.step
-        args, kwargs = self.call.payload.arguments()
-        context = worker.context.copy()
-        context.run(current_step.set, self.info)
-        if step.is_async:
-            body = step.fn(*args, **kwargs)
-            if step.timeout_us is not None:
-                body = self._timed(body, step.timeout_us)
-            self._task = eager.start(eager.guarded(body), worker.loop, context)
-            if self._task.done():
-                return True
-            self._task.add_done_callback(self.done)
-            return False
-        if isinstance(self._driver._scope, ThreadScope):
-            self._task = self._driver._scope.run_body(
-                self.call,
-                lambda: context.run(eager.guarded_call, step.fn, *args, **kwargs),
-                worker.loop,
-            )
-        else:
-            self._task = worker.in_thread(context.run, eager.guarded_call, step.fn, *args, **kwargs)
-        if step.timeout_us is not None:
-            worker.loop.call_later(step.timeout_us / 1e6, self._time_out)
-        self._task.add_done_callback(self.done)
-        return False
-
-    def info(self) -> StepInfo:
-        """Tell the body about itself."""
-        return StepInfo(self._driver.record.id, self.call.key, self.attempt)
-
-    async def _timed(self, body: Any, timeout_us: int) -> Any:
-        try:
-            async with asyncio.timeout(timeout_us / 1e6) as limit:
-                return await body
-        except TimeoutError:
-            if limit.expired():
-                raise self._timeout() from None
-            raise
-
-    def _timeout(self) -> StepTimeout:
-        return StepTimeout(
-            f"attempt {self.attempt} of step {self.call.key} took longer than "
-            f"{self.step.timeout_us / 1e6:g} s",
-            where=self._driver.record.id,
-        )
-
-    def _time_out(self) -> None:
-        """A thread cannot be stopped: its outcome is ignored from here on."""
-        if self._task is not None and not self._task.done():
-            self._driver.body_done(self, None, self._timeout())
-
-    def stop(self) -> None:
-        """Cancel it where that is possible; a thread runs on and its outcome is ignored."""
-        if self._task is not None:
-            self._task.cancel()
-
-    def finish(self) -> None:
-        """Report the end of a body that ended at once."""
-        assert self._task is not None
-        self.done(self._task)
-
-    def done(self, task: asyncio.Future[Any]) -> None:
-        """Report the end of the body."""
-        if task.cancelled():
-            self._driver.body_done(self, None, _cancelled(self.call.key))
-            return
-        error = task.exception()
-        if isinstance(error, eager.Escaped):
-            error = error.error
-        self._driver.body_done(self, None if error is not None else task.result(), error)
-
-
-def _cancelled(key: str) -> Exception:
-    return RuntimeError(f"the body of step {key} cancelled itself")

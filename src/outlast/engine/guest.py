@@ -253,6 +253,9 @@ class Guest:
                     "there is no execution yet", where=self.url, do="outlast run FILE:TASK"
                 )
             return newest[0].id
+        if not _is_writable(text):
+            raise NotFound(f"there is no execution {text[:80]!a}", where=self.url, do="outlast ls")
+        text = text.strip("…")
         bare = text.removeprefix("ex_")
         if len(bare) < TEXT_MIN:
             raise UsageError(
@@ -355,6 +358,15 @@ def still_open(record: Record, log: Sequence[Transition], now: int) -> list[Open
         keys = {wait.get("key") for wait in waits if wait.get("kind") == "ask"}
         return [question for question in questions if question.key in keys]
     return [question for question in questions if question.until is None or question.until > now]
+
+
+def _is_writable(text: str) -> bool:
+    """Tell whether a text can be looked up at all: a lone surrogate is in no file."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _why(why: str | None) -> dict[str, Any] | None:
