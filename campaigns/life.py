@@ -21,9 +21,9 @@ import msgspec
 import outlast.store.sqlite.store  # noqa: F401 - before the fork: it takes longer than most lives
 from campaigns import ledger, plants, points, programs
 from outlast import Engine, State
-from outlast.engine.engine import new_message
 from outlast.engine.handle import Execution
 from outlast.engine.questions import open_questions
+from outlast.engine.request import new_message
 from outlast.errors import (
     AlreadyAnswered,
     ExecutionCancelled,

@@ -10,17 +10,16 @@ import asyncio
 import contextlib
 import gc
 import os
-import secrets
 import socket
 import sys
-import threading
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import Any, ClassVar, Final, ParamSpec, Self, TypeVar
 
-from outlast.codec import PAYLOAD_BYTES_MAX, digest
+from outlast.codec import PAYLOAD_BYTES_MAX
 from outlast.duration import Duration, microseconds
+from outlast.engine.background import LoopThread
 from outlast.engine.clock import Clock, WallClock
 from outlast.engine.current import closed, opened
 from outlast.engine.driver import Driver
@@ -29,21 +28,18 @@ from outlast.engine.identity import IdMaker, worker_name
 from outlast.engine.journal import Journal
 from outlast.engine.pruner import Pruner, Rules
 from outlast.engine.registry import TASKS, StartOptions, Task
+from outlast.engine.request import birth_event, read_delivery
 from outlast.engine.worker import Worker
 from outlast.errors import (
-    AlreadyAnswered,
     InternalError,
     KeyConflict,
     NoEngine,
     NotFound,
     OutlastError,
-    TransitionRefused,
     UsageError,
 )
-from outlast.lifecycle import Event, Kind, Message, MessageKind, Transition
+from outlast.lifecycle import Event, Message, Transition
 from outlast.lifecycle import Execution as Record
-from outlast.lifecycle.table import REFUSAL_MEANINGS
-from outlast.naming import checked_name, checked_text
 from outlast.retention import DEFAULT, Retention, retention_of
 from outlast.store import DEFAULT_URL, open_store
 from outlast.store.protocol import Answer, Create, Deliver, Store, WorkerRow
@@ -127,7 +123,7 @@ class Engine:
         self._services: list[asyncio.Task[None]] = []
         self._watchers: dict[str, list[asyncio.Future[None]]] = {}
         self._wake: asyncio.Event | None = None
-        self._thread: _LoopThread | None = None
+        self._thread: LoopThread | None = None
         self.is_open = False
 
     # Opening and closing
@@ -212,7 +208,7 @@ class Engine:
         await self.aclose()
 
     def __enter__(self) -> Self:
-        self._thread = _LoopThread()
+        self._thread = LoopThread()
         try:
             self._thread.run(self.open())
         except BaseException:
@@ -623,110 +619,4 @@ START_MANY: Final = 1_000
 """Executions that ``start_many`` sends at once, before it waits for their commits."""
 
 
-def birth_event(task: Task[Any, Any], payload: bytes, options: StartOptions, now: int) -> Event:
-    """Make the event by which an execution is born.
-
-    Raises:
-        UsageError: its key, queue, sender or origin is no name.
-    """
-    for what in ("key", "queue", "actor", "origin"):
-        name = getattr(options, what)
-        if name is not None:
-            checked_name(name, what)
-    data: dict[str, Any] = {
-        "task": task.name,
-        "input_digest": digest(payload),
-        "queue": options.queue or task.queue,
-        "priority": task.priority if options.priority is None else options.priority,
-    }
-    deadline_us = options.deadline_us if options.deadline_us is not None else task.timeout_us
-    optional = {
-        "key": options.key,
-        "version": task.version,
-        "origin": options.origin,
-        "due_at": None if options.delay_us is None else now + options.delay_us,
-        "deadline_at": None if deadline_us is None else now + deadline_us,
-    }
-    data.update((name, value) for name, value in optional.items() if value is not None)
-    return Event(Kind.CREATE, options.actor or "user", data=data, payload=payload)
-
-
-def new_message(
-    kind: MessageKind,
-    actor: str,
-    *,
-    key: str | None = None,
-    data: dict[str, Any] | None = None,
-    payload: bytes | None = None,
-    id: str | None = None,
-) -> Message:
-    """Make a message, by default with an id of its own.
-
-    Raises:
-        UsageError: its sender, key or id is no name, or its reason no text.
-    """
-    checked_name(actor, "sender")
-    for what, name in (("name", key), ("message id", id)):
-        if name is not None:
-            checked_name(name, what)
-    if data is not None and data.get("why") is not None:
-        checked_text(data["why"], "reason")
-    return Message(id or secrets.token_hex(8), kind, actor, key, data, payload)
-
-
-def read_delivery(answer: Answer, id: str, message: Message) -> Record:
-    """Give the execution's row after a delivery, or raise what its refusal means.
-
-    Raises:
-        NotFound, AlreadyAnswered, TransitionRefused: see :meth:`Engine.asend`.
-    """
-    code, record = answer.refused, answer.execution
-    if code == "no_execution":
-        raise NotFound(f"there is no execution {id}", do="outlast ls")
-    if code == "already_answered":
-        raise AlreadyAnswered(
-            "this question was answered before",
-            where=f"{id}, {message.key}",
-            why="the first answer wins",
-            do=f"outlast show {id}",
-        )
-    assert record is not None
-    if code is None or code in _SAME_AGAIN.get(message.kind, ()):
-        return record
-    raise TransitionRefused(
-        f"{message.kind} is not possible: {REFUSAL_MEANINGS.get(code, code)}",
-        state=record.state,
-        kind=message.kind,
-        where=f"{id}, {record.state}",
-    )
-
-
-_SAME_AGAIN: Final[Mapping[MessageKind, Sequence[str]]] = {
-    MessageKind.PAUSE: ("already_paused",),
-}
-"""Refusals that say a request is fulfilled already: asking again is no error."""
-
-
-class _LoopThread:
-    """An event loop in a thread of its own."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="outlast-engine", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.close()
-
-
-__all__ = ["Engine", "birth_event", "new_message", "read_delivery"]
+__all__ = ["Engine"]

@@ -107,8 +107,8 @@ class Guest:
             WrongArguments, BadPayload, PayloadTooLarge: nothing was written.
             StoreUnavailable: whether it was started is unknown; with a key it is safe to repeat.
         """
-        from outlast.engine.engine import birth_event
         from outlast.engine.identity import IdMaker
+        from outlast.engine.request import birth_event
 
         self._ids = self._ids or IdMaker()
         payload = task.input.bind(args, kwargs)
@@ -220,7 +220,7 @@ class Guest:
         payload: bytes | None = None,
         message_id: str | None = None,
     ) -> Record:
-        from outlast.engine.engine import new_message, read_delivery
+        from outlast.engine.request import new_message, read_delivery
 
         message = new_message(kind, actor, key=key, data=data, payload=payload, id=message_id)
         answer = self._commit(Deliver(id, message, time.time_ns() // 1000))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from outlast.duration import Duration, microseconds
 from outlast.engine.registry import Task
+from outlast.engine.request import new_message
 from outlast.engine.results import outcome_of
 from outlast.errors import WaitTimeout
 from outlast.lifecycle import Execution as Record
@@ -204,8 +205,6 @@ class Execution(Generic[R]):
         self._engine.run(self.asignal(name, value, id=id, actor=actor))
 
     async def _send(self, kind: MessageKind, actor: str, **parts: Any) -> None:
-        from outlast.engine.engine import new_message
-
         await self._engine.asend(self.id, new_message(kind, actor, **parts))
 
 

@@ -1,0 +1,103 @@
+"""What is asked of the store for somebody: births and messages, and what the answers mean."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from outlast.codec import digest
+from outlast.engine.registry import StartOptions, Task
+from outlast.errors import AlreadyAnswered, NotFound, TransitionRefused
+from outlast.lifecycle import Event, Kind, Message, MessageKind
+from outlast.lifecycle import Execution as Record
+from outlast.lifecycle.table import REFUSAL_MEANINGS
+from outlast.naming import checked_name, checked_text
+from outlast.store.protocol import Answer
+
+
+def birth_event(task: Task[Any, Any], payload: bytes, options: StartOptions, now: int) -> Event:
+    """Make the event by which an execution is born.
+
+    Raises:
+        UsageError: its key, queue, sender or origin is no name.
+    """
+    for what in ("key", "queue", "actor", "origin"):
+        name = getattr(options, what)
+        if name is not None:
+            checked_name(name, what)
+    data: dict[str, Any] = {
+        "task": task.name,
+        "input_digest": digest(payload),
+        "queue": options.queue or task.queue,
+        "priority": task.priority if options.priority is None else options.priority,
+    }
+    deadline_us = options.deadline_us if options.deadline_us is not None else task.timeout_us
+    optional = {
+        "key": options.key,
+        "version": task.version,
+        "origin": options.origin,
+        "due_at": None if options.delay_us is None else now + options.delay_us,
+        "deadline_at": None if deadline_us is None else now + deadline_us,
+    }
+    data.update((name, value) for name, value in optional.items() if value is not None)
+    return Event(Kind.CREATE, options.actor or "user", data=data, payload=payload)
+
+
+def new_message(
+    kind: MessageKind,
+    actor: str,
+    *,
+    key: str | None = None,
+    data: dict[str, Any] | None = None,
+    payload: bytes | None = None,
+    id: str | None = None,
+) -> Message:
+    """Make a message, by default with an id of its own.
+
+    Raises:
+        UsageError: its sender, key or id is no name, or its reason no text.
+    """
+    checked_name(actor, "sender")
+    for what, name in (("name", key), ("message id", id)):
+        if name is not None:
+            checked_name(name, what)
+    if data is not None and data.get("why") is not None:
+        checked_text(data["why"], "reason")
+    return Message(id or secrets.token_hex(8), kind, actor, key, data, payload)
+
+
+def read_delivery(answer: Answer, id: str, message: Message) -> Record:
+    """Give the execution's row after a delivery, or raise what its refusal means.
+
+    Raises:
+        NotFound, AlreadyAnswered, TransitionRefused: see :meth:`outlast.Engine.asend`.
+    """
+    code, record = answer.refused, answer.execution
+    if code == "no_execution":
+        raise NotFound(f"there is no execution {id}", do="outlast ls")
+    if code == "already_answered":
+        raise AlreadyAnswered(
+            "this question was answered before",
+            where=f"{id}, {message.key}",
+            why="the first answer wins",
+            do=f"outlast show {id}",
+        )
+    assert record is not None
+    if code is None or code in _SAME_AGAIN.get(message.kind, ()):
+        return record
+    raise TransitionRefused(
+        f"{message.kind} is not possible: {REFUSAL_MEANINGS.get(code, code)}",
+        state=record.state,
+        kind=message.kind,
+        where=f"{id}, {record.state}",
+    )
+
+
+_SAME_AGAIN: Final[Mapping[MessageKind, Sequence[str]]] = {
+    MessageKind.PAUSE: ("already_paused",),
+}
+"""Refusals that say a request is fulfilled already: asking again is no error."""
+
+
+__all__ = ["birth_event", "new_message", "read_delivery"]
