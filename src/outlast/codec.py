@@ -376,6 +376,10 @@ class InputCodec:
         # The library's own binding is slower, and knows every rule and how to say what is wrong.
         try:
             bound = self.signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            for name in self._names:
+                if name not in bound.arguments:  # Python 3.13 overlooks a positional-only one
+                    raise TypeError(f"missing a required positional-only argument: {name!r}")
         except TypeError as error:
             raise WrongArguments(
                 f"{self.name} does not take these arguments: {error}",
@@ -383,7 +387,6 @@ class InputCodec:
                 why=f"called with {len(args)} positional and the named {sorted(kwargs)}",
                 do="call it as its signature says",
             ) from None
-        bound.apply_defaults()
         return bound.arguments
 
     def _spread(self, read: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
