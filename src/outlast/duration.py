@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from math import isfinite
 from typing import Final
 
 from outlast.errors import UsageError
@@ -11,6 +12,8 @@ from outlast.errors import UsageError
 Duration = str | float | int | timedelta
 """What every public parameter that is a duration takes; a bare number is in seconds."""
 
+LONGEST_US: Final = 1_000 * 366 * 86_400_000_000
+"""A thousand years: what is due later than the year 9999 could not be shown as a date."""
 _UNITS: Final = {
     "us": 1,
     "ms": 1_000,
@@ -37,12 +40,21 @@ def microseconds(duration: Duration) -> int:
             raise UsageError(
                 f'"{duration}" is no duration', do='write it as "500ms", "5s", "1h30m" or "2d"'
             )
-        total = sum(round(float(number) * _UNITS[unit]) for number, unit in _PART.findall(text))
+        spans = [float(number) * _UNITS[unit] for number, unit in _PART.findall(text)]
+        total = _rounded(sum(spans), duration)
     else:
-        total = round(duration * 1_000_000)
+        total = _rounded(duration * 1_000_000, duration)
     if total < 0:
         raise UsageError(f"a duration cannot be negative: {duration}")
+    if total > LONGEST_US:
+        raise UsageError(f"{str(duration)[:80]} is longer than 1,000 years")
     return total
+
+
+def _rounded(span_us: float, duration: Duration) -> int:
+    if not isfinite(span_us):
+        raise UsageError(f"{str(duration)[:80]} is no duration that ends")
+    return round(span_us)
 
 
 def in_words(span_us: int) -> str:

@@ -79,11 +79,12 @@ def test_every_error_has_code_cause_and_action(terminal: Terminal, case: str) ->
     assert lines[0].startswith(f"✗ {code}  ")
     assert len(lines[0]) > len(f"✗ {code}  ")
     labels = [line.split()[0] for line in lines[1:] if line.startswith("  ") and line[2] != " "]
-    assert labels in (["why", "do"], ["where", "why", "do"])
+    assert labels == ["where", "why", "do"]
     assert "Traceback" not in done.err
     said = call(*words, "-o", "json")
     if "yaml" not in words:
         assert (said.error["code"], said.error["exit_code"]) == (code, exit_code)
+        assert said.error["where"]
         assert said.error["why"]
         assert said.error["do"]
         assert all(said.error["do"])
@@ -267,6 +268,8 @@ def test_a_full_disk_under_stdout_is_told(terminal: Terminal) -> None:
             text=True,
             check=False,
         )
-    assert done.returncode == 70
+    assert done.returncode == 2
+    assert done.stderr.startswith("✗ usage  what it printed could not be written")
     assert "No space left on device" in done.stderr
+    assert done.stderr.count("✗") == 1
     assert "Traceback" not in done.stderr

@@ -14,7 +14,13 @@ def main() -> None:
     if sys.argv[1:] in (["--version"], ["-V"]):
         from outlast import __version__
 
-        print(f"outlast {__version__}")
+        try:
+            print(f"outlast {__version__}", flush=True)
+        except OSError as error:
+            from outlast.cli.app import unwritten
+            from outlast.cli.session import Session
+
+            sys.exit(unwritten(Session(words=sys.argv[1:]), error))
         return
     from outlast.cli.app import run
 

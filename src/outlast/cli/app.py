@@ -14,7 +14,7 @@ import click
 from outlast import __version__
 from outlast.cli.exits import BROKEN_PIPE, INTERRUPTED, OK, USAGE
 from outlast.cli.problems import tell
-from outlast.cli.session import Session, adopt, current, with_globals
+from outlast.cli.session import Session, adopt, current, forget, with_globals
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "run": ("running:run", "Start a task, or go on with it, and wait for its end."),
@@ -87,15 +87,22 @@ def outlast(context: click.Context, /, **options: Any) -> None:
 
 def run(words: Sequence[str]) -> int:
     """Run one command; gives its exit code."""
-    session = Session()
+    session = Session(words=tuple(words))
     _make_safe()
     try:
         code = _guarded(session, words)
         sys.stdout.flush()
-    except BrokenPipeError:
-        _forget_stdout()
-        return BROKEN_PIPE
+    except OSError as error:
+        return unwritten(session, error)
     return code
+
+
+def unwritten(session: Session, error: OSError) -> int:
+    """End a command whose output did not get out; gives its exit code."""
+    if isinstance(error, BrokenPipeError):
+        forget(sys.stdout)
+        return BROKEN_PIPE
+    return tell(session, error)
 
 
 def _guarded(session: Session, words: Sequence[str]) -> int:
@@ -138,8 +145,3 @@ def _make_safe() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for good
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _forget_stdout() -> None:
-    """Keep the interpreter from complaining, as it ends, of the pipe that is gone."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

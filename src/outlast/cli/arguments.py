@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,11 +45,6 @@ def read_call(
     return reader.from_words(words)
 
 
-def read_stdin() -> str:
-    """Read a JSON document from stdin."""
-    return sys.stdin.read()
-
-
 class _Reader:
     def __init__(self, task: Task[Any, Any], target: str) -> None:
         self._task, self._target = task, target
@@ -65,7 +59,7 @@ class _Reader:
     def from_document(self, document: str) -> Call:
         try:
             value = msgspec.json.decode(document.encode("utf-8", "surrogateescape"))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise self.wrong(
                 "this is no JSON", f"{self._usage()} --json '{{\"name\": …}}'", str(error)
             ) from None
@@ -96,7 +90,7 @@ class _Reader:
         """Part words into plain values and named ones."""
         plain: list[str] = []
         named: list[tuple[str, str]] = []
-        left = list(words)
+        left = [self._as_text(word) for word in words]
         while left:
             word = left.pop(0)
             if word == "--":
@@ -117,6 +111,13 @@ class _Reader:
             else:
                 raise self.wrong(f"--{name} has no value", f"--{name} VALUE")
         return plain, named
+
+    def _as_text(self, word: str) -> str:
+        """Give a word as the text that its bytes are, whatever the locale made of them."""
+        try:
+            return word.encode("utf-8", "surrogateescape").decode()
+        except UnicodeError as error:
+            raise self.wrong(f"{word[:80]!a} is no text", why=f"it is no UTF-8: {error}") from None
 
     def _is_switch_off(self, name: str) -> bool:
         return name.startswith("no-") and self._hints.get(name[3:].replace("-", "_")) is bool
@@ -215,7 +216,11 @@ class _Reader:
     def _usage(self) -> str:
         words = [f"outlast run {self._target}"]
         for name, parameter in self._parameters.items():
-            if parameter.kind in _MANY:
+            if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+                words.append(f"[{name.upper()}…]")
+                continue
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                words.append("[--NAME VALUE…]")
                 continue
             word = f"--{name.replace('_', '-')} {type_name(self._hints.get(name, Any)).upper()}"
             is_needed = parameter.default is inspect.Parameter.empty
@@ -225,7 +230,7 @@ class _Reader:
 
 def _value(text: str, codec: Codec[Any]) -> bytes:
     """Read one value: as text where the type takes text, else as JSON."""
-    as_text, as_json = msgspec.json.encode(text.encode("utf-8", "replace").decode()), _json(text)
+    as_text, as_json = msgspec.json.encode(text), _json(text)
     if codec.tp in (Any, object):
         return as_json or as_text
     if codec.tp is bool and text.lower() in _YES + _NO:
@@ -236,10 +241,10 @@ def _value(text: str, codec: Codec[Any]) -> bytes:
 
 
 def _json(text: str) -> bytes | None:
-    data = text.encode("utf-8", "replace")
+    data = text.encode()
     try:
         msgspec.json.decode(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None
     return data
 

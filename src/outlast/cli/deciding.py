@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from outlast.cli.session import Session, is_interactive, shared
+from outlast.cli.session import Session, is_interactive, read_stdin, shared
 from outlast.cli.words import one_line, state_of
 from outlast.errors import OutlastError, UsageError
 from outlast.lifecycle import Execution
@@ -84,7 +84,7 @@ def read_json(text: str) -> Any:
     """
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(
             f"{one_line(text, 60)} is no JSON",
             why=str(error),
@@ -197,7 +197,7 @@ def _each(
     from outlast.cli.problems import tell
 
     if list(ids) == ["-"]:
-        ids = sys.stdin.read().split()
+        ids = read_stdin("-").split()
     code = 0
     with session.guest() as guest:
         for id in ids:

@@ -130,13 +130,24 @@ def _tell(session: Session, facts: Facts, report: Path) -> None:
     session.out("")
     session.out(f"all that in {facts.seconds:.1f} s. Look around:")
     store = f"--store {report.parent / 'demo.db'}"
-    for command in (f"outlast show last {store}", f"outlast events last {store}"):
-        session.out(f"    {command}")
+    for command in ("show", "events"):
+        session.out(f"    {program_name()} {command} last {store}")
     session.out("    docs/quickstart.md   your own first task, in five minutes")
     if not facts.all_hold:
         session.out(
             session.paint("a check failed: this is a bug of Outlast, please report it", "red")
         )
+
+
+def program_name() -> str:
+    """Write the name under which a shell here finds this program."""
+    import shutil
+
+    called = Path(sys.argv[0])
+    found = shutil.which("outlast")
+    if called.name != "outlast" or (found is not None and Path(found).samefile(called)):
+        return "outlast"
+    return str(called)
 
 
 def _form(facts: Facts, report: str) -> dict[str, object]:

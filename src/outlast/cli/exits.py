@@ -21,7 +21,7 @@ BROKEN_PIPE: Final = 141
 MEANINGS: Final[dict[int, str]] = {
     OK: "it worked",
     FAILED: "the execution failed, was cancelled, or is suspended by a change of its code",
-    USAGE: "the command, its arguments or the task were called wrongly",
+    USAGE: "the command, its arguments or the task were called wrongly; or its output had no room",
     AUTH: "not allowed (nothing uses it yet)",
     NOT_FOUND: "there is no such execution or question",
     CONFLICT: "a legal request at the wrong moment: ended, answered before, owned by another",
@@ -29,7 +29,7 @@ MEANINGS: Final[dict[int, str]] = {
     STORE: "the store cannot be used: missing, busy, full, damaged, of another version",
     INTERNAL: "a bug of Outlast",
     INTERRUPTED: "Ctrl-C or SIGTERM; the execution is kept",
-    BROKEN_PIPE: "who read our output went away",
+    BROKEN_PIPE: "who read our output went away; the execution is kept",
 }
 """Every exit code there is."""
 

@@ -187,6 +187,7 @@ def explain(code: str) -> Explanation:
     Raises:
         NotFound: there is no such code.
     """
+    code = code.lower()
     for explanation in explanations():
         if explanation.code == code:
             return explanation
@@ -195,7 +196,7 @@ def explain(code: str) -> Explanation:
     near = difflib.get_close_matches(code, _TEXTS, 1)
     raise errors.NotFound(
         f'there is no error code "{code}"',
-        why=f"did you mean {near[0]}?" if near else "",
+        why=f"did you mean {near[0]}?" if near else "no error of this version has it",
         do="outlast explain, for the list of all codes",
     )
 

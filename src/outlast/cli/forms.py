@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -15,9 +15,13 @@ if TYPE_CHECKING:
     from outlast.engine.questions import OpenQuestion
 
 
+LAST_US: Final = 253_402_300_799_000_000
+"""The end of the year 9999."""
+
+
 def at(value: int | None) -> datetime | None:
-    """Write an instant as RFC 3339, in UTC."""
-    return None if value is None else instant(value)
+    """Write an instant as RFC 3339, in UTC; one that has no date is the last that has one."""
+    return None if value is None else instant(min(value, LAST_US))
 
 
 def raw(payload: bytes | None) -> msgspec.Raw | None:

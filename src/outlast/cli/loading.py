@@ -149,10 +149,9 @@ def _broken(source: str, error: BaseException) -> CannotLoad:
         do=f"python {source}, to see it alone",
     )
     if isinstance(error, SyntaxError):
-        broken.where, broken.why = (
-            f"{error.filename}, line {error.lineno}",
-            "it is not valid Python",
-        )
+        line = f", line {error.lineno}" if error.lineno is not None else ""
+        broken.where = f"{error.filename or source}{line}"
+        broken.why = "it is not valid Python"
     return broken
 
 

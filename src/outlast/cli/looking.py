@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from outlast.cli.session import Cell, Session, shared
+from outlast.cli.session import COLUMN_MIN, Cell, Session, shared, span_of, width_of
+from outlast.cli.translating import tell
 from outlast.cli.words import (
     COLOURS,
     ICONS,
@@ -24,14 +26,18 @@ from outlast.cli.words import (
     state_of,
     until,
 )
-from outlast.duration import in_words, microseconds
+from outlast.dialects import DIALECTS
+from outlast.duration import in_words
 from outlast.errors import NotFound, UsageError
 from outlast.lifecycle import OPEN, Execution, Reason, State, Transition, reason_of
+from outlast.naming import checked_name
 
 if TYPE_CHECKING:
     from outlast.cli.story import Step, Story
     from outlast.engine.guest import Guest
 
+WIDTH_FULL = 80
+"""A terminal with fewer columns shows the ends of ids only: they differ, and name them as well."""
 PAYLOAD_SHOWN_MAX = 2_000
 
 
@@ -60,14 +66,16 @@ def ls(
     """List executions, the newest first."""
     from outlast.store.protocol import Filter
 
+    span = span_of("--since", since)
     wanted = Filter(
         states=_states(states),
-        task=task,
+        task=task if task is None else checked_name(task, "task"),
         limit=limit + 1,
-        before_id=cursor,
-        created_after=None if since is None else now_us() - microseconds(since),
+        created_after=None if span is None else now_us() - span,
     )
     with session.guest() as guest:
+        if cursor is not None:
+            wanted = replace(wanted, before_id=guest.find(cursor))
         found = guest.store.page(wanted)
     following = found[limit - 1].id if len(found) > limit else None
     found = found[:limit]
@@ -109,9 +117,10 @@ def _list(
         )
         return
     now = now_us()
+    is_narrow = (width_of(sys.stdout) or WIDTH_FULL) < WIDTH_FULL
     rows: list[list[Cell]] = [
         [
-            (record.id, "bold"),
+            ("…" + record.id[1 - COLUMN_MIN :] if is_narrow else record.id, "bold"),
             one_line(record.task, 40),
             (f"{ICONS[record.state]} {state_of(record)}", COLOURS[record.state]),
             _why_short(record),
@@ -146,8 +155,14 @@ def _why_short(record: Execution) -> str:
 
 @click.command()
 @click.argument("id")
+@click.option(
+    "--as",
+    "dialect",
+    type=click.Choice(tuple(DIALECTS)),
+    help="Its status and transitions in another system's words (docs/dialects.md).",
+)
 @shared
-def show(session: Session, id: str) -> None:
+def show(session: Session, id: str, dialect: str | None) -> None:
     """Show one execution: its state, input, steps, open questions, and what it came to.
 
     ID is a whole id, at least three characters of its beginning or end, or the word last.
@@ -159,6 +174,9 @@ def show(session: Session, id: str) -> None:
         id = guest.find(id)
         record, log = guest.record(id), guest.log(id)
         owner = guest.owner()
+    if dialect is not None:
+        tell(session, dialect, record, log)
+        return
     story = story_of(id, log)
     reason = reason_with_hint(record, owner)
     questions = still_open(record, log, now_us())
@@ -202,7 +220,8 @@ def _shown(
             lines.append(f"until    {until(reason.until, now_us())}")
         if reason.hint:
             lines.append(f"do       {one_line(reason.hint)}")
-    lines += ["input    " + line for line in payload_lines(log[0].payload)[:1]]
+    given = payload_lines(log[0].payload)
+    lines += ["input    " + given[0], *("         " + line for line in given[1:])]
     if story.steps:
         lines.append("steps")
         lines += [

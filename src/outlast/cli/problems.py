@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 import traceback
@@ -10,12 +11,23 @@ from typing import Final
 import click
 
 from outlast.cli.exits import INTERNAL, USAGE, exit_of
-from outlast.cli.session import Session, encoded
-from outlast.cli.words import lines_of, painted
-from outlast.errors import InternalError, OutlastError, UsageError
+from outlast.cli.session import Session, encoded, forget, typed
+from outlast.cli.words import lines_of, one_line, painted
+from outlast.errors import (
+    InternalError,
+    OutlastError,
+    SchemaMismatch,
+    StoreBroken,
+    StoreOwned,
+    StoreUnavailable,
+    UsageError,
+)
 
 _ID: Final = re.compile(r"ex_[0-9a-z]{20}")
 _PLACE: Final = re.compile(r"\bID\b")
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+WHAT_MAX: Final = 2_000
+"""Characters of what happened, for people; with ``-o json`` all of it is told."""
 
 
 class Ended(Exception):
@@ -41,6 +53,14 @@ def tell(session: Session, error: BaseException) -> int:
         error = error.error
     if isinstance(error, click.ClickException):
         error = _usage(error)
+    if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
+        forget(sys.stdout)
+        error = UsageError(
+            "what it printed could not be written",
+            where="stdout",
+            why=error.strerror or str(error),
+            do="free some room, or send the output elsewhere; executions are kept",
+        )
     if not isinstance(error, OutlastError):
         cause = error
         error = InternalError(
@@ -51,7 +71,12 @@ def tell(session: Session, error: BaseException) -> int:
     if session.debug:
         traceback.print_exception(error, file=sys.stderr)
     code = exit_of(error) if code is None else code
-    print(text_of(session, error, frames, code), file=sys.stderr, flush=True)
+    try:
+        print(text_of(session, error, frames, code), file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError:  # nobody can be told; the exit code still says it
+        forget(sys.stderr)
     return code
 
 
@@ -60,7 +85,9 @@ def text_of(session: Session, error: OutlastError, frames: str = "", code: int =
     from outlast.cli.explain import texts_of  # not for commands that work
 
     why, remedies = texts_of(error.code)
-    found = _ID.search(f"{error.where} {error.what}")
+    remedies = tuple(remedy.replace("COMMAND", _command(session)) for remedy in remedies)
+    where = error.where or _where(session, error)
+    found = _ID.search(f"{where} {error.what}")
     if error.do:
         remedies = tuple(error.do.splitlines())
     elif found is not None:
@@ -69,17 +96,18 @@ def text_of(session: Session, error: OutlastError, frames: str = "", code: int =
         said = {
             "code": error.code,
             "what": error.what,
-            "where": error.where,
+            "where": where,
             "why": error.why or why,
             "do": list(remedies),
             "exit_code": code,
         }
         return encoded({**said, "traceback": frames} if frames else said)
     colour = session.colours(sys.stderr)
-    head = f"{painted('✗ ' + error.code, 'red', colour=colour)}  " + " ".join(lines_of(error.what))
+    what = one_line(" ".join(lines_of(error.what)), WHAT_MAX)
+    head = f"{painted('✗ ' + error.code, 'red', colour=colour)}  {what}"
     lines = [head]
     for label, text in (
-        ("where", error.where),
+        ("where", where),
         ("why", error.why or why),
         ("do", "\n".join(remedies)),
     ):
@@ -94,7 +122,22 @@ def text_of(session: Session, error: OutlastError, frames: str = "", code: int =
 
 def _usage(error: click.ClickException) -> OutlastError:
     context = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else "outlast"
-    usage = UsageError(error.format_message(), do=f"{path} --help")
+    usage = UsageError(error.format_message())
+    if context is not None:
+        usage.do = f"{context.command_path} --help"
     assert exit_of(usage) == USAGE
     return usage
+
+
+def _command(session: Session) -> str:
+    """Name the command that was meant, if it can be told."""
+    from outlast.cli.app import COMMANDS
+
+    return next((word for word in session.words if word in COMMANDS), "COMMAND")
+
+
+def _where(session: Session, error: OutlastError) -> str:
+    """Say where an error happened that does not say so itself: in the store, or in the call."""
+    if isinstance(error, StoreUnavailable | StoreBroken | SchemaMismatch | StoreOwned):
+        return session.url
+    return one_line(typed(session.words))

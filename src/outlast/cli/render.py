@@ -131,7 +131,8 @@ below.
 An execution is named by its id, by at least three characters of its beginning or end, or by the
 word `last`. Durations are written as `500ms`, `5s`, `1h30m`, `2d`. Answers go to stdout, remarks
 and errors to stderr, so that `outlast run … | jq` and `outlast ls -o ids | outlast cancel -` do
-what they should.
+what they should. A reader that goes away, as in `outlast run … | head -1`, detaches `run`; a
+`worker` goes on, and what your code prints is lost, not an error of your code.
 
 Arguments of a task are given as `--name VALUE`, or plainly in the order of its parameters. A value
 is read by the parameter's type: as text where the type takes text, else as JSON; `--flag` and

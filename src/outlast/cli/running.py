@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from outlast.cli.exits import INTERRUPTED, OK
-from outlast.cli.session import Session, shared
+from outlast.cli.exits import BROKEN_PIPE, INTERRUPTED, OK
+from outlast.cli.outlet import Outlets
+from outlast.cli.session import Session, read_stdin, shared, span_of, typed
 from outlast.cli.words import one_line
-from outlast.duration import microseconds
-from outlast.errors import StoreOwned, UsageError
+from outlast.errors import OutlastError, StoreOwned, UsageError
+from outlast.naming import checked_name
 
 if TYPE_CHECKING:
     from outlast.cli.arguments import Call
@@ -66,33 +67,41 @@ def run(
     from outlast.cli.watching import Watch, conclude
     from outlast.engine.engine import Engine
 
-    task, call = _called(target, words, document)
-    wait_us = None if timeout is None else microseconds(timeout)
-    engine = Engine(session.url)
-    _quieten(session)
-    with Signals() as signals, _Opened(engine, target):
-        from outlast.engine.guest import Guest
+    wait_us = span_of("--timeout", timeout)
+    if key is not None:
+        checked_name(key, "key")
+    with Outlets() as outlets:
+        task, call = _called(target, words, document)
+        engine = Engine(session.url)
+        _quieten(session)
+        with Signals() as signals, _Opened(engine, target):
+            from outlast.engine.guest import Guest
 
-        guest = Guest(session.url, opened=engine.store)
-        record = _attach_or_start(session, engine, guest, task, call, key=key, new=new)
-        watch = Watch(session, guest, record.id, is_ours=True, peek=_peek(engine, record.id))
-        ended = watch.follow(signals.came, wait_us)
-        if ended is None:
-            if signals.came():
-                session.say("stopping at a safe point; once more stops at once")
-            engine.close()
-            return watch.left_off(signals.came(), _again())
-        return conclude(session, record.id, ended, log=watch.rows)
+            _tell_of_failures(session, engine)
+            guest = Guest(session.url, opened=engine.store)
+            record = _attach_or_start(session, engine, guest, task, call, key=key, new=new)
+            watch = Watch(session, guest, record.id, is_ours=True, peek=_peek(engine, record.id))
+            ended = watch.follow(lambda: signals.came() or outlets.gone, wait_us)
+            if ended is None:
+                if signals.came():
+                    session.say("stopping at a safe point; once more stops at once")
+                engine.close()
+                if outlets.gone:
+                    return BROKEN_PIPE
+                return watch.left_off(signals.came(), _again(session))
+            code = conclude(session, record.id, ended, log=watch.rows)
+            sys.stdout.flush()
+            return BROKEN_PIPE if outlets.gone else code
 
 
 def _called(target: str, words: Sequence[str], document: str | None) -> tuple[Task[Any, Any], Call]:
-    from outlast.cli.arguments import read_call, read_stdin
+    from outlast.cli.arguments import read_call
     from outlast.cli.loading import load_task
 
     task = load_task(target)
     if document is None and list(words) == ["-"]:
         words, document = (), "-"
-    document = read_stdin() if document == "-" else document
+    document = read_stdin("--json -") if document == "-" else document
     return task, read_call(task, words, document, target=target)
 
 
@@ -176,11 +185,24 @@ def _peek(engine: Engine, id: str) -> Callable[[], Mapping[str, tuple[int, int]]
     return peek
 
 
-def _again() -> str:
-    """Write the command that was typed, for typing it again."""
-    import shlex
+def _again(session: Session) -> str:
+    """Write the command that goes on with what this one began: the same, without --new."""
+    own = list(session.words)
+    place = own.index("--") if "--" in own else len(own)
+    return typed([word for word in own[:place] if word != "--new"] + own[place:])
 
-    return "outlast " + shlex.join(sys.argv[1:])
+
+def _tell_of_failures(session: Session, engine: Engine) -> None:
+    """Say it when the store cannot be written: the engine goes on as soon as it can be."""
+    throw_away = engine.journal.on_failure
+
+    def told(error: OutlastError) -> None:
+        why = f" ({one_line(error.why)})" if error.why else ""
+        session.say(f"! {error.code}: {one_line(error.what)}{why}; goes on once that is mended")
+        if throw_away is not None:
+            throw_away(error)
+
+    engine.journal.on_failure = told
 
 
 def _actor() -> str:
@@ -214,14 +236,14 @@ def start(
     """Start a task and do not wait; the engine that runs takes it up, or the next one does."""
     from outlast.engine.registry import StartOptions
 
-    task, call = _called(target, words, document)
     options = StartOptions(
         key=key,
         origin="start",
         actor=_actor(),
-        delay_us=None if delay is None else microseconds(delay),
-        deadline_us=None if deadline is None else microseconds(deadline),
+        delay_us=span_of("--delay", delay),
+        deadline_us=span_of("--deadline", deadline),
     )
+    task, call = _called(target, words, document)
     with session.guest(make=True) as guest:
         record, is_new = guest.start(task, *call, options)
         owner = guest.owner()
@@ -268,28 +290,37 @@ def worker(
     from outlast.engine.engine import Engine
     from outlast.engine.registry import TASKS
 
-    for source in sources:
-        file, _, name = source.rpartition(":")
-        load_module(file if name.isidentifier() and file else source)
-    if not TASKS:
-        raise UsageError(
-            "there is no task to serve",
-            where=", ".join(sources),
-            why="no function in it has @task",
-            do="put @task before a function",
-        )
-    _quieten(session)
-    engine = Engine(session.url, slots=slots, threads=threads, patience=patience)
+    span_of("--patience", patience)
+    with Outlets():
+        for source in sources:
+            file, _, name = source.rpartition(":")
+            load_module(file if name.isidentifier() and file else source)
+        if not TASKS:
+            raise UsageError(
+                "there is no task to serve",
+                where=", ".join(sources),
+                why="no function in it has @task",
+                do="put @task before a function",
+            )
+        _quieten(session)
+        engine = Engine(session.url, slots=slots, threads=threads, patience=patience)
+        return _serve(session, engine)
+
+
+def _serve(session: Session, engine: Engine) -> int:
+    """Keep an engine open until somebody wants it to stop."""
+    from outlast.engine.registry import TASKS
+
     with Signals() as signals, engine:
+        _tell_of_failures(session, engine)
         _say_serving(session, sorted(TASKS), os.getpid())
         number = signals.wait()
         session.say(
             f"{signal.Signals(number).name}: stopping at a safe point; once more stops at once"
         )
         handed = engine.close()
-    session.say(
-        "stopped" + (f"; {handed} executions handed back for the next engine" if handed else "")
-    )
+    many = "1 execution" if handed == 1 else f"{handed} executions"
+    session.say("stopped" + (f"; {many} handed back for the next engine" if handed else ""))
     return OK
 
 

@@ -11,12 +11,18 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import click
 
 from outlast.cli.words import painted
+from outlast.duration import microseconds
+from outlast.errors import UsageError
 
 if TYPE_CHECKING:
     from outlast.engine.guest import Guest
 
 F = TypeVar("F", bound=Callable[..., Any])
 OUTPUTS = ("table", "json", "ids")
+COLUMN_MIN = 6
+"""Columns of a table are not cut to fewer characters."""
+SPAN_MAX_US = 36_500 * 86_400_000_000
+"""A hundred years: every instant that a command makes has a date."""
 
 
 @dataclass(slots=True)
@@ -29,6 +35,7 @@ class Session:
         quiet: leave out everything but the answer.
         debug: show our own tracebacks.
         no_colour: never colour anything.
+        words: what was typed after ``outlast``.
     """
 
     store: str = ""
@@ -36,6 +43,7 @@ class Session:
     quiet: bool = False
     debug: bool = False
     no_colour: bool = False
+    words: Sequence[str] = ()
 
     @property
     def as_json(self) -> bool:
@@ -48,7 +56,16 @@ class Session:
         from outlast.store import DEFAULT_URL
 
         said = self.store or os.environ.get("OUTLAST_STORE") or DEFAULT_URL
-        return said if ":" in said else f"sqlite:///{said}"
+        try:
+            said.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"no store can have the address {said!a}",
+                where="--store",
+                why=f"a lone surrogate at place {error.start}",
+                do="name the file in UTF-8",
+            ) from None
+        return said if ":" in said else f"sqlite:///{os.path.expanduser(said)}"
 
     def guest(self, *, make: bool = False) -> Guest:
         """Open the store beside its owner; ``make`` makes the file if it is not there."""
@@ -72,8 +89,13 @@ class Session:
     def say(self, text: str) -> None:
         """Write a remark, on stderr, unless it is to be quiet."""
         if not self.quiet and not self.as_json:
-            sys.stderr.write(text + "\n")
-            sys.stderr.flush()
+            try:
+                sys.stderr.write(text + "\n")
+                sys.stderr.flush()
+            except BrokenPipeError:
+                raise
+            except OSError:
+                forget(sys.stderr)  # a remark that has no room is no reason to stop
 
     def json(self, value: Any, *, indent: bool = True) -> None:
         """Write a value as JSON, on stdout."""
@@ -88,7 +110,7 @@ class Session:
         return painted(text, style, colour=self.colours(sys.stderr))
 
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-        """Write an aligned table on stdout; on a terminal the last column but two gives way."""
+        """Write an aligned table on stdout; on a terminal the widest columns give way."""
         for line in laid_out(heads, list(rows), self.colours(sys.stdout), width_of(sys.stdout)):
             self.out(line)
 
@@ -110,14 +132,12 @@ def width_of(stream: IO[str]) -> int | None:
 def laid_out(
     heads: Sequence[str], rows: Sequence[Sequence[Cell]], colour: bool, width: int | None
 ) -> list[str]:
-    """Align a table; the widest column is cut where the terminal is too narrow for all."""
+    """Align a table; the widest columns are cut where the terminal is too narrow for all."""
     texts = [[cell if isinstance(cell, str) else cell[0] for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *texts, strict=True)]
     if width is not None:
-        over = sum(widths) + 2 * len(widths) + 1 - width
-        widest = widths.index(max(widths))
-        if over > 0:
-            widths[widest] = max(10, widths[widest] - over)
+        while sum(widths) + 2 * len(widths) + 1 > width and max(widths) > COLUMN_MIN:
+            widths[widths.index(max(widths))] -= 1
     lines = [_line([(head, "dim") for head in heads], widths, colour)]
     lines += [_line(row, widths, colour) for row in rows]
     return lines
@@ -191,6 +211,59 @@ _GLOBALS = (
     click.option("--no-color", is_flag=True, help="No colours; so does NO_COLOR."),
     click.option("--debug", is_flag=True, help="Show Outlast's own tracebacks."),
 )
+
+
+def typed(words: Sequence[str]) -> str:
+    """Write a command as somebody types it."""
+    import shlex
+
+    return shlex.join(("outlast", *words))
+
+
+def span_of(option: str, text: str | None) -> int | None:
+    """Read the duration of an option, in microseconds; None where it was not given.
+
+    Raises:
+        UsageError: it cannot be read, or is longer than a calendar goes.
+    """
+    if text is None:
+        return None
+    try:
+        span = microseconds(text)
+    except UsageError as error:
+        error.where = option
+        raise
+    except OverflowError:
+        span = SPAN_MAX_US + 1
+    if span > SPAN_MAX_US:
+        raise UsageError(
+            f'"{text[:40]}" is too long', where=option, why="the limit is 36500d", do="leave it out"
+        )
+    return span
+
+
+def read_stdin(option: str) -> str:
+    """Read all of stdin.
+
+    Raises:
+        UsageError: it is closed, or is no text.
+    """
+    try:
+        if sys.stdin is not None:
+            return sys.stdin.read()
+        why = "it is closed"
+    except (OSError, UnicodeDecodeError) as error:
+        why = str(error)
+    raise UsageError(
+        "stdin cannot be read", where=option, why=why, do="pipe into it what - stands for"
+    )
+
+
+def forget(stream: IO[str]) -> None:
+    """Let a stream that cannot be written swallow what is still in it, and what comes."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def is_interactive(*streams: IO[str] | None) -> bool:

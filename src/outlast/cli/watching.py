@@ -11,10 +11,10 @@ import click
 
 from outlast.cli.exits import FAILED, INTERRUPTED, OK
 from outlast.cli.problems import Ended
-from outlast.cli.session import Session, is_interactive, shared
+from outlast.cli.session import Session, is_interactive, shared, span_of
 from outlast.cli.story import Story
 from outlast.cli.words import ICONS, clock, failure_of, now_us, one_line, painted, sentence
-from outlast.duration import in_words, microseconds
+from outlast.duration import in_words
 from outlast.errors import (
     ExecutionCancelled,
     ExecutionFailed,
@@ -46,10 +46,13 @@ def watch(session: Session, id: str, timeout: str | None) -> int:
     """
     from outlast.cli.running import Signals
 
+    wait_us = span_of("--timeout", timeout)
     with Signals() as signals, session.guest() as guest:
         id = guest.find(id)
         watching = Watch(session, guest, id, is_ours=False)
-        ended = watching.follow(signals.came, None if timeout is None else microseconds(timeout))
+        if guest.owner() is None and not guest.record(id).is_final:
+            session.say("no engine runs on this store now: outlast worker FILE")
+        ended = watching.follow(signals.came, wait_us)
         if ended is None:
             return watching.left_off(signals.came(), f"outlast watch {id}")
     return conclude(session, id, ended, log=watching.rows)
@@ -286,9 +289,9 @@ def _failed(record: Execution, last: Transition, log: Sequence[Transition]) -> E
     rebuilt = failure.rebuild(recorded)
     if isinstance(rebuilt, OutlastError) and not isinstance(rebuilt, StepFailed):
         rebuilt.where = (
-            f"{where}, {rebuilt.where}".rstrip(", ")
-            if record.id not in rebuilt.where
-            else rebuilt.where
+            rebuilt.where
+            if record.id in rebuilt.where
+            else f"{where}, {rebuilt.where.removeprefix(f'task {record.task}, ')}".rstrip(", ")
         )
         rebuilt.do = rebuilt.do or f"outlast show {record.id}"
         return Ended(rebuilt, recorded.traceback)

@@ -181,7 +181,10 @@ def _announced(row: Transition, data: Mapping[str, Any]) -> str:
 
 
 def _wait(row: Transition, data: Mapping[str, Any]) -> str:
-    return "waits for " + " and ".join(wait_said(wait) for wait in data.get("waits", ()))
+    waits = data.get("waits", ())
+    things = " and ".join(wait_said(wait) for wait in waits if wait.get("kind") != "timer")
+    times = " and ".join(wait_said(wait) for wait in waits if wait.get("kind") == "timer")
+    return "waits for " + ", or for ".join(filter(None, (things, times)))
 
 
 def wait_said(wait: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 
 from outlast.demo.tasks import LEDGER, REPORT
 from outlast.engine.guest import Guest
-from outlast.errors import InternalError, StoreOwned
+from outlast.errors import InternalError, StoreOwned, UsageError
 from outlast.lifecycle import FINAL, Kind, State, Transition
 from outlast.store import owner_of
 from outlast.store.protocol import Filter
@@ -124,7 +124,15 @@ class Director:
 
     def _clear(self) -> None:
         """Begin afresh: only files that a demo makes are taken away."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                "the demo cannot make its directory",
+                where=str(self.directory),
+                why=error.strerror or str(error),
+                do="name one that you may write in: outlast demo --directory DIR",
+            ) from None
         if (self.directory / DATABASE).exists():
             owner = owner_of(self._url)
             if owner is not None:

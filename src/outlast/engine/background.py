@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from concurrent.futures import wait
+from typing import Any, Final, TypeVar
+
+from outlast.errors import NoEngine
 
 T = TypeVar("T")
+LOOK_SECONDS: Final = 1.0
+"""How often one who waits for a result looks whether the thread still lives."""
 
 
 class LoopThread:
@@ -23,8 +28,16 @@ class LoopThread:
         self._loop.run_forever()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine there and give its result here."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        """Run a coroutine there and give its result here.
+
+        Raises:
+            NoEngine: the thread has ended, whatever ended it.
+        """
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        while not wait([future], LOOK_SECONDS).done:
+            if not self._thread.is_alive():
+                raise NoEngine("the thread of this engine has ended", do="open another one")
+        return future.result()
 
     def stop(self) -> None:
         """End the loop and its thread."""

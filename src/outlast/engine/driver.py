@@ -19,10 +19,12 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from concurrent.futures import Executor
+from typing import Any, Final, Protocol
 
 from outlast import failure
-from outlast.engine.body import Body
+from outlast.engine.body import Body, Host
+from outlast.engine.journal import Journal
 from outlast.engine.question import Question
 from outlast.engine.registry import StepCall, Task
 from outlast.engine.scope import Call, CallState, Mismatch, Outcome, Scope
@@ -50,9 +52,6 @@ from outlast.lifecycle import (
 from outlast.lifecycle.record import Data, copy_of
 from outlast.store.protocol import Answer, InboxEntry, Write
 
-if TYPE_CHECKING:
-    from outlast.engine.worker import Worker
-
 LINGER_US: Final = 200_000
 """Waits shorter than this keep their worker; longer ones park. A park costs four rows."""
 CANCEL_GRACE_US: Final = 30_000_000
@@ -74,11 +73,38 @@ _KEPT_BY_RETRY: Final = frozenset({Kind.INPUT_RECEIVED, Kind.SIGNAL_RECEIVED})
 _NEVER_RETRIED: Final = (Fatal, BadPayload, PayloadTooLarge)
 
 
+class Home(Host, Protocol):
+    """What a driver needs of the worker that holds it."""
+
+    journal: Journal
+    task_threads: Executor
+    payload_bytes_max: int
+    watched: int
+
+    def read_inbox(self, driver: Driver) -> None:
+        """Bring it the messages that it has not taken yet, by :meth:`Driver.take`."""
+
+    def recorded(self, item: Write) -> None:
+        """Hear that it has ended, or given its lease up, and that the store has it."""
+
+    def lost(self, driver: Driver, answer: Answer) -> None:
+        """Hear that its lease is gone."""
+
+    def left(self, driver: Driver) -> None:
+        """Hear that it does nothing any more."""
+
+    def changed(self, id: str) -> None:
+        """Hear that its log has grown; only told while somebody watches."""
+
+    def on_gone(self, id: str) -> None:
+        """Hear that it was dropped: its end is somebody else's to tell."""
+
+
 class Driver:
     """One execution on this worker; made by :class:`~outlast.engine.worker.Worker`."""
 
     def __init__(
-        self, worker: Worker, task: Task[Any, Any], record: Execution, birth: Transition
+        self, worker: Home, task: Task[Any, Any], record: Execution, birth: Transition
     ) -> None:
         self.worker = worker
         self.task = task

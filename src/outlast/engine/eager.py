@@ -5,8 +5,8 @@ Python 3.12 has eager tasks; on 3.11 the same is made of the standard library's 
 Python, whose first step is taken here.
 
 What a future or a task cannot carry (``SystemExit`` would end the loop, ``StopIteration`` is taken
-for a mistake) travels inside :class:`Escaped`. ``KeyboardInterrupt`` of a coroutine does end the
-loop: it is a person's wish to stop the process, and no outcome of the step.
+for a mistake) travels inside :class:`Escaped`. A ``KeyboardInterrupt`` in the main thread does end
+the loop: it is a person's wish to stop the process, and no outcome of the step.
 """
 
 from __future__ import annotations
@@ -14,9 +14,15 @@ from __future__ import annotations
 import asyncio
 import asyncio.tasks
 import sys
+import threading
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, Final
+
+
+def in_main_thread() -> bool:
+    """Tell whether a KeyboardInterrupt here may be Ctrl-C: signals reach the main thread only."""
+    return threading.get_ident() == threading.main_thread().ident
 
 
 class Escaped(Exception):
@@ -31,11 +37,15 @@ async def guarded(body: Coroutine[Any, Any, Any]) -> Any:
     """Run a body's coroutine.
 
     Raises:
-        Escaped: it raised SystemExit.
+        Escaped: it raised SystemExit, or a KeyboardInterrupt of its own.
     """
     try:
         return await body
     except SystemExit as error:
+        raise Escaped(error) from None
+    except KeyboardInterrupt as error:
+        if in_main_thread():
+            raise
         raise Escaped(error) from None
 
 

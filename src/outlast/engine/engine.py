@@ -560,6 +560,10 @@ class Engine:
         rows = await self.worker.read(lambda: self.store.log(id, record.seq - 1))
         return record, rows[-1]
 
+    async def read_log(self, id: str, after_seq: int = 0) -> list[Transition]:
+        """Read an execution's log from behind a row on."""
+        return await self.worker.read(lambda: self.store.log(id, after_seq))
+
     async def read_one(self, id: str) -> Record:
         """Read an execution's row.
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from typing import Any, Generic, Protocol, TypeVar
 
 from outlast.duration import Duration, microseconds
 from outlast.engine.registry import Task
@@ -13,12 +12,36 @@ from outlast.engine.request import new_message
 from outlast.engine.results import outcome_of
 from outlast.errors import WaitTimeout
 from outlast.lifecycle import Execution as Record
-from outlast.lifecycle import MessageKind, Reason, State, Transition, reason_of
-
-if TYPE_CHECKING:
-    from outlast.engine.engine import Engine
+from outlast.lifecycle import Message, MessageKind, Reason, State, Transition, reason_of
 
 R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Backing(Protocol):
+    """What stands behind a handle: an engine, or whatever reaches one."""
+
+    @property
+    def tasks(self) -> Mapping[str, Task[Any, Any]]:
+        """The tasks whose results can be read by their types."""
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine of the handle's from a thread without a loop."""
+
+    async def read_one(self, id: str) -> Record:
+        """Read an execution's row, or raise NotFound."""
+
+    async def read_log(self, id: str, after_seq: int = 0) -> list[Transition]:
+        """Read an execution's log from behind a row on."""
+
+    async def next_change(self, id: str) -> None:
+        """Wait until something may have changed about an execution."""
+
+    async def wait_final(self, id: str) -> tuple[Record, Transition]:
+        """Wait for an execution's end; gives its row and the last row of its log."""
+
+    async def asend(self, id: str, message: Message) -> Record:
+        """Deliver a message; gives the execution's row after it."""
 
 
 class Execution(Generic[R]):
@@ -28,7 +51,7 @@ class Execution(Generic[R]):
         id: its name in the store.
     """
 
-    def __init__(self, engine: Engine, id: str, task: Task[Any, R] | None) -> None:
+    def __init__(self, engine: Backing, id: str, task: Task[Any, R] | None) -> None:
         self.id = id
         self._engine = engine
         self._task = task
@@ -109,7 +132,7 @@ class Execution(Generic[R]):
 
     async def atransitions(self) -> list[Transition]:
         """Read its log."""
-        return await self._engine.worker.read(lambda: self._engine.store.log(self.id))
+        return await self._engine.read_log(self.id)
 
     def transitions(self) -> list[Transition]:
         """Read its log."""
@@ -119,7 +142,7 @@ class Execution(Generic[R]):
         """Give every row of its log as it is recorded, from the first to the final one."""
         seq = 0
         while True:
-            rows = await self._engine.worker.read(partial(self._engine.store.log, self.id, seq))
+            rows = await self._engine.read_log(self.id, seq)
             for row in rows:
                 seq = row.seq
                 yield row

@@ -42,6 +42,7 @@ from time import perf_counter
 from types import CodeType, FrameType
 from typing import Any, Final, NoReturn, Self, TypeVar, TypeVarTuple, cast
 
+from outlast.engine.eager import in_main_thread
 from outlast.errors import InternalError, NotDurable
 
 T = TypeVar("T")
@@ -247,7 +248,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
                 except SystemExit:
                     pass  # its task has ended with it; it must not end the engine
                 except KeyboardInterrupt:
-                    raise
+                    if in_main_thread():
+                        raise
                 except BaseException as error:  # noqa: BLE001 - a callback of user code raised
                     self._callback_failed(handle, error)
             else:

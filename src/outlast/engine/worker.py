@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from concurrent.futures import thread as pool_module
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -60,7 +60,8 @@ class Worker:
         self.payload_bytes_max = payload_bytes_max
         self.context = contextvars.copy_context()
         self.context.run(current_scope.set, None)
-        self.task_threads = ThreadPoolExecutor(threads, "outlast-task")
+        self._task_threads = ThreadPoolExecutor(threads, "outlast-task")
+        self.task_threads: Executor = self._task_threads
         self.drivers: dict[str, Driver] = {}
         self._step_threads = ThreadPoolExecutor(threads, "outlast-step")
         self._read_threads = ThreadPoolExecutor(2, "outlast-read")
@@ -270,10 +271,13 @@ class Worker:
         for driver in list(self.drivers.values()):
             driver.hand_back()
         await self.journal.drain()
+        for task in self._pending:
+            task.cancel()
+        await asyncio.gather(*self._pending, return_exceptions=True)
         self._reads = False
-        for pool in (self._read_threads, self._step_threads, self.task_threads):
+        for pool in (self._read_threads, self._step_threads, self._task_threads):
             pool.shutdown(wait=False, cancel_futures=True)
-        _forget_threads(self._step_threads, self.task_threads)
+        _forget_threads(self._step_threads, self._task_threads)
         return handed
 
 

@@ -57,6 +57,8 @@ def sqlite_path(url: str) -> Path:
             f"no store has the address {url}", do="write sqlite:///outlast.db, or memory:"
         )
     path = url[len(prefix) :]
+    if path == ":memory:":
+        raise CannotLoad(f"{url} is no file", do="write memory: for a store without a file")
     try:
         named = b"\0" not in os.fsencode(path)
     except UnicodeEncodeError:

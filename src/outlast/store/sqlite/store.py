@@ -11,6 +11,7 @@ batch is run again item by item, so that only the guilty item is refused, with `
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain as chained
@@ -147,6 +148,8 @@ class SqliteStore:
                 if self._lock is not None:
                     self._lock.release()
                 raise
+        self._file = path.resolve()
+        self._identity = _identity(self._file)
         self._reading = threading.Lock()
         self._data_version = self._read_data_version()
 
@@ -154,12 +157,27 @@ class SqliteStore:
 
     def commit(self, batch: Sequence[Item]) -> list[Answer]:
         """See the protocol."""
+        self._see_file()
         with translated(self.path):
             try:
                 with immediate(self._writer):
                     return self._write_batch(batch)
             except _FAULTS:
                 return self._one_by_one(batch)
+
+    def _see_file(self) -> None:
+        """See that what is written goes into a file that can be found again.
+
+        Raises:
+            StoreBroken: somebody has deleted or replaced it; SQLite would go on without a word.
+        """
+        if _identity(self._file) != self._identity:
+            raise StoreBroken(
+                "the file was deleted or replaced while it was open",
+                where=str(self.path),
+                why="what is written into it now could never be found again",
+                do="stop this process; put the file back, or begin with a new one",
+            )
 
     def _one_by_one(self, batch: Sequence[Item]) -> list[Answer]:
         """Find the guilty item of a batch that a guard refused; the others are stored."""
@@ -343,6 +361,7 @@ class SqliteStore:
             "tasks": _json(sorted(tasks)),
             "limit": min(limit, len(nonces)),
         }
+        self._see_file()
         with translated(self.path), immediate(self._writer):
             queued = _all(self._writer, "queued_executions", names)
             pending = _Pending()
@@ -398,6 +417,7 @@ class SqliteStore:
             "dead": None if dead is None else _json(sorted(dead)),
             "limit": limit,
         }
+        self._see_file()
         with translated(self.path), immediate(self._writer):
             found = _all(self._writer, "leased_executions", bounds)
             pending = _Pending()
@@ -680,6 +700,15 @@ def _moved(record: Execution, position: tuple[int, int, int, int]) -> Execution:
     twin = copy_of(record)
     twin.seq, twin.idle_claims, twin.inbox_seen, twin.updated_at = position
     return twin
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tell files apart that have, one after the other, the same name."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _id_of(item: Item) -> str:
