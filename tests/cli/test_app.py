@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from outlast import __version__
-from outlast.cli.app import COMMANDS
+from outlast.cli.commands import COMMANDS
 from outlast.cli.session import Cell, laid_out
 from outlast.cli.words import lines_of, one_line
 

@@ -12,7 +12,8 @@ import click
 import pytest
 
 from outlast.cli import render
-from outlast.cli.app import COMMANDS, outlast
+from outlast.cli.app import outlast
+from outlast.cli.commands import COMMANDS
 from outlast.lifecycle import State
 
 from .conftest import Terminal, environment

@@ -12,7 +12,7 @@ from . import SOURCES
 
 FLOORS: Final = (
     {"errors", "lifecycle"},
-    {"codec", "failure", "duration", "naming"},
+    {"codec", "failure", "duration", "naming", "dialects"},
     {"retention"},
     {"store"},
     {"engine"},
@@ -31,8 +31,9 @@ IMPURE: Final = {
     "time", "random", "os", "logging", "asyncio", "threading", "datetime", "socket", "secrets",
     "uuid", "io", "tempfile", "subprocess", "sqlite3",
 }  # fmt: skip
-RENDERER: Final = "outlast.lifecycle.render"
-"""The one module of the lifecycle that is a program: it writes a page."""
+PURE: Final = {"lifecycle", "dialects"}
+RENDERERS: Final = {"outlast.lifecycle.render", "outlast.dialects.render"}
+"""The modules of the pure rooms that are programs: each writes a page."""
 
 SEAM: Final = {"outlast.store", "outlast.store.protocol"}
 """What the floors above may see of the store."""
@@ -78,7 +79,7 @@ def faults(sources: dict[str, str]) -> list[str]:
         room = room_of(module)
         for imported in imports_of(module, text, known):
             top = imported.split(".")[0]
-            pure = room == "lifecycle" and top != "outlast" and module != RENDERER
+            pure = room in PURE and top != "outlast" and module not in RENDERERS
             if pure and (top not in sys.stdlib_module_names or top in IMPURE):
                 found.append(f"{module} is to be pure and imports {imported}")
             if top != "outlast":
@@ -146,6 +147,7 @@ def test_faults_are_seen() -> None:
     planted = {
         "outlast.lifecycle.table": "import time",
         "outlast.lifecycle.decide": "import msgspec",
+        "outlast.dialects.julep": "import datetime",
         "outlast.store.protocol": "if TYPE_CHECKING:\n    from outlast.engine.engine import Engine",
         "outlast.engine.engine": "def f():\n    from outlast.store.sqlite import SqliteStore",
         "outlast.engine.driver": "from outlast import failure",  # legal

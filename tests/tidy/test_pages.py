@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 
 from outlast.cli import render as cli_pages
+from outlast.dialects import render as dialects_page
 from outlast.lifecycle import render as lifecycle_page
 
 from . import ROOT, files
@@ -66,6 +67,7 @@ def test_every_page_is_linked() -> None:
 
 def test_generated_pages_are_fresh(capsys: pytest.CaptureFixture[str]) -> None:
     assert lifecycle_page.main(["--check"]) == 0, capsys.readouterr().err
+    assert dialects_page.main(["--check"]) == 0, capsys.readouterr().err
     assert cli_pages.main(["--check"]) == 0, capsys.readouterr().err
 
 

@@ -11,8 +11,8 @@ import click
 
 import outlast
 from outlast import blocking, errors
-from outlast.cli.app import COMMANDS
 from outlast.cli.app import outlast as command_line
+from outlast.cli.commands import COMMANDS
 from outlast.lifecycle import Kind, State
 from outlast.store.sql import migrations
 

@@ -10,6 +10,7 @@ from typing import Final
 
 import click
 
+from outlast.cli.commands import COMMANDS
 from outlast.cli.exits import INTERNAL, USAGE, exit_of
 from outlast.cli.session import Session, encoded, forget, typed
 from outlast.cli.words import lines_of, one_line, painted
@@ -131,8 +132,6 @@ def _usage(error: click.ClickException) -> OutlastError:
 
 def _command(session: Session) -> str:
     """Name the command that was meant, if it can be told."""
-    from outlast.cli.app import COMMANDS
-
     return next((word for word in session.words if word in COMMANDS), "COMMAND")
 
 

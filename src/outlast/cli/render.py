@@ -10,7 +10,8 @@ from typing import Final
 
 import click
 
-from outlast.cli.app import COMMANDS, outlast
+from outlast.cli.app import outlast
+from outlast.cli.commands import COMMANDS
 from outlast.cli.exits import MEANINGS
 from outlast.cli.explain import Explanation, explanations
 from outlast.cli.session import with_globals

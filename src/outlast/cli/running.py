@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from outlast.cli.exits import BROKEN_PIPE, INTERRUPTED, OK
+from outlast.cli.exits import BROKEN_PIPE, OK
 from outlast.cli.outlet import Outlets
 from outlast.cli.session import Session, read_stdin, shared, span_of, typed
+from outlast.cli.signals import Signals
 from outlast.cli.words import one_line
 from outlast.errors import OutlastError, StoreOwned, UsageError
 from outlast.naming import checked_name
@@ -356,35 +356,3 @@ def _quieten(session: Session) -> None:
     if not session.debug and not logger.hasHandlers():
         logger.addHandler(_OneLine(session))
         logger.propagate = False
-
-
-class Signals:
-    """SIGINT and SIGTERM as a wish to stop; the second one ends the process at once."""
-
-    def __init__(self) -> None:
-        self._came: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self._number: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._take)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _take(self, number: int, frame: FrameType | None) -> None:
-        if self._number is not None:
-            os._exit(INTERRUPTED)
-        self._number = number
-        self._came.put(number)
-
-    def came(self) -> bool:
-        """Tell whether somebody wants us to stop."""
-        return self._number is not None
-
-    def wait(self) -> int:
-        """Wait until somebody does; gives the number of the signal."""
-        return self._came.get()

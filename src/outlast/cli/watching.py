@@ -44,7 +44,7 @@ def watch(session: Session, id: str, timeout: str | None) -> int:
     On a terminal a live tree; into a pipe one plain line a transition; with -o json one object a
     line. The last thing it prints is the result.
     """
-    from outlast.cli.running import Signals
+    from outlast.cli.signals import Signals
 
     wait_us = span_of("--timeout", timeout)
     with Signals() as signals, session.guest() as guest:
