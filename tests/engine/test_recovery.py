@@ -418,3 +418,33 @@ async def _has(found: list[Any]) -> bool:
 @task
 async def waits_for_news() -> int:
     return int(await wait_for("news", int))
+
+
+def test_a_back_off_that_ends_while_it_is_parked_leads_to_the_next_attempt(url: str) -> None:
+    """It is due as soon as it is back, and must not park again before its start is stored."""
+    failures = [ValueError("once")]
+
+    @step(retries=Retry(3, base="250ms", jitter=0))
+    async def fails_once() -> int:
+        if failures:
+            raise failures.pop()
+        return 1
+
+    @task
+    async def both() -> int:
+        done, answer = await asyncio.gather(fails_once(), ask("n?", int))
+        return int(done + answer)
+
+    async def main() -> None:
+        async with Engine(url) as engine:
+            handle = await engine.astart(both)
+            await until(lambda: _has_step(handle))
+            assert len(await handle.atransitions()) < 20
+            await handle.aanswer(4)
+            assert await handle.aresult("5s") == 5
+
+    asyncio.run(main())
+
+
+async def _has_step(handle: Execution[Any]) -> bool:
+    return Kind.STEP in [row.kind for row in await handle.atransitions()]

@@ -532,9 +532,10 @@ class Driver:
         if self._is_held:
             self._park(Event(Kind.PAUSE, "engine", data={"why": "requested"}))
             return
-        if len(self._calls) > len(self._backing_off()):
+        now = self.worker.clock.now()
+        if any(self._back_offs.get(call.key, 0) <= now for call in self._calls):
             self._set_alarm(scope)
-            return  # bodies wait for outcomes to be durable
+            return  # bodies wait for outcomes to be durable, and nothing else
         waits, due_at = self._waits(scope)
         if not waits:
             self._end_with(
@@ -550,7 +551,6 @@ class Driver:
             self._set_alarm(scope)
             return  # it cleans up; its grace ends it, and that runs here
         outside = any(wait["outside"] for wait in waits if "outside" in wait)
-        now = self.worker.clock.now()
         if due_at is not None and due_at - now < LINGER_US and not outside:
             self._set_alarm(scope)
             return

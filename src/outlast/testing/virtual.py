@@ -1,42 +1,43 @@
 """The engine for tests: the real one, on a store in memory and a virtual clock.
 
 Everything that decides is the engine's own: driver, scopes, worker, lifecycle, store. Replaced are
-the clock and the loop (:mod:`outlast.testing.loop`), the thread of the journal (which would make the
-order of things a matter of luck), and what only other processes make necessary.
+the clock and the loop (:mod:`outlast.testing.loop`), the thread of the journal (which would make
+the order of things a matter of luck), and what only other processes make necessary.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import threading
 from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TypeVar
 
 from outlast.duration import Duration, instant, microseconds, microseconds_of
-from outlast.engine.current import closed
 from outlast.engine.engine import Ended, Engine
 from outlast.engine.handle import Execution
-from outlast.engine.identity import IdMaker, _base32, worker_name
+from outlast.engine.identity import IdMaker, _base32
 from outlast.engine.journal import Journal
 from outlast.engine.questions import OpenQuestion, open_questions
 from outlast.engine.registry import StartOptions, Task
-from outlast.errors import NoEngine, UsageError, WaitTimeout
+from outlast.errors import InternalError, NoEngine, UsageError, WaitTimeout
 from outlast.lifecycle import FINAL, Message, State
 from outlast.lifecycle import Execution as Record
 from outlast.store.memory import MemoryStore
 from outlast.store.protocol import Filter, Store
-from outlast.testing.loop import VirtualLoop
+from outlast.testing.loop import NumberedThreads, VirtualLoop
 from outlast.testing.waiting import explained
 
 R = TypeVar("R")
 T = TypeVar("T")
 
+_FAULTS: Final = ("outlast", "Exception in callback")
+"""How the messages begin that somebody other than a test's author has to answer for."""
+LOOKS_MAX: Final = 200
+"""How often executions are parked at one instant before that is taken for a bug of ours."""
 BEGINNING: Final = datetime(2026, 1, 1, tzinfo=UTC)
 """When the virtual clock begins: always the same, so that every run of a test is the same."""
 
@@ -44,9 +45,9 @@ BEGINNING: Final = datetime(2026, 1, 1, tzinfo=UTC)
 class VirtualEngine(Engine):
     """An engine on a store in memory, whose time passes only when it is told to.
 
-    Use it with ``with``, or with ``async with`` in ``async def`` tests. All methods without an ``a``
-    work in both: they run the engine, in this very thread, until there is nothing left to run, and
-    never wait for time. Between two calls the engine stands still.
+    Use it with ``with``, or with ``async with`` in ``async def`` tests. All methods without an
+    ``a`` work in both: they run the engine, in this very thread, until there is nothing left to
+    run, and never wait for time. Between two calls the engine stands still.
 
     Args:
         tasks: the tasks it runs; by default every task defined in this process.
@@ -64,10 +65,12 @@ class VirtualEngine(Engine):
         start_at: datetime = BEGINNING,
         patience: Duration = "5s",
     ) -> None:
-        self._virtual = VirtualLoop(microseconds_of(start_at), microseconds(patience) / 1e6)
-        super().__init__("memory:", tasks=tasks, patience=0, clock=self._virtual)
-        self._virtual.real_work = self._real_work
-        self._ids = _Ids()
+        super().__init__("memory:", tasks=tasks, patience=0)
+        self._start_us = microseconds_of(start_at)
+        self._patience_seconds = microseconds(patience) / 1e6
+        self._errors: list[BaseException] = []
+        self._looks = self._looked_at = 0
+        self._ids = Ids()
         self._memory = MemoryStore()
         self._dice: Any = None
         self._is_over = False
@@ -80,8 +83,8 @@ class VirtualEngine(Engine):
         Sleeps, timeouts of questions and signals, back-offs, deadlines, delayed starts, and what
         bodies on the loop sleep; each is followed by all that it leads to, before the next.
         """
-        self._check_open()
-        self._virtual.run_until_quiet(microseconds(duration))
+        self._check_idle()
+        self._run(microseconds(duration))
 
     async def aadvance(self, duration: Duration) -> None:
         """Let time pass, as :meth:`advance`."""
@@ -90,12 +93,12 @@ class VirtualEngine(Engine):
     @property
     def now(self) -> datetime:
         """The virtual time, in UTC."""
-        return instant(self._virtual.now())
+        return instant(self.clock.now() if self.is_open else self._start_us)
 
     def pending(self, execution: Execution[Any] | None = None) -> list[OpenQuestion]:
         """Give the questions that wait for an answer, the oldest first."""
-        self._check_open()
-        self._virtual.run_until_quiet()
+        self._check_idle()
+        self._run()
         if execution is not None:
             return self._questions(execution.id)
         records = reversed(self.store.page(Filter(limit=1_000_000)))
@@ -132,6 +135,10 @@ class VirtualEngine(Engine):
     def __enter__(self) -> Self:
         if self._is_over:
             raise UsageError("this engine was closed", do="make another: outlast.testing.engine()")
+        self._virtual = self.clock = VirtualLoop(self._start_us, self._patience_seconds)
+        self._virtual.tasks_in_threads = self._tasks_in_threads
+        self._virtual.on_sockets = self._on_sockets
+        self._virtual.set_exception_handler(self._went_wrong)
         self._dice = random.getstate()
         random.seed(0)  # the jitter of back-offs is drawn from it
         try:
@@ -143,8 +150,8 @@ class VirtualEngine(Engine):
 
     def close(self) -> int:
         """Close it; what is under way is stopped, and its time never comes."""
-        if self._is_over:
-            return 0
+        if self._is_over or self._dice is None:
+            return 0  # it is closed, or was never opened
         try:
             return self._finish(super().aclose())
         finally:
@@ -170,7 +177,7 @@ class VirtualEngine(Engine):
         """Let go of the loop and what still runs on it."""
         self._is_over = True
         loop = self._virtual
-        loop.real_work = set
+        loop.tasks_in_threads = loop.on_sockets = set
         for task in asyncio.all_tasks(loop):
             task.cancel()
         loop.run_until_quiet()
@@ -191,24 +198,48 @@ class VirtualEngine(Engine):
         Raises:
             WaitTimeout: it waits for something that only time or somebody outside can bring.
         """
-        if self._is_over or not self.is_open or _get_running_loop() is self._virtual:
+        if self._is_over or not self.is_open or self._virtual.is_running():
             coroutine.close()
-            self._check_open()
-            raise UsageError(
-                "a step's body called a method that runs the engine it runs on",
-                do="use the method with an a: astart, aresult",
-            )
+        self._check_idle()
         return self._finish(coroutine)
+
+    def _check_idle(self) -> None:
+        """See that nobody is just running this engine.
+
+        Raises:
+            NoEngine, UsageError: it is not open, or it is called from a step's body.
+        """
+        self._check_open()
+        if self._virtual.is_running():
+            raise UsageError(
+                "the body of a step called a method that runs the engine which runs that body",
+                do="use an async def step, and the method with an a: astart, aresult",
+            )
 
     def _finish(self, coroutine: Coroutine[Any, Any, T]) -> T:
         task = self._virtual.create_task(coroutine)
-        self._virtual.run_until_quiet()
+        self._run()
         if not task.done():
             error = self._stands_still()
             task.cancel()
             self._virtual.run_until_quiet()
             raise error
         return task.result()
+
+    def _run(self, pass_us: int | None = None) -> None:
+        self._looks = 0
+        self._virtual.run_until_quiet(pass_us)
+        if self._errors:
+            raise self._errors.pop(0)
+
+    def _went_wrong(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What the engine would log for its operator ends a test."""
+        error = context.get("exception")
+        if error is not None and str(context.get("message")).startswith(_FAULTS):
+            self._errors.append(error)
+            self._virtual.stop()
+        else:
+            loop.default_exception_handler(context)
 
     def _stands_still(self) -> WaitTimeout:
         awaited = [record for record in self.store.get(list(self._waiters)) if record is not None]
@@ -226,24 +257,29 @@ class VirtualEngine(Engine):
             now=self._virtual.now(),
             questions=self._questions(record.id),
             bodies=names,
-            hanging=[str(one) for one in self._virtual.stuck],
+            is_hanging=bool(self._virtual.stuck),
             next_timer_at=self._virtual.next_timer_at,
             is_known=record.task in self.tasks,
         )
 
-    def _real_work(self) -> set[object]:
-        """Name the bodies and tasks that run in threads, or may be waiting for a socket."""
-        found: set[object] = set()
-        if not self.is_open:
-            return found
-        sockets = self._virtual.has_sockets
-        for id, driver in self.worker.drivers.items():
-            if driver._scope is not None and not driver._scope.is_quiet:
-                found.add(f"the code of {id}, in its thread")
-            for body in driver.bodies.values():
-                if sockets or not body.step.is_async:
-                    found.add(f"attempt {body.attempt} of step {body.call.key} of {id}")
-        return found
+    def _tasks_in_threads(self) -> set[str]:
+        """Name the ``def`` tasks whose own thread runs their code, or a step for them."""
+        return {
+            f"the code of {id} in its thread"
+            for id, driver in (self.worker.drivers.items() if self.is_open else ())
+            if driver._scope is not None
+            and not driver._scope.is_async
+            and (driver.bodies or not driver._scope.is_quiet)
+        }
+
+    def _on_sockets(self) -> set[str]:
+        """Name the bodies that may be waiting for a socket."""
+        return {
+            f"step {body.call.key} of {id}"
+            for id, driver in (self.worker.drivers.items() if self.is_open else ())
+            for body in driver.bodies.values()
+            if body.step.is_async
+        }
 
     # The engine's own methods, called from anywhere
 
@@ -296,6 +332,24 @@ class VirtualEngine(Engine):
         """Make a request of the engine; one that can crash asks again after a crash."""
         return await make()
 
+    def look_at_clock(self) -> None:
+        """See what the clock will move next; executions that move for ever, at once, are a bug.
+
+        Raises:
+            InternalError: so it is. Without this, a test would hang.
+        """
+        instant_us = self.clock.now()
+        self._looks = self._looks + 1 if instant_us == self._looked_at else 0
+        self._looked_at = instant_us
+        if self._looks > LOOKS_MAX and self._looks > 20 * len(self._memory._records):
+            self._looks = 0
+            raise InternalError(
+                "executions park and go on again and again, and time does not pass",
+                where=", ".join(list(self.worker.drivers)[:3]),
+                do="report it, with the task's code",
+            )
+        super().look_at_clock()
+
     # Its parts
 
     def _open_store(self, now: int) -> Store:
@@ -306,6 +360,11 @@ class VirtualEngine(Engine):
 
     async def _join(self) -> None:
         self.worker.read = _read_at_once  # type: ignore[method-assign]
+        loop, threads = self._virtual, self._threads
+        self.worker._step_threads = NumberedThreads(loop, threads, "outlast-step")
+        self.worker.task_threads = self.worker._task_threads = NumberedThreads(
+            loop, threads, "outlast-task", is_counted=False
+        )
         await super()._join()
 
     async def _watch(self) -> None:
@@ -319,6 +378,9 @@ class VirtualEngine(Engine):
     async def _prune(self) -> None:
         """A test wants to see what it did."""
         await self._virtual.create_future()
+
+
+engine = VirtualEngine
 
 
 class LoopJournal(Journal):
@@ -368,7 +430,7 @@ async def _read_at_once(call: Callable[[], T]) -> T:
     return call()
 
 
-class _Ids(IdMaker):
+class Ids(IdMaker):
     """Makes the same ids in every run: by time and number."""
 
     def __init__(self) -> None:
@@ -376,5 +438,6 @@ class _Ids(IdMaker):
         self._count = 0
 
     def make(self, now_us: int) -> str:
+        """Make the next id."""
         self._count += 1
         return "ex_" + _base32((now_us // 1000 << 55) | self._count)

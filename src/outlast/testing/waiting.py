@@ -37,16 +37,16 @@ def explained(
     now: int,
     questions: Sequence[OpenQuestion],
     bodies: Sequence[str],
-    hanging: Sequence[str],
+    is_hanging: bool,
     next_timer_at: int | None,
     is_known: bool,
 ) -> WaitTimeout:
     """Make the error of a wait for an execution that cannot go on by itself."""
-    why, do = _why(record, questions, bodies, hanging, is_known)
+    why, do = _why(record, questions, bodies, is_hanging, is_known)
     due_at = record.due_at
     if due_at is None and record.is_leased:
         due_at = next_timer_at
-    if due_at is not None and due_at > now and not hanging:
+    if due_at is not None and due_at > now and not is_hanging:
         why += f"; time goes on for it at {instant(due_at):%Y-%m-%d %H:%M:%S} UTC"
         do.append(f'engine.advance("{exactly(due_at - now)}")')
     return WaitTimeout(
@@ -61,13 +61,14 @@ def _why(
     record: Record,
     questions: Sequence[OpenQuestion],
     bodies: Sequence[str],
-    hanging: Sequence[str],
+    is_hanging: bool,
     is_known: bool,
 ) -> tuple[str, list[str]]:
     """Give what it waits for, and what other than time ends that."""
-    if hanging:
+    if is_hanging:
+        what = f"the body of {', '.join(bodies)}" if bodies else "its thread"
         return (
-            f"{' and '.join(hanging)} did not end in the real time that it was given",
+            f"{what} did not end in the real time that it was given",
             ["engine(patience=…) gives it more; if it hangs on purpose, let its timeout pass"],
         )
     if record.is_leased and bodies:
