@@ -25,6 +25,7 @@ check: .venv/.dev ## Lint, format, types, generated pages, the rules of the repo
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m outlast.lifecycle.render --check
+	$(BIN)/python -m outlast.dialects.render --check
 	$(BIN)/python -m outlast.cli.render --check
 	$(BIN)/python -m pytest --quiet tests/tidy
 
@@ -34,6 +35,7 @@ format: .venv/.dev ## Format the code, and mend what the linter can mend
 
 docs: .venv/.dev ## Write the generated pages again
 	$(BIN)/python -m outlast.lifecycle.render
+	$(BIN)/python -m outlast.dialects.render
 	$(BIN)/python -m outlast.cli.render
 
 bench: .venv/.dev ## Measure, on the disk under .bench (BENCH=W1 for one workload, ARGS=--quick)
