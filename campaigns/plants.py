@@ -101,7 +101,8 @@ def _park_runs_clean_up() -> None:
             scope.deliver(outcome(self.record.seq, self._row.at, "cancel"))
             for call in scope.take_calls():
                 if call.kind == "step":
-                    module.Body(self, call, 1).start()
+                    place = (self.record.id, self.worker, scope, lambda *_: None)
+                    module.Body(call, 1, *place).start()
         original(self)
 
     driver._leave = leave
@@ -134,7 +135,9 @@ def _timer_forgotten() -> None:
 
 
 PLANTS: Final[dict[str, Plant]] = {
-    "ack_before_commit": Plant(_ack_before_commit, ("acked_start", "acked_result")),
+    "ack_before_commit": Plant(
+        _ack_before_commit, ("acked_start", "acked_result", "unknown_execution")
+    ),
     "skip_durable_wait": Plant(_skip_durable_wait, ("output_commit", "unknown_execution")),
     "replay_forgets_last_step": Plant(
         _replay_forgets_last_step, ("repeated", "mismatch", "verify", "result")

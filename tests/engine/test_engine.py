@@ -278,7 +278,7 @@ def test_task_retries_keep_finished_steps(url: str) -> None:
 def test_sleep_parks(url: str) -> None:
     @task
     async def sleeper() -> int:
-        await sleep("300ms")
+        await sleep("900ms")
         return await note(1)
 
     async def main(engine: Engine) -> None:

@@ -33,22 +33,22 @@ async def nothing() -> None:
 
 
 @task
-async def plain() -> None:
+async def kept_plain() -> None:
     await nothing()
 
 
 @task(retention="2d")
-async def short() -> None:
+async def kept_short() -> None:
     await nothing()
 
 
 @task(retention=Retention(None, failed="5d"))
-async def fails() -> None:
+async def kept_failing() -> None:
     raise ValueError
 
 
 @task
-async def stays_open() -> None:
+async def kept_open() -> None:
     await ask("?", bool)
 
 
@@ -60,9 +60,9 @@ def test_each_is_kept_as_long_as_it_says(url: str) -> None:
     clock = Ahead()
 
     async def main(engine: Engine) -> None:
-        for one in (plain, short, fails):
+        for one in (kept_plain, kept_short, kept_failing):
             await (await engine.astart(one)).await_("10s")
-        waiting = await engine.astart(stays_open)
+        waiting = await engine.astart(kept_open)
         await in_state(waiting, State.AWAITING_INPUT)
         kept = []
         for days in (1, 3, 6, 20, 40):
@@ -70,11 +70,11 @@ def test_each_is_kept_as_long_as_it_says(url: str) -> None:
             await engine.prune()
             kept.append((days, await _tasks(engine)))
         assert kept == [
-            (1, {"plain", "short", "fails", "stays_open"}),
-            (3, {"plain", "fails", "stays_open"}),
-            (6, {"plain", "stays_open"}),
-            (20, {"plain", "stays_open"}),
-            (40, {"stays_open"}),
+            (1, {"kept_plain", "kept_short", "kept_failing", "kept_open"}),
+            (3, {"kept_plain", "kept_failing", "kept_open"}),
+            (6, {"kept_plain", "kept_open"}),
+            (20, {"kept_plain", "kept_open"}),
+            (40, {"kept_open"}),
         ]
         assert engine.store.verify().defects == []
 
@@ -85,18 +85,18 @@ def test_none_keeps_everything(url: str) -> None:
     clock = Ahead()
 
     async def main(engine: Engine) -> None:
-        await (await engine.astart(plain)).await_("10s")
+        await (await engine.astart(kept_plain)).await_("10s")
         clock.ahead_us = 10_000 * DAY_US
         assert await engine.prune() == 0
 
-    run(main, url, clock=clock, retention=None, tasks=[plain])
+    run(main, url, clock=clock, retention=None, tasks=[kept_plain])
 
 
 def test_more_than_one_read(url: str) -> None:
     clock = Ahead()
 
     async def main(engine: Engine) -> None:
-        handles = await engine.astart_many(plain, [()] * (READ_MAX + 10))
+        handles = await engine.astart_many(kept_plain, [()] * (READ_MAX + 10))
         await asyncio.gather(*(handle.await_("60s") for handle in handles))
         clock.ahead_us = 31 * DAY_US
         assert await engine.prune() == READ_MAX + 10
@@ -110,4 +110,4 @@ def test_what_is_no_retention_is_refused(wrong: Any) -> None:
     with pytest.raises(UsageError):
         Engine("memory:", retention=wrong)
     with pytest.raises(UsageError):
-        task(retention=wrong)(plain.fn)
+        task(retention=wrong)(kept_plain.fn)
