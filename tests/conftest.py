@@ -13,6 +13,15 @@ from outlast.engine.registry import TASKS
 pytest.register_assert_rewrite("outlast.testing.conformance")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _module_alone() -> Iterator[None]:
+    """Take away the tasks that the fixtures of a whole module have defined."""
+    tasks = dict(TASKS)
+    yield
+    TASKS.clear()
+    TASKS.update(tasks)
+
+
 @pytest.fixture(autouse=True)
 def _alone() -> Iterator[None]:
     """Take away what a test leaves in this process, as the order of tests is random.
