@@ -11,6 +11,7 @@ from typing import Final
 from outlast.dialects import DIALECTS
 from outlast.dialects.dialect import Dialect, Edge, Line, is_final, word_of
 from outlast.lifecycle import FINAL, Execution, State
+from outlast.lifecycle.render import kept, table
 
 PAGE: Final = Path(__file__).parents[3] / "docs" / "dialects.md"
 
@@ -72,7 +73,7 @@ def _overview() -> str:
     return (
         "On its first visit a state is shown as below (`paused` and `timed_out`: of running "
         "code).\nLater visits depend on the registers; the chapters have them.\n\n"
-        + _table(heads, rows)
+        + table(heads, rows)
     )
 
 
@@ -101,14 +102,14 @@ def _chapter(dialect: Dialect) -> Iterator[str]:
     yield "### Edges"
     finals = ", ".join(_word(dialect, word) for word in dialect.words if is_final(dialect, word))
     yield f"It begins in {_word(dialect, dialect.initial)}. Final: {finals}."
-    yield _table(
+    yield table(
         ("from", "to", "transition", "said in"),
         (_edge(dialect, edge) for edge in dialect.edges),
     )
     yield "### Without an edge"
     if dialect.ways:
         rows = ((way.when, _way(dialect, way.words)) for way in dialect.ways)
-        yield _table(("here", "told as, the inner ones `synthetic`"), rows)
+        yield table(("here", "told as, the inner ones `synthetic`"), rows)
     else:
         yield "Nothing: every change is one of its edges."
     yield "### What it cannot express"
@@ -176,26 +177,13 @@ def _word(dialect: Dialect, word: StrEnum | None) -> str:
     return "–" if word is None else f"`{dialect.label(word)}`"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _anchor(title: str) -> str:
     return title.lower().replace(",", "").replace(" ", "-")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Write the page, or with ``--check`` compare it; gives the exit code."""
-    text = page()
-    if "--check" not in arguments:
-        PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text(text, "utf-8")
-        return 0
-    if PAGE.exists() and PAGE.read_text("utf-8") == text:
-        return 0
-    print(f"{PAGE} is stale: python -m outlast.dialects.render", file=sys.stderr)
-    return 1
+    return kept(PAGE, page(), arguments, "python -m outlast.dialects.render")
 
 
 if __name__ == "__main__":

@@ -92,7 +92,8 @@ that is sent twice (same id) is taken once. `answer`, `signal` and `child` wake 
 waits for them; the table shows the case that it does. Held executions keep what came."""
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -104,7 +105,7 @@ def _states() -> str:
             sort = "parked" if state in PARKED else sort
             yield f"`{state}`", MEANINGS[state], sort
 
-    return _table(("state", "who acts next", "sort"), rows()) + (
+    return table(("state", "who acts next", "sort"), rows()) + (
         "\n\nA *parked* execution never fails by itself: a named actor, cancel or the deadline ends it."
     )
 
@@ -157,7 +158,7 @@ def _rules(rules: Sequence[Rule]) -> str:
                 "" if always else f"`{group[0].otherwise}`",
             )
 
-    return _table(("id", "kind", "from", "to", "meaning", "condition", "else"), rows())
+    return table(("id", "kind", "from", "to", "meaning", "condition", "else"), rows())
 
 
 def _sources(sources: Sequence[State | None]) -> str:
@@ -185,11 +186,11 @@ def _matrix() -> str:
                 cells.append("·" if code is None else code)
             yield [f"`{kind}`", *cells]
 
-    return _table(["", *OPEN], rows())
+    return table(["", *OPEN], rows())
 
 
 def _refusal_meanings() -> str:
-    return _table(
+    return table(
         ("refusal", "meaning"),
         ((f"`{code}`", meaning) for code, meaning in REFUSAL_MEANINGS.items()),
     )
@@ -201,7 +202,7 @@ def _messages() -> str:
             note = NOTES.get(kind, Kind.ANNOTATION)
             yield [f"`{kind}`", f"`{note}`", *(_effect(state, kind) for state in _UNLEASED)]
 
-    return _table(["message", "taken in as", *_UNLEASED], rows())
+    return table(["message", "taken in as", *_UNLEASED], rows())
 
 
 _UNLEASED: Final = tuple(state for state in OPEN if state not in LEASED)
@@ -225,14 +226,18 @@ def _effect(state: State, kind: MessageKind) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Write the page, or with ``--check`` compare it; gives the exit code."""
-    text = page()
+    return kept(PAGE, page(), arguments, "python -m outlast.lifecycle.render")
+
+
+def kept(path: Path, text: str, arguments: Sequence[str], command: str) -> int:
+    """Write a generated page, or with ``--check`` compare it; gives the exit code."""
     if "--check" not in arguments:
-        PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text(text, "utf-8")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, "utf-8")
         return 0
-    if PAGE.exists() and PAGE.read_text("utf-8") == text:
+    if path.exists() and path.read_text("utf-8") == text:
         return 0
-    print(f"{PAGE} is stale: python -m outlast.lifecycle.render", file=sys.stderr)
+    print(f"{path} is stale: {command}", file=sys.stderr)
     return 1
 
 
