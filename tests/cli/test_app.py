@@ -52,7 +52,7 @@ def test_ls_is_quick(terminal: Terminal) -> None:
     [
         (("--version",), {"click", "msgspec", "apsw", "asyncio", "rich"}),
         (("--help",), {"apsw", "asyncio", "rich"}),
-        (("ls",), {"asyncio", "rich", "jsonschema", "outlast.engine.engine"}),
+        (("ls",), {"asyncio", "rich", "jsonschema", "outlast.engine.engine", "outlast.dialects"}),
         (("why", "last"), {"rich"}),
     ],
 )

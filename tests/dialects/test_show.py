@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from outlast import Engine, State
+from outlast.cli import looking
 from outlast.cli.loading import load_module
 from outlast.dialects import DIALECTS, project
 from tests.cli.conftest import TASKS, Terminal, until
@@ -121,3 +122,7 @@ def test_ids_stay_ids_and_other_systems_are_refused(terminal: Terminal, zoo: Zoo
     wrong = terminal.here("show", zoo["hello"], "--as", "temporal")
     assert wrong.code == 2
     assert "autopilotcx" in wrong.err
+
+
+def test_the_command_names_every_dialect() -> None:
+    assert tuple(DIALECTS) == looking.DIALECT_NAMES

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from outlast.cli.session import COLUMN_MIN, Cell, Session, shared, span_of, width_of
-from outlast.cli.translating import tell
 from outlast.cli.words import (
     COLOURS,
     ICONS,
@@ -26,7 +25,6 @@ from outlast.cli.words import (
     state_of,
     until,
 )
-from outlast.dialects import DIALECTS
 from outlast.duration import in_words
 from outlast.errors import NotFound, UsageError
 from outlast.lifecycle import OPEN, Execution, Reason, State, Transition, reason_of
@@ -39,6 +37,10 @@ if TYPE_CHECKING:
 WIDTH_FULL = 80
 """A terminal with fewer columns shows the ends of ids only: they differ, and name them as well."""
 PAYLOAD_SHOWN_MAX = 2_000
+
+
+DIALECT_NAMES: Final = ("julep", "flyte", "flyte-action", "actionqueue", "autopilotcx")
+"""The names of :data:`outlast.dialects.DIALECTS`, which only ``show --as`` has to import."""
 
 
 @click.command()
@@ -158,7 +160,7 @@ def _why_short(record: Execution) -> str:
 @click.option(
     "--as",
     "dialect",
-    type=click.Choice(tuple(DIALECTS)),
+    type=click.Choice(DIALECT_NAMES),
     help="Its status and transitions in another system's words (docs/dialects.md).",
 )
 @shared
@@ -175,6 +177,8 @@ def show(session: Session, id: str, dialect: str | None) -> None:
         record, log = guest.record(id), guest.log(id)
         owner = guest.owner()
     if dialect is not None:
+        from outlast.cli.translating import tell
+
         tell(session, dialect, record, log)
         return
     story = story_of(id, log)
