@@ -214,6 +214,7 @@ class Machine(RuleBasedStateMachine):
             "input_digest": dice.choice([1, 1, 2]),
             "due_at": dice.choice([None, None, self.now - 5, self.now + 7 * SECOND]),
             "deadline_at": dice.choice([None, None, None, self.now + 20 * SECOND]),
+            "start_by": dice.choice([None, None, None, self.now + 10 * SECOND]),
         }
         if dice.random() < 0.3:
             data["key"] = f"key {dice.randrange(4)}"

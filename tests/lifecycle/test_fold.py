@@ -38,6 +38,7 @@ def histories(draw: st.DrawFn) -> tuple[list[Transition], Execution]:
         "task": "t",
         "due_at": draw(st.sampled_from([None, 0, 60])),
         "deadline_at": draw(st.sampled_from([None, 80])),
+        "start_by": draw(st.sampled_from([None, 40])),
         "priority": draw(st.integers(-2, 2)),
     }
     record, row = create(1, "ex_1", Event(Kind.CREATE, "user", data=data), now)

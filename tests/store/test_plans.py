@@ -45,9 +45,13 @@ PLANS = {
     "overdue_executions": [
         "SEARCH execution USING INDEX execution_deadline (tenant=? AND deadline_at>? AND deadline_at<?)"
     ],
+    "unstarted_executions": [
+        "SEARCH execution USING INDEX execution_start_by (tenant=? AND start_by>? AND start_by<?)"
+    ],
     "next_due": [
         "SEARCH execution USING INDEX execution_due (tenant=? AND due_at>?)",
         "SEARCH execution USING INDEX execution_deadline (tenant=? AND deadline_at>?)",
+        "SEARCH execution USING INDEX execution_start_by (tenant=? AND start_by>?)",
     ],
     "leased_executions": ["SEARCH execution USING INDEX execution_leased (tenant=? AND worker>?)"],
     "unread_executions": ["SEARCH execution USING INDEX execution_leased (tenant=? AND worker=?)"],

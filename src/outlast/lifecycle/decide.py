@@ -195,6 +195,11 @@ _AT_BIRTH: Final = (
     "origin",
     "due_at",
     "deadline_at",
+    "parent_key",
+    "root_id",
+    "start_by",
+    "gates",
+    "labels",
 )
 
 
@@ -246,6 +251,7 @@ def _start(record: Execution, event: Event, now: int, changes: Changes) -> None:
     changes["attempt"] = record.attempt + 1
     if record.started_at is None:
         changes["started_at"] = now
+        changes["start_by"] = None
 
 
 def _wait(record: Execution, event: Event, now: int, changes: Changes) -> None:
@@ -334,6 +340,15 @@ def _pause_requested(record: Execution, event: Event, now: int, changes: Changes
     changes["pause_at"] = now
 
 
+def _step_announced(record: Execution, event: Event, now: int, changes: Changes) -> None:
+    if event.data is not None and "child" in event.data:
+        changes["children"] = record.children + 1
+
+
+def _labels_changed(record: Execution, event: Event, now: int, changes: Changes) -> None:
+    changes["labels"] = (event.data or {}).get("labels")
+
+
 def _priority_changed(record: Execution, event: Event, now: int, changes: Changes) -> None:
     changes["priority"] = (event.data or {})["priority"]
 
@@ -359,6 +374,8 @@ _EFFECTS: Final[dict[Kind, Effect]] = {
     Kind.DEADLINE: _end,
     Kind.CANCEL_REQUESTED: _cancel_requested,
     Kind.PAUSE_REQUESTED: _pause_requested,
+    Kind.STEP_ANNOUNCED: _step_announced,
     Kind.PRIORITY_CHANGED: _priority_changed,
+    Kind.LABELS_CHANGED: _labels_changed,
 }
 """What each kind does to the registers and counters, beyond the state."""

@@ -24,7 +24,10 @@ class Execution:
     owner's private copy. ``inbox_count`` alone is no function of the log: it counts the messages
     that were ever put into the inbox, ``inbox_seen`` those that the log has taken in.
     ``updated_at`` is the time of the last row of the log, ``state_at`` that of the row that led to
-    the state.
+    the state. ``parent_id``, ``parent_key`` and ``root_id`` name the execution and the call that
+    made it, and the first of its tree; ``children`` counts those that it made itself. ``start_by``
+    is when it must have begun; it goes with the first start. ``gates`` says what a claim must find
+    open, None for nothing.
     """
 
     tenant: int
@@ -59,6 +62,12 @@ class Execution:
     version: str | None = None
     parent_id: str | None = None
     origin: str | None = None
+    parent_key: str | None = None
+    root_id: str | None = None
+    start_by: int | None = None
+    children: int = 0
+    gates: Data | None = None
+    labels: Data | None = None
     detail: Data | None = None
 
     @property

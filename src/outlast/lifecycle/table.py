@@ -94,9 +94,10 @@ def by_owner_or_grace_over(record: Execution | None, event: Event, now: int) -> 
 
 
 def deadline_passed(record: Execution | None, event: Event, now: int) -> bool:
-    """The execution's own deadline has passed."""
+    """The execution's own deadline has passed, or the instant by which it must have begun."""
     assert record is not None
-    return record.deadline_at is not None and record.deadline_at <= now
+    instants = (record.deadline_at, record.start_by)
+    return any(instant is not None and instant <= now for instant in instants)
 
 
 def first_request(record: Execution | None, event: Event, now: int) -> bool:
@@ -227,7 +228,8 @@ RULES: Final[tuple[Rule, ...]] = (
             "its owner stopped the code, or the grace has passed (fence + 1)",
             by_owner_or_grace_over, "in_grace"),
     *_rules("T29", tuple(OPEN), K.DEADLINE, S.TIMED_OUT,
-            "its own deadline passed; over a live lease fence + 1", deadline_passed, "not_due"),
+            "its own deadline passed, or it has not begun in time; over a live lease fence + 1",
+            deadline_passed, "not_due"),
     *_rules("N01", _LEASED, K.CANCEL_REQUESTED, None, "its owner is asked to cancel",
             first_request, "already_requested"),
     *_rules("N02", _LEASED, K.PAUSE_REQUESTED, None, "its owner is asked to pause",

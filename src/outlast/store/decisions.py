@@ -40,6 +40,8 @@ def due_events(record: Execution, now: int) -> list[Event]:
         return []
     if record.deadline_at is not None and record.deadline_at <= now:
         return [Event(Kind.DEADLINE, "engine", data={"why": "deadline"})]
+    if record.start_by is not None and record.start_by <= now:
+        return [Event(Kind.DEADLINE, "engine", data={"why": "not_started"})]
     kind = _BY_CLOCK.get(record.state)
     if kind is None or record.due_at is None or record.due_at > now or _depends(record):
         return []
@@ -54,7 +56,7 @@ def next_due(record: Execution) -> int | None:
     if record.is_final:
         return None
     by_clock = record.state in _BY_CLOCK and not _depends(record)
-    instants = [record.deadline_at, record.due_at if by_clock else None]
+    instants = [record.deadline_at, record.start_by, record.due_at if by_clock else None]
     return min((instant for instant in instants if instant is not None), default=None)
 
 

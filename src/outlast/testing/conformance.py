@@ -206,8 +206,12 @@ class StoreConformance:
             input_digest=-(2**63),
             version="v",
             parent_id="ex_0",
+            parent_key="child#1",
+            root_id="ex_0",
             origin="o",
             deadline_at=T + 10**9,
+            gates={"needs": ["gpu"]},
+            labels={"team": "ü"},
         )
         assert one(store, item).refused is None
         wait = owner.park(
@@ -784,6 +788,22 @@ class StoreConformance:
             (State.QUEUED, "retry"),
         ]
         assert state(store, "ex_3").state is State.AWAITING_INPUT
+        self.check(store)
+
+    def test_what_has_not_begun_in_time_is_ended(self, store: Store) -> None:
+        owner, item = begun("ex_1", start_by=T + 10)
+        answers = store.commit([item, born("ex_2", start_by=T + 10), born("ex_3", start_by=T + 30)])
+        assert codes(answers) == [None, None, None]
+        assert state(store, "ex_1").start_by is None, "it has begun"
+        assert store.sweep(T + 9, 10) == (0, T + 10)
+        assert store.sweep(T + 10, 10) == (1, T + 30)
+        assert [state(store, id).state for id in ("ex_1", "ex_2", "ex_3")] == [
+            State.RUNNING,
+            State.TIMED_OUT,
+            State.QUEUED,
+        ]
+        assert store.log("ex_2")[-1].data == {"why": "not_started"}
+        assert one(store, owner.write(Kind.STEP, T + 11)).refused is None
         self.check(store)
 
     def test_a_deadline_ends_everything_that_is_open(self, store: Store) -> None:

@@ -20,12 +20,12 @@ INSERT INTO transition (tenant, execution_id, seq, kind, from_state, to_state, f
 VALUES {rows};
 
 -- name: insert_executions
--- columns: 33
+-- columns: 39
 INSERT INTO execution (tenant, id, task, state, seq, fence, nonce, worker, high_water, cause,
                        paused_from, attempt, failures, claims, idle_claims, inbox_count, inbox_seen,
                        cancel_at, pause_at, created_at, updated_at, state_at, started_at, due_at,
                        deadline_at, queue, priority, key, input_digest, version, parent_id, origin,
-                       detail)
+                       parent_key, root_id, start_by, children, gates, labels, detail)
 VALUES {rows};
 
 -- name: move_executions
@@ -37,7 +37,7 @@ UPDATE execution
  WHERE execution.tenant = 1 AND execution.id = v.column1;
 
 -- name: save_executions
--- columns: 24
+-- columns: 28
 -- Every column that a transition can change; inbox_count is the deliverers' own.
 UPDATE execution
    SET state = v.column2, seq = v.column3, fence = v.column4, nonce = v.column5,
@@ -46,7 +46,8 @@ UPDATE execution
        inbox_seen = v.column14, cancel_at = v.column15, pause_at = v.column16,
        updated_at = v.column17, state_at = v.column18, started_at = v.column19,
        due_at = v.column20, deadline_at = v.column21, priority = v.column22, version = v.column23,
-       detail = v.column24
+       start_by = v.column24, children = v.column25, gates = v.column26, labels = v.column27,
+       detail = v.column28
   FROM (VALUES {rows}) AS v
  WHERE execution.tenant = 1 AND execution.id = v.column1;
 

@@ -1,33 +1,33 @@
 -- name: executions_by_id
--- packed: 33, blobs 7
+-- packed: 39, blobs 7
 -- columns: 1
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
-       version, parent_id, origin, detail
+       version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
  WHERE tenant = 1 AND id IN (VALUES {rows});
 
 -- name: executions_by_key
 -- Without statistics SQLite takes a tenant's executions for ten; hence the index by name.
--- packed: 33, blobs 7
+-- packed: 39, blobs 7
 -- columns: 1
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
-       version, parent_id, origin, detail
+       version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution INDEXED BY execution_by_key
  WHERE tenant = 1 AND key IS NOT NULL AND key IN (VALUES {rows});
 
 -- name: queued_executions
--- packed: 47, blobs 7 41 47
+-- packed: 53, blobs 7 47 53
 -- rule: T06
 -- With the first row of its log, which has the input. The cross join keeps the order of the index.
 SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.high_water, e.cause,
        e.paused_from, e.attempt, e.failures, e.claims, e.idle_claims, e.inbox_count,
        e.inbox_seen, e.cancel_at, e.pause_at, e.created_at, e.updated_at, e.state_at, e.started_at,
        e.due_at, e.deadline_at, e.queue, e.priority, e.key, e.input_digest, e.version, e.parent_id,
-       e.origin, e.detail,
+       e.origin, e.parent_key, e.root_id, e.start_by, e.children, e.gates, e.labels, e.detail,
        t.tenant, t.execution_id, t.seq, t.kind, t.from_state, t.to_state, t.fence, t.nonce, t.actor,
        t.at, t.key, t.digest, t.data, t.payload
   FROM execution AS e
@@ -37,32 +37,47 @@ SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.hig
  LIMIT :limit;
 
 -- name: due_executions
--- packed: 33, blobs 7
+-- packed: 39, blobs 7
 -- rule: T03 T16 T23
 -- One that is scheduled and has a detail waits for other executions first; what is overdue is ended.
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
-       version, parent_id, origin, detail
+       version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
  WHERE tenant = 1 AND due_at <= :now
    AND due_at IS NOT NULL AND state IN ('scheduled', 'waiting', 'awaiting_input', 'retry_wait')
    AND NOT (state = 'scheduled' AND detail IS NOT NULL)
-   AND (deadline_at IS NULL OR deadline_at > :now)
+   AND (deadline_at IS NULL OR deadline_at > :now) AND (start_by IS NULL OR start_by > :now)
  ORDER BY due_at, id
  LIMIT :limit;
 
 -- name: overdue_executions
--- packed: 33, blobs 7
+-- packed: 39, blobs 7
 -- rule: T29
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
-       version, parent_id, origin, detail
+       version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
  WHERE tenant = 1 AND deadline_at <= :now
    AND deadline_at IS NOT NULL AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
  ORDER BY deadline_at, id
+ LIMIT :limit;
+
+-- name: unstarted_executions
+-- packed: 39, blobs 7
+-- rule: T29
+-- Those that have not begun in time, but for those whose deadline has passed as well.
+SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
+       failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
+       updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
+       version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
+  FROM execution
+ WHERE tenant = 1 AND start_by <= :now
+   AND start_by IS NOT NULL AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
+   AND (deadline_at IS NULL OR deadline_at > :now)
+ ORDER BY start_by, id
  LIMIT :limit;
 
 -- name: next_due
@@ -74,15 +89,19 @@ SELECT (SELECT due_at FROM execution
        (SELECT deadline_at FROM execution
          WHERE tenant = 1 AND deadline_at IS NOT NULL
            AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
-         ORDER BY deadline_at LIMIT 1) AS deadline_at;
+         ORDER BY deadline_at LIMIT 1) AS deadline_at,
+       (SELECT start_by FROM execution
+         WHERE tenant = 1 AND start_by IS NOT NULL
+           AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
+         ORDER BY start_by LIMIT 1) AS start_by;
 
 -- name: leased_executions
--- packed: 33, blobs 7
+-- packed: 39, blobs 7
 -- rule: T08 T09
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
-       version, parent_id, origin, detail
+       version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
  WHERE tenant = 1 AND worker IS NOT NULL AND worker <> :alive
    AND (:dead IS NULL OR worker IN (SELECT value FROM json_each(:dead)))
@@ -95,12 +114,12 @@ SELECT id FROM execution INDEXED BY execution_leased
  ORDER BY id;
 
 -- name: executions_page
--- packed: 33, blobs 7
+-- packed: 39, blobs 7
 -- The newest first; ids begin with their time. An empty list of states means all.
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
-       version, parent_id, origin, detail
+       version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
  WHERE tenant = 1 AND id < :before_id
    AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
@@ -112,12 +131,12 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
  LIMIT :limit;
 
 -- name: open_executions_page
--- packed: 33, blobs 7
+-- packed: 39, blobs 7
 -- The same for open states only, from the indexes of open rows: what has ended is not looked at.
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
-       version, parent_id, origin, detail
+       version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
  WHERE tenant = 1 AND id < :before_id
    AND id IN (

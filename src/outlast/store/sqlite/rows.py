@@ -72,15 +72,19 @@ _KIND, _FROM_STATE, _TO_STATE, _DATA = map(
 
 def values_of_execution(record: Execution) -> tuple[Value, ...]:
     """Give the columns of an execution, in the order of ``insert_executions``."""
-    return (*_all_but_detail(record), text_of(record.detail))
+    return (*_plain(record), *_facts_of(record))
 
 
 def changed_values_of(record: Execution) -> tuple[Value, ...]:
     """Give the columns that transitions change, in the order of ``save_executions``."""
-    return (*_changed(record), text_of(record.detail))
+    return (*_changed(record), *_facts_of(record))
 
 
-_all_but_detail: Final = attrgetter(*COLUMNS[:-1])
+def _facts_of(record: Execution) -> tuple[str | None, str | None, str | None]:
+    return text_of(record.gates), text_of(record.labels), text_of(record.detail)
+
+
+_plain: Final = attrgetter(*COLUMNS[:-3])
 _changed: Final = attrgetter(
     *[
         "id",
@@ -107,7 +111,7 @@ _changed: Final = attrgetter(
         "due_at",
         "deadline_at",
     ],
-    *["priority", "version"],
+    *["priority", "version", "start_by", "children"],
 )
 
 
@@ -116,11 +120,15 @@ def execution_of(values: Sequence[object]) -> Execution:
     columns = list(values)
     columns[_STATE] = State(str(columns[_STATE]))
     columns[_PAUSED_FROM] = _STATES[str(columns[_PAUSED_FROM] or "")]
+    columns[_GATES] = data_of(columns[_GATES])
+    columns[_LABELS] = data_of(columns[_LABELS])
     columns[_DETAIL] = data_of(columns[_DETAIL])
     return Execution(*columns)  # type: ignore[arg-type]
 
 
-_STATE, _PAUSED_FROM, _DETAIL = map(COLUMNS.index, ("state", "paused_from", "detail"))
+_STATE, _PAUSED_FROM, _GATES, _LABELS, _DETAIL = map(
+    COLUMNS.index, ("state", "paused_from", "gates", "labels", "detail")
+)
 
 
 def values_of_message(tenant: int, id: str, entry: InboxEntry) -> tuple[Value, ...]:

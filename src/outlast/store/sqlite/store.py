@@ -396,7 +396,7 @@ class SqliteStore:
                 return 0, next_at
             with immediate(self._writer):
                 found: list[Execution] = []
-                for name in ("overdue_executions", "due_executions"):
+                for name in ("overdue_executions", "unstarted_executions", "due_executions"):
                     bounds = {"now": now, "limit": limit - len(found)}
                     found += map(execution_of, _all(self._writer, name, bounds))
                 pending = _Pending()

@@ -66,12 +66,20 @@ CREATE TABLE execution (
   version TEXT,
   parent_id TEXT,
   origin TEXT,
+  parent_key TEXT,
+  root_id TEXT,
+  start_by INTEGER,
+  children INTEGER NOT NULL CHECK (children >= 0),
+  gates TEXT,
+  labels TEXT,
   detail TEXT,
   PRIMARY KEY (tenant, id),
   CHECK ((state IN ('starting', 'running')) = (nonce IS NOT NULL)),
   CHECK ((nonce IS NULL) = (worker IS NULL)),
   CHECK (claims BETWEEN (nonce IS NOT NULL) AND fence),
   CHECK ((state = 'paused') = (paused_from IS NOT NULL)),
+  CHECK ((parent_id IS NULL) = (root_id IS NULL)),
+  CHECK (parent_id IS NOT NULL OR parent_key IS NULL),
   CHECK (state <> 'retry_wait' OR due_at IS NOT NULL),
   CHECK (state <> 'scheduled' OR due_at IS NOT NULL OR detail IS NOT NULL),
   CHECK (state NOT IN ('waiting', 'awaiting_input', 'suspended', 'paused') OR detail IS NOT NULL)
@@ -84,6 +92,9 @@ CREATE INDEX execution_due ON execution (tenant, due_at)
   WHERE due_at IS NOT NULL AND state IN ('scheduled', 'waiting', 'awaiting_input', 'retry_wait');
 CREATE INDEX execution_deadline ON execution (tenant, deadline_at)
   WHERE deadline_at IS NOT NULL AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled');
+CREATE INDEX execution_start_by ON execution (tenant, start_by)
+  WHERE start_by IS NOT NULL AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled');
+CREATE INDEX execution_children ON execution (tenant, parent_id, id) WHERE parent_id IS NOT NULL;
 CREATE INDEX execution_leased ON execution (tenant, worker) WHERE worker IS NOT NULL;
 CREATE INDEX execution_parked ON execution (tenant, state, id)
   WHERE state IN ('scheduled', 'blocked', 'awaiting_input', 'waiting', 'retry_wait', 'paused',
@@ -210,6 +221,7 @@ BEGIN
     THEN RAISE(ABORT, 'guard: a final execution never changes')
     WHEN NEW.seq < OLD.seq OR NEW.fence < OLD.fence OR NEW.claims < OLD.claims
       OR NEW.high_water < OLD.high_water OR NEW.attempt < OLD.attempt
+      OR NEW.children < OLD.children
       OR NEW.failures < OLD.failures OR NEW.inbox_seen < OLD.inbox_seen
     THEN RAISE(ABORT, 'guard: numbers, fences and counts never go down')
     WHEN NEW.nonce IS NOT OLD.nonce AND NEW.nonce IS NOT NULL
@@ -231,6 +243,8 @@ BEGIN
       OR NEW.updated_at <> OLD.updated_at OR NEW.state_at <> OLD.state_at OR NEW.started_at IS NOT OLD.started_at
       OR NEW.due_at IS NOT OLD.due_at OR NEW.deadline_at IS NOT OLD.deadline_at
       OR NEW.priority <> OLD.priority OR NEW.version IS NOT OLD.version
+      OR NEW.start_by IS NOT OLD.start_by OR NEW.children <> OLD.children
+      OR NEW.gates IS NOT OLD.gates OR NEW.labels IS NOT OLD.labels
       OR NEW.detail IS NOT OLD.detail)
     THEN RAISE(ABORT, 'guard: a row changes with its log only')
     WHEN NEW.seq > OLD.seq AND NOT coalesce((
@@ -245,7 +259,8 @@ BEGIN
 END;
 
 CREATE TRIGGER execution_named
-BEFORE UPDATE OF tenant, id, task, key, input_digest, created_at, queue, parent_id, origin
+BEFORE UPDATE OF tenant, id, task, key, input_digest, created_at, queue, parent_id, origin,
+                 parent_key, root_id
 ON execution
 BEGIN
   SELECT RAISE(ABORT, 'guard: who an execution is never changes');

@@ -323,10 +323,13 @@ class MemoryStore:
         """See the protocol."""
 
 
-def _turn(record: Execution, now: int) -> tuple[bool, int | None, str]:
+def _turn(record: Execution, now: int) -> tuple[int, int, str]:
     """Sort what the clock moves: first what is overdue, then by the instant it was due."""
-    overdue = record.deadline_at is not None and record.deadline_at <= now
-    return not overdue, record.deadline_at if overdue else record.due_at, record.id
+    instants = (record.deadline_at, record.start_by)
+    for turn, instant in enumerate(instants):
+        if instant is not None and instant <= now:
+            return turn, instant, record.id
+    return len(instants), record.due_at or 0, record.id
 
 
 def _broken(said: str) -> Answer:
