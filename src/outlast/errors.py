@@ -24,9 +24,11 @@
     │   ├─ ExecutionFailed        its code raised
     │   ├─ ExecutionCancelled     it was cancelled
     │   └─ ExecutionTimedOut      its deadline passed
+    │       └─ ExecutionNotStarted    it had not begun in time
     ├─ WaitTimeout            the caller stopped waiting; the execution goes on
     ├─ StepFailed             raised in task code: a step's error cannot be rebuilt
     ├─ StepTimeout            raised in task code: a step's attempt took too long
+    ├─ AttemptTimeout         an attempt of the whole task took too long
     ├─ Deadlock               raised for task code that nothing can ever wake
     ├─ ReplayMismatch         the code changed under a running execution
     ├─ StoreUnavailable       the world; a retry is safe
@@ -250,6 +252,12 @@ class ExecutionTimedOut(ExecutionEnded):
     code = "execution_timed_out"
 
 
+class ExecutionNotStarted(ExecutionTimedOut):
+    """The execution had not begun in time; none of its code has run."""
+
+    code = "execution_not_started"
+
+
 class WaitTimeout(OutlastError, TimeoutError):
     """The caller stopped waiting; the execution itself goes on."""
 
@@ -284,6 +292,12 @@ class StepTimeout(OutlastError, TimeoutError):
     """An attempt of a step took longer than its timeout."""
 
     code = "step_timeout"
+
+
+class AttemptTimeout(OutlastError, TimeoutError):
+    """An attempt of the whole task took longer than its timeout."""
+
+    code = "attempt_timeout"
 
 
 class Deadlock(OutlastError):

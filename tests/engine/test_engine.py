@@ -12,7 +12,6 @@ import outlast
 from outlast import Engine, Fatal, Retry, RetryAfter, State, ask, sleep, step, task, wait_for
 from outlast.blocking import ask as ask_blocking
 from outlast.blocking import sleep as sleep_blocking
-from outlast.engine import driver
 from outlast.errors import (
     AlreadyAnswered,
     BadPayload,
@@ -625,11 +624,7 @@ def test_a_retry_finds_the_answers_and_signals_of_earlier_tries(url: str) -> Non
     run(main, url)
 
 
-def test_a_cancelled_execution_is_cut_off_however_it_waits(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(driver, "CANCEL_GRACE_US", 60_000)
-
+def test_a_cancelled_execution_is_cut_off_however_it_waits(url: str) -> None:
     @task
     async def asks_once_more() -> None:
         try:
@@ -644,7 +639,7 @@ def test_a_cancelled_execution_is_cut_off_however_it_waits(
         assert await handle.await_("5s") is State.CANCELLED
         assert engine.store.verify().defects == []
 
-    run(main, url)
+    run(main, url, cancel_grace="60ms")
 
 
 def test_a_deadline_wakes_an_engine_that_waits_for_nothing(url: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from datetime import UTC, datetime
+
 import pytest
 
 from outlast.lifecycle import FINAL, OPEN, Execution, State, reason_of
@@ -10,7 +13,7 @@ from outlast.lifecycle.record import Data
 ASK = {"kind": "ask", "key": "approve#1", "title": "Ship it?", "to": "ops", "outside": True}
 
 REASONS: list[tuple[State, Data | None, str, str]] = [
-    (State.SCHEDULED, None, "start_time", "its start time lies ahead"),
+    (State.SCHEDULED, None, "start_time", "its start time lies ahead: 1970-01-01 00:00:00 UTC"),
     (State.SCHEDULED, {"waits_on": ["ex_2"]}, "dependency", "it waits for other executions to end"),
     (State.QUEUED, None, "no_worker", 'no worker has taken it from queue "default" yet'),
     (State.BLOCKED, {"gate": "gpu"}, "gate_closed", "the gate gpu is closed"),
@@ -59,6 +62,17 @@ def test_reason(state: State, detail: Data | None, code: str, text: str) -> None
     reason = reason_of(record)
     assert reason is not None
     assert (reason.code, reason.text, reason.since, reason.until) == (code, text, 41, 77)
+
+
+def test_a_start_time_is_written_as_the_calendar_has_it() -> None:
+    days = random.Random(7).sample(range(2_932_897), 3_000)  # to the end of the year 9999
+    for seconds in [*(86_400 * day + 86_399 for day in days), 951_782_400, 1_709_164_800]:
+        record = Execution(1, "ex_1", "pay", State.SCHEDULED, 1, due_at=seconds * 1_000_000)
+        reason, at = reason_of(record), datetime.fromtimestamp(seconds, UTC)
+        assert reason is not None
+        assert reason.text.endswith(
+            f"ahead: {at:%Y-%m-%d %H:%M:%S} UTC".replace(f"{at:%Y}", f"{at.year:04}")
+        )
 
 
 def test_every_open_state_is_in_the_table() -> None:

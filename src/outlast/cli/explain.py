@@ -129,6 +129,10 @@ _TEXTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         "its deadline counts from its creation, waiting included",
         ("give the task a longer timeout, and start it anew",),
     ),
+    "execution_not_started": (
+        "no engine took it within its queue_timeout: none runs, knows the task, or has room",
+        ("start an engine that knows the task, or more of them", "allow a longer queue_timeout"),
+    ),
     "wait_timeout": (
         "only the wait is over: the execution, or the question's asker, goes on",
         ("wait again: outlast watch ID", "in task code: give ask a default"),
@@ -140,6 +144,10 @@ _TEXTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "step_timeout": (
         "the body was slower than @step(timeout=…) allows; a thread cannot be stopped and runs on",
         ("give it more time, or retries", "make the body itself give up in time"),
+    ),
+    "attempt_timeout": (
+        "one try of the task took longer than attempt_timeout, its waits and restarts included",
+        ("allow a longer attempt_timeout, or retries", "give what waits for people a timeout"),
     ),
     "deadlock": (
         "no step is under way, no timer is set, nothing from outside is awaited",

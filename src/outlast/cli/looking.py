@@ -149,6 +149,8 @@ def _why_short(record: Execution) -> str:
     if isinstance(error, dict):
         name = str(error.get("type", "")).partition(":")[2]
         return one_line(f"{name}: {error.get('message', '')}", 80)
+    if record.state is State.TIMED_OUT:
+        return "had not begun in time" if detail.get("why") == "not_started" else "deadline passed"
     if record.state is State.CANCELLED:
         why = f": {detail['why']}" if detail.get("why") else ""
         return one_line(f"by {detail.get('by', '?')}{why}", 80)
@@ -240,6 +242,8 @@ def _shown(
         lines += _failure_lines(session, log[-1])
     elif record.state is State.CANCELLED:
         lines.append(f"end      cancelled {_why_short(record)}")
+    elif record.state is State.TIMED_OUT:
+        lines.append(f"end      timed out: {_why_short(record)}")
     return lines
 
 

@@ -14,7 +14,7 @@ import click
 
 from outlast.cli.exits import BROKEN_PIPE, OK
 from outlast.cli.outlet import Outlets
-from outlast.cli.session import Session, read_stdin, shared, span_of, typed
+from outlast.cli.session import Session, instant_of, read_stdin, shared, span_of, typed
 from outlast.cli.signals import Signals
 from outlast.cli.words import one_line
 from outlast.errors import OutlastError, StoreOwned, UsageError
@@ -222,7 +222,10 @@ def _actor() -> str:
 )
 @click.option("--key", help="The same key and input: the same execution.")
 @click.option("--delay", metavar="DURATION", help="Not before so long from now.")
+@click.option("--at", metavar="TIME", help="Not before then, as in 2030-01-31T08:00+01:00.")
 @click.option("--deadline", metavar="DURATION", help="How long it may take in all.")
+@click.option("--queue-timeout", metavar="DURATION", help="How long it may wait to begin.")
+@click.option("--attempt-timeout", metavar="DURATION", help="How long one attempt may take.")
 @shared
 def start(
     session: Session,
@@ -231,17 +234,25 @@ def start(
     document: str | None,
     key: str | None,
     delay: str | None,
+    at: str | None,
     deadline: str | None,
+    queue_timeout: str | None,
+    attempt_timeout: str | None,
 ) -> None:
     """Start a task and do not wait; the engine that runs takes it up, or the next one does."""
     from outlast.engine.registry import StartOptions
 
+    if at is not None and delay is not None:
+        raise UsageError("--at and --delay say the same thing", do="give one of them")
     options = StartOptions(
         key=key,
         origin="start",
         actor=_actor(),
         delay_us=span_of("--delay", delay),
+        start_at=instant_of("--at", at),
         deadline_us=span_of("--deadline", deadline),
+        queue_timeout_us=span_of("--queue-timeout", queue_timeout),
+        attempt_timeout_us=span_of("--attempt-timeout", attempt_timeout),
     )
     task, call = _called(target, words, document)
     with session.guest(make=True) as guest:

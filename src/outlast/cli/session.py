@@ -242,6 +242,30 @@ def span_of(option: str, text: str | None) -> int | None:
     return span
 
 
+def instant_of(option: str, text: str | None) -> int | None:
+    """Read the date and time of an option, in microseconds since 1970; None where there is none.
+
+    Raises:
+        UsageError: it cannot be read, or has no time zone.
+    """
+    if text is None:
+        return None
+    from datetime import datetime
+
+    from outlast.duration import microseconds_of
+
+    do = (
+        "write the date, the time and the offset, as in 2030-01-31T08:00+01:00 or 2030-01-31T07:00Z"
+    )
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f'"{text[:40]}" is no date and time', where=option, do=do) from None
+    if at.tzinfo is None:
+        raise UsageError(f'"{text[:40]}" has no time zone', where=option, do=do)
+    return microseconds_of(at)
+
+
 def read_stdin(option: str) -> str:
     """Read all of stdin.
 

@@ -266,5 +266,9 @@ _TELLERS: Final[dict[Kind, Any]] = {
     Kind.FINISH: _fixed("succeeded"),
     Kind.ERROR: lambda row, data: f"failed: {failure_said(row.payload)}",
     Kind.CANCEL: _by("cancelled"),
-    Kind.DEADLINE: _fixed("its deadline has passed: timed out"),
+    Kind.DEADLINE: lambda row, data: (
+        "it had not begun in time: timed out"
+        if data.get("why") == "not_started"
+        else "its deadline has passed: timed out"
+    ),
 }

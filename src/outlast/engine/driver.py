@@ -30,6 +30,7 @@ from outlast.engine.registry import StepCall, Task
 from outlast.engine.scope import Call, CallState, Mismatch, Outcome, Scope
 from outlast.engine.thread_scope import ThreadScope
 from outlast.errors import (
+    AttemptTimeout,
     BadPayload,
     Deadlock,
     Fatal,
@@ -54,8 +55,6 @@ from outlast.store.protocol import Answer, InboxEntry, Write
 
 LINGER_US: Final = 200_000
 """Waits shorter than this keep their worker; longer ones park. A park costs four rows."""
-CANCEL_GRACE_US: Final = 30_000_000
-"""How long code may take to clean up after a cancel, before it is cut off."""
 ANNOUNCE_US: Final = 1_000_000
 """How long a step runs before a note says so."""
 
@@ -79,6 +78,7 @@ class Home(Host, Protocol):
     journal: Journal
     task_threads: Executor
     payload_bytes_max: int
+    cancel_grace_us: int
     watched: int
 
     def read_inbox(self, driver: Driver) -> None:
@@ -133,6 +133,8 @@ class Driver:
         self._cancel: Transition | None = None
         self._pumping = False
         self._reporting = False
+        self._attempt_ends_at: int | None = None
+        self._attempt_alarm: asyncio.TimerHandle | None = None
 
     # Coming to life
 
@@ -140,6 +142,7 @@ class Driver:
         """Run a new execution, whose start is already in the log."""
         if self._make_scope():
             self._live = True
+            self._bound_attempt(started)
             self._enter(started)
             self.pump()
 
@@ -148,7 +151,8 @@ class Driver:
         if self._over or not self._make_scope():
             return  # handed back while its log was being read
         try:
-            waiting = self._deliver_recorded(*self._history(rows))
+            kept, history = self._history(rows)
+            waiting = self._deliver_recorded(kept, history)
         except Mismatch as mismatch:
             self._suspend_mismatch(mismatch)
             return
@@ -158,6 +162,7 @@ class Driver:
                 waiting.append(row)
         self._live = True
         started = self._append(Event(Kind.START, "engine"))
+        self._bound_attempt(next((row for row in history if row.kind is Kind.START), started))
         try:
             if self._delivered:
                 self._deliver(Outcome(started.seq, started.at, "start"))
@@ -190,6 +195,17 @@ class Driver:
                 on_quiet=self._thread_is_quiet,
             )
         return True
+
+    def _bound_attempt(self, first: Transition) -> None:
+        """See to it that an attempt of the task ends in time, counted from its first start.
+
+        That is a row of the log, so neither a restart nor a park gives an attempt more time.
+        """
+        timeout_us = (self._birth.data or {}).get("attempt_timeout_us")
+        if isinstance(timeout_us, int):
+            self._attempt_ends_at = first.at + timeout_us
+            delay = max(0, self._attempt_ends_at - self.worker.clock.now()) / 1e6
+            self._attempt_alarm = self.worker.loop.call_later(delay, self.pump)
 
     def _enter(self, started: Transition) -> None:
         assert self._scope is not None
@@ -314,6 +330,9 @@ class Driver:
             return
         if self._over or self._before_park is not None or not self._live or self._pumping:
             return
+        if self._attempt_ends_at is not None and self._is_attempt_over():
+            self._end_attempt()
+            return
         scope = self._scope
         assert scope is not None
         if not scope.is_quiet:
@@ -326,6 +345,25 @@ class Driver:
         finally:
             self._pumping = False
         self._report_ended()
+
+    def _is_attempt_over(self) -> bool:
+        """Whether this attempt has used up its time; one being cancelled has a grace instead."""
+        ends_at = self._attempt_ends_at
+        is_late = ends_at is not None and ends_at <= self.worker.clock.now()
+        return is_late and self.record.cancel_at is None
+
+    def _end_attempt(self) -> None:
+        """Fail this attempt of the task, wherever its code stands; that is a counted failure."""
+        for body in list(self.bodies.values()):
+            self._abandon(body.call)
+        timeout_us = (self._birth.data or {})["attempt_timeout_us"]
+        self._end_with(
+            AttemptTimeout(
+                f"attempt {self.record.failures + 1} of the task took longer than "
+                f"{int(str(timeout_us)) / 1e6:g} s",
+                where=self.record.id,
+            )
+        )
 
     def _wind_down(self) -> None:
         """Start nothing more; once no body is under way, give the lease back."""
@@ -578,7 +616,7 @@ class Driver:
     def _waits(self, scope: Scope | ThreadScope) -> tuple[list[dict[str, Any]], int | None]:
         """Name everything that could wake the code, and the first instant at which time does."""
         waits: list[dict[str, Any]] = []
-        instants: list[int] = []
+        instants = [] if self._attempt_ends_at is None else [self._attempt_ends_at]
         timer = scope.next_timer()
         if timer is not None:
             waits.append({"kind": "timer", "until": timer.deadline_at})
@@ -699,6 +737,8 @@ class Driver:
         """Stop doing anything; what is under way is stopped or ignored."""
         self._over = True
         self._cancel_alarm()
+        if self._attempt_alarm is not None:
+            self._attempt_alarm.cancel()
         for body in self.bodies.values():
             body.stop()
         self.bodies.clear()
@@ -824,7 +864,7 @@ class Driver:
         """The code has a grace to clean up after a cancel; then it is cut off."""
         self._cancel = row
         spent = self.worker.clock.now() - row.at
-        grace = max(0, CANCEL_GRACE_US - spent) / 1e6
+        grace = max(0, self.worker.cancel_grace_us - spent) / 1e6
         self.worker.loop.call_later(grace, self.cut_off)
 
     # The worker's wishes

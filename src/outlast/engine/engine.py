@@ -83,6 +83,7 @@ class Engine:
         slots: how many executions it holds at once.
         threads: how many ``def`` steps, and how many ``def`` tasks, run at once.
         patience: how long a graceful stop waits for steps under way.
+        cancel_grace: how long a task's code may clean up after a cancel, before it is cut off.
         payload_bytes_max: the largest result or input that is stored.
         retention: how long executions are kept after their end, where their task says nothing:
             a duration, a :class:`~outlast.Retention` by state, or None to keep all.
@@ -104,6 +105,7 @@ class Engine:
         slots: int = 4_000,
         threads: int = 64,
         patience: Duration = "5s",
+        cancel_grace: Duration = "30s",
         payload_bytes_max: int = PAYLOAD_BYTES_MAX,
         retention: Duration | Retention | None = DEFAULT,
         clock: Clock | None = None,
@@ -115,6 +117,7 @@ class Engine:
         self._slots, self._threads = slots, threads
         self._patience_us = microseconds(patience)
         self._payload_bytes_max = payload_bytes_max
+        self._cancel_grace_us = microseconds(cancel_grace)
         self._retention = retention_of(retention)
         self._ids = IdMaker()
         self._store: Store | None = None
@@ -148,6 +151,7 @@ class Engine:
             slots=self._slots,
             threads=self._threads,
             payload_bytes_max=self._payload_bytes_max,
+            cancel_grace_us=self._cancel_grace_us,
             on_final=self._recorded,
             on_parked=self.look_at_clock,
             on_gone=self._ended,

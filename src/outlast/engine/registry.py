@@ -10,10 +10,11 @@ import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar, overload
 
 from outlast.codec import Codec, InputCodec, digest, result_codec
-from outlast.duration import Duration, microseconds
+from outlast.duration import Duration, microseconds, microseconds_of
 from outlast.engine.current import current_scope, the_engine
 from outlast.errors import Fatal, UsageError, WrongColour
 from outlast.lifecycle import NO_RETRY, RetryPolicy
@@ -62,6 +63,11 @@ class Retry:
             raise UsageError(f"no such retry policy: {error}") from None
 
 
+def span(duration: Duration | None) -> int | None:
+    """Give a duration in microseconds; None where there is none."""
+    return None if duration is None else microseconds(duration)
+
+
 def _policy(retries: int | Retry) -> RetryPolicy:
     if isinstance(retries, Retry):
         return retries.policy
@@ -81,7 +87,7 @@ class _Function(Generic[P, R]):
         self.fn = fn
         self.name = name or fn.__name__
         self.policy = _policy(retries)
-        self.timeout_us = None if timeout is None else microseconds(timeout)
+        self.timeout_us = span(timeout)
         self.is_async = inspect.iscoroutinefunction(fn)
         functools.update_wrapper(self, fn)  # type: ignore[arg-type]
 
@@ -239,7 +245,10 @@ class StartOptions:
     Attributes:
         key: the same key and input always mean the same execution; another input is refused.
         delay_us: how long it waits before it may run.
+        start_at: the instant before which it may not run; one that has passed means now.
         deadline_us: how long it may take in all, from its creation.
+        queue_timeout_us: how long it may wait to begin, from its creation or its start time.
+        attempt_timeout_us: how long one attempt of the whole task may take.
         priority: higher runs first.
         queue: the queue it waits in.
         actor: who starts it.
@@ -248,7 +257,10 @@ class StartOptions:
 
     key: str | None = None
     delay_us: int | None = None
+    start_at: int | None = None
     deadline_us: int | None = None
+    queue_timeout_us: int | None = None
+    attempt_timeout_us: int | None = None
     priority: int | None = None
     queue: str | None = None
     actor: str | None = None
@@ -268,9 +280,13 @@ class Task(_Function[P, R]):
         priority: int,
         version: str | None,
         retention: Duration | Retention | None = None,
+        queue_timeout: Duration | None = None,
+        attempt_timeout: Duration | None = None,
     ) -> None:
         super().__init__(fn, name, retries, timeout)
         self.queue, self.priority, self.version = queue, priority, version
+        self.queue_timeout_us = span(queue_timeout)
+        self.attempt_timeout_us = span(attempt_timeout)
         self.retention = None if retention is None else retention_of(retention)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
@@ -305,19 +321,31 @@ class Task(_Function[P, R]):
         *,
         key: str | None = None,
         delay: Duration | None = None,
+        start_at: datetime | None = None,
         timeout: Duration | None = None,
+        queue_timeout: Duration | None = None,
+        attempt_timeout: Duration | None = None,
         priority: int | None = None,
         queue: str | None = None,
         actor: str | None = None,
         origin: str | None = None,
     ) -> TaskWithOptions[P, R]:
-        """Give the task with options for its next starts; see :class:`StartOptions`."""
+        """Give the task with options for its next starts; see :class:`StartOptions`.
+
+        Raises:
+            UsageError: ``start_at`` has no time zone, or stands beside ``delay``.
+        """
+        if delay is not None and start_at is not None:
+            raise UsageError("start_at and delay say the same thing", do="give one of them")
         return TaskWithOptions(
             self,
             StartOptions(
                 key=key,
-                delay_us=None if delay is None else microseconds(delay),
-                deadline_us=None if timeout is None else microseconds(timeout),
+                delay_us=span(delay),
+                start_at=None if start_at is None else microseconds_of(start_at),
+                deadline_us=span(timeout),
+                queue_timeout_us=span(queue_timeout),
+                attempt_timeout_us=span(attempt_timeout),
                 priority=priority,
                 queue=queue,
                 actor=actor,
@@ -385,6 +413,8 @@ def task(
     name: str | None = None,
     retries: int | Retry = 0,
     timeout: Duration | None = None,
+    queue_timeout: Duration | None = None,
+    attempt_timeout: Duration | None = None,
     queue: str = "default",
     priority: int = 0,
     version: str | None = None,
@@ -397,6 +427,8 @@ def task(
     name: str | None = None,
     retries: int | Retry = 0,
     timeout: Duration | None = None,
+    queue_timeout: Duration | None = None,
+    attempt_timeout: Duration | None = None,
     queue: str = "default",
     priority: int = 0,
     version: str | None = None,
@@ -409,6 +441,9 @@ def task(
         name: what it is called in the store; by default the function's name.
         retries: how often the whole task is tried again; finished steps are not repeated.
         timeout: how long one execution may take in all, from its creation.
+        queue_timeout: how long one may wait until it begins, from its creation, or from its start
+            time if that is later.
+        attempt_timeout: how long one attempt of the whole task may take, its waits included.
         queue: the queue its executions wait in.
         priority: higher runs first.
         version: a label of the code, kept with each execution.
@@ -417,7 +452,16 @@ def task(
 
     def decorate(function: Callable[..., Any]) -> Task[Any, Any]:
         made: Task[Any, Any] = Task(
-            function, name, retries, timeout, queue, priority, version, retention
+            function,
+            name,
+            retries,
+            timeout,
+            queue,
+            priority,
+            version,
+            retention,
+            queue_timeout,
+            attempt_timeout,
         )
         _register(made)
         return made

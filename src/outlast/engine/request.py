@@ -32,16 +32,26 @@ def birth_event(task: Task[Any, Any], payload: bytes, options: StartOptions, now
         "queue": options.queue or task.queue,
         "priority": task.priority if options.priority is None else options.priority,
     }
-    deadline_us = options.deadline_us if options.deadline_us is not None else task.timeout_us
+    due_at = options.start_at if options.delay_us is None else now + options.delay_us
+    if due_at is not None and due_at <= now:
+        due_at = None  # a time that has passed means now
+    deadline_us = _first(options.deadline_us, task.timeout_us)
+    queue_us = _first(options.queue_timeout_us, task.queue_timeout_us)
     optional = {
         "key": options.key,
         "version": task.version,
         "origin": options.origin,
-        "due_at": None if options.delay_us is None else now + options.delay_us,
+        "due_at": due_at,
         "deadline_at": None if deadline_us is None else now + deadline_us,
+        "start_by": None if queue_us is None else (due_at or now) + queue_us,
+        "attempt_timeout_us": _first(options.attempt_timeout_us, task.attempt_timeout_us),
     }
     data.update((name, value) for name, value in optional.items() if value is not None)
     return Event(Kind.CREATE, options.actor or "user", data=data, payload=payload)
+
+
+def _first(given: int | None, usual: int | None) -> int | None:
+    return usual if given is None else given
 
 
 def new_message(

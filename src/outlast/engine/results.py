@@ -8,7 +8,13 @@ import msgspec
 
 from outlast import failure
 from outlast.engine.registry import Task
-from outlast.errors import ExecutionCancelled, ExecutionFailed, ExecutionTimedOut, StepFailed
+from outlast.errors import (
+    ExecutionCancelled,
+    ExecutionFailed,
+    ExecutionNotStarted,
+    ExecutionTimedOut,
+    StepFailed,
+)
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import State, Transition
 
@@ -23,7 +29,7 @@ def outcome_of(record: Record, last: Transition, task: Task[Any, Any] | None) ->
 
     Raises:
         Exception: what its code raised, where the class is known here; else ExecutionFailed.
-        ExecutionCancelled, ExecutionTimedOut: it ended so.
+        ExecutionCancelled, ExecutionTimedOut, ExecutionNotStarted: it ended so.
     """
     if record.state is State.SUCCEEDED:
         data = last.payload if last.payload is not None else b"null"
@@ -36,6 +42,13 @@ def outcome_of(record: Record, last: Transition, task: Task[Any, Any] | None) ->
             f"{record.id} was cancelled by {detail.get('by', last.actor)}{why}"
         )
     if record.state is State.TIMED_OUT:
+        if (record.detail or {}).get("why") == "not_started":
+            raise ExecutionNotStarted(
+                f"{record.id} had not begun in time",
+                where=where,
+                why="no engine took it within its queue_timeout",
+                do="start an engine that knows the task, or allow a longer queue_timeout",
+            )
         raise ExecutionTimedOut(f"{record.id} did not end before its deadline", where=where)
     error = failure.rebuild(last.payload or b"{}")
     if isinstance(error, StepFailed):

@@ -46,6 +46,7 @@ class Worker:
         slots: int,
         threads: int,
         payload_bytes_max: int,
+        cancel_grace_us: int,
         on_final: Callable[[Execution, Transition], None],
         on_parked: Callable[[], None],
         on_gone: Callable[[str], None],
@@ -58,6 +59,7 @@ class Worker:
         self.tasks = tasks
         self.loop = asyncio.get_running_loop()
         self.payload_bytes_max = payload_bytes_max
+        self.cancel_grace_us = cancel_grace_us
         self.context = contextvars.copy_context()
         self.context.run(current_scope.set, None)
         self._task_threads = ThreadPoolExecutor(threads, "outlast-task")
@@ -207,9 +209,9 @@ class Worker:
     def drop_overdue(self, now: int) -> None:
         """Forget the executions whose deadline has ended them: they are no longer ours."""
         for driver in list(self.drivers.values()):
-            deadline_at = driver.record.deadline_at
-            if deadline_at is not None and deadline_at <= now:
-                self.loop.call_soon(driver.drop)
+            for at in (driver.record.deadline_at, driver.record.start_by):
+                if at is not None and at <= now:
+                    self.loop.call_soon(driver.drop)
 
     def reborn(self, name: str) -> None:
         """Go on as a new incarnation, after the store had failed."""

@@ -50,7 +50,7 @@ Answer = tuple[str, str, str]
 def _scheduled(record: Execution, detail: Data) -> Answer:
     if detail.get("waits_on"):
         return "dependency", "it waits for other executions to end", ""
-    return "start_time", "its start time lies ahead", ""
+    return "start_time", f"its start time lies ahead: {_written(record.due_at or 0)}", ""
 
 
 def _queued(record: Execution, detail: Data) -> Answer:
@@ -128,6 +128,23 @@ def _paused(record: Execution, detail: Data) -> Answer:
 def _suspended(record: Execution, detail: Data) -> Answer:
     text = str(detail.get("text") or "the engine preempted it")
     return str(detail.get("code") or "suspended"), text, str(detail.get("hint") or "resume it")
+
+
+def _written(at: int) -> str:
+    """Write an instant as a date and time in UTC, by the calendar's own arithmetic.
+
+    Years begin in March here, so that a leap day is the last of its year and of its 400 years.
+    """
+    days, seconds = divmod(at // 1_000_000, 86_400)
+    cycle, day = divmod(days + 719_468, 146_097)
+    year = (day - day // 1_460 + day // 36_524 - day // 146_096) // 365
+    day -= 365 * year + year // 4 - year // 100
+    month = (5 * day + 2) // 153
+    day -= (153 * month + 2) // 5 - 1
+    month = month + 3 if month < 10 else month - 9
+    year += 400 * cycle + (month <= 2)
+    hours, minutes = divmod(seconds // 60, 60)
+    return f"{year:04}-{month:02}-{day:02} {hours:02}:{minutes:02}:{seconds % 60:02} UTC"
 
 
 def _integer(value: object) -> int:

@@ -54,6 +54,7 @@ class VirtualEngine(Engine):
         start_at: when its time begins.
         patience: how long, in real time, threads and sockets of steps are waited for. What has not
             ended by then is taken to hang.
+        cancel_grace: as for :class:`outlast.Engine`.
     """
 
     tick_seconds_max: ClassVar[float] = 10.0**9
@@ -64,8 +65,9 @@ class VirtualEngine(Engine):
         tasks: Iterable[Task[Any, Any]] | None = None,
         start_at: datetime = BEGINNING,
         patience: Duration = "5s",
+        cancel_grace: Duration = "30s",
     ) -> None:
-        super().__init__("memory:", tasks=tasks, patience=0)
+        super().__init__("memory:", tasks=tasks, patience=0, cancel_grace=cancel_grace)
         self._start_us = microseconds_of(start_at)
         self._patience_seconds = microseconds(patience) / 1e6
         self._errors: list[BaseException] = []
