@@ -54,6 +54,7 @@ from outlast.store.protocol import (
 )
 from outlast.store.sqlite import SqliteStore
 from outlast.testing.conformance import ASK, Owner, T, begun, born, message
+from outlast.testing.conformance_structure import calls_child, child_of
 
 VERBS = {
     "commit",
@@ -83,6 +84,7 @@ REFUSALS = {
     "no_execution",
     "internal_error",
     "already_paused",
+    "no_upstream",
 }
 SECOND = 1_000_000
 R = TypeVar("R")
@@ -112,6 +114,9 @@ class Pair:
         for one, other in zip(*answers, strict=True):
             assert (one.refused, one.execution) == (other.refused, other.execution)
             assert (one.error is None) == (other.error is None)
+            assert (list(one.told), one.owes) == (list(other.told), other.owes)
+            self.seen["told"] += len(one.told)
+            self.seen["owes"] += one.owes
             self.seen[one.refused or "stored"] += 1
         return answers[0]
 
@@ -195,6 +200,7 @@ class Machine(RuleBasedStateMachine):
         self.now = T
         self.owners: dict[str, Owner] = {}
         self.ghosts: list[Owner] = []
+        self.unborn: dict[str, Owner] = {}
         self.keys = 0
         self.numbers = iter(range(1, 10**9))
 
@@ -219,7 +225,9 @@ class Machine(RuleBasedStateMachine):
         if dice.random() < 0.3:
             data["key"] = f"key {dice.randrange(4)}"
         if dice.random() < 0.1:
-            data["waits_on"] = ["ex_other"]
+            upstream = dice.choice([*self.pair.ids[-20:], "ex_other"])
+            need, or_else = dice.choice(["success", "end"]), dice.choice(["cancel", "hold"])
+            data["waits_on"] = [{"id": upstream, "need": need, "or_else": or_else}]
         if dice.random() < 0.1 and self.pair.ids:
             return born(dice.choice(self.pair.ids), self.now, **data)
         if dice.random() < 0.3 and "waits_on" not in data:
@@ -263,6 +271,8 @@ class Machine(RuleBasedStateMachine):
                 return None  # asked for the same twice; an engine keeps that as a remark
             owner.record = note.record
             return item
+        if dice.random() < 0.15:
+            return self.new_child(owner, dice)
         kind = dice.choice(OWNED)
         data = {
             **(ASK if dice.random() < 0.5 else {"waits": [{"kind": "timer"}]}),
@@ -286,6 +296,17 @@ class Machine(RuleBasedStateMachine):
             inbox_seen=seen,
         )
 
+    def new_child(self, owner: Owner, dice: random.Random) -> Write | None:
+        """A row of a parent, with a child that is born with it and a message to somebody."""
+        if owner.record.state is not State.RUNNING:
+            return None
+        child, birth = child_of(owner, f"ex_{next(self.numbers):06}", key=f"k#{dice.randrange(9)}")
+        item = calls_child(owner, birth, self.now)
+        self.unborn[child.record.id] = child
+        sent = self.new_delivery(dice)
+        assert isinstance(sent, Deliver)
+        return replace(item, sends=[sent]) if dice.random() < 0.3 else item
+
     def new_delivery(self, dice: random.Random) -> Item:
         kind = dice.choice(list(MessageKind))
         id = dice.choice([*self.pair.ids[-12:], "ex_nobody"])
@@ -294,7 +315,13 @@ class Machine(RuleBasedStateMachine):
             kind,
             dice.choice(["ann", "bob"]),
             dice.choice(["q#1", "q#1", "q#2", None]),
-            {"priority": dice.randrange(3), "why": "so"},
+            {
+                "priority": dice.randrange(3),
+                "why": "so",
+                "force": dice.random() < 0.3,
+                "upstream": dice.choice(self.pair.ids[-12:] or ["ex_nobody"]),
+                "state": "failed",
+            },
             dice.choice([None, b"yes"]),
         )
         return Deliver(id, sent, self.now)
@@ -314,6 +341,9 @@ class Machine(RuleBasedStateMachine):
             else:
                 items.append(self.new_delivery(dice))
         self.pair.commit(twice(items))
+        self.owners |= self.unborn
+        self.pair.ids += self.unborn
+        self.unborn.clear()
         self.look_again()
 
     def look_again(self) -> None:
@@ -448,6 +478,8 @@ def directed() -> Counter[str]:
         twice([item, item2, born("ex_3"), born("ex_3"), born("ex_4", key="k", input_digest=2)])
     )
     pair.commit(twice([born("ex_4", key="k", input_digest=1)]))
+    nobody = {"id": "ex_no", "need": "end", "or_else": "hold"}
+    pair.commit(twice([born("ex_4", waits_on=[nobody])]))
     signal = message("m1", MessageKind.ANSWER, key="q#1")
     again = message("m2", MessageKind.ANSWER, key="q#1")
     pair.commit(
@@ -471,7 +503,7 @@ def test_every_verb_and_every_refusal_was_seen(seen: Counter[str]) -> None:
     assert {name for name in VERBS if not seen[name]} == set()
     every = seen + directed()
     assert {name for name in REFUSALS if not every[name]} == set()
-    unforeseen = every.keys() - VERBS - REFUSALS - {"stored"}
+    unforeseen = every.keys() - VERBS - REFUSALS - {"stored", "told", "owes"}
     assert not unforeseen, "a refusal that the protocol does not name"
 
 

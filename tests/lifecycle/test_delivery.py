@@ -73,6 +73,18 @@ suspended             cancel    -> cancel                        cancelled
 queued                priority  -> priority_changed              queued
 queued                labels    -> labels_changed                queued
 suspended             budget    -> budget_changed                suspended
+scheduled:success     upstream  -> upstream_ended promote        queued
+scheduled:both        upstream  -> upstream_ended                scheduled
+scheduled:failure     upstream  -> upstream_ended cancel         cancelled
+scheduled:held        upstream  -> upstream_ended                scheduled
+scheduled:end         upstream  -> upstream_ended promote        queued
+scheduled:later       upstream  -> upstream_ended                scheduled
+queued                upstream  -> upstream_ended                queued
+waiting:cleanup       cancel    -> cancel_requested resume       queued
+awaiting_input:cleanup cancel   -> cancel_requested resume       queued
+paused:cleanup        cancel    -> cancel_requested unpause resume queued
+waiting:asked         cancel    -> annotation                    waiting
+waiting:forced        cancel    -> cancel                        cancelled
 paused:queued         note      -> annotation                    paused
 """
 
@@ -80,7 +92,19 @@ paused:queued         note      -> annotation                    paused
 def execution(text: str) -> Execution:
     name, _, more = text.partition(":")
     record = Execution(1, "ex_1", "t", State(name), 5, inbox_count=1, due_at=9, detail={})
-    if record.state is State.PAUSED:
+    if record.state is State.SCHEDULED and more:
+        need = "end" if more == "end" else "success"
+        edge = {"id": "ex_0", "need": need, "or_else": "hold" if more == "held" else "cancel"}
+        others = [{**edge, "id": "ex_9"}] if more == "both" else []
+        record.detail = {"waits_on": [edge, *others]}
+        record.due_at = 99 if more == "later" else None
+    elif more in ("cleanup", "asked", "forced"):
+        record.detail = {"waits": [{"kind": "timer"}], "cleanup": True}
+        record.cancel_at = 40 if more == "asked" else None
+        if record.state is State.PAUSED:
+            record.paused_from = State.WAITING
+            record.detail = {"held_detail": record.detail, "held_due_at": 60}
+    elif record.state is State.PAUSED:
         record.paused_from = State(more)
         record.detail = {"held_detail": {"waits": [{"kind": "ask", "key": "it"}]}, "held_due_at": 3}
     elif more:
@@ -90,8 +114,15 @@ def execution(text: str) -> Execution:
     return record
 
 
-def message(kind: str) -> Message:
-    return Message("m1", MessageKind(kind), "ann", "it", {"priority": 4}, b'"yes"')
+def message(kind: str, more: str = "") -> Message:
+    failed = more in ("failure", "held")
+    data = {
+        "priority": 4,
+        "upstream": "ex_0",
+        "state": "failed" if failed or more == "end" else "succeeded",
+        "force": more == "forced",
+    }
+    return Message("m1", MessageKind(kind), "ann", "it", data, b'"yes"')
 
 
 @pytest.mark.parametrize("line", DELIVERIES.strip().splitlines())
@@ -101,7 +132,7 @@ def test_delivery(line: str) -> None:
     *wanted, state = right.split()
     record = execution(text)
     rows: list[str] = []
-    events = events_of(record, message(kind), 1)
+    events = events_of(record, message(kind, text.partition(":")[2]), 1)
     for event in events:
         decision = decide(record, event, 50)
         if isinstance(decision, Refusal):

@@ -60,7 +60,7 @@ finish            starting running -> succeeded
 error             starting running -> failed
 cancel            open -> cancelled
 deadline          open -> timed_out
-cancel_requested  starting running -> same
+cancel_requested  starting running awaiting_input waiting paused -> same
 pause_requested   starting running -> same
 input_received    open -> same
 signal_received   open -> same
@@ -73,6 +73,7 @@ budget_changed    open -> same
 priority_changed  open -> same
 labels_changed    open -> same
 annotation        open -> same
+upstream_ended    open -> same
 """
 
 
@@ -117,7 +118,10 @@ def records(state: State) -> Iterator[Execution]:
                 yield replace(record, paused_from=held)
         elif state is State.SCHEDULED:
             yield record
-            yield replace(record, detail={"waits_on": ["ex_other"]})
+            yield replace(
+                record,
+                detail={"waits_on": [{"id": "ex_other", "need": "success", "or_else": "cancel"}]},
+            )
         else:
             yield record
 
@@ -234,8 +238,20 @@ def test_before_birth_there_is_only_birth(kind: Kind) -> None:
         ({"task": "t", "due_at": NOW}, "queued", "T01"),
         ({"task": "t", "due_at": NOW + 1}, "scheduled", "T02"),
         ({"task": "t", "waits_on": []}, "queued", "T01"),
-        ({"task": "t", "waits_on": ["ex_other"]}, "scheduled", "T02"),
-        ({"task": "t", "waits_on": ["ex_other"], "due_at": NOW}, "scheduled", "T02"),
+        (
+            {"task": "t", "waits_on": [{"id": "ex_other", "need": "success", "or_else": "cancel"}]},
+            "scheduled",
+            "T02",
+        ),
+        (
+            {
+                "task": "t",
+                "waits_on": [{"id": "ex_other", "need": "success", "or_else": "cancel"}],
+                "due_at": NOW,
+            },
+            "scheduled",
+            "T02",
+        ),
     ],
 )
 def test_birth(data: dict[str, object], state: str, rule: str) -> None:

@@ -14,7 +14,12 @@ ASK = {"kind": "ask", "key": "approve#1", "title": "Ship it?", "to": "ops", "out
 
 REASONS: list[tuple[State, Data | None, str, str]] = [
     (State.SCHEDULED, None, "start_time", "its start time lies ahead: 1970-01-01 00:00:00 UTC"),
-    (State.SCHEDULED, {"waits_on": ["ex_2"]}, "dependency", "it waits for other executions to end"),
+    (
+        State.SCHEDULED,
+        {"waits_on": [{"id": "ex_2", "need": "end", "or_else": "hold"}]},
+        "dependency",
+        "it waits for ex_2 to end",
+    ),
     (State.QUEUED, None, "no_worker", 'no worker has taken it from queue "default" yet'),
     (State.BLOCKED, {"gate": "gpu"}, "gate_closed", "the gate gpu is closed"),
     (State.BLOCKED, None, "gate_closed", "the gate ? is closed"),
@@ -30,7 +35,7 @@ REASONS: list[tuple[State, Data | None, str, str]] = [
     (State.WAITING, {"waits": [{"kind": "timer"}]}, "waiting_timer", "it waits for a timer"),
     (
         State.WAITING,
-        {"waits": [{"kind": "child", "key": "ex_2"}]},
+        {"waits": [{"kind": "child", "child": "ex_2"}]},
         "waiting_child",
         "it waits for child ex_2",
     ),

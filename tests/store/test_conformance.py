@@ -10,9 +10,10 @@ import pytest
 from outlast.store import open_store
 from outlast.store.protocol import Store
 from outlast.testing.conformance import StoreConformance
+from outlast.testing.conformance_structure import StructureConformance
 
 
-class TestMemory(StoreConformance):
+class TestMemory(StoreConformance, StructureConformance):
     @pytest.fixture
     def store(self) -> Iterator[Store]:
         store = open_store("memory:", owner="w1", now=1)
@@ -20,7 +21,7 @@ class TestMemory(StoreConformance):
         store.close()
 
 
-class TestSqlite(StoreConformance):
+class TestSqlite(StoreConformance, StructureConformance):
     @pytest.fixture
     def store(self, tmp_path: Path) -> Iterator[Store]:
         store = open_store(f"sqlite:///{tmp_path}/outlast.db", owner="w1", now=1)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from outlast.lifecycle.dependency import dependencies_of, remaining
 from outlast.lifecycle.record import Event, Execution, Transition, copy_of, event_of
 from outlast.lifecycle.states import FINAL, LEASED, PROGRESS, TAKEOVERS, Kind, State
 from outlast.lifecycle.table import CELLS, REFUSALS, Rule, always
@@ -259,7 +260,8 @@ def _wait(record: Execution, event: Event, now: int, changes: Changes) -> None:
     changes["cause"] = None
     data = event.data or {}
     changes["due_at"] = data.get("due_at")
-    changes["detail"] = {"waits": data["waits"]}
+    clean_up = {"cleanup": True} if data.get("cleanup") else {}
+    changes["detail"] = {"waits": data["waits"], **clean_up}
 
 
 def _suspend(record: Execution, event: Event, now: int, changes: Changes) -> None:
@@ -304,13 +306,16 @@ def _resume(record: Execution, event: Event, now: int, changes: Changes) -> None
 def _pause(record: Execution, event: Event, now: int, changes: Changes) -> None:
     changes["paused_from"] = record.state
     changes["pause_at"] = None
-    why = (event.data or {}).get("why")
-    changes["detail"] = {
+    data = event.data or {}
+    detail = {
         "by": event.actor,
-        "why": why,
+        "why": data.get("why"),
         "held_detail": record.detail,
         "held_due_at": record.due_at,
     }
+    if data.get("cleanup"):
+        detail["cleanup"] = True
+    changes["detail"] = detail
 
 
 def _unpause(record: Execution, event: Event, now: int, changes: Changes) -> None:
@@ -326,7 +331,7 @@ def _unpause(record: Execution, event: Event, now: int, changes: Changes) -> Non
 def _end(record: Execution, event: Event, now: int, changes: Changes) -> None:
     data = event.data or {}
     changes["detail"] = {
-        name: data[name] for name in ("error", "by", "why") if name in data
+        name: data[name] for name in ("error", "by", "why", "continued_as") if name in data
     } or None
     changes["cause"] = None
     changes["paused_from"] = None
@@ -343,6 +348,19 @@ def _pause_requested(record: Execution, event: Event, now: int, changes: Changes
 def _step_announced(record: Execution, event: Event, now: int, changes: Changes) -> None:
     if event.data is not None and "child" in event.data:
         changes["children"] = record.children + 1
+
+
+def _upstream_ended(record: Execution, event: Event, now: int, changes: Changes) -> None:
+    """Take the edge off what it waits on; while it is held, that lies in what it goes back to."""
+    waits_on = dependencies_of(record)
+    if not waits_on:
+        return
+    rest = remaining(waits_on, event.data or {})
+    detail = {"waits_on": rest} if rest else None
+    if record.paused_from is State.SCHEDULED:
+        changes["detail"] = {**(record.detail or {}), "held_detail": detail}
+    else:
+        changes["detail"] = detail
 
 
 def _labels_changed(record: Execution, event: Event, now: int, changes: Changes) -> None:
@@ -375,6 +393,7 @@ _EFFECTS: Final[dict[Kind, Effect]] = {
     Kind.CANCEL_REQUESTED: _cancel_requested,
     Kind.PAUSE_REQUESTED: _pause_requested,
     Kind.STEP_ANNOUNCED: _step_announced,
+    Kind.UPSTREAM_ENDED: _upstream_ended,
     Kind.PRIORITY_CHANGED: _priority_changed,
     Kind.LABELS_CHANGED: _labels_changed,
 }

@@ -6,11 +6,12 @@ log. Without an owner, whoever delivers decides here, on the record read in the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from outlast.lifecycle.dependency import dependencies_of, remaining
 from outlast.lifecycle.record import Data, Event, Execution
 from outlast.lifecycle.states import PARKED, Kind, State
 
@@ -21,6 +22,7 @@ class MessageKind(StrEnum):
     ANSWER = "answer"
     SIGNAL = "signal"
     CHILD = "child"
+    UPSTREAM = "upstream"
     CANCEL = "cancel"
     PAUSE = "pause"
     RESUME = "resume"
@@ -55,6 +57,7 @@ NOTES: Final[dict[MessageKind, Kind]] = {
     MessageKind.ANSWER: Kind.INPUT_RECEIVED,
     MessageKind.SIGNAL: Kind.SIGNAL_RECEIVED,
     MessageKind.CHILD: Kind.CHILD_FINISHED,
+    MessageKind.UPSTREAM: Kind.UPSTREAM_ENDED,
     MessageKind.CANCEL: Kind.CANCEL_REQUESTED,
     MessageKind.PAUSE: Kind.PAUSE_REQUESTED,
     MessageKind.PRIORITY: Kind.PRIORITY_CHANGED,
@@ -98,15 +101,56 @@ def is_awaited(record: Execution, message: Message) -> bool:
     if not isinstance(waits, list | tuple):
         return False
     wanted = _WAITS[message.kind]
+    if message.kind is MessageKind.CHILD:
+        return any(wait.get("kind") == wanted for wait in waits)  # not all are named one by one
     name = "title" if message.kind is MessageKind.SIGNAL else "key"
     return any(wait.get("kind") == wanted and wait.get(name) == message.key for wait in waits)
 
 
 def _cancel(record: Execution, message: Message, number: int) -> list[Event]:
     why = (message.data or {}).get("why")
-    return [
-        Event(Kind.CANCEL, message.actor, data={"by": message.actor, "why": why, "inbox": number})
-    ]
+    data = {"by": message.actor, "why": why, "inbox": number}
+    forced = bool((message.data or {}).get("force"))
+    if forced or not (_has_clean_up(record) or record.cancel_at is not None):
+        return [Event(Kind.CANCEL, message.actor, data=data)]
+    events = [note_of(message, number)]
+    if record.cancel_at is not None:
+        return [_again(events[0])]  # it is on its way to its clean-up
+    if record.state is State.PAUSED:
+        events.append(Event(Kind.UNPAUSE, "engine"))
+    if State.RUNNING not in (record.state, record.paused_from):
+        events.append(Event(Kind.RESUME, "engine", data={"cause": "cancel"}))
+    return events
+
+
+def _has_clean_up(record: Execution) -> bool:
+    """Tell whether its code stands where a cancel would run something: an except, a finally."""
+    detail = record.detail or {}
+    held = detail.get("held_detail")
+    return bool(detail.get("cleanup") or (isinstance(held, Mapping) and held.get("cleanup")))
+
+
+def _again(note: Event) -> Event:
+    """Keep what was asked twice as a remark."""
+    data = {**(note.data or {}), "again": str(note.kind)}
+    return Event(Kind.ANNOTATION, note.actor, key=note.key, data=data, payload=note.payload)
+
+
+def _upstream(record: Execution, message: Message, number: int) -> list[Event]:
+    """Keep it; the last one that was missing lets it go, a failed one may take it along."""
+    note = note_of(message, number)
+    open_before = dependencies_of(record)
+    if not open_before:
+        return [note]  # somebody has triggered it meanwhile
+    rest = remaining(open_before, note.data or {})
+    upstream, state = (message.data or {}).get("upstream"), (message.data or {}).get("state")
+    if any(edge.get("ended") and edge["or_else"] == "cancel" for edge in rest):
+        why = f"{upstream}, which it depends on, ended as {state}"
+        data = {"by": "upstream", "why": why, "upstream": upstream}
+        return [note, Event(Kind.CANCEL, "upstream", data=data)]
+    if not rest and record.state is State.SCHEDULED and record.due_at is None:
+        return [note, Event(Kind.PROMOTE, "engine")]
+    return [note]
 
 
 def _pause(record: Execution, message: Message, number: int) -> list[Event]:
@@ -133,6 +177,9 @@ def _kept(record: Execution) -> list[Event]:
     """
     if record.paused_from in (State.AWAITING_INPUT, State.WAITING):
         return [Event(Kind.RESUME, "engine", data={"cause": "unpause"})]
+    free = record.paused_from is State.SCHEDULED and not dependencies_of(record)
+    if free and (record.detail or {}).get("held_due_at") is None:
+        return [Event(Kind.PROMOTE, "engine")]
     return []
 
 
@@ -150,6 +197,7 @@ _ACTS: Final[dict[MessageKind, Callable[[Execution, Message, int], list[Event]]]
     MessageKind.ANSWER: _wakes,
     MessageKind.SIGNAL: _wakes,
     MessageKind.CHILD: _wakes,
+    MessageKind.UPSTREAM: _upstream,
     MessageKind.CANCEL: _cancel,
     MessageKind.PAUSE: _pause,
     MessageKind.RESUME: _resume,

@@ -49,8 +49,20 @@ Answer = tuple[str, str, str]
 
 def _scheduled(record: Execution, detail: Data) -> Answer:
     if detail.get("waits_on"):
-        return "dependency", "it waits for other executions to end", ""
+        return _dependency(record, detail["waits_on"])
     return "start_time", f"its start time lies ahead: {_written(record.due_at or 0)}", ""
+
+
+def _dependency(record: Execution, waits_on: object) -> Answer:
+    edges = list(waits_on) if isinstance(waits_on, list | tuple) else []
+    failed = [edge for edge in edges if edge.get("ended")]
+    if failed:
+        said = ", ".join(f"{edge['id']} ended as {edge['ended']}" for edge in failed)
+        hint = f"outlast resume {record.id}   starts it all the same"
+        return "dependency_failed", f"it is held because {said}", hint
+    named = ", ".join(str(edge["id"]) for edge in edges[:3])
+    more = f" and {len(edges) - 3} more" if len(edges) > 3 else ""
+    return "dependency", f"it waits for {named}{more} to end", f"outlast why {edges[0]['id']}"
 
 
 def _queued(record: Execution, detail: Data) -> Answer:
@@ -87,6 +99,9 @@ def _describe(wait: Data) -> str:
         return f'{to} must answer "{title}"'
     if kind == "timer":
         return "a timer"
+    if kind == "child":
+        more = wait.get("more")
+        return f"{more} more children" if more else f"child {wait.get('child')}"
     if kind == "retry":
         return f"the next attempt of step {wait.get('key')}"
     return f"{kind} {title or wait.get('key') or ''}".rstrip()

@@ -26,7 +26,7 @@ class State(StrEnum):
 
 
 class Kind(StrEnum):
-    """What can happen to an execution. The last thirteen are notes: the state stays."""
+    """What can happen to an execution. The last fourteen are notes: the state stays."""
 
     CREATE = "create"
     PROMOTE = "promote"
@@ -57,6 +57,7 @@ class Kind(StrEnum):
     INPUT_RECEIVED = "input_received"
     SIGNAL_RECEIVED = "signal_received"
     CHILD_FINISHED = "child_finished"
+    UPSTREAM_ENDED = "upstream_ended"
     TIMER_FIRED = "timer_fired"
     ATTEMPT_FAILED = "attempt_failed"
     STEP_ANNOUNCED = "step_announced"

@@ -230,8 +230,8 @@ RULES: Final[tuple[Rule, ...]] = (
     *_rules("T29", tuple(OPEN), K.DEADLINE, S.TIMED_OUT,
             "its own deadline passed, or it has not begun in time; over a live lease fence + 1",
             deadline_passed, "not_due"),
-    *_rules("N01", _LEASED, K.CANCEL_REQUESTED, None, "its owner is asked to cancel",
-            first_request, "already_requested"),
+    *_rules("N01", (*_LEASED, S.AWAITING_INPUT, S.WAITING, S.PAUSED), K.CANCEL_REQUESTED, None,
+            "its code is asked to clean up and end", first_request, "already_requested"),
     *_rules("N02", _LEASED, K.PAUSE_REQUESTED, None, "its owner is asked to pause",
             first_request, "already_requested"),
     *_rules("N03", tuple(OPEN), K.INPUT_RECEIVED, None, "an answer came; kept until asked for"),
@@ -248,6 +248,8 @@ RULES: Final[tuple[Rule, ...]] = (
     *_rules("N11", tuple(OPEN), K.PRIORITY_CHANGED, None, "another priority"),
     *_rules("N12", tuple(OPEN), K.LABELS_CHANGED, None, "other labels"),
     *_rules("N13", tuple(OPEN), K.ANNOTATION, None, "a remark"),
+    *_rules("N14", tuple(OPEN), K.UPSTREAM_ENDED, None,
+            "an execution that it depends on has ended"),
 )
 # fmt: on
 

@@ -89,6 +89,59 @@ def crash_loop(record: Execution, lease: Lease) -> Event | None:
     )
 
 
+def word_to_parent(ended: Execution, last: Transition) -> Deliver | None:
+    """Make the message by which a parent that waits for it hears of a child's end.
+
+    One that goes on as another execution has no end to tell yet: the other has the same parent.
+    """
+    if ended.parent_id is None or ended.parent_key is None or continued_as(ended) is not None:
+        return None
+    data: dict[str, object] = {"child": ended.id, "state": str(ended.state)}
+    if ended.state is State.CANCELLED:
+        data.update(ended.detail or {})
+    message = Message(
+        f"child:{ended.id}", MessageKind.CHILD, "engine", ended.parent_key, data, last.payload
+    )
+    return Deliver(ended.parent_id, message, last.at)
+
+
+def continued_as(ended: Execution) -> str | None:
+    """Name the execution as which one that has ended goes on, if any."""
+    name = (ended.detail or {}).get("continued_as")
+    return name if isinstance(name, str) else None
+
+
+@dataclass(slots=True)
+class Errand:
+    """What an execution that has ended owes to another.
+
+    Attributes:
+        to: whom.
+        what: ``upstream`` (it depends on the ended one) or ``parent`` (it was made by it).
+        source_id, source_state: the one that has ended.
+    """
+
+    to: str
+    what: str
+    source_id: str
+    source_state: str
+
+    def delivery(self, now: int) -> Deliver:
+        """Make the message: the same whenever the errand is run."""
+        id = f"{self.what}:{self.source_id}"
+        if self.what == "upstream":
+            data = {"upstream": self.source_id, "state": self.source_state}
+            return Deliver(self.to, Message(id, MessageKind.UPSTREAM, "engine", data=data), now)
+        data = {"why": f"its parent {self.source_id} ended as {self.source_state}"}
+        return Deliver(self.to, Message(id, MessageKind.CANCEL, "parent", data=data), now)
+
+
+def edges_of(birth: Transition) -> list[str]:
+    """Name the executions that a new one depends on."""
+    waits_on = (birth.data or {}).get("waits_on")
+    return [str(edge["id"]) for edge in waits_on] if isinstance(waits_on, list | tuple) else []
+
+
 def is_answered(message: Message, earlier: Iterable[Message]) -> bool:
     """Tell whether this is an answer to a question that has one already; the first wins."""
     if message.kind is not MessageKind.ANSWER or message.key is None:

@@ -30,7 +30,9 @@ class Create:
 
     The rows are those of its birth and what follows at once; ``after`` is what they fold to, a
     copy of its own.
-    With a key that is taken, nothing is written and the answer names the execution that has it.
+    With a key that is taken, nothing is written and the answer names the execution that has it. One
+    that depends on others (``waits_on`` in the data of its birth) is refused as ``no_upstream``
+    where one of them is not there; those that have ended already are told to it at once.
     """
 
     after: Execution
@@ -50,6 +52,9 @@ class Write:
             changed (steps and most notes).
         inbox_seen: for a decision that gives up the lease: how many messages it has seen, so that
             none is overlooked; None: no matter.
+        births: executions that are born with these rows, or not at all; they have no keys, and
+            what is written to them comes in a later batch.
+        sends: messages to others that go out with these rows; one that is refused is dropped.
     """
 
     id: str
@@ -60,6 +65,8 @@ class Write:
     position: tuple[int, int, int, int]
     after: Execution | None = None
     inbox_seen: int | None = None
+    births: Sequence[Create] = ()
+    sends: Sequence[Deliver] = ()
 
 
 @dataclass(slots=True)
@@ -90,16 +97,22 @@ class Answer:
     Attributes:
         refused: None when it was stored, else why not: ``fenced``, ``moved``, ``already_exists``,
             ``key_conflict``, ``already_final``, ``already_answered``, ``no_execution``,
+            ``no_upstream``,
             or another refusal of the lifecycle.
         execution: the record after the item, or as it was found; None for a stored write.
         error: the bug behind a refusal ``internal_error``.
         entry: what a delivery put into the inbox; None where it was refused or had come before.
+        told: whom the item told something besides, as a parent hears of its child's end: each with
+            its record after it and the entry in its inbox.
+        owes: whether it left errands to others, which the next sweep runs.
     """
 
     refused: str | None = None
     execution: Execution | None = None
     error: Exception | None = None
     entry: InboxEntry | None = None
+    told: Sequence[tuple[Execution, InboxEntry]] = ()
+    owes: bool = False
 
 
 STORED = Answer()
@@ -132,6 +145,7 @@ class Filter:
     origin: str | None = None
     input_digest: int | None = None
     created_after: int | None = None
+    parent_id: str | None = None
     before_id: str | None = None
     limit: int = 50
 
@@ -193,7 +207,9 @@ class Store(Protocol):
     def sweep(self, now: int, limit: int) -> tuple[int, int | None]:
         """Move what the clock moves: promote (T03), resume (T16), retry_due (T23), deadline (T29).
 
-        At most ``limit`` executions: those past their deadline, then by the time they were due.
+        Before that it runs errands: what executions that have ended owe to their open children,
+        and to those that depend on them. At most ``limit`` of both: errands as they came up, then
+        executions past their deadline, then by the time they were due.
 
         Returns:
             How many executions moved, and the next instant at which one will be due.

@@ -834,8 +834,10 @@ class StoreConformance:
         assert store.sweep(T + 100, 3) == (1, None)
 
     def test_dependencies_are_not_met_by_the_clock(self, store: Store) -> None:
-        one(store, born("ex_1", due_at=T + 5, waits_on=["ex_0"]))
-        one(store, born("ex_2", waits_on=["ex_0"]))
+        edges = [{"id": "ex_0", "need": "success", "or_else": "cancel"}]
+        one(store, begun("ex_0")[1])
+        one(store, born("ex_1", due_at=T + 5, waits_on=edges))
+        one(store, born("ex_2", waits_on=edges))
         assert store.sweep(T + 50, 9) == (0, None)
         assert state(store, "ex_1").state is State.SCHEDULED
         assert one(store, Deliver("ex_1", message("m", MessageKind.RESUME), T + 51)).refused is None

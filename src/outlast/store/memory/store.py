@@ -27,18 +27,21 @@ from outlast.lifecycle import (
 )
 from outlast.lifecycle.record import copy_of, event_of
 from outlast.store.decisions import (
+    Errand,
+    continued_as,
     crash_loop,
     deliver,
     due_events,
+    edges_of,
     next_due,
     orphan_events,
     take_as_owner,
     take_backlog,
     taken_answer,
     verify_one,
+    word_to_parent,
 )
 from outlast.store.protocol import (
-    STORED,
     Answer,
     Claimed,
     Create,
@@ -66,6 +69,12 @@ class MemoryStore:
         self._logs: dict[str, list[Transition]] = {}
         self._inboxes: dict[str, list[InboxEntry]] = {}
         self._keys: dict[str, str] = {}
+        self._children: dict[str, list[str]] = {}
+        self._edges: dict[str, list[tuple[str, str]]] = {}
+        self._errands: list[Errand] = []
+        self._sends: list[Deliver] = []
+        self._ended: list[tuple[int, Execution, Transition]] = []
+        self._place = _NOBODY
         self._workers: dict[str, WorkerRow] = {}
         self._lock = threading.RLock()
 
@@ -75,8 +84,49 @@ class MemoryStore:
         answers: dict[int, Answer] = {}
         with self._lock:
             for place in sorted(range(len(batch)), key=lambda place: _TURN[type(batch[place])]):
+                self._place = place
                 answers[place] = self._one(batch[place], broken)
+            self._place = _NOBODY
+            sends, self._sends = self._sends, []
+            for send in sends:
+                self._deliver(send)
+            self._conclude(answers)
         return [answers[place] for place in range(len(batch))]
+
+    def _conclude(self, answers: dict[int, Answer] | None = None) -> None:
+        """Tell the parents of what has ended, and note what it owes to others."""
+        ended, self._ended = self._ended, []
+        owing = []
+        for place, record, last in ended:
+            word = word_to_parent(record, last)
+            if word is not None:
+                told = self._deliver(word)
+                if told.entry is not None and told.execution is not None:
+                    _answer_at(answers, place).told = [(told.execution, told.entry)]
+            successor = continued_as(record)
+            if successor is not None:
+                self._edges.setdefault(successor, []).extend(self._edges.pop(record.id, ()))
+            owing += [
+                Errand(dependent, "upstream", upstream, record.state)
+                for dependent, upstream in sorted(self._edges.get(record.id, ()))
+            ]
+        for _, record, _ in ended:
+            for id in sorted(self._children.get(record.id, ())):
+                child = self._records[id]
+                if child.parent_key is not None and not child.is_final:
+                    owing.append(Errand(id, "parent", record.id, record.state))
+        self._errands += owing
+        if owing:
+            for place, _, _ in ended:
+                _answer_at(answers, place).owes = True
+
+    def _run_errands(self, now: int, limit: int) -> int:
+        """Deliver what executions that have ended owe; gives how many errands were run."""
+        errands, self._errands = self._errands[:limit], self._errands[limit:]
+        for errand in errands:
+            self._deliver(errand.delivery(now))
+        self._conclude()
+        return len(errands)
 
     def _one(self, item: Item, broken: dict[str, str]) -> Answer:
         if isinstance(item, Deliver):
@@ -101,12 +151,32 @@ class MemoryStore:
             return _broken(str(error))
         if record != item.after:
             return _broken("the rows do not fold to the row")
+        if not self._depend(record.id, item.rows[0]):
+            return Answer("no_upstream")
+        if record.parent_id is not None:
+            self._children.setdefault(record.parent_id, []).append(record.id)
         self._records[record.id] = record
         self._logs[record.id] = list(item.rows)
         self._inboxes[record.id] = []
         if key is not None:
             self._keys[key] = record.id
         return Answer(None, copy_of(record))
+
+    def _depend(self, id: str, birth: Transition) -> bool:
+        """Note whom a new execution waits for; gives whether all of them are there."""
+        upstream = edges_of(birth)
+        if any(other not in self._records for other in upstream):
+            return False
+        for other in upstream:
+            watched = self._records[other]
+            while (name := continued_as(watched)) is not None and name in self._records:
+                watched = self._records[name]
+            if watched.is_final:
+                errand = Errand(id, "upstream", other, watched.state)
+                self._sends.append(errand.delivery(birth.at))
+            else:
+                self._edges.setdefault(watched.id, []).append((id, other))
+        return True
 
     def _write(self, item: Write) -> Answer:
         record = self._records.get(item.id)
@@ -131,7 +201,11 @@ class MemoryStore:
         if twin != expected:
             return _broken("the rows do not fold to the row")
         self._put(twin, item.rows)
-        return STORED
+        for birth in item.births:
+            answer = self._create(birth)
+            assert answer.refused is None, answer
+        self._sends += item.sends
+        return Answer()
 
     def _deliver(self, item: Deliver) -> Answer:
         record = self._records.get(item.execution_id)
@@ -147,7 +221,10 @@ class MemoryStore:
 
     def _put(self, record: Execution, rows: Iterable[Transition]) -> None:
         self._records[record.id] = record
+        rows = list(rows)
         self._logs[record.id].extend(rows)
+        if rows and record.is_final:
+            self._ended.append((self._place, record, rows[-1]))
 
     def claim(
         self, lease: Lease, tasks: Collection[str], limit: int, now: int, nonces: Sequence[bytes]
@@ -188,14 +265,24 @@ class MemoryStore:
     def sweep(self, now: int, limit: int) -> tuple[int, int | None]:
         """See the protocol."""
         with self._lock:
-            moving = sorted(
-                (record for record in self._records.values() if due_events(record, now)),
-                key=lambda record: _turn(record, now),
-            )[:limit]
-            for record in moving:
-                self._append(record, due_events(record, now), now)
+            moved = 0
+            while moved < limit and (some := self._sweep_some(now, limit - moved)):
+                moved += some  # what an errand lets go may be due at once
             instants = [next_due(record) for record in self._records.values()]
-            return len(moving), min((at for at in instants if at is not None), default=None)
+            if self._errands:
+                instants.append(0)
+            return moved, min((at for at in instants if at is not None), default=None)
+
+    def _sweep_some(self, now: int, limit: int) -> int:
+        run = self._run_errands(now, limit)
+        moving = sorted(
+            (record for record in self._records.values() if due_events(record, now)),
+            key=lambda record: _turn(record, now),
+        )[: limit - run]
+        for record in moving:
+            self._append(record, due_events(record, now), now)
+        self._conclude()
+        return run + len(moving)
 
     def recover(self, dead: Collection[str] | None, alive: str, now: int, limit: int) -> int:
         """See the protocol."""
@@ -210,6 +297,7 @@ class MemoryStore:
             for _, id in orphans:
                 record = self._append(self._records[id], orphan_events(self._records[id]), now)
                 self._put(*take_backlog(record, self._inboxes[id][record.inbox_seen :], now))
+            self._conclude()
             return len(orphans)
 
     def register(self, worker: WorkerRow) -> None:
@@ -308,6 +396,10 @@ class MemoryStore:
                 del self._records[id], self._logs[id], self._inboxes[id]
                 if record.key is not None:
                     del self._keys[record.key]
+                self._children.pop(id, None)
+                if record.parent_id in self._children:
+                    self._children[record.parent_id].remove(id)
+                self._edges.pop(id, None)
                 deleted += 1
         return deleted
 
@@ -332,6 +424,15 @@ def _turn(record: Execution, now: int) -> tuple[int, int, str]:
     return len(instants), record.due_at or 0, record.id
 
 
+_NOBODY = -1
+"""The place of what no answer is about."""
+
+
+def _answer_at(answers: dict[int, Answer] | None, place: int) -> Answer:
+    """Give the answer to what ended an execution; nobody sees that of a sweep."""
+    return (answers or {}).get(place) or Answer()
+
+
 def _broken(said: str) -> Answer:
     return Answer("internal_error", error=InternalError(said))
 
@@ -342,6 +443,7 @@ def _matches(record: Execution, filter: Filter) -> bool:
         and (filter.task is None or record.task == filter.task)
         and (filter.origin is None or record.origin == filter.origin)
         and (filter.input_digest is None or record.input_digest == filter.input_digest)
+        and (filter.parent_id is None or record.parent_id == filter.parent_id)
         and (filter.created_after is None or record.created_at >= filter.created_after)
         and (filter.before_id is None or record.id < filter.before_id)
     )

@@ -93,7 +93,8 @@ SELECT (SELECT due_at FROM execution
        (SELECT start_by FROM execution
          WHERE tenant = 1 AND start_by IS NOT NULL
            AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
-         ORDER BY start_by LIMIT 1) AS start_by;
+         ORDER BY start_by LIMIT 1) AS start_by,
+       (SELECT 0 FROM errand LIMIT 1) AS errand;
 
 -- name: leased_executions
 -- packed: 39, blobs 7

@@ -37,14 +37,18 @@ from outlast.lifecycle import (
 )
 from outlast.lifecycle.record import COLUMNS, copy_of
 from outlast.store.decisions import (
+    Errand,
+    continued_as,
     crash_loop,
     deliver,
     due_events,
+    edges_of,
     orphan_events,
     take_as_owner,
     take_backlog,
     taken_answer,
     verify_one,
+    word_to_parent,
 )
 from outlast.store.protocol import (
     STORED,
@@ -90,6 +94,10 @@ _SQL: Final = load("outlast.store.sqlite")
 _WIDTH: Final = len(COLUMNS)
 _TURN: Final = {Create: 0, Write: 1, Deliver: 2}
 """The order within a batch: deliveries last, as they are decided on what the owners wrote."""
+_PURGES: Final = (
+    "purge_transitions", "purge_messages", "purge_dependencies", "purge_executions"
+)  # fmt: skip
+"""What a purge deletes, in this order: how many the last one deletes is how many are gone."""
 _VERIFIED_AT_ONCE: Final = 200
 _LOG_AT_ONCE: Final = 500
 _FAULTS: Final = (
@@ -232,11 +240,18 @@ class SqliteStore:
         if chains:
             self._take_writes(chains, answers, pending)
         self._flush(pending)
+        ended = pending.ended
+        for send in pending.sends:
+            deliveries.append((len(answers), send))
+            answers.append(STORED)  # nobody asks what became of it
         if deliveries:
             pending = _Pending()
             self._take_deliveries(deliveries, answers, pending)
             self._flush(pending)
-        return answers
+            ended += pending.ended
+        if ended:
+            self._conclude(ended, answers)
+        return answers[: len(batch)]
 
     def _take_creates(
         self,
@@ -250,6 +265,7 @@ class SqliteStore:
         ids = [item.after.id for _, item in creates]
         taken = {str(id) for (id,) in self._query("taken_ids", ids)}
         records = self._records(taken)
+        upstream = self._upstream(creates)
         for place, item in creates:
             record = item.after
             holder = holders.get(record.key) if record.key is not None else None
@@ -257,6 +273,10 @@ class SqliteStore:
                 answers[place] = taken_answer(holder, item)
             elif record.id in records:
                 answers[place] = Answer("already_exists", records[record.id])
+            elif "waits_on" in (item.rows[0].data or ()) and not self._depend(
+                item, upstream, records, pending
+            ):
+                answers[place] = Answer("no_upstream")
             else:
                 answers[place] = Answer(None, record)
             if record.id in records:
@@ -277,6 +297,39 @@ class SqliteStore:
                 if position is not None:
                     record = _moved(after or record, position)
             pending.born.append(values_of_execution(record))
+
+    def _upstream(self, creates: list[tuple[int, Create]]) -> dict[str, Execution]:
+        """Read the executions that new ones depend on, and those as which they went on."""
+        wanted = {id for _, item in creates for id in edges_of(item.rows[0])}
+        found: dict[str, Execution] = {}
+        while wanted:
+            records = self._records(wanted)
+            found.update(records)
+            wanted = {name for record in records.values() if (name := continued_as(record))}
+            wanted -= found.keys()
+        return found
+
+    def _depend(
+        self,
+        item: Create,
+        upstream: Mapping[str, Execution],
+        born: Mapping[str, Execution],
+        pending: _Pending,
+    ) -> bool:
+        """Note whom a new execution waits for; gives whether all of them are there."""
+        ids = edges_of(item.rows[0])
+        for id in ids:
+            other = watched = upstream.get(id) or born.get(id)
+            while watched is not None and (name := continued_as(watched)) is not None:
+                watched = upstream.get(name)
+            if other is None or watched is None:
+                return False
+            if watched.is_final:
+                errand = Errand(item.after.id, "upstream", id, watched.state)
+                pending.sends.append(errand.delivery(item.rows[0].at))
+            else:
+                pending.edges.append((item.after.id, id, watched.id))
+        return True
 
     def _take_writes(
         self, chains: dict[str, list[tuple[int, Write]]], answers: list[Answer], pending: _Pending
@@ -329,6 +382,7 @@ class SqliteStore:
             backlog = [] if record.is_leased else self._unseen(record)
             delivery = deliver(record, item, known, backlog)
             answers[place] = Answer(delivery.refused, delivery.after, entry=delivery.entry)
+            pending.end(delivery.after, delivery.rows, place)
             records[record.id] = delivery.after
             pending.transitions += delivery.rows
             if delivery.entry is not None:
@@ -340,6 +394,45 @@ class SqliteStore:
             pending.counted.append((id, records[id].inbox_count))
             if changed:
                 pending.saved.append(changed_values_of(records[id]))
+
+    def _conclude(self, ended: Sequence[_End], answers: list[Answer]) -> None:
+        """Tell the parents of what has ended, and note what it owes to others."""
+        words = [(end, word) for end in ended if (word := word_to_parent(end.record, end.last))]
+        if words:
+            told = [STORED] * len(words)
+            pending = _Pending()
+            places = [(place, word) for place, (_, word) in enumerate(words)]
+            self._take_deliveries(places, told, pending)
+            self._flush(pending)
+            for (end, _), answer in zip(words, told, strict=True):
+                if answer.entry is not None and answer.execution is not None:
+                    end.answer(answers).told = [(answer.execution, answer.entry)]
+        for end in ended:
+            successor = continued_as(end.record)
+            if successor is not None:
+                bounds = {"id": end.record.id, "successor": successor}
+                self._writer.execute(_SQL["watch_successor"].text, bounds)
+        before = self._writer.total_changes()
+        rows = [(end.record.id, end.record.state, end.record.children) for end in ended]
+        self._send("insert_errands", rows)
+        if self._writer.total_changes() > before:
+            for end in ended:
+                end.answer(answers).owes = True
+
+    def _run_errands(self, now: int, limit: int) -> int:
+        """Deliver what executions that have ended owe; gives how many errands were run."""
+        found = _all(self._writer, "errands", {"limit": limit})
+        if not found:
+            return 0
+        errands = [Errand(*map(str, columns[1:])).delivery(now) for columns in found]
+        pending = _Pending()
+        answers = [STORED] * len(errands)
+        self._take_deliveries(list(enumerate(errands)), answers, pending)
+        self._flush(pending)
+        self._conclude(pending.ended, answers)
+        bounds = {"number": int(str(found[-1][0]))}
+        self._writer.execute(_SQL["end_errands"].text, bounds)
+        return len(found)
 
     def _earlier(self, deliveries: list[tuple[int, Deliver]]) -> dict[str, list[Message]]:
         """Find the messages that have the id of one to come, or answer its question."""
@@ -394,17 +487,25 @@ class SqliteStore:
             next_at = self._next_due()
             if next_at is None or next_at > now:
                 return 0, next_at
+            moved = 0
             with immediate(self._writer):
-                found: list[Execution] = []
-                for name in ("overdue_executions", "unstarted_executions", "due_executions"):
-                    bounds = {"now": now, "limit": limit - len(found)}
-                    found += map(execution_of, _all(self._writer, name, bounds))
-                pending = _Pending()
-                for record in found:
-                    after = self._append(record, due_events(record, now), now, pending)
-                    pending.saved.append(changed_values_of(after))
-                self._flush(pending)
-            return len(found), self._next_due()
+                while moved < limit and (some := self._sweep_some(now, limit - moved)):
+                    moved += some  # what an errand lets go may be due at once
+            return moved, self._next_due()
+
+    def _sweep_some(self, now: int, limit: int) -> int:
+        run = self._run_errands(now, limit)
+        found: list[Execution] = []
+        for name in ("overdue_executions", "unstarted_executions", "due_executions"):
+            bounds = {"now": now, "limit": limit - run - len(found)}
+            found += map(execution_of, _all(self._writer, name, bounds))
+        pending = _Pending()
+        for record in found:
+            after = self._append(record, due_events(record, now), now, pending)
+            pending.saved.append(changed_values_of(after))
+        self._flush(pending)
+        self._conclude(pending.ended, [])
+        return run + len(found)
 
     def _next_due(self) -> int | None:
         (instants,) = self._writer.execute(_SQL["next_due"].text).fetchall()
@@ -426,7 +527,9 @@ class SqliteStore:
                 after, rows = take_backlog(after, self._unseen(after), now)
                 pending.transitions += rows
                 pending.saved.append(changed_values_of(after))
+                pending.end(after, rows)
             self._flush(pending)
+            self._conclude(pending.ended, [])
             return len(found)
 
     def register(self, worker: WorkerRow) -> None:
@@ -449,12 +552,19 @@ class SqliteStore:
         if isinstance(decision, Refusal):
             raise InternalError(f"{event.kind} was refused: {decision.code}", where=record.id)
         pending.transitions.append(decision.transition)
-        return applied(record, decision)
+        after = applied(record, decision)
+        pending.end(after, [decision.transition])
+        return after
 
     def _flush(self, pending: _Pending) -> None:
         """Send what a transaction has gathered: rows of logs first, as the guards look at them."""
+        for birth in pending.births:
+            pending.transitions += birth.rows
         self._send("insert_transitions", list(map(values_of_transition, pending.transitions)))
+        for birth in pending.births:
+            pending.born.append(values_of_execution(birth.after))
         self._send("insert_executions", pending.born)
+        self._send("insert_dependencies", pending.edges)
         self._send("move_executions", pending.moved)
         self._send("insert_messages", pending.messages)
         self._send("count_messages", pending.counted)
@@ -508,9 +618,11 @@ class SqliteStore:
         """See the protocol."""
         states = _json(filter.states) if filter.states else None
         only_open = filter.states and not FINAL.intersection(filter.states)
+        name = "open_executions_page" if only_open else "executions_page"
         rows = self._read(
-            "open_executions_page" if only_open else "executions_page",
+            "children_page" if filter.parent_id is not None else name,
             {
+                "parent_id": filter.parent_id,
                 "before_id": filter.before_id or "~",
                 "states": states,
                 "task": filter.task,
@@ -610,7 +722,7 @@ class SqliteStore:
         bounds = {"ids": _json(sorted(set(ids)))}
         with translated(self.path), immediate(self._writer):
             self._writer.execute(_SQL["permit_purge"].text, bounds)
-            for name in ("purge_transitions", "purge_messages", "purge_executions"):
+            for name in _PURGES:
                 self._writer.execute(_SQL[name].text)
             deleted = self._writer.changes()
             self._writer.execute(_SQL["end_purge"].text)
@@ -647,15 +759,44 @@ class SqliteStore:
 class _Pending:
     """What a transaction has gathered, by table and shape."""
 
-    __slots__ = ("born", "counted", "messages", "moved", "saved", "transitions")
+    __slots__ = (
+        "births", "born", "counted", "edges", "ended", "messages", "moved", "saved", "sends",
+        "transitions",
+    )  # fmt: skip
 
     def __init__(self) -> None:
+        self.births: list[Create] = []
+        self.sends: list[Deliver] = []
+        self.edges: list[tuple[Value, ...]] = []
+        self.ended: list[_End] = []
         self.transitions: list[Transition] = []
         self.born: list[tuple[Value, ...]] = []
         self.moved: list[tuple[Value, ...]] = []
         self.saved: list[tuple[Value, ...]] = []
         self.messages: list[tuple[Value, ...]] = []
         self.counted: list[tuple[Value, ...]] = []
+
+    def end(self, record: Execution, rows: Sequence[Transition], place: int = -1) -> None:
+        """Note an execution that has ended with these rows, and the place of the answer to it."""
+        if rows and record.is_final:
+            self.ended.append(_End(record, rows[-1], place))
+
+
+class _End:
+    """An execution that has just ended, by the last row of its log."""
+
+    __slots__ = ("last", "place", "record")
+
+    def __init__(self, record: Execution, last: Transition, place: int) -> None:
+        self.record, self.last, self.place = record, last, place
+
+    def answer(self, answers: list[Answer]) -> Answer:
+        """Give the answer to what ended it; nobody sees that of a sweep."""
+        if not 0 <= self.place < len(answers):
+            return Answer()
+        if answers[self.place] is STORED:
+            answers[self.place] = Answer()
+        return answers[self.place]
 
 
 _Head = tuple[int, bytes | None, int, int | None]
@@ -685,11 +826,16 @@ def _take_chain(
             answers[place] = Answer(refused)
             continue
         pending.transitions += item.rows
+        if item.births:
+            pending.births += item.births
+        if item.sends:
+            pending.sends += item.sends
         position = item.position
         seq = position[0]
         if item.after is not None:
             after = item.after
             fence, nonce = after.fence, after.nonce
+            pending.end(after, item.rows, place)
     return after, position
 
 

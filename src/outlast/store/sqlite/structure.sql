@@ -1,0 +1,57 @@
+-- name: insert_dependencies
+-- columns: 3
+-- The edges of new executions: who waits, for whom, and whose end counts.
+INSERT INTO dependency (tenant, execution_id, upstream_id, watched_id)
+SELECT 1, v.column1, v.column2, v.column3 FROM (VALUES {rows}) AS v WHERE TRUE
+    ON CONFLICT DO NOTHING;
+
+-- name: insert_errands
+-- columns: 3
+-- What these executions owe, now that they have ended. Columns of a row: id, state, children.
+  WITH v (id, state, children) AS (VALUES {rows})
+INSERT INTO errand (tenant, execution_id, what, source_id, source_state)
+SELECT 1, d.execution_id, 'upstream', d.upstream_id, v.state
+  FROM v CROSS JOIN dependency AS d INDEXED BY dependency_watched
+    ON d.tenant = 1 AND d.watched_id = v.id
+ UNION ALL
+SELECT 1, c.id, 'parent', v.id, v.state
+  FROM v CROSS JOIN execution AS c INDEXED BY execution_children
+    ON c.tenant = 1 AND c.parent_id = v.id AND v.children > 0
+ WHERE c.parent_key IS NOT NULL
+   AND c.state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled');
+
+-- name: watch_successor
+-- An execution goes on as another one: that one's end counts for those that depend on it.
+UPDATE dependency SET watched_id = :successor WHERE tenant = 1 AND watched_id = :id;
+
+-- name: errands
+SELECT number, execution_id, what, source_id, source_state
+  FROM errand
+ ORDER BY number
+ LIMIT :limit;
+
+-- name: end_errands
+DELETE FROM errand WHERE number <= :number;
+
+-- name: children_page
+-- packed: 39, blobs 7
+-- The newest first.
+SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
+       failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
+       updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
+       version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
+  FROM execution INDEXED BY execution_children
+ WHERE tenant = 1 AND parent_id = :parent_id AND parent_id IS NOT NULL AND id < :before_id
+   AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
+   AND (:task IS NULL OR task = :task)
+   AND (:origin IS NULL OR origin = :origin)
+   AND (:input_digest IS NULL OR input_digest = :input_digest)
+   AND (:created_after IS NULL OR created_at >= :created_after)
+ ORDER BY id DESC
+ LIMIT :limit;
+
+-- name: purge_dependencies
+DELETE FROM dependency
+ WHERE tenant = 1 AND (
+       execution_id IN (SELECT execution_id FROM purge_permit WHERE tenant = 1)
+    OR watched_id IN (SELECT execution_id FROM purge_permit WHERE tenant = 1));
