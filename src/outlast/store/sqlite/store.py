@@ -94,10 +94,6 @@ _SQL: Final = load("outlast.store.sqlite")
 _WIDTH: Final = len(COLUMNS)
 _TURN: Final = {Create: 0, Write: 1, Deliver: 2}
 """The order within a batch: deliveries last, as they are decided on what the owners wrote."""
-_PURGES: Final = (
-    "purge_transitions", "purge_messages", "purge_dependencies", "purge_executions"
-)  # fmt: skip
-"""What a purge deletes, in this order: how many the last one deletes is how many are gone."""
 _VERIFIED_AT_ONCE: Final = 200
 _LOG_AT_ONCE: Final = 500
 _FAULTS: Final = (
@@ -618,9 +614,12 @@ class SqliteStore:
         """See the protocol."""
         states = _json(filter.states) if filter.states else None
         only_open = filter.states and not FINAL.intersection(filter.states)
-        name = "open_executions_page" if only_open else "executions_page"
         rows = self._read(
-            "children_page" if filter.parent_id is not None else name,
+            "children_page"
+            if filter.parent_id is not None
+            else "open_executions_page"
+            if only_open
+            else "executions_page",
             {
                 "parent_id": filter.parent_id,
                 "before_id": filter.before_id or "~",
@@ -722,7 +721,9 @@ class SqliteStore:
         bounds = {"ids": _json(sorted(set(ids)))}
         with translated(self.path), immediate(self._writer):
             self._writer.execute(_SQL["permit_purge"].text, bounds)
-            for name in _PURGES:
+            for name in (
+                "purge_transitions", "purge_messages", "purge_dependencies", "purge_executions",
+            ):  # fmt: skip
                 self._writer.execute(_SQL[name].text)
             deleted = self._writer.changes()
             self._writer.execute(_SQL["end_purge"].text)
