@@ -22,7 +22,6 @@ import outlast.store.sqlite.store  # noqa: F401 - before the fork: it takes long
 from campaigns import ledger, plants, points, programs
 from outlast import Engine, State
 from outlast.engine.handle import Execution
-from outlast.engine.questions import open_questions
 from outlast.engine.request import new_message
 from outlast.errors import (
     AlreadyAnswered,
@@ -221,7 +220,7 @@ class Life:
             await self._answer(handle)
 
     async def _answer(self, handle: Execution[Any]) -> None:
-        for question in open_questions(await handle.atransitions()):
+        for question in await handle.aquestions():
             try:
                 await handle.aanswer(programs.answer_of(handle.id, question.key), key=question.key)
             except (AlreadyAnswered, NotFound, TransitionRefused):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar, overload
+from collections.abc import Mapping
+from typing import Any, Final, Literal, TypeVar, overload
 
-from outlast.codec import codec_for, digest
 from outlast.duration import Duration, microseconds
-from outlast.engine.calls import now, question_call, random, unanswered, uuid4
+from outlast.engine.calls import now, random, unanswered, unsignalled, uuid4
 from outlast.engine.current import the_scope
+from outlast.engine.question import Escalation, question_of
+from outlast.engine.signal import Match, Signal
 from outlast.engine.thread_scope import ThreadScope
-from outlast.errors import WaitTimeout, WrongColour
-from outlast.naming import checked_name
+from outlast.errors import BadPayload, WrongColour
 
 __all__ = ["ask", "now", "random", "sleep", "uuid4", "wait_for"]
 
@@ -45,6 +46,9 @@ def ask(
     to: str | None = None,
     timeout: Duration | None = None,
     default: T = ...,
+    on_timeout: Literal["escalate"] | None = None,
+    escalate_to: Escalation | None = None,
+    key: str | None = None,
 ) -> T: ...
 @overload
 def ask(
@@ -53,7 +57,22 @@ def ask(
     to: str | None = None,
     timeout: Duration | None = None,
     default: bool = ...,
+    on_timeout: Literal["escalate"] | None = None,
+    escalate_to: Escalation | None = None,
+    key: str | None = None,
 ) -> bool: ...
+@overload
+def ask(
+    title: str,
+    form: Mapping[str, Any],
+    *,
+    to: str | None = None,
+    timeout: Duration | None = None,
+    default: Any = ...,
+    on_timeout: Literal["escalate"] | None = None,
+    escalate_to: Escalation | None = None,
+    key: str | None = None,
+) -> Any: ...
 def ask(
     title: str,
     form: Any = bool,
@@ -61,41 +80,59 @@ def ask(
     to: str | None = None,
     timeout: Duration | None = None,
     default: Any = _NOTHING,
+    on_timeout: Literal["escalate"] | None = None,
+    escalate_to: Escalation | None = None,
+    key: str | None = None,
 ) -> Any:
     """Ask a person or an outside system, and give the answer; see :func:`outlast.ask`.
 
     Raises:
         WaitTimeout: nobody answered in time, and there is no default.
+        UsageError: the escalation makes no sense, or the key was used before.
+        BadPayload: the form has no JSON Schema.
         OutsideExecution: no execution runs here.
     """
     scope = _thread_scope("ask")
-    question, number = question_call(scope, title, form, to, timeout)
-    if timeout is None:
-        return question.answer.decode(scope.call("ask", "ask", number, question))
-    try:
-        return question.answer.decode(
-            scope.call_until("ask", "ask", number, question, microseconds(timeout))
-        )
-    except TimeoutError:
-        if default is not _NOTHING:
-            return default
-        raise unanswered(question, timeout) from None
+    question = question_of(title, form, to, timeout, on_timeout, escalate_to)
+    span_us = question.begin(scope.now())
+
+    def escalate() -> int | None:
+        return None if question.is_last else question.escalate(scope.now())
+
+    again = key
+    while True:
+        try:
+            payload = scope.call_until(
+                "ask", "ask", question.digest, question, span_us, key=again, next_span=escalate
+            )
+        except TimeoutError:
+            if default is not _NOTHING:
+                return default
+            raise unanswered(question) from None
+        try:
+            return question.answer.decode(payload, name="answer")
+        except BadPayload as refused:
+            again = question.ask_anew(refused, key)
+        span_us = None if question.until is None else max(0, question.until - scope.now())
 
 
-def wait_for(name: str, form: Any = Any, *, timeout: Duration | None = None) -> Any:
+def wait_for(
+    name: str, form: Any = Any, *, match: Match | None = None, timeout: Duration | None = None
+) -> Any:
     """Wait for a signal of this name, also one that came before; see :func:`outlast.wait_for`.
 
     Raises:
         WaitTimeout: none came in time.
+        BadPayload: the signal that came does not have the form; it is taken.
         OutsideExecution: no execution runs here.
     """
     scope = _thread_scope("wait_for")
-    number = digest(checked_name(name, "signal").encode())
+    signal = Signal(name, form, match)
     if timeout is None:
-        return codec_for(form).decode(scope.call("event", name, number, None))
+        return signal.read(scope.call("event", name, signal.digest, signal))
+    span_us = microseconds(timeout)
+    signal.until = scope.now() + span_us
     try:
-        return codec_for(form).decode(
-            scope.call_until("event", name, number, None, microseconds(timeout))
-        )
+        return signal.read(scope.call_until("event", name, signal.digest, signal, span_us))
     except TimeoutError:
-        raise WaitTimeout(f'no signal "{name}" came within {timeout}') from None
+        raise unsignalled(signal, timeout) from None

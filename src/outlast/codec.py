@@ -23,6 +23,10 @@ already imported it.
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
+import decimal
+import enum
 import functools
 import hashlib
 import inspect
@@ -30,6 +34,7 @@ import math
 import re
 import sys
 import typing
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -497,13 +502,94 @@ def json_schema(tp: Any) -> dict[str, Any]:
         schema = msgspec.json.schema(_plain_type(tp), schema_hook=schema_hook)
     except Exception as error:  # noqa: BLE001 - schema code of user types runs here
         raise _unsupported(type_name(tp), error) from None
+    _name_times(types_of.type_info(_plain_type(tp)), schema, schema.get("$defs", {}), set())
     if definitions:
         schema.setdefault("$defs", {}).update(definitions)
     return schema
 
 
+def _name_times(info: types_of.Type, schema: Any, named: Mapping[str, Any], seen: set[int]) -> None:
+    """Say which texts are dates with times; the library leaves that out where a zone may lack.
+
+    Without it nobody could tell, before an answer is taken, that "soon" is no time.
+    """
+    while isinstance(schema, dict) and "$ref" in schema:
+        schema = named.get(str(schema["$ref"]).rpartition("/")[2])
+    if not isinstance(schema, dict) or (id(schema) in seen and _parts(info)):
+        return
+    seen.add(id(schema))
+    if isinstance(info, types_of.UnionType):
+        for part in schema.get("anyOf", ()):
+            for member in info.types:
+                if _is_form_of(part, member, named):
+                    _name_times(member, part, named, seen)
+    elif isinstance(info, types_of.DateTimeType):
+        schema.setdefault("format", "date-time")
+    elif isinstance(info, types_of.TimeType):
+        schema.setdefault("format", "time")
+    elif isinstance(info, types_of.DictType):
+        _name_times(info.value_type, schema.get("additionalProperties"), named, seen)
+    elif isinstance(info, types_of.TupleType):
+        for item, part in zip(info.item_types, schema.get("prefixItems", ()), strict=False):
+            _name_times(item, part, named, seen)
+    elif hasattr(info, "fields"):
+        for place, field in enumerate(info.fields):
+            form = schema.get("properties", {}).get(field.encode_name)
+            if form is None and len(schema.get("prefixItems", ())) > place:
+                form = schema["prefixItems"][place]
+            _name_times(field.type, form, named, seen)
+    elif hasattr(info, "item_type"):
+        _name_times(info.item_type, schema.get("items"), named, seen)
+
+
+def _is_form_of(schema: Mapping[str, Any], info: types_of.Type, named: Mapping[str, Any]) -> bool:
+    """Tell whether this member of a union is the one with this schema."""
+    name = str(schema.get("$ref", "")).rpartition("/")[2]
+    if isinstance(info, types_of.DateTimeType | types_of.TimeType):
+        return schema.get("type") == "string" and "format" not in schema
+    cls = getattr(info, "cls", None)
+    if name:
+        return cls is not None and bool(named.get(name, {}).get("title") == cls.__name__)
+    return schema.get("type") in ("array", "object") and cls is None and bool(_parts(info))
+
+
 def _no_schema() -> NoReturn:
     raise NotImplementedError
+
+
+def as_json(value: object, *, name: str = "value") -> bytes:
+    """Write a value whose reader is not known here: an instance of a class by that class.
+
+    Raises:
+        BadPayload: it has no JSON form, or a part of it would not come back.
+        PayloadTooLarge: it is too large.
+    """
+    cls = type(value)
+    is_typed = isinstance(value, _TYPED) or dataclasses.is_dataclass(cls) or _is_pydantic(cls)
+    return codec_for(cls if is_typed else Any).encode(value, name=name)
+
+
+_TYPED = (
+    msgspec.Struct,
+    enum.Enum,
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    decimal.Decimal,
+    uuid.UUID,
+)
+
+
+def as_pattern(value: object, *, name: str = "pattern") -> Any:
+    """Give the JSON of a pattern, in which there may be instances of classes at any depth.
+
+    Raises:
+        BadPayload: a part of it has no JSON form.
+    """
+    bad = _culprit(value)
+    if bad is not None:
+        raise unstorable(bad, name, type_name(type(value)))
+    return msgspec.json.decode(_ENCODER.encode(value))
 
 
 def validate(schema: Mapping[str, Any], value: object, *, name: str = "value") -> None:
@@ -521,7 +607,7 @@ def validate(schema: Mapping[str, Any], value: object, *, name: str = "value") -
             schema,
             # An empty registry: without it a $ref to a URL would make this process fetch it.
             registry=Registry(),
-            format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER,
+            format_checker=_formats(),
         )
         error = jsonschema.exceptions.best_match(checker.iter_errors(value))
     except Exception as failure:  # noqa: BLE001 - a bad schema, $ref to nowhere, endless $ref
@@ -539,6 +625,47 @@ def validate(schema: Mapping[str, Any], value: object, *, name: str = "value") -
             why=_cut(error.message),
             do="correct the value and send it again",
         )
+
+
+@functools.cache
+def _formats() -> Any:
+    """Make the checker of formats: those of our types are read as they will be read later.
+
+    jsonschema leaves out the formats of dates and times where no further package is installed.
+    """
+    import jsonschema
+
+    checker = jsonschema.FormatChecker(
+        [
+            name
+            for name in jsonschema.Draft202012Validator.FORMAT_CHECKER.checkers
+            if name not in _READ_AS
+        ]
+    )
+    for name, tp in _READ_AS.items():
+        checker.checks(name)(functools.partial(_is_read_as, tp))
+    return checker
+
+
+def _is_read_as(tp: Any, value: object) -> bool:
+    if not isinstance(value, str):
+        return True  # a format says nothing of what is no text
+    try:
+        msgspec.convert(value, tp)
+    except (msgspec.ValidationError, ValueError):
+        return False
+    return True
+
+
+_READ_AS: dict[str, Any] = {
+    "date-time": datetime.datetime,
+    "date": datetime.date,
+    "time": datetime.time,
+    "duration": datetime.timedelta,
+    "uuid": uuid.UUID,
+    "decimal": decimal.Decimal,
+}
+"""The formats that schemas of annotated types have, and the types that read them."""
 
 
 def type_name(tp: Any) -> str:

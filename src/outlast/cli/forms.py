@@ -96,6 +96,7 @@ def step_form(step: Step) -> dict[str, Any]:
         "key": step.key,
         "status": step.status,
         "title": step.title,
+        "to": step.to,
         "attempts": step.attempts,
         "since": at(step.since),
         "ended_at": at(step.ended_at),
@@ -117,6 +118,8 @@ def question_form(question: OpenQuestion) -> dict[str, Any]:
         "schema": question.schema,
         "asked_at": at(question.asked_at),
         "until": at(question.until),
+        "late": question.late,
+        "refused": question.refused,
     }
 
 

@@ -172,7 +172,7 @@ def show(session: Session, id: str, dialect: str | None) -> None:
     ID is a whole id, at least three characters of its beginning or end, or the word last.
     """
     from outlast.cli.story import story_of
-    from outlast.engine.guest import still_open
+    from outlast.engine.questions import open_questions
 
     with session.guest() as guest:
         id = guest.find(id)
@@ -185,7 +185,7 @@ def show(session: Session, id: str, dialect: str | None) -> None:
         return
     story = story_of(id, log)
     reason = reason_with_hint(record, owner)
-    questions = still_open(record, log, now_us())
+    questions = open_questions(record, log)
     if session.as_json:
         from outlast.cli.forms import execution_form, outcome_form, question_form, raw, story_form
 
@@ -204,7 +204,10 @@ def show(session: Session, id: str, dialect: str | None) -> None:
         for line in _shown(session, record, story, log, reason):
             session.out(line)
         for question in questions:
-            session.out(f'asks     "{one_line(question.title)}"  →  outlast answer {id}')
+            to = f" of {one_line(question.to)}" if question.to else ""
+            session.out(f'asks{to:<4} "{one_line(question.title)}"  →  outlast answer {id}')
+            if question.refused:
+                session.out(f"         an answer was not taken: {one_line(question.refused)}")
 
 
 def _shown(
@@ -263,6 +266,8 @@ def step_lines(session: Session, step: Step, story: Story) -> list[str]:
         when = ""
     said = step.status if step.attempts == 1 else f"{step.status}, attempt {step.attempts}"
     name = one_line(step.key, 60) + (f' "{one_line(step.title, 60)}"' if step.title else "")
+    if step.to and step.is_open:
+        name += f" to {one_line(step.to, 60)}"
     lines = [f"{icon} {name:<28}  {said:<10}  {when}".rstrip()]
     for failed in step.failures:
         said = one_line(f"{failed.type}: {failed.message}")
@@ -391,15 +396,6 @@ def _call_said(call: Mapping[str, Any]) -> str:
     return one_line(f"{call.get('kind') or ''} {call.get('key') or call.get('name') or ''}".strip())
 
 
-def _awaited_signal(record: Execution) -> str | None:
-    """Name the signal that an execution waits for, where it asks nothing."""
-    waits: Any = (record.detail or {}).get("waits") or ()
-    kinds = {wait.get("kind"): wait for wait in waits}
-    if record.state is not State.AWAITING_INPUT or "ask" in kinds or "event" not in kinds:
-        return None
-    return one_line(kinds["event"].get("title"))
-
-
 def reason_with_hint(record: Execution, owner: str | None) -> Reason | None:
     """Add what a row cannot know: whether an engine runs on this store at all."""
     reason = reason_of(record)
@@ -425,10 +421,6 @@ def reason_with_hint(record: Execution, owner: str | None) -> Reason | None:
             reason.until,
             "outlast worker FILE, or the same outlast run again",
         )
-    signal = _awaited_signal(record)
-    if signal is not None:
-        text, hint = f"it waits for the signal {signal}", f"outlast signal {record.id} {signal}"
-        return Reason(reason.code, text, reason.since, reason.until, hint)
     if record.state is State.PAUSED:
         hint = f"outlast resume {record.id}"
     elif record.state is State.SUSPENDED and record.id not in hint:

@@ -34,6 +34,7 @@ class Step:
         since: since when it has been running, or asked; None where nobody noted it.
         ended_at: when its outcome was recorded.
         title: the question, of an ``ask``.
+        to: who has to answer it now.
         retry_at: when the next attempt is due.
         failures: the attempts that failed and were followed by another.
         payload: its result, its answer, or its recorded failure.
@@ -45,6 +46,7 @@ class Step:
     since: int | None = None
     ended_at: int | None = None
     title: str | None = None
+    to: str | None = None
     retry_at: int | None = None
     failures: list[Failed] = field(default_factory=list)
     payload: bytes | None = None
@@ -142,7 +144,8 @@ def _announced(story: Story, row: Transition, data: Mapping[str, Any]) -> None:
     step = story._step(row)
     question = data.get("question")
     if question:
-        step.status, step.title, step.since = "asked", question.get("title"), row.at
+        step.status, step.title, step.to = "asked", question.get("title"), question.get("to")
+        step.since = question.get("asked_at", row.at)
     elif step.is_open:
         step.status, step.attempts = "running", int(data.get("attempt", 1))
         step.since = int(data.get("since", row.at))

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from outlast.duration import in_words
 from outlast.lifecycle import Execution, Kind, State, Transition
+from outlast.lifecycle.reason import pattern
 
 ICONS: Final[dict[State, str]] = {
     State.SCHEDULED: "◷",
@@ -176,6 +177,11 @@ def _announced(row: Transition, data: Mapping[str, Any]) -> str:
     question = data.get("question")
     if question:
         to = f" of {question['to']}" if question.get("to") else ""
+        if question.get("late"):
+            late = f", as {question['late']} did not answer in time"
+            return f'{row.key} now asks{to or " everybody"}{late}: "{question["title"]}"'
+        if question.get("refused"):
+            return f'{row.key} asks{to} anew ({question["refused"]}): "{question["title"]}"'
         return f'{row.key} asks{to}: "{question["title"]}"'
     return f"{row.key} is under way, attempt {data.get('attempt', 1)}"
 
@@ -197,7 +203,7 @@ def wait_said(wait: Mapping[str, Any]) -> str:
     if kind == "retry":
         return f"the next attempt of {wait.get('key')}"
     if kind == "event":
-        return f"the signal {wait.get('title')}"
+        return f"the signal {wait.get('title')}{pattern(wait)}"
     return f"{kind} {wait.get('title') or wait.get('key') or ''}".rstrip()
 
 

@@ -121,8 +121,11 @@ def _parked(actions: _Actions, row: Transition, data: Mapping[str, Any]) -> None
         if wait.get("outside")
     }
     for name in list(actions.open):
-        if waits.pop(str(actions.open[name][_KEY]), None) is None:
+        key = str(actions.open[name][_KEY])
+        if key not in waits:
             actions.end(row, name, P.ABORTED)
+        else:
+            actions.open[name] = {**waits.pop(key), _KEY: key}
     for key, wait in waits.items():
         actions.open[actions.bear(row, key, P.PAUSED)] = {**wait, _KEY: key}
 
@@ -140,7 +143,7 @@ def _signalled(actions: _Actions, row: Transition, data: Mapping[str, Any]) -> N
 def _expired(actions: _Actions, row: Transition, data: Mapping[str, Any]) -> None:
     for name, wait in list(actions.open.items()):
         until = wait.get("until")
-        if isinstance(until, int) and until <= row.at:
+        if isinstance(until, int) and until <= row.at and not wait.get("escalates"):
             actions.end(row, name, P.TIMED_OUT)
 
 

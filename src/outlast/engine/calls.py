@@ -8,19 +8,16 @@ from __future__ import annotations
 import asyncio
 import random as random_module
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from datetime import datetime
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, Literal, TypeVar, overload
 
-import msgspec
-
-from outlast.codec import codec_for, digest
-from outlast.duration import Duration, instant, microseconds
+from outlast.duration import Duration, in_words, instant, microseconds
 from outlast.engine.current import StepInfo, current_step, the_scope
-from outlast.engine.question import Question
+from outlast.engine.question import Escalation, Question, question_of
 from outlast.engine.scope import Scope
-from outlast.errors import OutsideExecution, WaitTimeout, WrongColour
-from outlast.naming import checked_name, checked_text
+from outlast.engine.signal import Match, Signal
+from outlast.errors import BadPayload, OutsideExecution, WaitTimeout, WrongColour
 
 T = TypeVar("T")
 _NOTHING: Final[Any] = object()
@@ -46,18 +43,6 @@ async def sleep(duration: Duration) -> None:
     await asyncio.sleep(microseconds(duration) / 1e6)
 
 
-def question_call(
-    scope: Any, title: str, form: Any, to: str | None, timeout: Duration | None
-) -> tuple[Question, int]:
-    """Make a question and the digest by which a replay recognises it."""
-    checked_text(title, "question")
-    if to is not None:
-        checked_name(to, "recipient")
-    until = None if timeout is None else scope.now() + microseconds(timeout)
-    question = Question(title, to, codec_for(form), until)
-    return question, digest(msgspec.json.encode([title, to, question.answer.json_schema()]))
-
-
 @overload
 def ask(
     title: str,
@@ -66,6 +51,9 @@ def ask(
     to: str | None = None,
     timeout: Duration | None = None,
     default: T = ...,
+    on_timeout: Literal["escalate"] | None = None,
+    escalate_to: Escalation | None = None,
+    key: str | None = None,
 ) -> Coroutine[Any, Any, T]: ...
 @overload
 def ask(
@@ -74,7 +62,22 @@ def ask(
     to: str | None = None,
     timeout: Duration | None = None,
     default: bool = ...,
+    on_timeout: Literal["escalate"] | None = None,
+    escalate_to: Escalation | None = None,
+    key: str | None = None,
 ) -> Coroutine[Any, Any, bool]: ...
+@overload
+def ask(
+    title: str,
+    form: Mapping[str, Any],
+    *,
+    to: str | None = None,
+    timeout: Duration | None = None,
+    default: Any = ...,
+    on_timeout: Literal["escalate"] | None = None,
+    escalate_to: Escalation | None = None,
+    key: str | None = None,
+) -> Coroutine[Any, Any, Any]: ...
 def ask(
     title: str,
     form: Any = bool,
@@ -82,77 +85,153 @@ def ask(
     to: str | None = None,
     timeout: Duration | None = None,
     default: Any = _NOTHING,
+    on_timeout: Literal["escalate"] | None = None,
+    escalate_to: Escalation | None = None,
+    key: str | None = None,
 ) -> Coroutine[Any, Any, Any]:
     """Ask a person or an outside system, and wait for the answer; await it.
 
+    Whoever answers first answers it, whomever it is put to. An answer is compared with the form
+    before it is taken. One that fits the form's JSON Schema and that the form itself refuses all
+    the same (a validator of yours) is kept in the log, and the question is asked anew, saying why.
+
     Args:
         title: the question.
-        form: the type of the answer: bool, str, a dataclass, a pydantic model …
+        form: the type of the answer: bool, str, a dataclass, a pydantic model …; or a JSON Schema.
         to: who shall answer.
-        timeout: how long to wait.
+        timeout: how long to wait; where it escalates, how long it is up to each one in turn.
         default: what it gives when nobody answered in time.
+        on_timeout: ``"escalate"``: put the same question to the next one when the time has passed.
+        escalate_to: who that is; several in turn, and ``("role:boss", "1d")`` for one with a time
+            of its own. By default everybody.
+        key: its name, instead of its number in the branch; unique there.
 
     Raises:
         WaitTimeout: nobody answered in time, and there is no default.
+        UsageError: the escalation makes no sense, or the key was used before.
+        BadPayload: the form has no JSON Schema.
         OutsideExecution: no execution runs here.
     """
     scope = _async_scope("ask")
-    question, number = question_call(scope, title, form, to, timeout)
-    call = scope.call("ask", "ask", number, question)
-    return _answered(call, question, timeout, default)
+    question = question_of(title, form, to, timeout, on_timeout, escalate_to)
+    call = scope.call("ask", "ask", question.digest, question, explicit_key=key)
+    return _answered(scope, call, question, key, default)
 
 
-async def _answered(call: Any, question: Question, timeout: Duration | None, default: Any) -> Any:
-    if timeout is None:
-        return question.answer.decode(await call)
+async def _answered(
+    scope: Scope, call: Any, question: Question, key: str | None, default: Any
+) -> Any:
+    patience = _Patience(scope, question)
     try:
-        async with asyncio.timeout(microseconds(timeout) / 1e6) as limit:
-            return question.answer.decode(await call)
+        async with asyncio.timeout(None) as limit:
+            patience.begin(call, limit)
+            while True:
+                try:
+                    return question.answer.decode(await call, name="answer")
+                except BadPayload as refused:
+                    again = question.ask_anew(refused, key)
+                call = scope.call("ask", "ask", question.digest, question, explicit_key=again)
+                patience.call = call
     except TimeoutError:
         if not limit.expired():
             raise
         if default is not _NOTHING:
             return default
-        raise unanswered(question, timeout) from None
+        raise unanswered(question) from None
+    finally:
+        patience.end()
 
 
-def unanswered(question: Question, timeout: Duration) -> WaitTimeout:
+class _Patience:
+    """Puts a question to the next one each time that nobody has answered, and ends the wait."""
+
+    def __init__(self, scope: Scope, question: Question) -> None:
+        self._scope, self._question = scope, question
+        self._timer: asyncio.TimerHandle | None = None
+        self.call: Any = None
+
+    def begin(self, call: Any, limit: asyncio.Timeout) -> None:
+        self.call, self._limit = call, limit
+        self._loop = asyncio.get_running_loop()
+        self._arm(self._question.begin(self._scope.now()))
+
+    def _arm(self, span_us: int | None) -> None:
+        if span_us is None:
+            return
+        if self._question.is_last:
+            self._limit.reschedule(self._loop.time() + span_us / 1e6)
+        else:
+            self._timer = self._loop.call_later(span_us / 1e6, self._next)
+
+    def _next(self) -> None:
+        self._timer = None
+        self._arm(self._question.escalate(self._scope.now()))
+        self._scope.announce(self.call)
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def unanswered(question: Question) -> WaitTimeout:
     """Make the error of a question that nobody answered in time."""
-    return WaitTimeout(f'nobody answered "{question.title}" within {timeout}', do="give a default")
+    spans = (turn.patience_us or 0 for turn in question.turns)
+    said = in_words(sum(spans))
+    return WaitTimeout(f'nobody answered "{question.title}" within {said}', do="give a default")
 
 
 @overload
 def wait_for(
-    name: str, form: type[T], *, timeout: Duration | None = None
+    name: str, form: type[T], *, match: Match | None = None, timeout: Duration | None = None
 ) -> Coroutine[Any, Any, T]: ...
 @overload
-def wait_for(name: str, *, timeout: Duration | None = None) -> Coroutine[Any, Any, Any]: ...
 def wait_for(
-    name: str, form: Any = Any, *, timeout: Duration | None = None
+    name: str, *, match: Match | None = None, timeout: Duration | None = None
+) -> Coroutine[Any, Any, Any]: ...
+def wait_for(
+    name: str, form: Any = Any, *, match: Match | None = None, timeout: Duration | None = None
 ) -> Coroutine[Any, Any, Any]:
     """Wait for a signal of this name, also one that came before; await it.
 
+    The oldest signal that fits is taken. Others stay, for other waits.
+
+    Args:
+        name: of the signal.
+        form: the type of its value.
+        match: which signals it is for: a mapping that the value must contain (fields of objects,
+            at any depth; all else must be equal), or a function of the value that says so. The
+            function is called again in replays: it must depend on nothing but the value.
+        timeout: how long to wait.
+
     Raises:
         WaitTimeout: none came in time.
+        BadPayload: the signal that came does not have the form. It is taken: wait again for the
+            next one. A function is only asked about values that have the form; others stay.
         OutsideExecution: no execution runs here.
     """
     scope = _async_scope("wait_for")
-    checked_name(name, "signal")
-    call = scope.call("event", name, digest(name.encode()), None)
-    return _signalled(call, name, form, timeout)
+    signal = Signal(name, form, match)
+    call = scope.call("event", name, signal.digest, signal)
+    return _signalled(scope, call, signal, timeout)
 
 
-async def _signalled(call: Any, name: str, form: Any, timeout: Duration | None) -> Any:
-    codec = codec_for(form)
+async def _signalled(scope: Scope, call: Any, signal: Signal, timeout: Duration | None) -> Any:
     if timeout is None:
-        return codec.decode(await call)
+        return signal.read(await call)
+    span_us = microseconds(timeout)
+    signal.until = scope.now() + span_us
     try:
-        async with asyncio.timeout(microseconds(timeout) / 1e6) as limit:
-            return codec.decode(await call)
+        async with asyncio.timeout(span_us / 1e6) as limit:
+            return signal.read(await call)
     except TimeoutError:
         if not limit.expired():
             raise
-        raise WaitTimeout(f'no signal "{name}" came within {timeout}') from None
+        raise unsignalled(signal, timeout) from None
+
+
+def unsignalled(signal: Signal, timeout: Duration) -> WaitTimeout:
+    """Make the error of a signal that did not come in time."""
+    return WaitTimeout(f'no signal "{signal.name}" came within {timeout}')
 
 
 def now() -> datetime:

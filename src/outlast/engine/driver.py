@@ -120,6 +120,8 @@ class Driver:
         self._failures: dict[str, int] = {}
         self._back_offs: dict[str, int] = {}
         self._announced: set[str] = set()
+        self._asked: dict[str, int] = {}
+        self._unasked: set[str] = set()
         self._memo: dict[str, Transition] = {}
         self._unread: deque[InboxEntry] = deque()
         self._alarm: asyncio.TimerHandle | None = None
@@ -259,6 +261,11 @@ class Driver:
                 self._back_offs[row.key] = int(str(row.data["retry_at"]))
             elif kind is Kind.STEP_ANNOUNCED and row.key is not None:
                 self._announced.add(row.key)
+                question: Any = (row.data or {}).get("question")
+                if question:
+                    self._asked[row.key] = question.get("stage", 0)
+            elif kind is Kind.CALL_ABANDONED and row.key is not None:
+                self._unasked.add(row.key)
         return waiting
 
     # Outcomes
@@ -400,17 +407,16 @@ class Driver:
         """Take a call that the code has made."""
         if call.kind == "step":
             self._calls.append(call)
-        elif call.kind == "ask" and call.key not in self._announced:
-            self._announced.add(call.key)
-            question: Question = call.payload
-            self._append(
-                Event(
-                    Kind.STEP_ANNOUNCED,
-                    "engine",
-                    key=call.key,
-                    data={"question": question.as_data()},
-                )
-            )
+        elif call.kind == "ask":
+            self._ask(call)
+
+    def _ask(self, call: Call) -> None:
+        """Note a question, and each time that it is put to somebody else."""
+        question: Question = call.payload
+        if self._asked.get(call.key, -1) < question.stage:
+            self._asked[call.key] = question.stage
+            data = {"question": question.as_data()}
+            self._append(Event(Kind.STEP_ANNOUNCED, "engine", key=call.key, data=data))
 
     def _reuse_next(self) -> bool:
         """Give a retried execution the result that an earlier try recorded for the same call."""
@@ -445,7 +451,14 @@ class Driver:
         return True
 
     def _abandon(self, call: Call) -> None:
-        """Nobody awaits this call any more: its body is stopped where that is possible."""
+        """Nobody awaits this call any more: its body is stopped where that is possible.
+
+        A question is closed by a row of its own, so that no answer is taken for it any more.
+        """
+        if call.kind == "ask" and call.key in self._asked and call.key not in self._unasked:
+            self._unasked.add(call.key)
+            self._append(Event(Kind.CALL_ABANDONED, "engine", key=call.key))
+            return
         self._back_offs.pop(call.key, None)
         if call in self._calls:
             self._calls.remove(call)
@@ -624,13 +637,11 @@ class Driver:
         for key, at in self._backing_off():
             waits.append({"kind": "retry", "key": key, "until": at})
             instants.append(at)
-        for call in scope.open_calls.values():
-            if call.kind == "ask":
-                waits.append({**call.payload.as_wait(), "key": call.key, "outside": True})
-            elif call.kind == "event":
-                waits.append(
-                    {"kind": "event", "key": call.key, "title": call.name, "outside": True}
-                )
+        waits += [
+            {**call.payload.as_wait(), "key": call.key, "outside": True}
+            for call in scope.open_calls.values()
+            if call.kind in ("ask", "event")
+        ]
         return waits, min(instants, default=None)
 
     def _park(self, event: Event) -> None:

@@ -150,12 +150,14 @@ class Guest:
         """Give the open question that an answer would be for.
 
         Raises:
+            AlreadyAnswered: this question has its answer.
             NotFound: it asks nothing, or not this; or there is no such execution.
             UsageError: it asks several questions, and no key was given.
         """
-        from outlast.engine.questions import pick
+        from outlast.engine.questions import open_questions, pick
 
-        return pick(self.questions(id), key, self.record(id))
+        record, log = self.record(id), self.log(id)
+        return pick(open_questions(record, log), key, record, log)
 
     def signal(
         self,
@@ -172,9 +174,9 @@ class Guest:
             NotFound: there is no such execution.
             TransitionRefused: it has ended.
         """
-        from outlast.codec import codec_for
+        from outlast.codec import as_json
 
-        payload = codec_for(Any).encode(value, name="signal")
+        payload = as_json(value, name="signal")
         return self._send(
             id, MessageKind.SIGNAL, actor, key=name, payload=payload, message_id=message_id
         )
@@ -302,7 +304,11 @@ class Guest:
         Raises:
             NotFound: there is no such execution.
         """
-        return still_open(self.record(id), self.log(id), time.time_ns() // 1000)
+        from outlast.engine.questions import asked_by, open_questions
+
+        record = self.record(id)
+        told = asked_by(record)
+        return open_questions(record, self.log(id)) if told is None else told
 
     def open_twin(self, task: str, payload_digest: int, origin: str) -> Record | None:
         """Find the newest open execution of a task with this input and origin."""
@@ -338,26 +344,6 @@ class Guest:
         """Tell whether to read again; who lent us its store writes on the same connection."""
         wrote, self._wrote = self._wrote, False
         return self._is_lent or self.store.changed() or wrote
-
-
-def still_open(record: Record, log: Sequence[Transition], now: int) -> list[OpenQuestion]:
-    """Give the questions of a log that an answer would still reach.
-
-    A question whose wait is over leaves no row of its own. A parked execution names what it waits
-    for; of one that runs, the clock tells.
-    """
-    from outlast.engine.questions import open_questions
-
-    if record.is_final:
-        return []
-    questions = open_questions(log)
-    detail = record.detail or {}
-    held = detail.get("held_detail") if record.state is State.PAUSED else detail
-    waits = held.get("waits") if isinstance(held, dict) else None
-    if isinstance(waits, list | tuple) and not record.is_leased:
-        keys = {wait.get("key") for wait in waits if wait.get("kind") == "ask"}
-        return [question for question in questions if question.key in keys]
-    return [question for question in questions if question.until is None or question.until > now]
 
 
 def _is_writable(text: str) -> bool:

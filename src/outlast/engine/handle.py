@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
+from outlast.codec import as_json
 from outlast.duration import Duration, microseconds
+from outlast.engine.questions import OpenQuestion, asked_by, open_questions, pick
 from outlast.engine.registry import Task
 from outlast.engine.request import new_message
 from outlast.engine.results import outcome_of
@@ -180,11 +182,40 @@ class Execution(Generic[R]):
         """Let it go on, as :meth:`aresume`."""
         self._engine.run(self.aresume(actor=actor))
 
+    async def aquestions(self) -> list[OpenQuestion]:
+        """Give its questions that somebody can still answer, the oldest first.
+
+        Raises:
+            NotFound: there is no such execution.
+        """
+        record = await self.arecord()
+        told = asked_by(record)
+        return open_questions(record, await self.atransitions()) if told is None else told
+
+    def questions(self) -> list[OpenQuestion]:
+        """Give its open questions, as :meth:`aquestions`."""
+        return self._engine.run(self.aquestions())
+
+    async def aquestion(self, key: str | None = None) -> OpenQuestion:
+        """Give the open question that an answer would be for.
+
+        Raises:
+            AlreadyAnswered: this question has its answer.
+            NotFound: it asks nothing, or not this.
+            UsageError: it asks several questions, and no key was given.
+        """
+        record = await self.arecord()
+        told = asked_by(record)
+        if told and (key is None or any(question.key == key for question in told)):
+            return pick(told, key, record)
+        log = await self.atransitions()
+        return pick(open_questions(record, log), key, record, log)
+
     async def aanswer(self, value: Any, *, key: str | None = None, actor: str = "user") -> None:
         """Answer its question; the first answer wins.
 
         Args:
-            value: the answer, in the form that the question asks for.
+            value: the answer, in the form that the question asks for: an instance, or its JSON.
             key: which question, where several are open.
             actor: who answers.
 
@@ -193,11 +224,7 @@ class Execution(Generic[R]):
             AlreadyAnswered: somebody was first.
             NotFound: it asks nothing.
         """
-        from outlast.engine.questions import open_questions, pick
-
-        record = await self.arecord()
-        questions = open_questions(await self.atransitions())
-        question = pick(questions, key, record)
+        question = await self.aquestion(key)
         payload = question.check(value)
         await self._send(MessageKind.ANSWER, actor, key=question.key, payload=payload)
 
@@ -212,13 +239,11 @@ class Execution(Generic[R]):
 
         Args:
             name: what the code waits for.
-            value: anything JSON carries.
+            value: anything that has a JSON form.
             id: sent again under the same id, it is taken once.
             actor: who sends it.
         """
-        from outlast.codec import codec_for
-
-        payload = codec_for(Any).encode(value, name="signal")
+        payload = as_json(value, name="signal")
         await self._send(MessageKind.SIGNAL, actor, key=name, payload=payload, id=id)
 
     def signal(

@@ -1,4 +1,4 @@
-"""The questions an execution has asked and nobody has answered, read from its log."""
+"""The questions that an execution has asked and that somebody can still answer."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from outlast.codec import codec_for, validate
-from outlast.errors import NotFound, UsageError
+import msgspec
+
+from outlast.codec import as_json, validate
+from outlast.errors import AlreadyAnswered, NotFound, UsageError
 from outlast.lifecycle import Execution as Record
-from outlast.lifecycle import Kind, Transition
+from outlast.lifecycle import Kind, State, Transition
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +21,14 @@ class OpenQuestion:
     Attributes:
         key: its identity in its execution.
         title: the question.
-        to: who shall answer, or None.
+        to: who has to answer now, or None for anybody.
         schema: the form of the answer, as JSON Schema.
         asked_at: since when, in microseconds since 1970.
-        until: when the wait for it ends, or None.
+        until: when the wait for it ends, or is put to somebody else; None: never.
+        late: who did not answer in time, where it was put to somebody else; or None.
+        refused: why an earlier answer was not taken, or None.
+        execution_id: the execution that asks.
+        task: its task.
     """
 
     key: str
@@ -31,6 +37,10 @@ class OpenQuestion:
     schema: Mapping[str, Any]
     asked_at: int
     until: int | None
+    late: str | None = None
+    refused: str | None = None
+    execution_id: str = ""
+    task: str = ""
 
     def check(self, value: object) -> bytes:
         """Give the bytes of an answer, having compared it with the form that is asked for.
@@ -38,37 +48,89 @@ class OpenQuestion:
         Raises:
             BadPayload: it does not have that form.
         """
-        payload = codec_for(Any).encode(value, name="answer")
-        validate(self.schema, value, name="answer")
+        payload = as_json(value, name="answer")
+        validate(self.schema, msgspec.json.decode(payload), name="answer")
         return payload
 
 
-def open_questions(log: Iterable[Transition]) -> list[OpenQuestion]:
-    """Give the questions of a log that have no answer yet, the oldest first."""
-    questions: dict[str, OpenQuestion] = {}
+def asked_by(record: Record) -> list[OpenQuestion] | None:
+    """Give the open questions that a row alone tells; None where its log must be read as well.
+
+    What waits for an answer names all its questions in its row, as an answer takes it out of that
+    state. What has never run has asked nothing.
+    """
+    if record.is_final or not record.attempt:
+        return []
+    if record.state is not State.AWAITING_INPUT:
+        return None
+    waits: Any = (record.detail or {}).get("waits", ())
+    return [_open(record, wait["key"], wait) for wait in waits if wait.get("kind") == "ask"]
+
+
+def open_questions(record: Record, log: Iterable[Transition]) -> list[OpenQuestion]:
+    """Give the open questions of an execution, the oldest first."""
+    told = asked_by(record)
+    if told is not None:
+        return told
+    asked: dict[str, Mapping[str, Any]] = {}
     for row in log:
-        if row.key is None:
-            continue
-        if row.kind is Kind.STEP_ANNOUNCED and row.data and "question" in row.data:
-            asked: Any = row.data["question"]
-            questions[row.key] = OpenQuestion(
-                row.key, asked["title"], asked["to"], asked["schema"], row.at, asked["until"]
-            )
+        if row.kind is Kind.STEP_ANNOUNCED and row.key and row.data and "question" in row.data:
+            question: Any = row.data["question"]
+            asked[row.key] = {"asked_at": row.at, **question}
+        elif row.kind is Kind.WAIT:
+            waits: Any = (row.data or {}).get("waits", ())
+            keys = {wait.get("key") for wait in waits}
+            asked = {key: question for key, question in asked.items() if key in keys}
+        elif row.kind is Kind.RETRY:
+            asked.clear()  # the next try asks anew
         elif row.kind in (Kind.INPUT_RECEIVED, Kind.CALL_ABANDONED):
-            questions.pop(row.key, None)
-    return list(questions.values())
+            asked.pop(row.key or "", None)
+    return [_open(record, key, question) for key, question in asked.items()]
 
 
-def pick(questions: Sequence[OpenQuestion], key: str | None, record: Record) -> OpenQuestion:
+def _open(record: Record, key: str, asked: Mapping[str, Any]) -> OpenQuestion:
+    return OpenQuestion(
+        key,
+        asked["title"],
+        asked.get("to"),
+        asked["schema"],
+        asked.get("asked_at", record.state_at),
+        asked.get("until"),
+        asked.get("late"),
+        asked.get("refused"),
+        record.id,
+        record.task,
+    )
+
+
+def already_answered(id: str, key: str | None) -> AlreadyAnswered:
+    """Make the error of a second answer."""
+    return AlreadyAnswered(
+        "this question was answered before",
+        where=f"{id}, {key}",
+        why="the first answer wins",
+        do=f"outlast show {id}",
+    )
+
+
+def pick(
+    questions: Sequence[OpenQuestion],
+    key: str | None,
+    record: Record,
+    log: Iterable[Transition] = (),
+) -> OpenQuestion:
     """Choose the question that an answer is for.
 
     Raises:
+        AlreadyAnswered: the question of this key has its answer in the log.
         NotFound: there is no such open question.
         UsageError: several are open, and none was named.
     """
     if key is not None:
         questions = [question for question in questions if question.key == key]
     if not questions:
+        if key is not None and any(r.kind is Kind.INPUT_RECEIVED and r.key == key for r in log):
+            raise already_answered(record.id, key)
         raise NotFound(
             f"{record.id} asks nothing"
             if key is None

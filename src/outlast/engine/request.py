@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from outlast.codec import digest
+from outlast.engine.questions import already_answered
 from outlast.engine.registry import StartOptions, Task
-from outlast.errors import AlreadyAnswered, NotFound, TransitionRefused
+from outlast.errors import NotFound, TransitionRefused
 from outlast.lifecycle import Event, Kind, Message, MessageKind
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle.table import REFUSAL_MEANINGS
@@ -87,12 +88,7 @@ def read_delivery(answer: Answer, id: str, message: Message) -> Record:
     if code == "no_execution":
         raise NotFound(f"there is no execution {id}", do="outlast ls")
     if code == "already_answered":
-        raise AlreadyAnswered(
-            "this question was answered before",
-            where=f"{id}, {message.key}",
-            why="the first answer wins",
-            do=f"outlast show {id}",
-        )
+        raise already_answered(id, message.key)
     assert record is not None
     if code is None or code in _SAME_AGAIN.get(message.kind, ()):
         return record

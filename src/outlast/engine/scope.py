@@ -351,7 +351,10 @@ class Scope:
         return taken
 
     def take_abandoned(self) -> list[Call]:
-        """Give the calls that were taken and that nobody awaits any more, since the last time."""
+        """Give the calls that nobody awaits any more, since the last time.
+
+        Of those that nobody has taken there are questions only: a replay has to close them, too.
+        """
         abandoned, self._abandoned = self._abandoned, []
         return abandoned
 
@@ -501,6 +504,11 @@ class Scope:
         call: DurableCall[Any] = DurableCall(key, kind, name, digest, payload, self, number)
         self._made[number] = call
         return call
+
+    def announce(self, call: Call) -> None:
+        """Hand an open call out once more: what is to be said of it has changed."""
+        if call.state is _OPEN:
+            self._fresh.append(call)
 
     def now(self) -> int:
         """Give the time of the last delivered row, in microseconds since 1970."""
@@ -666,7 +674,7 @@ class Scope:
         del self._open[call.key]
         if call.kind == "event":
             self._unlisten(call)
-        if call._taken:
+        if call._taken or call.kind == "ask":
             self._abandoned.append(call)
 
     def _wanted(self) -> list[Call | Timer]:

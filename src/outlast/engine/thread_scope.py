@@ -63,6 +63,8 @@ class ThreadScope:
         self._keys: set[str] = set()
         self._timers = 1
         self._timer: Timer | None = None
+        self._timed_out: Call | None = None
+        self._abandoned: list[Call] = []
         self._answers: dict[str, Any] = {}
         self._signals: dict[str, deque[Any]] = {}
         self._cancelled = False
@@ -92,6 +94,7 @@ class ThreadScope:
         if kind == "cancel":
             self._cancelled = True
             if self._open:
+                self._abandoned += [c for c in self._open.values() if c.kind == "ask"]
                 self._go_on(None, asyncio.CancelledError())
         elif kind == "input":
             assert key is not None
@@ -105,9 +108,7 @@ class ThreadScope:
             waiting = next(
                 (c for c in self._open.values() if c.kind == "event" and c.name == key), None
             )
-            if waiting is not None:
-                self._go_on(outcome.value, None)
-            else:
+            if waiting is None or not self._offer(waiting, outcome.value):
                 self._signals.setdefault(key, deque()).append(outcome.value)
         elif kind == "timer":
             timer = self._timer
@@ -118,6 +119,7 @@ class ThreadScope:
             ):
                 raise Mismatch(outcome, self._wanted())
             self._timer = None
+            self._timed_out = next(iter(self._open.values()), None)
             self._go_on(_TIMER, None)
         elif kind == "step":
             assert key is not None
@@ -141,8 +143,9 @@ class ThreadScope:
         return [call for call in made if call.key in self._open]
 
     def take_abandoned(self) -> list[Call]:
-        """Give the calls that nobody awaits any more: those that a cancel broke off."""
-        return []
+        """Give the questions that nobody awaits any more, since the last time."""
+        abandoned, self._abandoned = self._abandoned, []
+        return abandoned
 
     @property
     def open_calls(self) -> Mapping[str, Call]:
@@ -172,6 +175,20 @@ class ThreadScope:
         if not self._closed:
             self._closed = True
             self._turn.release()
+
+    def _offer(self, call: Call, value: Any) -> bool:
+        """Offer a signal to the call that waits for its event; gives whether it is used up.
+
+        A test that raises fails its call, and the signal stays.
+        """
+        try:
+            accepted = _is_for(value, call.payload)
+        except Exception as error:  # noqa: BLE001 - user code
+            self._go_on(None, error)
+            return False
+        if accepted:
+            self._go_on(value, None)
+        return accepted
 
     def _wanted(self) -> str | None:
         return next(iter(self._open), None)
@@ -216,9 +233,15 @@ class ThreadScope:
         call = Call(key, kind, name, digest, payload)
         if kind == "ask" and key in self._answers:
             return self._answers.pop(key)
-        if kind == "event" and self._signals.get(name):
-            return self._signals[name].popleft()
-        self._open[key] = call
+        if kind == "event":
+            for place, value in enumerate(self._signals.get(name, ())):
+                if _is_for(value, payload):
+                    del self._signals[name][place]
+                    return value
+        return self._open_call(call)
+
+    def _open_call(self, call: Call) -> Any:
+        self._open[call.key] = call
         self._new.append(call)
         return self._wait()
 
@@ -227,17 +250,48 @@ class ThreadScope:
         self._arm(span_us)
         self._wait()
 
-    def call_until(self, kind: str, name: str, digest: int, payload: Any, span_us: int) -> Any:
+    def call_until(
+        self,
+        kind: str,
+        name: str,
+        digest: int,
+        payload: Any,
+        span_us: int | None,
+        *,
+        key: str | None = None,
+        next_span: Callable[[], int | None] = lambda: None,
+    ) -> Any:
         """Make a durable call and wait for its outcome at most so long.
+
+        Args:
+            kind: what it asks for.
+            name: of the question or event.
+            digest: of the arguments.
+            payload: whatever the engine needs to do it.
+            span_us: how long, in microseconds; None: for ever.
+            key: an identity of the user's.
+            next_span: called when the time is up; how much longer to wait, None: no longer. The
+                call is handed out again, as what is to be said of it may have changed.
 
         Raises:
             TimeoutError: the timer fired first.
         """
-        self._arm(span_us)
-        value = self.call(kind, name, digest, payload)
-        if value is _TIMER:
-            raise TimeoutError
-        self._timer = None
+        if span_us is not None:
+            self._arm(span_us)
+        try:
+            value = self.call(kind, name, digest, payload, explicit_key=key)
+            while value is _TIMER:
+                call = self._timed_out
+                assert call is not None
+                span = next_span()
+                if span is None:
+                    if kind == "ask":
+                        self._abandoned.append(call)
+                    raise TimeoutError
+                self._arm(span)
+                value = self._open_call(call)
+        finally:
+            self._timer = None
         return value
 
     def now(self) -> int:
@@ -305,6 +359,12 @@ class ThreadScope:
             if self._refused > _REFUSALS_MAX:
                 threading.Event().wait()  # code that catches everything is frozen for good
             raise ParkedThread
+
+
+def _is_for(value: Any, wait: Any) -> bool:
+    """Tell whether a signal is for a wait."""
+    match = getattr(wait, "match", None)
+    return match is None or bool(match(value))
 
 
 _TIMER: Final = object()

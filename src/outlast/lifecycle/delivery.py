@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from outlast.lifecycle.dependency import dependencies_of, remaining
+from outlast.lifecycle.matching import payload_contains
 from outlast.lifecycle.record import Data, Event, Execution
 from outlast.lifecycle.states import PARKED, Kind, State
 
@@ -96,7 +97,10 @@ def _wakes(record: Execution, message: Message, number: int) -> list[Event]:
 
 
 def is_awaited(record: Execution, message: Message) -> bool:
-    """Tell whether a parked execution waits for just this message."""
+    """Tell whether a parked execution waits for just this message.
+
+    A signal that a wait's pattern does not fit wakes nobody; it is kept for another wait.
+    """
     waits = (record.detail or {}).get("waits")
     if not isinstance(waits, list | tuple):
         return False
@@ -104,7 +108,12 @@ def is_awaited(record: Execution, message: Message) -> bool:
     if message.kind is MessageKind.CHILD:
         return any(wait.get("kind") == wanted for wait in waits)  # not all are named one by one
     name = "title" if message.kind is MessageKind.SIGNAL else "key"
-    return any(wait.get("kind") == wanted and wait.get(name) == message.key for wait in waits)
+    return any(
+        wait.get("kind") == wanted
+        and wait.get(name) == message.key
+        and ("match" not in wait or payload_contains(message.payload, wait["match"]))
+        for wait in waits
+    )
 
 
 def _cancel(record: Execution, message: Message, number: int) -> list[Event]:

@@ -6,6 +6,7 @@ above add to ``hint``; the code and the text are these everywhere.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -42,6 +43,13 @@ def reason_of(record: Execution) -> Reason | None:
     if record.cancel_at is not None:
         code, text = "cancelling", f"a cancel was requested; {text}"
     return Reason(code, text, record.state_at, until, hint)
+
+
+def pattern(wait: Data) -> str:
+    """Say which signals of a name are waited for, if not all."""
+    if "match" in wait:
+        return f" with {json.dumps(wait['match'], ensure_ascii=False)}"
+    return f" that passes {wait['test']}" if "test" in wait else ""
 
 
 Answer = tuple[str, str, str]
@@ -96,7 +104,10 @@ def _describe(wait: Data) -> str:
     title, kind = wait.get("title"), wait.get("kind")
     if kind == "ask":
         to = wait.get("to") or "somebody"
-        return f'{to} must answer "{title}"'
+        late = f", as {wait['late']} did not" if wait.get("late") else ""
+        return f'{to} must answer "{title}"{late}'
+    if kind == "event":
+        return f"it waits for the signal {title}{pattern(wait)}"
     if kind == "timer":
         return "a timer"
     if kind == "child":
@@ -110,7 +121,12 @@ def _describe(wait: Data) -> str:
 def _awaiting_input(record: Execution, detail: Data) -> Answer:
     waits = [wait for wait in _waits(detail) if wait.get("outside")]
     said = " and ".join(_describe(wait) for wait in waits)
-    return "awaiting_input", said or "somebody outside must act", f"outlast answer {record.id}"
+    signals = [wait.get("title") for wait in waits if wait.get("kind") == "event"]
+    if signals and len(signals) == len(waits):
+        hint = f"outlast signal {record.id} {signals[0]}"
+    else:
+        hint = f"outlast answer {record.id}"
+    return "awaiting_input", said or "somebody outside must act", hint
 
 
 def _waiting(record: Execution, detail: Data) -> Answer:

@@ -24,7 +24,7 @@ from outlast.engine.journal import Journal
 from outlast.engine.questions import OpenQuestion, open_questions
 from outlast.engine.registry import StartOptions, Task
 from outlast.errors import InternalError, NoEngine, UsageError, WaitTimeout
-from outlast.lifecycle import FINAL, Message, State
+from outlast.lifecycle import FINAL, Message
 from outlast.lifecycle import Execution as Record
 from outlast.store.memory import MemoryStore
 from outlast.store.protocol import Filter, Store
@@ -125,12 +125,7 @@ class VirtualEngine(Engine):
         (record,) = self.store.get([id])
         if record is None or record.state in FINAL:
             return []
-        questions = open_questions(self.store.log(id))
-        if record.state is State.AWAITING_INPUT:
-            waits: Any = (record.detail or {}).get("waits", ())
-            keys = {wait.get("key") for wait in waits}
-            return [question for question in questions if question.key in keys]
-        return questions
+        return open_questions(record, self.store.log(id))
 
     # Opening and closing
 
