@@ -14,11 +14,13 @@
     │   ├─ PayloadTooLarge        more bytes than the limit
     │   └─ CannotLoad             the module, file or store address cannot be opened as given
     ├─ NotFound               no such execution or question
+    │   └─ UnknownStep            the execution has no such step to fork from
     ├─ Refused                a legal request at the wrong moment
     │   ├─ TransitionRefused      the lifecycle has no such row
     │   ├─ LeaseLost              another owner holds the execution; nothing was written
     │   ├─ KeyConflict            the key is taken by another input
     │   ├─ AlreadyAnswered        the first answer won
+    │   ├─ NotRecoverable         it goes on, or succeeded: nothing to recover
     │   └─ StoreOwned             another engine owns this file
     ├─ ExecutionEnded         the execution asked for a result did not succeed
     │   ├─ ExecutionFailed        its code raised
@@ -174,6 +176,12 @@ class NotFound(OutlastError):
     code = "not_found"
 
 
+class UnknownStep(NotFound):
+    """The execution has no such step; the text names those that it has."""
+
+    code = "unknown_step"
+
+
 class Refused(OutlastError):
     """A legal request at the wrong moment; nothing was written."""
 
@@ -220,6 +228,12 @@ class AlreadyAnswered(Refused):
     """The question was answered before; the first answer won."""
 
     code = "already_answered"
+
+
+class NotRecoverable(Refused):
+    """The execution has not failed, timed out or been cancelled: there is nothing to recover."""
+
+    code = "not_recoverable"
 
 
 class StoreOwned(Refused):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from outlast.errors import UsageError
@@ -10,6 +11,11 @@ NAME_LENGTH_MAX: Final = 1_000
 """Characters of a key, queue, sender, signal or step."""
 TEXT_LENGTH_MAX: Final = 10_000
 """Characters of a question or a reason."""
+LABELS_MAX: Final = 32
+"""Labels that are set at once."""
+LABEL_LENGTH_MAX: Final = 200
+"""Characters of a label's name, and of its value."""
+PRIORITY_MAX: Final = 2**31 - 1
 
 
 def checked_name(name: str, what: str) -> str:
@@ -46,4 +52,41 @@ def checked_text(text: str, what: str, *, length_max: int = TEXT_LENGTH_MAX) -> 
     return text
 
 
-__all__ = ["NAME_LENGTH_MAX", "TEXT_LENGTH_MAX", "checked_name", "checked_text"]
+def checked_labels(labels: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Give labels back, having seen that they can be stored and looked up.
+
+    Raises:
+        UsageError: there are too many, a name is none, or a value is no text.
+    """
+    if len(labels) > LABELS_MAX:
+        raise UsageError(f"{len(labels)} labels are too many", why=f"the limit is {LABELS_MAX}")
+    for name, value in labels.items():
+        checked_text(checked_name(name, "label"), "label", length_max=LABEL_LENGTH_MAX)
+        if value is not None:
+            checked_text(value, f'label "{name}"', length_max=LABEL_LENGTH_MAX)
+    return dict(labels)
+
+
+def checked_priority(priority: int) -> int:
+    """Give a priority back, having seen that it can be stored.
+
+    Raises:
+        UsageError: it is no whole number, or too large.
+    """
+    if type(priority) is not int:
+        raise UsageError(f"the priority is {type(priority).__name__}, not int")
+    if abs(priority) > PRIORITY_MAX:
+        raise UsageError(
+            f"the priority {priority} is too large", why=f"the limit is {PRIORITY_MAX}"
+        )
+    return priority
+
+
+__all__ = [
+    "NAME_LENGTH_MAX",
+    "TEXT_LENGTH_MAX",
+    "checked_labels",
+    "checked_name",
+    "checked_priority",
+    "checked_text",
+]

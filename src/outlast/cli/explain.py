@@ -86,6 +86,10 @@ _TEXTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         "the id belongs to another store, or the question has been answered or given up",
         ("outlast ls", "check --store and OUTLAST_STORE"),
     ),
+    "unknown_step": (
+        "a fork begins at a step that the log of its source knows, by its key or its place",
+        ("outlast show ID, which names the steps", "outlast rerun ID, to begin with the first"),
+    ),
     "refused": (
         "the request is legal, but not now",
         ("outlast show ID, to see the state it is in",),
@@ -105,6 +109,13 @@ _TEXTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "already_answered": (
         "somebody else, or the same person twice; the first answer wins",
         ("outlast show ID, to see the answer",),
+    ),
+    "not_recoverable": (
+        "a recovery tries again what failed; this execution goes on, or has succeeded",
+        (
+            "outlast rerun ID, to start it again from nothing",
+            "outlast fork ID --from STEP, to go on anew from a step",
+        ),
     ),
     "store_owned": (
         "one engine at a time runs the executions of a file",

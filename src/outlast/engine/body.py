@@ -38,11 +38,12 @@ class Body:
         host: where it runs.
         scope: the code that called; that of a ``def`` task runs its bodies in its own thread.
         report: hears what it came to: the body, its value, its error.
+        identity: in whose name it speaks to services outside, where that is another execution.
     """
 
     __slots__ = (
-        "_alarm", "_execution_id", "_host", "_report", "_scope", "_task", "attempt", "call",
-        "started_at", "step",
+        "_alarm", "_execution_id", "_host", "_identity", "_report", "_scope", "_task", "attempt",
+        "call", "started_at", "step",
     )  # fmt: skip
 
     def __init__(
@@ -53,12 +54,14 @@ class Body:
         host: Host,
         scope: Scope | ThreadScope | None,
         report: Callable[[Body, Any, BaseException | None], None],
+        identity: str | None = None,
     ) -> None:
         self.call = call
         self.attempt = attempt
         self.step = call.payload.step
         self.started_at = host.clock.now()
         self._execution_id = execution_id
+        self._identity = identity
         self._host = host
         self._scope = scope
         self._report = report
@@ -105,7 +108,7 @@ class Body:
 
     def info(self) -> StepInfo:
         """Tell the body about itself."""
-        return StepInfo(self._execution_id, self.call.key, self.attempt)
+        return StepInfo(self._execution_id, self.call.key, self.attempt, self._identity)
 
     async def _timed(self, body: Any, timeout_us: int) -> Any:
         try:

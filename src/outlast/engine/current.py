@@ -33,17 +33,20 @@ class StepInfo:
         key: its identity there.
         attempt: which attempt this is, from 1.
         idempotency_key: the same in every attempt of this step and in no other: give it to
-            services that can recognise a repeated request.
+            services that can recognise a repeated request. A recovery of the execution goes on
+            under the same keys; a rerun and a fork have keys of their own.
+        identity: the execution that the keys are named after, where it is another one.
     """
 
     execution_id: str
     key: str
     attempt: int
+    identity: str | None = None
 
     @property
     def idempotency_key(self) -> str:
         """Name this step for services outside."""
-        return f"{self.execution_id}:{self.key}"
+        return f"{self.identity or self.execution_id}:{self.key}"
 
 
 current_scope: Final[ContextVar[AnyScope | None]] = ContextVar("outlast_scope", default=None)

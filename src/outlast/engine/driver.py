@@ -10,7 +10,8 @@ A refused write means the lease is gone: the copy in memory is thrown away and n
 written. Whatever the store holds then is the truth, and its new owner reads it.
 
 Replay: the recorded rows are delivered first, one at a time, as they were; no body starts before
-they are used up. What the code then asks for must be what is recorded, or it is suspended.
+they are used up. What the code then asks for must be what is recorded, or it is suspended. One that
+was made of another execution plays its script first (``script.py``).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from outlast.engine.journal import Journal
 from outlast.engine.question import Question
 from outlast.engine.registry import StepCall, Task
 from outlast.engine.scope import Call, CallState, Mismatch, Outcome, Scope
+from outlast.engine.script import POINT, Script, is_point, past_of
 from outlast.engine.thread_scope import ThreadScope
 from outlast.errors import (
     AttemptTimeout,
@@ -111,6 +113,9 @@ class Driver:
         self.record = record
         self.bodies: dict[str, Body] = {}
         self._birth = birth
+        self._past = past_of(birth)
+        self._script: Script | None = None
+        self._unannounced: list[Call] = []
         self._scope: Scope | ThreadScope | None = None
         self._durable = record.seq
         self._delivered = 0
@@ -167,7 +172,7 @@ class Driver:
         self._bound_attempt(next((row for row in history if row.kind is Kind.START), started))
         try:
             if self._delivered:
-                self._deliver(Outcome(started.seq, started.at, "start"))
+                self._deliver_row(started, started.at)
             else:
                 self._enter(started)
             for row in waiting:
@@ -186,7 +191,7 @@ class Driver:
             self._suspend("code_mismatch", str(error), "keep the parameters of running executions")
             return False
         fn = self.task.fn
-        seed = self.record.id.encode()
+        seed = (self.record.id if self._past is None else self._past.seed).encode()
         if self.task.is_async:
             self._scope = Scope(lambda: fn(*args, **kwargs), seed=seed)
         else:
@@ -212,7 +217,7 @@ class Driver:
     def _enter(self, started: Transition) -> None:
         assert self._scope is not None
         self._delivered = started.seq
-        self._scope.begin(started.at)
+        self._scope.begin(started.at if self._past is None else self._past.began_at)
 
     def _history(self, rows: Sequence[Transition]) -> tuple[list[Transition], list[Transition]]:
         """Split off the rows of the current try; what earlier tries came by is used again.
@@ -225,6 +230,11 @@ class Driver:
         for place, row in enumerate(rows):
             if row.kind is Kind.RETRY:
                 first = place + 1
+        if self._past is not None:
+            self._script = Script(rows)
+            for row in rows[:first]:
+                if row.kind in _KEPT_BY_RETRY:
+                    self._script.spend(row)
         for row in rows[:first]:
             if row.kind is Kind.STEP and not (row.data and row.data.get("failed")):
                 assert row.key is not None
@@ -240,7 +250,7 @@ class Driver:
             kind = row.kind
             if kind is Kind.START:
                 if self._delivered:
-                    self._deliver(Outcome(row.seq, row.at, "start"))
+                    self._deliver_row(row, row.at)
                 else:
                     self._enter(row)
                 for message in waiting:
@@ -251,6 +261,8 @@ class Driver:
                     self._cancel_asked(row)
                 elif kind is Kind.STEP and self._back_offs:
                     self._back_offs.pop(row.key or "", None)
+                if self._script is not None:
+                    self._script.spend(row)
                 if row.from_state is State.RUNNING:
                     self._deliver_row(row, row.at)
                 else:
@@ -266,12 +278,17 @@ class Driver:
                     self._asked[row.key] = question.get("stage", 0)
             elif kind is Kind.CALL_ABANDONED and row.key is not None:
                 self._unasked.add(row.key)
+            elif self._script is not None and is_point(row):
+                self._script.spend(row)
+                self._deliver_row(row, row.at)
         return waiting
 
     # Outcomes
 
     def _outcome(self, row: Transition, at: int) -> Outcome:
         """Turn a row of the log into what the code gets to see."""
+        if row.kind is Kind.START:
+            return Outcome(row.seq, at, "start")
         kind = _DELIVERED[row.kind]
         value: Any = None
         error: BaseException | None = None
@@ -279,7 +296,8 @@ class Driver:
             source = row
             if row.data and "reused" in row.data:
                 assert row.key is not None
-                source = self._memo[row.key]
+                copied = None if self._script is None else self._script.row(row)
+                source = self._memo[row.key] if copied is None else copied
             if source.data and source.data.get("failed"):
                 error = failure.rebuild(source.payload or b"")
             else:
@@ -309,6 +327,10 @@ class Driver:
         still be on its way to it.
         """
         self._delivered = max(self._delivered, row.seq)
+        if self._script is not None and self._script.point_ahead:
+            if is_point(row) and "reused" not in (row.data or {}):
+                self._script.point_ahead = False
+            at = self._script.when(row)
         self._outcomes.append((row, at))
         self._drain_outcomes()
 
@@ -317,7 +339,20 @@ class Driver:
         assert scope is not None
         while self._outcomes and scope.is_quiet:
             outcome = self._outcomes.popleft()
-            scope.deliver(outcome if isinstance(outcome, Outcome) else self._outcome(*outcome))
+            if isinstance(outcome, Outcome):
+                scope.deliver(outcome)
+            elif is_point(outcome[0]):
+                self._pass_point(scope, *outcome)
+            else:
+                scope.deliver(self._outcome(*outcome))
+
+    def _pass_point(self, scope: Scope | ThreadScope, row: Transition, at: int) -> None:
+        """Here the code goes on by itself: what it waits for keeps the time that it has left."""
+        seed: Any = (row.data or {})[POINT]
+        moved_us = scope.pass_point(at, None if seed is None else str(seed).encode())
+        for call in scope.open_calls.values():
+            if call.kind in ("ask", "event") and call.payload.until is not None:
+                call.payload.until += moved_us
 
     def _thread_is_quiet(self) -> None:
         """The thread of a ``def`` task has come to a call, or to its end."""
@@ -383,7 +418,7 @@ class Driver:
             self.hand_back()
 
     def _pump(self, scope: Scope | ThreadScope) -> None:
-        while not self._over:
+        while not self._over and scope.is_quiet:
             for call in scope.take_calls():
                 self._admit(call)
             for call in scope.take_abandoned():
@@ -391,11 +426,11 @@ class Driver:
             if scope.finished and not self._outcomes:
                 self._finish(scope)
                 return
-            if self._reuse_next() or self._fire_timers(scope):
+            if self._play(scope) or self._reuse_next() or self._fire_timers(scope):
                 continue
             break
-        if self._over:
-            return
+        if self._over or not scope.is_quiet:
+            return  # a def task's thread will call again
         if self._calls and self._durable >= self._delivered:
             self._start_calls()
         if not self.bodies and not self._outcomes and scope.is_quiet:
@@ -405,10 +440,15 @@ class Driver:
 
     def _admit(self, call: Call) -> None:
         """Take a call that the code has made."""
+        if self._script is not None and self._script.offer(call):
+            return
         if call.kind == "step":
             self._calls.append(call)
         elif call.kind == "ask":
-            self._ask(call)
+            if self._script is not None and self._script.point_ahead:
+                self._unannounced.append(call)  # its time is not known yet
+            else:
+                self._ask(call)
 
     def _ask(self, call: Call) -> None:
         """Note a question, and each time that it is put to somebody else."""
@@ -416,7 +456,34 @@ class Driver:
         if self._asked.get(call.key, -1) < question.stage:
             self._asked[call.key] = question.stage
             data = {"question": question.as_data()}
-            self._append(Event(Kind.STEP_ANNOUNCED, "engine", key=call.key, data=data))
+            self._append(
+                Event(Kind.STEP_ANNOUNCED, "engine", key=call.key, digest=call.digest, data=data)
+            )
+
+    def _play(self, scope: Scope | ThreadScope) -> bool:
+        """Give the code the next of what it brought along, or note that it goes on by itself."""
+        script = self._script
+        if script is None:
+            return False
+        event = script.next(scope)
+        if event is None and script.point_ahead:
+            reseeds = self._past is not None and self._past.reseeds
+            event = Event(
+                Kind.ANNOTATION, "engine", data={POINT: self.record.id if reseeds else None}
+            )
+        elif event is None and not (self.bodies or self._calls or self._outcomes):
+            event = script.next_timer(scope)
+        if event is None:
+            return False
+        row = self._append(event)
+        script.spend(row)
+        self._deliver_row(row, row.at)
+        if not script.point_ahead and self._unannounced:
+            calls, self._unannounced = self._unannounced, []
+            for call in calls:
+                if scope.open_calls.get(call.key) is call:
+                    self._admit(call)
+        return True
 
     def _reuse_next(self) -> bool:
         """Give a retried execution the result that an earlier try recorded for the same call."""
@@ -475,6 +542,8 @@ class Driver:
         """Start the bodies that nothing holds back: all that was delivered is durable."""
         if self._over or self._before_park is not None or self._is_held or not self._live:
             return
+        if self._script is not None and self._script.point_ahead:
+            return
         calls, self._calls = self._calls, deque()
         for call in calls:
             if self._back_offs and self._back_offs.get(call.key, 0) > self.worker.clock.now():
@@ -499,7 +568,10 @@ class Driver:
         if self._back_offs:
             self._back_offs.pop(call.key, None)
         attempt = self._failures.get(call.key, 0) + 1
-        body = Body(call, attempt, self.record.id, self.worker, self._scope, self.body_done)
+        identity = None if self._past is None else self._past.identity
+        body = Body(
+            call, attempt, self.record.id, self.worker, self._scope, self.body_done, identity
+        )
         self.bodies[call.key] = body
         if body.start():
             self._at_once.append(body)

@@ -22,17 +22,17 @@ from outlast.duration import Duration, microseconds
 from outlast.engine.background import LoopThread
 from outlast.engine.clock import Clock, WallClock
 from outlast.engine.current import closed, opened
+from outlast.engine.descent import Descent, descend
 from outlast.engine.driver import Driver
 from outlast.engine.handle import Execution
 from outlast.engine.identity import IdMaker, worker_name
 from outlast.engine.journal import Journal
 from outlast.engine.pruner import Pruner, Rules
 from outlast.engine.registry import TASKS, StartOptions, Task
-from outlast.engine.request import birth_event, read_delivery
+from outlast.engine.request import birth_event, read_birth, read_delivery
 from outlast.engine.worker import Worker
 from outlast.errors import (
     InternalError,
-    KeyConflict,
     NoEngine,
     NotFound,
     OutlastError,
@@ -465,16 +465,27 @@ class Engine:
         await self.journal.room()
         births.submit(self._ids.make(now), event, now)
         (answer,) = await births.done
-        holder = answer.execution
-        if answer.refused == "key_conflict" and holder is not None:
-            raise KeyConflict(
-                f'the key "{options.key}" is taken by another start',
-                where=f"{holder.id}, task {holder.task}",
-                why="its task or input differs from this one",
-                do="use another key, or the same input",
-            )
-        assert holder is not None
-        return Execution(self, holder.id, task)  # the same key and input: the same execution
+        return Execution(self, read_birth(answer, options.key).id, task)
+
+    async def adescend(self, id: str, wish: Descent) -> Record:
+        """Make another execution of one: a rerun, a fork, a recovery; gives its row.
+
+        Raises:
+            NotFound: there is no such execution.
+            UnknownStep, NotRecoverable, UnknownTask, WrongArguments, BadPayload, PayloadTooLarge,
+            KeyConflict: it cannot be made so; nothing was written.
+            StoreUnavailable: whether it was made is unknown; with a key it is safe to repeat.
+        """
+        source, log = await self.read_one(id), await self.read_log(id)
+        now = self.clock.now()
+        made = self._ids.make(now)
+        task = self.tasks.get(source.task)
+        item = await self.worker.read(
+            lambda: descend(source, log, wish, task, made, now, bytes_max=self._payload_bytes_max)
+        )
+        answer = await self.journal.commit(item)
+        self.look()
+        return read_birth(answer, wish.key)
 
     async def astart_many(
         self, task: Task[Any, R], inputs: Iterable[tuple[Any, ...]]

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from outlast.errors import (
     InternalError,
-    KeyConflict,
     NotFound,
     OutlastError,
     SchemaMismatch,
@@ -29,6 +28,7 @@ from outlast.store import DEFAULT_URL, open_store, owner_of
 from outlast.store.protocol import TENANT, Answer, Create, Deliver, Filter, Store
 
 if TYPE_CHECKING:
+    from outlast.engine.descent import Descent
     from outlast.engine.identity import IdMaker
     from outlast.engine.questions import OpenQuestion
     from outlast.engine.registry import StartOptions, Task
@@ -108,7 +108,7 @@ class Guest:
             StoreUnavailable: whether it was started is unknown; with a key it is safe to repeat.
         """
         from outlast.engine.identity import IdMaker
-        from outlast.engine.request import birth_event
+        from outlast.engine.request import birth_event, read_birth
 
         self._ids = self._ids or IdMaker()
         payload = task.input.bind(args, kwargs)
@@ -117,16 +117,30 @@ class Guest:
             TENANT, self._ids.make(now), birth_event(task, payload, options, now), now
         )
         answer = self._commit(Create(record, [row]))
-        holder = answer.execution
-        if answer.refused == "key_conflict" and holder is not None:
-            raise KeyConflict(
-                f'the key "{options.key}" is taken by another start',
-                where=f"{holder.id}, task {holder.task}",
-                why="its task or input differs from this one",
-                do="use another key, or the same input",
-            )
-        assert holder is not None
-        return holder, answer.refused is None
+        return read_birth(answer, options.key), answer.refused is None
+
+    def descend(self, id: str, wish: Descent, task: Task[Any, Any] | None = None) -> Record:
+        """Make another execution of one: a rerun, a fork, a recovery; gives its row.
+
+        Args:
+            id: the source.
+            wish: what is to be made of it.
+            task: its task, which only an edited input needs.
+
+        Raises:
+            NotFound: there is no such execution.
+            UnknownStep, NotRecoverable, UnknownTask, WrongArguments, BadPayload, PayloadTooLarge,
+            KeyConflict: it cannot be made so; nothing was written.
+        """
+        from outlast.engine.descent import descend
+        from outlast.engine.identity import IdMaker
+        from outlast.engine.request import read_birth
+
+        self._ids = self._ids or IdMaker()
+        now = time.time_ns() // 1000
+        source, log = self.record(id), self.log(id)
+        item = descend(source, log, wish, task, self._ids.make(now), now)
+        return read_birth(self._commit(item), wish.key)
 
     # Messages
 

@@ -8,13 +8,15 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from outlast.codec import as_json
 from outlast.duration import Duration, microseconds
+from outlast.engine.descent import Descent, Mode
 from outlast.engine.questions import OpenQuestion, asked_by, open_questions, pick
 from outlast.engine.registry import Task
 from outlast.engine.request import new_message
 from outlast.engine.results import outcome_of
-from outlast.errors import WaitTimeout
+from outlast.errors import NotRecoverable, WaitTimeout
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import Message, MessageKind, Reason, State, Transition, reason_of
+from outlast.naming import checked_labels, checked_priority
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -44,6 +46,9 @@ class Backing(Protocol):
 
     async def asend(self, id: str, message: Message) -> Record:
         """Deliver a message; gives the execution's row after it."""
+
+    async def adescend(self, id: str, wish: Descent) -> Record:
+        """Make another execution of one; gives its row."""
 
 
 class Execution(Generic[R]):
@@ -210,6 +215,157 @@ class Execution(Generic[R]):
             return pick(told, key, record)
         log = await self.atransitions()
         return pick(open_questions(record, log), key, record, log)
+
+    async def alabel(self, *, actor: str = "user", **labels: str | None) -> None:
+        """Set labels, and take away those given as None; the others stay.
+
+        Raises:
+            UsageError: a label is no name or no text.
+            TransitionRefused: it has ended.
+        """
+        await self._send(MessageKind.LABELS, actor, data={"labels": checked_labels(labels)})
+
+    def label(self, *, actor: str = "user", **labels: str | None) -> None:
+        """Set labels, as :meth:`alabel`."""
+        self._engine.run(self.alabel(actor=actor, **labels))
+
+    async def aprioritize(self, priority: int, *, actor: str = "user") -> None:
+        """Give it another priority: among those that are queued, the highest is taken first.
+
+        Raises:
+            TransitionRefused: it has ended.
+        """
+        await self._send(MessageKind.PRIORITY, actor, data={"priority": checked_priority(priority)})
+
+    def prioritize(self, priority: int, *, actor: str = "user") -> None:
+        """Give it another priority, as :meth:`aprioritize`."""
+        self._engine.run(self.aprioritize(priority, actor=actor))
+
+    # Made of it
+
+    async def arerun(
+        self,
+        edits: Mapping[str, Any] | None = None,
+        /,
+        *,
+        why: str | None = None,
+        actor: str = "user",
+        **more: Any,
+    ) -> Execution[R]:
+        """Start it again from nothing, as another execution; gives the handle of that one.
+
+        Args:
+            edits: arguments by name that take the place of the recorded ones; also as keywords.
+            why: kept with the new execution.
+            actor: who wants it.
+            more: further edits.
+
+        Raises:
+            WrongArguments, BadPayload, PayloadTooLarge: the edited input does not fit; nothing was
+                written.
+            UnknownTask: the input is edited, and its task is not known here.
+        """
+        wish = Descent(mode=Mode.RERUN, edits={**(edits or {}), **more}, why=why, actor=actor)
+        return await self._descend(wish)
+
+    def rerun(
+        self,
+        edits: Mapping[str, Any] | None = None,
+        /,
+        *,
+        why: str | None = None,
+        actor: str = "user",
+        **more: Any,
+    ) -> Execution[R]:
+        """Start it again from nothing, as :meth:`arerun`."""
+        return self._engine.run(self.arerun(edits, why=why, actor=actor, **more))
+
+    async def afork(
+        self,
+        edits: Mapping[str, Any] | None = None,
+        /,
+        *,
+        from_step: str | int,
+        why: str | None = None,
+        actor: str = "user",
+        **more: Any,
+    ) -> Execution[R]:
+        """Make another execution that has done what this one had before a step, and goes on anew.
+
+        It may be made of an execution that has ended or that goes on. Steps that are called with
+        other arguments, as the input is edited, run again.
+
+        Args:
+            edits: arguments by name that take the place of the recorded ones; also as keywords.
+            from_step: the key of the step, as ``charge#1``; its name, where there is one only; or
+                its place among the steps, from 1.
+            why: kept with the new execution.
+            actor: who wants it.
+            more: further edits.
+
+        Raises:
+            UnknownStep: it has no such step; the text names those that there are.
+            WrongArguments, BadPayload, PayloadTooLarge, UnknownTask: as :meth:`arerun`.
+        """
+        edited = {**(edits or {}), **more}
+        wish = Descent(mode=Mode.FORK, step=from_step, edits=edited, why=why, actor=actor)
+        return await self._descend(wish)
+
+    def fork(
+        self,
+        edits: Mapping[str, Any] | None = None,
+        /,
+        *,
+        from_step: str | int,
+        why: str | None = None,
+        actor: str = "user",
+        **more: Any,
+    ) -> Execution[R]:
+        """Make another execution that goes on anew from a step, as :meth:`afork`."""
+        return self._engine.run(
+            self.afork(edits, from_step=from_step, why=why, actor=actor, **more)
+        )
+
+    async def arecover(self, *, why: str | None = None, actor: str = "user") -> Execution[R]:
+        """Make another execution of one that failed: finished steps are reused, the rest runs.
+
+        Raises:
+            NotRecoverable: it has not ended, or succeeded.
+        """
+        return await self._descend(Descent(mode=Mode.RECOVER, why=why, actor=actor))
+
+    def recover(self, *, why: str | None = None, actor: str = "user") -> Execution[R]:
+        """Make another execution of one that failed, as :meth:`arecover`."""
+        return self._engine.run(self.arecover(why=why, actor=actor))
+
+    async def aretry(self, *, why: str | None = None, actor: str = "user") -> Execution[R]:
+        """Try it again now; gives this handle, or that of the execution that takes its place.
+
+        One in its back-off is tried at once; one that failed, timed out or was cancelled is
+        recovered, see :meth:`arecover`.
+
+        Raises:
+            NotRecoverable: it is in neither of these states.
+        """
+        record = await self.arecord()
+        if record.state is State.RETRY_WAIT:
+            await self._send(MessageKind.RESUME, actor, data={"why": why} if why else None)
+            return self
+        if not record.is_final:
+            raise NotRecoverable(
+                f"{self.id} is {record.state}: there is nothing to try again",
+                where=f"{self.id}, {record.state}",
+                do=f"outlast why {self.id}",
+            )
+        return await self.arecover(why=why, actor=actor)
+
+    def retry(self, *, why: str | None = None, actor: str = "user") -> Execution[R]:
+        """Try it again now, as :meth:`aretry`."""
+        return self._engine.run(self.aretry(why=why, actor=actor))
+
+    async def _descend(self, wish: Descent) -> Execution[R]:
+        made = await self._engine.adescend(self.id, wish)
+        return Execution(self._engine, made.id, self._task)
 
     async def aanswer(self, value: Any, *, key: str | None = None, actor: str = "user") -> None:
         """Answer its question; the first answer wins.

@@ -283,6 +283,17 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         del self._armed[timer.number]
         self._ready.append(timer)
 
+    def move_time(self, at: int) -> int:
+        """Set the time, and all armed timers by as much; gives by how much."""
+        moved_us = max(0, at - self.now_us)
+        self.now_us += moved_us
+        if moved_us:
+            for timer in self._armed.values():
+                timer.deadline_at += moved_us
+            self._timers[:] = [(timer.deadline_at, n) for n, timer in self._armed.items()]
+            heapify(self._timers)
+        return moved_us
+
     def live_tasks(self) -> list[BranchTask]:
         """Give the list of the tasks that have not ended, oldest first."""
         self._tasks = [task for task in self._tasks if not task.done()]

@@ -94,12 +94,12 @@ class _Function(Generic[P, R]):
     @functools.cached_property
     def input(self) -> InputCodec:
         """Writes and reads the arguments; made at first use, when all annotations resolve."""
-        return InputCodec(self.fn, localns=_locals_of(self.fn))
+        return InputCodec(self.fn, localns=locals_of(self.fn))
 
     @functools.cached_property
     def output(self) -> Codec[Any]:
         """Writes and reads the result."""
-        return result_codec(self.fn, localns=_locals_of(self.fn))
+        return result_codec(self.fn, localns=locals_of(self.fn))
 
     @property
     def where(self) -> str:
@@ -111,7 +111,7 @@ class _Function(Generic[P, R]):
         return f"<{type(self).__name__} {self.name}>"
 
 
-def _locals_of(fn: Callable[..., Any]) -> dict[str, Any]:
+def locals_of(fn: Callable[..., Any]) -> dict[str, Any]:
     """Give the names a nested function closes over, which its annotations may use."""
     try:
         return dict(inspect.getclosurevars(fn).nonlocals)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from outlast.codec import digest
 from outlast.engine.questions import already_answered
 from outlast.engine.registry import StartOptions, Task
-from outlast.errors import NotFound, TransitionRefused
+from outlast.errors import KeyConflict, NotFound, TransitionRefused
 from outlast.lifecycle import Event, Kind, Message, MessageKind
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle.table import REFUSAL_MEANINGS
@@ -53,6 +53,26 @@ def birth_event(task: Task[Any, Any], payload: bytes, options: StartOptions, now
 
 def _first(given: int | None, usual: int | None) -> int | None:
     return usual if given is None else given
+
+
+def read_birth(answer: Answer, key: str | None) -> Record:
+    """Give the row of the execution that a start means, or raise what its refusal means.
+
+    The same key and input mean the same execution.
+
+    Raises:
+        KeyConflict: the key belongs to another task or input.
+    """
+    holder = answer.execution
+    assert holder is not None
+    if answer.refused == "key_conflict":
+        raise KeyConflict(
+            f'the key "{key}" is taken by another start',
+            where=f"{holder.id}, task {holder.task}",
+            why="its task or input differs from this one",
+            do="use another key, or the same input",
+        )
+    return holder
 
 
 def new_message(
@@ -106,4 +126,4 @@ _SAME_AGAIN: Final[Mapping[MessageKind, Sequence[str]]] = {
 """Refusals that say a request is fulfilled already: asking again is no error."""
 
 
-__all__ = ["birth_event", "new_message", "read_delivery"]
+__all__ = ["birth_event", "new_message", "read_birth", "read_delivery"]

@@ -529,6 +529,20 @@ class Scope:
         """Draw from another seed from here on (a fork, at its point)."""
         self._random = random.Random(seed)
 
+    def pass_point(self, at: int, seed: bytes | None) -> int:
+        """Go on at another time, with timers that keep what they have left; see ``script.py``.
+
+        Args:
+            at: the time it is now; never earlier than before.
+            seed: what random numbers come from, from here on; None: from where they did.
+
+        Returns:
+            By how much the time was moved, in microseconds.
+        """
+        if seed is not None:
+            self.reseed(seed)
+        return self._loop.move_time(at)
+
     # Inside
 
     def _enter(self, context: Context) -> None:

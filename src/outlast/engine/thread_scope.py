@@ -190,6 +190,16 @@ class ThreadScope:
             self._go_on(value, None)
         return accepted
 
+    def pass_point(self, at: int, seed: bytes | None) -> int:
+        """Go on at another time, as :meth:`outlast.engine.scope.Scope.pass_point`."""
+        if seed is not None:
+            self.random = random.Random(seed)
+        moved_us = max(0, at - self._now)
+        self._now += moved_us
+        if self._timer is not None:
+            self._timer = Timer(self._timer.number, self._timer.deadline_at + moved_us)
+        return moved_us
+
     def _wanted(self) -> str | None:
         return next(iter(self._open), None)
 

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TypeVar
 
 from outlast.duration import Duration, instant, microseconds, microseconds_of
+from outlast.engine.descent import Descent
 from outlast.engine.engine import Ended, Engine
 from outlast.engine.handle import Execution
 from outlast.engine.identity import IdMaker, _base32
@@ -309,6 +310,11 @@ class VirtualEngine(Engine):
         """Deliver a message; see :meth:`outlast.Engine.asend`."""
         plain = super().asend
         return await self._here(lambda: self._lasting(lambda: plain(id, message)))
+
+    async def adescend(self, id: str, wish: Descent) -> Record:
+        """Make another execution of one; see :meth:`outlast.Engine.adescend`."""
+        plain = super().adescend
+        return await self._here(lambda: self._lasting(lambda: plain(id, wish)))
 
     async def wait_final(self, id: str) -> Ended:
         """Wait for an end; see :meth:`outlast.Engine.wait_final`."""
