@@ -10,7 +10,9 @@ from outlast.engine import current
 from outlast.engine.registry import TASKS
 
 # Before anything imports it: its assertions are to say what they saw.
-pytest.register_assert_rewrite("outlast.testing.conformance")
+pytest.register_assert_rewrite(
+    "outlast.testing.conformance", "outlast.testing.conformance_schedules"
+)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from outlast.errors import Fatal, OutlastError, RetryAfter
     from outlast.lifecycle import Reason, State
     from outlast.retention import Retention
+    from outlast.schedule.plan import Schedule
 
 _HOMES: Final = {
     "Engine": "outlast.engine.engine",
@@ -30,6 +31,7 @@ _HOMES: Final = {
     "Retention": "outlast.retention",
     "Retry": "outlast.engine.registry",
     "RetryAfter": "outlast.errors",
+    "Schedule": "outlast.schedule.plan",
     "State": "outlast.lifecycle",
     "StepInfo": "outlast.engine.current",
     "ask": "outlast.engine.calls",
@@ -45,7 +47,7 @@ _HOMES: Final = {
 
 # fmt: off
 __all__ = [  # noqa: RUF022 - in the order a newcomer meets them
-    "task", "step", "Engine", "Execution", "Retry", "Retention",
+    "task", "step", "Engine", "Execution", "Retry", "Retention", "Schedule",
     "sleep", "ask", "wait_for", "now", "random", "uuid4", "this_step",
     "Fatal", "RetryAfter", "OutlastError", "State", "Reason", "StepInfo", "__version__",
 ]

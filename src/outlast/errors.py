@@ -12,6 +12,7 @@
     │   ├─ NoEngine               start() called where no engine is open
     │   ├─ BadPayload             a value JSON cannot carry, or of another type than annotated
     │   ├─ PayloadTooLarge        more bytes than the limit
+    │   ├─ BadSchedule            no cron, no time zone, or a part that cannot be
     │   └─ CannotLoad             the module, file or store address cannot be opened as given
     ├─ NotFound               no such execution or question
     │   └─ UnknownStep            the execution has no such step to fork from
@@ -19,6 +20,7 @@
     │   ├─ TransitionRefused      the lifecycle has no such row
     │   ├─ LeaseLost              another owner holds the execution; nothing was written
     │   ├─ KeyConflict            the key is taken by another input
+    │   ├─ ScheduleRefused        the schedule has ended, is paused already, or is there already
     │   ├─ AlreadyAnswered        the first answer won
     │   ├─ NotRecoverable         it goes on, or succeeded: nothing to recover
     │   └─ StoreOwned             another engine owns this file
@@ -164,6 +166,12 @@ class PayloadTooLarge(UsageError):
         self.size_bytes, self.bytes_max = size_bytes, bytes_max
 
 
+class BadSchedule(UsageError):
+    """What was given is no schedule: no cron expression, no time zone, or out of its bounds."""
+
+    code = "bad_schedule"
+
+
 class CannotLoad(UsageError):
     """The module, file or store address cannot be opened as given."""
 
@@ -222,6 +230,23 @@ class KeyConflict(Refused):
     """The key belongs to an execution with another task or input."""
 
     code = "key_conflict"
+
+
+class ScheduleRefused(Refused):
+    """The schedule cannot take this now; nothing was written.
+
+    Attributes:
+        refusal: why not, as ``docs/guides/schedules.md`` names it: ``already_exists``,
+            ``already_paused``, ``not_paused``, ``schedule_ended`` …
+    """
+
+    code = "schedule_refused"
+
+    def __init__(
+        self, what: str, *, refusal: str = "", where: str = "", why: str = "", do: str = ""
+    ) -> None:
+        super().__init__(what, where=where, why=why, do=do)
+        self.refusal = refusal
 
 
 class AlreadyAnswered(Refused):

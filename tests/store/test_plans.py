@@ -19,6 +19,10 @@ FILES = {
     for path in (Path(__file__).parents[2] / "src/outlast/store/sqlite").glob("*.sql")
     for name in [path.name]
 }
+SOURCE = "".join(
+    file.read_text("utf-8")
+    for file in (Path(__file__).parents[2] / "src/outlast/store/sqlite").glob("*.py")
+)
 
 # One line of a plan each, the parts that matter; "v" is the batch's own rows.
 PLANS = {
@@ -83,6 +87,23 @@ PLANS = {
         "SEARCH execution USING INDEX execution_children (tenant=? AND parent_id=? AND id<?)"
     ],
     "end_errands": ["SEARCH errand USING INTEGER PRIMARY KEY (rowid<?)"],
+    "schedule_by_name": ["SEARCH schedule USING PRIMARY KEY (tenant=? AND name=?)"],
+    "schedules_page": ["SEARCH schedule USING PRIMARY KEY (tenant=? AND name>?)"],
+    "due_schedules": [
+        "SEARCH schedule USING INDEX schedule_due (tenant=? AND next_at>? AND next_at<?)"
+    ],
+    "next_schedule_at": [
+        "SEARCH schedule USING COVERING INDEX schedule_due (tenant=? AND next_at>?)"
+    ],
+    "freed_schedules": [
+        "SEARCH s USING INDEX schedule_waiting (tenant=?)",
+        "SEARCH e USING INDEX execution_by_origin (tenant=? AND origin=?)",
+    ],
+    "open_of_origin": ["SEARCH execution USING INDEX execution_by_origin (tenant=? AND origin=?)"],
+    "save_schedule": ["SEARCH schedule USING PRIMARY KEY (tenant=? AND name=?)"],
+    "schedule_log": ["SEARCH schedule_entry USING PRIMARY KEY (tenant=? AND name=? AND seq<?)"],
+    "fate_of_slot": ["SEARCH schedule_entry USING PRIMARY KEY (tenant=? AND name=?)"],
+    "prune_schedule_log": ["SEARCH e USING COVERING INDEX schedule_entry_at (tenant=? AND at<?)"],
     "all_ids": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id>?)"],
 }
 WRITES_ONLY = {
@@ -91,8 +112,13 @@ WRITES_ONLY = {
     "insert_messages",
     "put_worker",
     "insert_dependencies",
+    "insert_schedule",
+    "insert_schedule_entry",
 }
-READS_ALL = {"stray_ids", "ids_ending", "workers", "end_purge", "errands", "purge_dependencies"}
+READS_ALL = {
+    *("stray_ids", "ids_ending", "workers", "end_purge", "errands", "purge_dependencies"),
+    "broken_schedules",
+}
 """Not hot: a verify, a search by an id's end, tables of a hundred rows, and a purge."""
 
 
@@ -146,8 +172,7 @@ def test_every_statement_is_planned_or_excused() -> None:
 def test_every_statement_prepares_and_is_used(reader: apsw.Connection, name: str) -> None:
     for text in texts(SQL[name]):
         reader.execute(f"EXPLAIN {text}", bindings(text)).fetchall()
-    source = (Path(__file__).parents[2] / "src/outlast/store/sqlite/store.py").read_text("utf-8")
-    assert f'"{name}"' in source, "a statement nobody sends"
+    assert f'"{name}"' in SOURCE, "a statement nobody sends"
 
 
 def test_widths_are_those_of_the_rows() -> None:

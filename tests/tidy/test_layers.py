@@ -13,7 +13,7 @@ from . import SOURCES
 FLOORS: Final = (
     {"errors", "lifecycle"},
     {"codec", "failure", "duration", "naming", "dialects"},
-    {"retention"},
+    {"retention", "schedule"},
     {"store"},
     {"engine"},
     {"blocking", "testing"},

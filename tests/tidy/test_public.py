@@ -14,6 +14,7 @@ NAMES = [
     "Execution",
     "Retry",
     "Retention",
+    "Schedule",
     "sleep",
     "ask",
     "wait_for",

@@ -78,6 +78,14 @@ _TEXTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         "a value is kept with every copy of the log, so its size has a limit",
         ("store the thing in a file or bucket, and return where it is",),
     ),
+    "bad_schedule": (
+        "the cron expression, the time zone, a span or a policy is none that is known",
+        (
+            "cron is minute hour day month weekday; seconds may stand before",
+            "time zones are named as Europe/Berlin, spans as 5m or 1h30m",
+            "outlast schedule create --help",
+        ),
+    ),
     "cannot_load": (
         "the path or address is wrong, or the file raises an error while it is imported",
         ("correct the path; run it with python alone to see whether it imports",),
@@ -105,6 +113,10 @@ _TEXTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "key_conflict": (
         "a key means one execution: the same task with the same input",
         ("use another key, or the same input",),
+    ),
+    "schedule_refused": (
+        "a schedule that has ended or is paused already, or a name that is taken",
+        ("outlast schedule show NAME", "create one under another name"),
     ),
     "already_answered": (
         "somebody else, or the same person twice; the first answer wins",

@@ -30,6 +30,8 @@ from outlast.engine.journal import Journal
 from outlast.engine.pruner import Pruner, Rules
 from outlast.engine.registry import TASKS, StartOptions, Task
 from outlast.engine.request import birth_event, read_birth, read_delivery
+from outlast.engine.scheduler import Scheduler
+from outlast.engine.schedules import Schedules
 from outlast.engine.worker import Worker
 from outlast.errors import (
     InternalError,
@@ -127,6 +129,7 @@ class Engine:
         self._watchers: dict[str, list[asyncio.Future[None]]] = {}
         self._wake: asyncio.Event | None = None
         self._thread: LoopThread | None = None
+        self.schedules = Schedules(self)
         self.is_open = False
 
     # Opening and closing
@@ -158,11 +161,14 @@ class Engine:
             changed=self._changed,
         )
         self._wake = asyncio.Event()
+        self.scheduler = Scheduler(self)
         await self._join()
+        await self.scheduler.sync()
         self._wake.set()
         self._services = [
             self.loop.create_task(self._keep(self._tick)),
             self.loop.create_task(self._keep(self._watch)),
+            self.loop.create_task(self._keep(self.scheduler.tick)),
             self.loop.create_task(self._keep(self._announce)),
             self.loop.create_task(self._keep(self._prune)),
         ]
@@ -301,6 +307,7 @@ class Engine:
         if moved:
             self.worker.drop_overdue(now if moved < SWEEP_MAX else 0)
             self.worker.look()
+            self.scheduler.look()
             self._changed(None)
             await self._check_waiters()
             if moved == SWEEP_MAX:
@@ -317,6 +324,7 @@ class Engine:
         if not await self.journal.call(self.store.changed):
             return
         self.look()
+        self.scheduler.look()
         for id in await self.worker.read(lambda: self.store.unread(self.name)):
             driver = self.worker.drivers.get(id)
             if driver is not None:
@@ -336,6 +344,7 @@ class Engine:
         """
         rules = Rules(self._retention, self.tasks)
         pruner = Pruner(self.store, rules, self.worker.read, self.journal.call)
+        await self.scheduler.prune()
         return await pruner.run_once(self.clock.now())
 
     async def _announce(self) -> None:
@@ -359,6 +368,7 @@ class Engine:
             self._recent[record.id] = (record, row)
             if len(self._recent) > RECENT_MAX:
                 self._recent.popitem(last=False)
+        self.scheduler.ended(record)
         self._ended(record.id, (record, row))
 
     def _ended(self, id: str, ended: Ended | None = None) -> None:
@@ -419,6 +429,14 @@ class Engine:
             self.worker.reborn(self.name)
             self.look()
             return
+
+    async def request(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Make a request to the store on this engine's loop; the test engine has its own way."""
+        return await make()
+
+    def new_id(self) -> str:
+        """Make an id for an execution."""
+        return self._ids.make(self.clock.now())
 
     # Starting
 
@@ -530,6 +548,7 @@ class Engine:
         record = read_delivery(answer, id, message)
         driver = self.worker.drivers.get(id)
         if record.is_final:
+            self.scheduler.ended(record)
             self._ended(id)
         if driver is not None and record.is_leased and answer.entry is not None:
             # Its own owner takes it at once: before its sender goes on, and without reading.

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from outlast.engine.identity import IdMaker
     from outlast.engine.questions import OpenQuestion
     from outlast.engine.registry import StartOptions, Task
+    from outlast.engine.schedules import Book
 
 POLL_SECONDS: Final = 0.02
 """How often a follower looks whether the file has changed: one read of a number in the file."""
@@ -88,6 +89,23 @@ class Guest:
     def owner(self) -> str | None:
         """Say which process runs the engine of this store, as a phrase; None when none does."""
         return owner_of(self.url)
+
+    # Schedules
+
+    @property
+    def book(self) -> Book:
+        """The schedules of the store."""
+        from outlast.engine.schedules import Book
+
+        return Book(self.store, lambda: time.time_ns() // 1000)
+
+    def new_ids(self, count: int) -> tuple[str, ...]:
+        """Make ids for executions."""
+        from outlast.engine.identity import IdMaker
+
+        self._ids = self._ids or IdMaker()
+        now = time.time_ns() // 1000
+        return tuple(self._ids.make(now) for _ in range(count))
 
     # Starting
 

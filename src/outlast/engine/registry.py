@@ -16,9 +16,10 @@ from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar, overload
 from outlast.codec import Codec, InputCodec, digest, result_codec
 from outlast.duration import Duration, microseconds, microseconds_of
 from outlast.engine.current import current_scope, the_engine
-from outlast.errors import Fatal, UsageError, WrongColour
+from outlast.errors import BadSchedule, Fatal, UsageError, WrongColour
 from outlast.lifecycle import NO_RETRY, RetryPolicy
 from outlast.retention import Retention, retention_of
+from outlast.schedule.plan import Misfire, Overlap, Schedule
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -282,12 +283,16 @@ class Task(_Function[P, R]):
         retention: Duration | Retention | None = None,
         queue_timeout: Duration | None = None,
         attempt_timeout: Duration | None = None,
+        schedule: Schedule | None = None,
     ) -> None:
         super().__init__(fn, name, retries, timeout)
         self.queue, self.priority, self.version = queue, priority, version
         self.queue_timeout_us = span(queue_timeout)
         self.attempt_timeout_us = span(attempt_timeout)
         self.retention = None if retention is None else retention_of(retention)
+        self.schedule = schedule
+        if schedule is not None:
+            _check_runs_alone(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Run the function plainly, outside any execution.
@@ -395,6 +400,18 @@ def _register(task: Task[Any, Any]) -> None:
     TASKS[task.name] = task
 
 
+def _check_runs_alone(task: Task[Any, Any]) -> None:
+    """Refuse a schedule in code for a task that cannot run without arguments."""
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    for name, parameter in inspect.signature(task.fn).parameters.items():
+        if parameter.default is parameter.empty and parameter.kind not in kinds:
+            raise BadSchedule(
+                f"task {task.name} needs {name}, which no schedule in code gives it",
+                where=task.where,
+                do="give it a default, or use engine.schedules.create(…) with arguments",
+            )
+
+
 def _identity(task: Task[Any, Any]) -> tuple[str, str]:
     return task.fn.__module__, task.fn.__qualname__
 
@@ -419,6 +436,13 @@ def task(
     priority: int = 0,
     version: str | None = None,
     retention: Duration | Retention | None = None,
+    schedule: Schedule | None = None,
+    every: Duration | None = None,
+    cron: str | None = None,
+    tz: str = "UTC",
+    jitter: Duration = 0,
+    overlap: Overlap = "skip",
+    misfire: Misfire = "last",
 ) -> _TaskDecorator: ...
 def task(
     fn: Callable[..., Any] | None = None,
@@ -433,6 +457,13 @@ def task(
     priority: int = 0,
     version: str | None = None,
     retention: Duration | Retention | None = None,
+    schedule: Schedule | None = None,
+    every: Duration | None = None,
+    cron: str | None = None,
+    tz: str = "UTC",
+    jitter: Duration = 0,
+    overlap: Overlap = "skip",
+    misfire: Misfire = "last",
 ) -> Any:
     """Make a task of a function: each start of it is an execution that outlives the process.
 
@@ -448,7 +479,23 @@ def task(
         priority: higher runs first.
         version: a label of the code, kept with each execution.
         retention: how long its executions are kept after their end; by default as the engine says.
+        schedule: when executions of it are made by themselves; see :class:`~outlast.Schedule`.
+        every: instead of ``schedule``: the span between two of them.
+        cron: instead of ``schedule``: a cron expression.
+        tz: with ``cron``: its time zone.
+        jitter: with ``every`` or ``cron``: up to so much later.
+        overlap: with ``every`` or ``cron``: ``skip``, ``queue``, ``cancel_old`` or ``allow``.
+        misfire: with ``every`` or ``cron``: ``skip``, ``last`` or ``all``.
+
+    Raises:
+        BadSchedule: there is no such schedule, or the task needs arguments.
     """
+    if every is not None or cron is not None:
+        if schedule is not None:
+            raise BadSchedule("schedule= and every= or cron= were given", do="leave one out")
+        schedule = Schedule(
+            every=every, cron=cron, tz=tz, jitter=jitter, overlap=overlap, misfire=misfire
+        )
 
     def decorate(function: Callable[..., Any]) -> Task[Any, Any]:
         made: Task[Any, Any] = Task(
@@ -462,6 +509,7 @@ def task(
             retention,
             queue_timeout,
             attempt_timeout,
+            schedule,
         )
         _register(made)
         return made

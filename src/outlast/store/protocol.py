@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from outlast.lifecycle import Execution, Message, State, Transition
+from outlast.schedule import Entry, Request, ScheduleRecord, ScheduleState
 
 TENANT = 1
 """The one tenant there is for now; every key begins with it."""
@@ -181,10 +182,71 @@ class Ended:
     ended_at: int
 
 
+@dataclass(slots=True)
+class ScheduleAnswer:
+    """What became of a request to a schedule.
+
+    Attributes:
+        refused: None when it was fulfilled, else why not; one of ``schedule.REFUSALS``.
+        record: the row after it, or as it was found.
+        made: the executions that were made by it, by id.
+        cancelled: those that were sent a cancel.
+        more: whether there is more to advance at this instant.
+    """
+
+    refused: str | None = None
+    record: ScheduleRecord | None = None
+    made: list[str] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    more: bool = False
+
+
+class Schedules(Protocol):
+    """The verbs on schedules. Every verb is one transaction."""
+
+    def apply(self, name: str, request: Request, now: int) -> ScheduleAnswer:
+        """Decide a request (``schedule.decide``) and write what it does.
+
+        The schedule's row and log, the executions it makes and the cancels it sends are one
+        transaction. Of several that advance the same row, one is first and the others are refused
+        as ``moved``. An execution whose key or id is there already is not made again.
+        """
+
+    def get(self, name: str) -> ScheduleRecord | None:
+        """Read a schedule."""
+
+    def page(
+        self, states: Sequence[ScheduleState] = (), after: str = "", limit: int = 1_000
+    ) -> list[ScheduleRecord]:
+        """List schedules by name, those after one."""
+
+    def due(self, now: int, limit: int) -> tuple[list[tuple[str, int]], int | None]:
+        """Give the schedules to advance, with the seq of each, and the next instant of any.
+
+        Those whose instant has come, by instant, and those of which a slot waits and may go.
+        """
+
+    def log(self, name: str, before: int | None = None, limit: int = 100) -> list[Entry]:
+        """Read a schedule's log, the newest entry first, those before one."""
+
+    def fate(self, name: str, slot: int) -> list[Entry]:
+        """Give the entries of a log that are about a slot, the newest first."""
+
+    def prune(self, before: int, limit: int) -> int:
+        """Delete old entries of all logs, but for the newest of each; gives how many."""
+
+    def defects(self) -> list[str]:
+        """Say which rows do not stand at the end of their logs."""
+
+
 class Store(Protocol):
     """Durable state. Every verb is one transaction."""
 
     url: str
+
+    @property
+    def schedules(self) -> Schedules:
+        """The verbs on schedules."""
 
     def commit(self, batch: Sequence[Item]) -> list[Answer]:
         """Write a batch in one transaction and give each item its answer, in order.

@@ -316,6 +316,10 @@ class VirtualEngine(Engine):
         plain = super().adescend
         return await self._here(lambda: self._lasting(lambda: plain(id, wish)))
 
+    async def request(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Make a request to the store; see :meth:`outlast.Engine.request`."""
+        return await self._here(lambda: self._lasting(make))
+
     async def wait_final(self, id: str) -> Ended:
         """Wait for an end; see :meth:`outlast.Engine.wait_final`."""
         plain = super().wait_final

@@ -41,6 +41,7 @@ from outlast.store.decisions import (
     verify_one,
     word_to_parent,
 )
+from outlast.store.memory.schedules import MemorySchedules
 from outlast.store.protocol import (
     Answer,
     Claimed,
@@ -77,6 +78,7 @@ class MemoryStore:
         self._place = _NOBODY
         self._workers: dict[str, WorkerRow] = {}
         self._lock = threading.RLock()
+        self.schedules = MemorySchedules(self)
 
     def commit(self, batch: Sequence[Item]) -> list[Answer]:
         """See the protocol."""
@@ -373,6 +375,7 @@ class MemoryStore:
         with self._lock:
             for id, record in self._records.items():
                 verify_one(verdict, id, record, self._logs[id], self._inboxes[id])
+            verdict.defects += self.schedules.defects()
         return verdict
 
     def ended(self, after_id: str, before_id: str, before: int, limit: int) -> list[Ended]:

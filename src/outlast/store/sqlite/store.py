@@ -89,6 +89,7 @@ from outlast.store.sqlite.rows import (
     values_of_message,
     values_of_transition,
 )
+from outlast.store.sqlite.schedules import SqliteSchedules
 
 _SQL: Final = load("outlast.store.sqlite")
 _WIDTH: Final = len(COLUMNS)
@@ -155,6 +156,7 @@ class SqliteStore:
         self._file = path.resolve()
         self._identity = _identity(self._file)
         self._reading = threading.Lock()
+        self.schedules = SqliteSchedules(self)
         self._data_version = self._read_data_version()
 
     # Writing
@@ -669,6 +671,7 @@ class SqliteStore:
         verdict = Verdict()
         reader = open_reader(self.path)
         try:
+            verdict.defects += self.schedules.defects()
             with translated(self.path):
                 for (said,) in reader.execute("PRAGMA integrity_check(10)").fetchall():
                     if said != "ok":

@@ -1,0 +1,119 @@
+"""Fires schedules: sleeps until the next slot of any, then has the store decide about it.
+
+Theory of operation. What a slot comes to is decided in the store's own transaction
+(``schedule.decide``), so it does not matter how many schedulers there are or where one dies: the
+first to commit has moved the schedule on, everybody else is refused as ``moved`` and looks again.
+Nothing is remembered here but what is broken. It is woken by the clock, by a change of a schedule
+(here, or by another process), and by the end of an execution, as a slot may wait for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from outlast.duration import microseconds
+from outlast.engine.schedules import Book
+from outlast.errors import InternalError
+from outlast.lifecycle import Execution as Record
+from outlast.retention import DEFAULT
+from outlast.schedule import SCHEDULE_ORIGIN, Request, Wish
+
+if TYPE_CHECKING:
+    from outlast.engine.engine import Engine
+
+DUE_MAX: Final = 100
+"""Schedules advanced after one look."""
+BIRTHS_MAX: Final = 16
+"""Executions that one schedule makes in one transaction, so that nobody waits long behind it."""
+LOG_KEPT_US: Final = microseconds(DEFAULT)
+"""How long entries of schedules' logs are kept: as long as executions, by default."""
+PRUNE_MAX: Final = 500
+"""Entries deleted with one transaction."""
+
+
+class Scheduler:
+    """Fires the schedules of one engine's store; for its loop only."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._wake = asyncio.Event()
+        self._broken: set[str] = set()
+
+    def look(self) -> None:
+        """See what there is to fire."""
+        self._wake.set()
+
+    def ended(self, record: Record) -> None:
+        """An execution has ended; a slot may have waited for it."""
+        if record.origin is not None and record.origin.startswith(SCHEDULE_ORIGIN):
+            self._wake.set()
+
+    async def sync(self) -> None:
+        """Bring the store what the tasks' code declares."""
+        engine = self._engine
+        book = Book(engine.store, engine.clock.now)
+        await engine.journal.call(partial(book.sync, dict(engine.tasks)))
+
+    async def tick(self) -> None:
+        """Advance what is due, then sleep until the next instant."""
+        engine = self._engine
+        self._wake.clear()
+        now = engine.clock.now()
+        due, next_at = await engine.worker.read(lambda: engine.store.schedules.due(now, DUE_MAX))
+        advanced = False
+        for name, seq in due:
+            if name not in self._broken:
+                advanced = True
+                await self._advance(name, seq)
+        if advanced:
+            return
+        longest = engine.tick_seconds_max
+        delay = longest if next_at is None else (next_at - engine.clock.now()) / 1e6
+        if delay <= 0:
+            delay = longest  # of those that are broken
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(delay, longest)):
+                await self._wake.wait()
+
+    async def _advance(self, name: str, seq: int) -> None:
+        """Advance one schedule; one that cannot be is left to its operator, the others go on."""
+        engine = self._engine
+        now = engine.clock.now()
+        ids = tuple(engine.new_id() for _ in range(BIRTHS_MAX))
+        request = Request(wish=Wish.ADVANCE, actor="engine", seq=seq, ids=ids)
+        try:
+            answer = await engine.journal.call(
+                lambda: engine.store.schedules.apply(name, request, now)
+            )
+        except InternalError as error:
+            self._broken.add(name)
+            engine.loop.call_exception_handler(
+                {"message": f"outlast cannot fire schedule {name}", "exception": error}
+            )
+            return
+        if answer.made:
+            engine.look()
+        for id in answer.cancelled:
+            self.tell_cancelled(id)
+
+    def tell_cancelled(self, id: str) -> None:
+        """Bring the driver of an execution its cancel, or its waiters its end."""
+        driver = self._engine.worker.drivers.get(id)
+        if driver is not None:
+            self._engine.worker.read_inbox(driver)
+        else:
+            self._engine._ended(id)
+
+    async def prune(self) -> None:
+        """Delete entries of logs that have been kept long enough."""
+        engine = self._engine
+        before = engine.clock.now() - LOG_KEPT_US
+        prune = partial(engine.store.schedules.prune, before, PRUNE_MAX)
+        while await engine.journal.call(prune) == PRUNE_MAX:
+            pass
+
+
+__all__ = ["Scheduler"]

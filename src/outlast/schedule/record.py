@@ -1,0 +1,128 @@
+"""A schedule's row, its log, and what somebody wants of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from typing import Any, Final
+
+from outlast.schedule.plan import Plan
+from outlast.schedule.table import ScheduleKind, ScheduleState
+
+
+@dataclass(slots=True)
+class ScheduleRecord:
+    """A schedule's row. Instants are microseconds since 1970.
+
+    Attributes:
+        task: the task whose executions it makes.
+        plan: when.
+        state: what it does by itself.
+        seq: the number of the last entry of its log.
+        is_declared: whether a task's code declares it.
+        next_slot: the next slot that nothing was decided about; None when there is none.
+        next_at: when that slot is fired: the slot and its jitter.
+        waiting_slot: a slot that waits for the open execution to end.
+        fired: how many slots made an execution.
+        last_slot: the last slot that did.
+        last_execution_id: the execution it made last.
+        input: the bytes its executions are given.
+        options: queue, priority, version and timeout_us of its executions.
+    """
+
+    tenant: int
+    name: str
+    task: str
+    plan: Plan
+    state: ScheduleState
+    seq: int = 0
+    is_declared: bool = False
+    next_slot: int | None = None
+    next_at: int | None = None
+    waiting_slot: int | None = None
+    fired: int = 0
+    last_slot: int | None = None
+    last_execution_id: str | None = None
+    created_at: int = 0
+    updated_at: int = 0
+    state_at: int = 0
+    input: bytes = b"{}"
+    input_digest: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    why: str | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no slot will ever be fired by itself again."""
+        return self.state in (ScheduleState.EXHAUSTED, ScheduleState.CANCELLED)
+
+
+COLUMNS: Final = tuple(column.name for column in fields(ScheduleRecord))
+
+
+def copy_of(record: ScheduleRecord) -> ScheduleRecord:
+    """Copy a row."""
+    return replace(record)
+
+
+@dataclass(slots=True)
+class Entry:
+    """One entry of a schedule's log: what became of a slot, or what somebody did.
+
+    Attributes:
+        seq: its number in its log, without a gap.
+        slot: the slot it is about, or the first of several; None: about none.
+        until_slot: the last of several slots.
+        execution_id: the execution that was made, or that stood in the way.
+        data: further facts: ``why``, ``slots`` (how many), ``is_all`` (else there were more).
+    """
+
+    seq: int
+    kind: ScheduleKind
+    at: int
+    actor: str
+    slot: int | None = None
+    until_slot: int | None = None
+    execution_id: str | None = None
+    data: Mapping[str, Any] | None = None
+
+
+class Wish(StrEnum):
+    """What somebody wants of a schedule."""
+
+    CREATE = "create"
+    DECLARE = "declare"
+    UPDATE = "update"
+    ADVANCE = "advance"
+    TRIGGER = "trigger"
+    BACKFILL = "backfill"
+    PAUSE = "pause"
+    RESUME = "resume"
+    CANCEL = "cancel"
+    RETIRE = "retire"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A wish, with what it needs.
+
+    Attributes:
+        draft: the schedule as it shall be, for create, declare and update.
+        seq: for advance: the row's seq as it was read; the first to write wins.
+        since, until: for backfill: the first and the last instant.
+        why: kept in the log.
+        ids: ids for the executions that it makes; with too few, the rest is left for the next time.
+    """
+
+    wish: Wish
+    actor: str = "user"
+    draft: ScheduleRecord | None = None
+    seq: int | None = None
+    since: int = 0
+    until: int = 0
+    why: str | None = None
+    ids: tuple[str, ...] = ()
+
+
+__all__ = ["COLUMNS", "Entry", "Request", "ScheduleRecord", "Wish", "copy_of"]

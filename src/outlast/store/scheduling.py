@@ -1,0 +1,98 @@
+"""What every store does alike with a schedule's change: executions, cancels, numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from outlast.errors import InternalError
+from outlast.lifecycle import Event, Kind, Message, MessageKind, create
+from outlast.schedule import (
+    SCHEDULE_ORIGIN,
+    Birth,
+    Change,
+    Entry,
+    ScheduleKind,
+    ScheduleRecord,
+    slot_key,
+)
+from outlast.store.protocol import TENANT, Answer, Create, Deliver, ScheduleAnswer
+
+OPEN_MAX: Final = 1_000
+"""Open executions of one schedule that are looked at: more are not cancelled at once."""
+
+
+def origin_of(name: str) -> str:
+    """Give the origin of a schedule's executions."""
+    return SCHEDULE_ORIGIN + name
+
+
+def creates_of(change: Change, now: int) -> list[Create]:
+    """Make the items that create a change's executions."""
+    return [_create(change.after, birth, now) for birth in change.births]
+
+
+def _create(schedule: ScheduleRecord, birth: Birth, now: int) -> Create:
+    options = schedule.options
+    timeout_us = options.get("timeout_us")
+    data: dict[str, Any] = {
+        "task": schedule.task,
+        "input_digest": schedule.input_digest,
+        "queue": options.get("queue", "default"),
+        "priority": options.get("priority", 0),
+        "origin": origin_of(schedule.name),
+    }
+    if birth.slot is not None:
+        data["key"] = slot_key(schedule.name, birth.slot)
+        data["slot"] = birth.slot
+    if options.get("version") is not None:
+        data["version"] = options["version"]
+    if timeout_us is not None:
+        data["deadline_at"] = now + timeout_us
+    event = Event(Kind.CREATE, "engine", data=data, payload=schedule.input)
+    record, row = create(TENANT, birth.id, event, now)
+    return Create(record, [row])
+
+
+def cancels_of(change: Change, now: int) -> list[Deliver]:
+    """Make the messages that cancel what a newer slot overtakes."""
+    name, seq = change.after.name, change.after.seq
+    why = {"why": f"schedule {name} has fired again"}
+    return [
+        Deliver(id, Message(f"schedule:{seq}:{id}", MessageKind.CANCEL, "engine", data=why), now)
+        for id in change.cancels
+    ]
+
+
+def settled(change: Change, answers: Sequence[Answer]) -> ScheduleAnswer:
+    """Number a change's entries, having seen what became of its executions.
+
+    A slot whose execution is there already (its key is taken) keeps that one. What was asked for
+    by hand, and is there already, leaves no entry.
+
+    Raises:
+        InternalError: an execution was refused for a reason that cannot be.
+    """
+    there: dict[str, str] = {}
+    made: list[str] = []
+    for birth, answer in zip(change.births, answers, strict=True):
+        if answer.refused is None:
+            made.append(birth.id)
+        elif answer.execution is not None:
+            there[birth.id] = answer.execution.id
+        else:
+            raise answer.error or InternalError(f"a slot was refused: {answer.refused}")
+    kept: list[Entry] = []
+    for entry in change.entries:
+        if entry.execution_id in there:
+            if entry.kind in (ScheduleKind.TRIGGER, ScheduleKind.BACKFILL):
+                continue
+            entry.execution_id = there[entry.execution_id]
+            entry.data = {**(entry.data or {}), "was_there": True}
+        change.after.seq += 1
+        entry.seq = change.after.seq
+        kept.append(entry)
+    change.entries = kept
+    last = change.after.last_execution_id
+    change.after.last_execution_id = there.get(last, last) if last is not None else None
+    return ScheduleAnswer(record=change.after, made=made, more=change.more)

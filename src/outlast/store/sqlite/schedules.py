@@ -1,0 +1,198 @@
+"""Schedules in SQLite: each change is one transaction, with the executions that it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from outlast.errors import InternalError
+from outlast.schedule import (
+    Change,
+    Entry,
+    Refused,
+    Request,
+    ScheduleKind,
+    ScheduleRecord,
+    ScheduleState,
+    decide,
+)
+from outlast.schedule.plan import plan_of
+from outlast.store.protocol import TENANT, ScheduleAnswer
+from outlast.store.scheduling import OPEN_MAX, cancels_of, creates_of, origin_of, settled
+from outlast.store.sql import load
+from outlast.store.sqlite.connect import immediate, translated
+from outlast.store.sqlite.rows import Value
+
+if TYPE_CHECKING:
+    from outlast.store.sqlite.store import SqliteStore
+
+_SQL = load("outlast.store.sqlite")
+_LAST = 2**62
+
+
+class SqliteSchedules:
+    """The verbs on schedules; see the protocol."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+
+    def apply(self, name: str, request: Request, now: int) -> ScheduleAnswer:
+        """See the protocol."""
+        store = self._store
+        store._see_file()
+        with translated(store.path), immediate(store._writer):
+            record = self._find(name)
+            change = decide(record, request, now, self._open(name))
+            if isinstance(change, Refused):
+                return ScheduleAnswer(change.code, record)
+            try:
+                return self._write(change, now, is_new=record is None)
+            except (ValueError, TypeError, OverflowError, msgspec.MsgspecError) as error:
+                raise InternalError(f"schedule {name} cannot be written: {error}") from error
+
+    def _write(self, change: Change, now: int, *, is_new: bool) -> ScheduleAnswer:
+        """Write a change: executions, entries, and last the row, as the guards look at them."""
+        store, after = self._store, change.after
+        cancels = cancels_of(change, now)
+        answer = settled(change, store._write_batch(creates_of(change, now)))
+        told = store._write_batch(cancels)
+        answer.cancelled = [
+            item.execution_id
+            for item, one in zip(cancels, told, strict=True)
+            if one.refused is None
+        ]
+        if not change.entries:
+            return answer
+        rows = [_values_of_entry(after.name, entry) for entry in change.entries]
+        store._writer.executemany(_SQL["insert_schedule_entry"].text, rows)
+        text = (_SQL["insert_schedule"] if is_new else _SQL["save_schedule"]).text
+        store._writer.execute(text, _values_of(after))
+        return answer
+
+    def _find(self, name: str) -> ScheduleRecord | None:
+        text = _SQL["schedule_by_name"].text
+        rows = self._store._writer.execute(text, {"name": name}).fetchall()
+        return _record_of(rows[0]) if rows else None
+
+    def _open(self, name: str) -> list[str]:
+        bounds = {"origin": origin_of(name), "limit": OPEN_MAX}
+        rows = self._store._writer.execute(_SQL["open_of_origin"].text, bounds).fetchall()
+        return [str(id) for (id,) in rows]
+
+    def get(self, name: str) -> ScheduleRecord | None:
+        """See the protocol."""
+        rows = self._store._read("schedule_by_name", {"name": name})
+        return _record_of(rows[0]) if rows else None
+
+    def page(
+        self, states: Sequence[ScheduleState] = (), after: str = "", limit: int = 1_000
+    ) -> list[ScheduleRecord]:
+        """See the protocol."""
+        wanted = _json([str(state) for state in states]) if states else None
+        bounds: dict[str, Value] = {"states": wanted, "after": after, "limit": limit}
+        return list(map(_record_of, self._store._read("schedules_page", bounds)))
+
+    def due(self, now: int, limit: int) -> tuple[list[tuple[str, int]], int | None]:
+        """See the protocol."""
+        store = self._store
+        found: list[tuple[str, int]] = []
+        for name in ("due_schedules", "freed_schedules"):
+            bounds: dict[str, Value] = {"limit": limit}
+            if name == "due_schedules":
+                bounds["now"] = now
+            for schedule, seq in store._read(name, bounds):
+                if (one := (str(schedule), int(str(seq)))) not in found:
+                    found.append(one)
+        rows = store._read("next_schedule_at", {})
+        return found, int(str(rows[0][0])) if rows else None
+
+    def log(self, name: str, before: int | None = None, limit: int = 100) -> list[Entry]:
+        """See the protocol."""
+        bounds: dict[str, Value] = {
+            "name": name,
+            "before": _LAST if before is None else before,
+            "limit": limit,
+        }
+        return list(map(_entry_of, self._store._read("schedule_log", bounds)))
+
+    def fate(self, name: str, slot: int) -> list[Entry]:
+        """See the protocol."""
+        rows = self._store._read("fate_of_slot", {"name": name, "slot": slot})
+        return list(map(_entry_of, rows))
+
+    def prune(self, before: int, limit: int) -> int:
+        """See the protocol."""
+        store = self._store
+        with translated(store.path), immediate(store._writer):
+            bounds = {"before": before, "limit": limit}
+            store._writer.execute(_SQL["prune_schedule_log"].text, bounds)
+            return store._writer.changes()
+
+    def defects(self) -> list[str]:
+        """Say which rows do not stand at the end of their logs."""
+        return [
+            f"schedule {name}: its row is at {seq}, its log ends at {last}"
+            for name, seq, last in self._store._read("broken_schedules", {})
+        ]
+
+
+def _values_of(record: ScheduleRecord) -> tuple[Value, ...]:
+    return (
+        record.tenant,
+        record.name,
+        record.task,
+        _json(record.plan.as_data()),
+        record.state,
+        record.seq,
+        int(record.is_declared),
+        record.next_slot,
+        record.next_at,
+        record.waiting_slot,
+        record.fired,
+        record.last_slot,
+        record.last_execution_id,
+        record.created_at,
+        record.updated_at,
+        record.state_at,
+        record.input,
+        record.input_digest,
+        _json(dict(record.options)),
+        record.why,
+    )
+
+
+def _record_of(values: Sequence[object]) -> ScheduleRecord:
+    columns: list[Any] = list(values)
+    columns[3] = plan_of(msgspec.json.decode(str(columns[3])))
+    columns[4] = ScheduleState(columns[4])
+    columns[6] = bool(columns[6])
+    columns[18] = msgspec.json.decode(str(columns[18]))
+    return ScheduleRecord(*columns)
+
+
+def _values_of_entry(name: str, entry: Entry) -> tuple[Value, ...]:
+    return (
+        TENANT,
+        name,
+        entry.seq,
+        entry.kind,
+        entry.at,
+        entry.actor,
+        entry.slot,
+        entry.until_slot,
+        entry.execution_id,
+        None if entry.data is None else _json(entry.data),
+    )
+
+
+def _entry_of(values: Sequence[object]) -> Entry:
+    columns: list[Any] = list(values)
+    columns[1] = ScheduleKind(columns[1])
+    columns[7] = None if columns[7] is None else msgspec.json.decode(columns[7])
+    return Entry(*columns)
+
+
+def _json(value: Mapping[str, Any] | list[str]) -> str:
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,96 @@
+-- name: schedule_by_name
+SELECT tenant, name, task, plan, state, seq, is_declared, next_slot, next_at, waiting_slot, fired,
+       last_slot, last_execution_id, created_at, updated_at, state_at, input, input_digest, options,
+       why
+  FROM schedule
+ WHERE tenant = 1 AND name = :name;
+
+-- name: schedules_page
+-- By name. An empty list of states means all.
+SELECT tenant, name, task, plan, state, seq, is_declared, next_slot, next_at, waiting_slot, fired,
+       last_slot, last_execution_id, created_at, updated_at, state_at, input, input_digest, options,
+       why
+  FROM schedule
+ WHERE tenant = 1 AND name > :after
+   AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
+ ORDER BY name
+ LIMIT :limit;
+
+-- name: due_schedules
+SELECT name, seq FROM schedule
+ WHERE tenant = 1 AND state = 'active' AND next_at IS NOT NULL AND next_at <= :now
+ ORDER BY next_at, name
+ LIMIT :limit;
+
+-- name: freed_schedules
+-- Those of which a slot waits, and no execution is open.
+SELECT s.name, s.seq FROM schedule AS s INDEXED BY schedule_waiting
+ WHERE s.tenant = 1 AND s.state = 'active' AND s.waiting_slot IS NOT NULL
+   AND NOT EXISTS (
+     SELECT 1 FROM execution AS e INDEXED BY execution_by_origin
+      WHERE e.tenant = 1 AND e.origin IS NOT NULL AND e.origin = 'schedule:' || s.name
+        AND e.state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled'))
+ ORDER BY s.name
+ LIMIT :limit;
+
+-- name: next_schedule_at
+SELECT next_at FROM schedule
+ WHERE tenant = 1 AND state = 'active' AND next_at IS NOT NULL
+ ORDER BY next_at
+ LIMIT 1;
+
+-- name: open_of_origin
+SELECT id FROM execution INDEXED BY execution_by_origin
+ WHERE tenant = 1 AND origin IS NOT NULL AND origin = :origin
+   AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
+ ORDER BY id
+ LIMIT :limit;
+
+-- name: insert_schedule
+INSERT INTO schedule (tenant, name, task, plan, state, seq, is_declared, next_slot, next_at,
+                      waiting_slot, fired, last_slot, last_execution_id, created_at, updated_at,
+                      state_at, input, input_digest, options, why)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: save_schedule
+UPDATE schedule
+   SET task = ?3, plan = ?4, state = ?5, seq = ?6, is_declared = ?7, next_slot = ?8, next_at = ?9,
+       waiting_slot = ?10, fired = ?11, last_slot = ?12, last_execution_id = ?13, created_at = ?14,
+       updated_at = ?15, state_at = ?16, input = ?17, input_digest = ?18, options = ?19, why = ?20
+ WHERE tenant = ?1 AND name = ?2;
+
+-- name: insert_schedule_entry
+INSERT INTO schedule_entry (tenant, name, seq, kind, at, actor, slot, until_slot, execution_id, data)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: schedule_log
+-- The newest first.
+SELECT seq, kind, at, actor, slot, until_slot, execution_id, data FROM schedule_entry
+ WHERE tenant = 1 AND name = :name AND seq < :before
+ ORDER BY seq DESC
+ LIMIT :limit;
+
+-- name: fate_of_slot
+-- The newest first; of one schedule, and only when somebody asks.
+SELECT seq, kind, at, actor, slot, until_slot, execution_id, data FROM schedule_entry
+ WHERE tenant = 1 AND name = :name AND slot <= :slot AND coalesce(until_slot, slot) >= :slot
+ ORDER BY seq DESC
+ LIMIT 10;
+
+-- name: prune_schedule_log
+-- By age; the newest entry of each schedule stays.
+DELETE FROM schedule_entry
+ WHERE (tenant, name, seq) IN (
+   SELECT e.tenant, e.name, e.seq FROM schedule_entry AS e INDEXED BY schedule_entry_at
+    WHERE e.tenant = 1 AND e.at < :before
+      AND e.seq < (SELECT s.seq FROM schedule AS s WHERE s.tenant = 1 AND s.name = e.name)
+    LIMIT :limit);
+
+-- name: broken_schedules
+-- Reads everything, once a verify.
+SELECT s.name, s.seq, (SELECT max(e.seq) FROM schedule_entry AS e
+                        WHERE e.tenant = s.tenant AND e.name = s.name) AS last
+  FROM schedule AS s
+ WHERE s.tenant = 1 AND s.seq IS NOT (SELECT max(e.seq) FROM schedule_entry AS e
+                                       WHERE e.tenant = s.tenant AND e.name = s.name)
+ LIMIT 100;
