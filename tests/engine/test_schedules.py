@@ -135,6 +135,24 @@ def test_a_slot_that_waits_begins_when_the_other_is_answered_or_cancelled() -> N
         assert [one.hour for one in fired(engine, "s")] == [1, 2, 3]
 
 
+def test_executions_have_what_their_task_says() -> None:
+    @task(queue="reports", priority=7, version="v2", timeout="10m", every="1h")
+    async def careful() -> None:
+        await ask("?", bool)
+
+    with testing.engine(tasks=[careful]) as engine:
+        engine.advance("1h")
+        (one,) = engine.executions()
+        row = one.record()
+        assert (row.queue, row.priority, row.version) == ("reports", 7, "v2")
+        assert row.origin == "schedule:careful"
+        assert row.key == "schedule:careful@2026-01-01T01:00:00Z"
+        assert row.deadline_at == row.created_at + 600_000_000
+        assert one.transitions()[0].data["slot"] == row.created_at  # type: ignore[index]
+        engine.advance("10m")
+        assert one.status() == "timed_out"
+
+
 def test_an_execution_sees_its_cancel_by_a_newer_slot() -> None:
     cleaned: list[str] = []
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from outlast.codec import digest
 from outlast.duration import microseconds_of
 from outlast.engine.handle import Execution
+from outlast.engine.registry import StartOptions, Task
+from outlast.engine.request import birth_event
 from outlast.errors import NotFound, ScheduleRefused, UsageError
 from outlast.naming import checked_name, checked_text
 from outlast.schedule import (
@@ -29,7 +31,6 @@ from outlast.store.protocol import TENANT, ScheduleAnswer, Store
 
 if TYPE_CHECKING:
     from outlast.engine.engine import Engine
-    from outlast.engine.registry import Task
 
 T = TypeVar("T")
 SCHEDULE_NAME_LENGTH_MAX: Final = 200
@@ -142,12 +143,8 @@ def drafted(
         WrongArguments, BadPayload, PayloadTooLarge: the task does not take these arguments.
     """
     payload = task.input.bind(args, kwargs)
-    options = {
-        "queue": task.queue,
-        "priority": task.priority,
-        "version": task.version,
-        "timeout_us": task.timeout_us,
-    }
+    born = dict(birth_event(task, payload, StartOptions(), now=0).data or {})
+    del born["task"], born["input_digest"]
     return ScheduleRecord(
         TENANT,
         checked_schedule_name(name),
@@ -156,7 +153,7 @@ def drafted(
         ScheduleState.ACTIVE,
         input=payload,
         input_digest=digest(payload),
-        options={name: value for name, value in options.items() if value is not None},
+        options=born,
     )
 
 

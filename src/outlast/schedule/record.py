@@ -28,7 +28,8 @@ class ScheduleRecord:
         last_slot: the last slot that did.
         last_execution_id: the execution it made last.
         input: the bytes its executions are given.
-        options: queue, priority, version and timeout_us of its executions.
+        options: what else its executions are born with, as if it were in 1970: queue, priority,
+            version, deadline_at …
     """
 
     tenant: int

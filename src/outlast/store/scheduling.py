@@ -21,6 +21,9 @@ from outlast.store.protocol import TENANT, Answer, Create, Deliver, ScheduleAnsw
 OPEN_MAX: Final = 1_000
 """Open executions of one schedule that are looked at: more are not cancelled at once."""
 
+SPANS_AT_BIRTH: Final = ("deadline_at", "start_by")
+"""What a schedule's options say as if its executions were born in 1970."""
+
 
 def origin_of(name: str) -> str:
     """Give the origin of a schedule's executions."""
@@ -33,22 +36,18 @@ def creates_of(change: Change, now: int) -> list[Create]:
 
 
 def _create(schedule: ScheduleRecord, birth: Birth, now: int) -> Create:
-    options = schedule.options
-    timeout_us = options.get("timeout_us")
     data: dict[str, Any] = {
+        **schedule.options,
         "task": schedule.task,
         "input_digest": schedule.input_digest,
-        "queue": options.get("queue", "default"),
-        "priority": options.get("priority", 0),
         "origin": origin_of(schedule.name),
     }
+    for instant in SPANS_AT_BIRTH:
+        if instant in data:
+            data[instant] += now
     if birth.slot is not None:
         data["key"] = slot_key(schedule.name, birth.slot)
         data["slot"] = birth.slot
-    if options.get("version") is not None:
-        data["version"] = options["version"]
-    if timeout_us is not None:
-        data["deadline_at"] = now + timeout_us
     event = Event(Kind.CREATE, "engine", data=data, payload=schedule.input)
     record, row = create(TENANT, birth.id, event, now)
     return Create(record, [row])
