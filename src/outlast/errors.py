@@ -22,8 +22,13 @@
     │   ├─ KeyConflict            the key is taken by another input
     │   ├─ ScheduleRefused        the schedule has ended, is paused already, or is there already
     │   ├─ AlreadyAnswered        the first answer won
+    │   │   └─ TokenUsed              it came by this very token
     │   ├─ NotRecoverable         it goes on, or succeeded: nothing to recover
     │   └─ StoreOwned             another engine owns this file
+    ├─ TokenRefused           a token that permits nothing
+    │   ├─ TokenInvalid           forged, or changed on the way
+    │   ├─ TokenForeign           another store has made it
+    │   └─ TokenExpired           its time has passed
     ├─ ExecutionEnded         the execution asked for a result did not succeed
     │   ├─ ExecutionFailed        its code raised
     │   ├─ ExecutionCancelled     it was cancelled
@@ -261,10 +266,40 @@ class NotRecoverable(Refused):
     code = "not_recoverable"
 
 
+class TokenUsed(AlreadyAnswered):
+    """This token was used before; it permits one answer."""
+
+    code = "token_used"
+
+
 class StoreOwned(Refused):
     """Another engine owns this database file."""
 
     code = "store_owned"
+
+
+class TokenRefused(OutlastError):
+    """A token permits nothing here; nothing was written."""
+
+    code = "token_refused"
+
+
+class TokenInvalid(TokenRefused):
+    """This store has made no such token: it is forged, or was changed on the way."""
+
+    code = "token_invalid"
+
+
+class TokenForeign(TokenRefused):
+    """The token was made by another store."""
+
+    code = "token_foreign"
+
+
+class TokenExpired(TokenRefused):
+    """The token's time has passed."""
+
+    code = "token_expired"
 
 
 class ExecutionEnded(OutlastError):

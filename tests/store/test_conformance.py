@@ -10,11 +10,12 @@ import pytest
 from outlast.store import open_store
 from outlast.store.protocol import Store
 from outlast.testing.conformance import StoreConformance
+from outlast.testing.conformance_people import PeopleConformance
 from outlast.testing.conformance_schedules import ScheduleConformance
 from outlast.testing.conformance_structure import StructureConformance
 
 
-class TestMemory(StoreConformance, StructureConformance, ScheduleConformance):
+class TestMemory(StoreConformance, StructureConformance, ScheduleConformance, PeopleConformance):
     @pytest.fixture
     def store(self) -> Iterator[Store]:
         store = open_store("memory:", owner="w1", now=1)
@@ -22,7 +23,7 @@ class TestMemory(StoreConformance, StructureConformance, ScheduleConformance):
         store.close()
 
 
-class TestSqlite(StoreConformance, StructureConformance, ScheduleConformance):
+class TestSqlite(StoreConformance, StructureConformance, ScheduleConformance, PeopleConformance):
     @pytest.fixture
     def store(self, tmp_path: Path) -> Iterator[Store]:
         store = open_store(f"sqlite:///{tmp_path}/outlast.db", owner="w1", now=1)

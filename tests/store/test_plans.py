@@ -104,9 +104,21 @@ PLANS = {
     "schedule_log": ["SEARCH schedule_entry USING PRIMARY KEY (tenant=? AND name=? AND seq<?)"],
     "fate_of_slot": ["SEARCH schedule_entry USING PRIMARY KEY (tenant=? AND name=?)"],
     "prune_schedule_log": ["SEARCH e USING COVERING INDEX schedule_entry_at (tenant=? AND at<?)"],
+    "secret": ["SEARCH meta USING PRIMARY KEY (name=?)"],
     "all_ids": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id>?)"],
 }
+ASKING = [
+    "SEARCH question USING PRIMARY KEY (tenant=? AND execution_id",
+    "SEARCH question USING COVERING INDEX question_recipient (tenant=? AND recipient=?",
+    "SEARCH e USING INDEX execution_leased (tenant=? AND worker>?)",
+    "SEARCH t",
+    "SEARCH e USING INDEX execution_queued (tenant=?)",
+    "SEARCH t",
+    "SEARCH e USING INDEX execution_parked (tenant=? AND state=? AND id",
+    "SEARCH t",
+]
 WRITES_ONLY = {
+    "keep_secret",
     "insert_transitions",
     "insert_executions",
     "insert_messages",
@@ -118,6 +130,8 @@ WRITES_ONLY = {
 READS_ALL = {
     *("stray_ids", "ids_ending", "workers", "end_purge", "errands", "purge_dependencies"),
     "broken_schedules",
+    "asking_oldest",
+    "asking_newest",
 }
 """Not hot: a verify, a search by an id's end, tables of a hundred rows, and a purge."""
 
@@ -209,3 +223,14 @@ def test_style(file: str) -> None:
         assert "SELECT *" not in piece and "now()" not in piece
         assert piece.rstrip().count("\n") <= 45, piece.splitlines()[0]
         assert piece.rstrip().endswith(";")
+
+
+@pytest.mark.parametrize("name", ["asking_oldest", "asking_newest"])
+def test_the_inbox_is_read_by_its_index(reader: apsw.Connection, name: str) -> None:
+    """What waits is taken from its index in order; only the few others are sorted."""
+    lines = plan(reader, SQL[name].text)
+    wanted = iter(lines)
+    for part in ASKING:
+        assert any(line.startswith(part) for line in wanted), f"{part} is not in {lines}"
+    scans = [line for line in lines if line.startswith("SCAN")]
+    assert all("VALUES" in line or "subquery" in line for line in scans), scans

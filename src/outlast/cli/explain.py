@@ -129,6 +129,26 @@ _TEXTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
             "outlast fork ID --from STEP, to go on anew from a step",
         ),
     ),
+    "token_used": (
+        "a token permits one answer, and the question has it",
+        ("outlast show ID, to see the answer",),
+    ),
+    "token_refused": (
+        "a token permits one answer to one question, for a time, in the store that made it",
+        ("outlast answer ID --give-token, for a new one",),
+    ),
+    "token_invalid": (
+        "a part of it was lost or changed on the way, or somebody made it up",
+        ("copy the whole token", "outlast answer ID --give-token, for a new one"),
+    ),
+    "token_foreign": (
+        "the store that made it is another file than the one asked, or a new one of the same name",
+        ("check --store and OUTLAST_STORE",),
+    ),
+    "token_expired": (
+        "a token is for 7 days, if whoever made it said nothing else",
+        ("outlast answer ID --give-token --expires 7d, for a new one",),
+    ),
     "store_owned": (
         "one engine at a time runs the executions of a file",
         (

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Final, ParamSpec, Self, TypeVar
 
 from outlast.codec import PAYLOAD_BYTES_MAX
 from outlast.duration import Duration, microseconds
+from outlast.engine import token as tokens
 from outlast.engine.background import LoopThread
 from outlast.engine.clock import Clock, WallClock
 from outlast.engine.current import closed, opened
@@ -26,14 +27,19 @@ from outlast.engine.descent import Descent, descend
 from outlast.engine.driver import Driver
 from outlast.engine.handle import Execution
 from outlast.engine.identity import IdMaker, worker_name
+from outlast.engine.inbox import QuestionPage, Wanted, read_page
 from outlast.engine.journal import Journal
+from outlast.engine.permitted import answered, permitted_answer, permitted_question, token_for
 from outlast.engine.pruner import Pruner, Rules
+from outlast.engine.questions import OpenQuestion
 from outlast.engine.registry import TASKS, StartOptions, Task
 from outlast.engine.request import birth_event, read_birth, read_delivery
 from outlast.engine.scheduler import Scheduler
 from outlast.engine.schedules import Schedules
+from outlast.engine.token import Permit
 from outlast.engine.worker import Worker
 from outlast.errors import (
+    AlreadyAnswered,
     InternalError,
     NoEngine,
     NotFound,
@@ -130,6 +136,7 @@ class Engine:
         self._wake: asyncio.Event | None = None
         self._thread: LoopThread | None = None
         self.schedules = Schedules(self)
+        self._secret: bytes | None = None
         self.is_open = False
 
     # Opening and closing
@@ -556,6 +563,99 @@ class Engine:
         elif not record.is_leased:
             self.look()
         return record
+
+    # People
+
+    async def aquestions(
+        self,
+        to: str | None = None,
+        *,
+        oldest_first: bool = False,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> QuestionPage:
+        """Give the questions of all executions that somebody can still answer, a page at a time.
+
+        Args:
+            to: only those that this recipient has to answer now.
+            oldest_first: in the order in which their executions were started, else the newest
+                first.
+            cursor: ``next`` of the page before.
+            limit: how many, at most 10,000.
+
+        Raises:
+            UsageError: there is no such page.
+        """
+        wanted = Wanted(to, oldest_first, cursor, limit)
+        wanted.check()
+        return await self.worker.read(lambda: read_page(self.store, wanted))
+
+    def questions(
+        self,
+        to: str | None = None,
+        *,
+        oldest_first: bool = False,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> QuestionPage:
+        """Give open questions, as :meth:`aquestions`."""
+        return self.run(self.aquestions(to, oldest_first=oldest_first, cursor=cursor, limit=limit))
+
+    async def aquestion_by_token(self, token: str) -> OpenQuestion:
+        """Give the question that a token permits to answer.
+
+        Raises:
+            TokenInvalid, TokenForeign, TokenExpired: it permits nothing here.
+            AlreadyAnswered: the question has its answer; TokenUsed: by this token.
+            NotFound: the question is open no more.
+        """
+        return (await self._permitted(token))[1]
+
+    def question_by_token(self, token: str) -> OpenQuestion:
+        """Give the question of a token, as :meth:`aquestion_by_token`."""
+        return self.run(self.aquestion_by_token(token))
+
+    async def aanswer_by_token(self, token: str, value: Any) -> Execution[Any]:
+        """Answer a question with a token; gives the handle of its execution.
+
+        Raises:
+            BadPayload: the answer does not have the form that is asked for; nothing was written,
+                and the token is still good.
+            TokenInvalid, TokenForeign, TokenExpired: it permits nothing here.
+            AlreadyAnswered: the question has its answer; TokenUsed: by this token.
+            NotFound: the question is open no more.
+        """
+        permit, question = await self._permitted(token)
+        message = permitted_answer(permit, question, value)
+        try:
+            await self.asend(permit.execution_id, message)
+        except AlreadyAnswered as error:
+            raise answered(permit, await self.read_log(permit.execution_id), error) from None
+        return Execution(self, permit.execution_id, None)
+
+    def answer_by_token(self, token: str, value: Any) -> Execution[Any]:
+        """Answer a question with a token, as :meth:`aanswer_by_token`."""
+        return self.run(self.aanswer_by_token(token, value))
+
+    async def _permitted(self, token: str) -> tuple[Permit, OpenQuestion]:
+        permit = tokens.read(await self.read_secret(), token, self.clock.now())
+        record = await self.read_one(permit.execution_id)
+        return permit, permitted_question(permit, record, await self.read_log(record.id))
+
+    async def amake_token(self, question: OpenQuestion, actor: str, span_us: int) -> str:
+        """Make a token for a question; see :meth:`outlast.Execution.aanswer_token`."""
+        return token_for(await self.read_secret(), question, actor, span_us, self.clock.now())
+
+    async def read_secret(self) -> bytes:
+        """Give the secret that signs the tokens of this store."""
+        if self._secret is None:
+            drawn = tokens.drawn()
+
+            async def keep() -> bytes:
+                return await self.journal.call(lambda: self.store.secret(tokens.SECRET_NAME, drawn))
+
+            self._secret = await self.request(keep)
+        return self._secret
 
     # Looking
 

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from outlast.errors import (
+    AlreadyAnswered,
     InternalError,
     NotFound,
     OutlastError,
@@ -30,9 +31,11 @@ from outlast.store.protocol import TENANT, Answer, Create, Deliver, Filter, Stor
 if TYPE_CHECKING:
     from outlast.engine.descent import Descent
     from outlast.engine.identity import IdMaker
+    from outlast.engine.inbox import QuestionPage
     from outlast.engine.questions import OpenQuestion
     from outlast.engine.registry import StartOptions, Task
     from outlast.engine.schedules import Book
+    from outlast.engine.token import Permit
 
 POLL_SECONDS: Final = 0.02
 """How often a follower looks whether the file has changed: one read of a number in the file."""
@@ -190,6 +193,78 @@ class Guest:
 
         record, log = self.record(id), self.log(id)
         return pick(open_questions(record, log), key, record, log)
+
+    def answer_token(
+        self, id: str, key: str | None = None, *, span_us: int, actor: str | None = None
+    ) -> str:
+        """Make a token with which somebody may answer a question, once.
+
+        Raises:
+            AlreadyAnswered, NotFound, UsageError: as :meth:`question`.
+        """
+        from outlast.engine.permitted import token_for
+
+        question = self.question(id, key)
+        by = actor or question.to or "token"
+        return token_for(self._secret(), question, by, span_us, time.time_ns() // 1000)
+
+    def question_by_token(self, token: str) -> OpenQuestion:
+        """Give the question that a token permits to answer.
+
+        Raises:
+            TokenInvalid, TokenForeign, TokenExpired: it permits nothing here.
+            AlreadyAnswered: the question has its answer; TokenUsed: by this token.
+            NotFound: the question is open no more.
+        """
+        return self._permitted(token)[1]
+
+    def answer_by_token(self, token: str, value: object) -> Record:
+        """Answer a question with a token; gives the execution's row.
+
+        Raises:
+            BadPayload: the answer does not have the form that is asked for; nothing was written,
+                and the token is still good.
+            TokenInvalid, TokenForeign, TokenExpired, AlreadyAnswered, TokenUsed, NotFound: as
+                :meth:`question_by_token`.
+        """
+        from outlast.engine.permitted import answered, permitted_answer
+        from outlast.engine.request import read_delivery
+
+        permit, question = self._permitted(token)
+        message = permitted_answer(permit, question, value)
+        answer = self._commit(Deliver(permit.execution_id, message, time.time_ns() // 1000))
+        try:
+            return read_delivery(answer, permit.execution_id, message)
+        except AlreadyAnswered as error:
+            raise answered(permit, self.log(permit.execution_id), error) from None
+
+    def _permitted(self, token: str) -> tuple[Permit, OpenQuestion]:
+        from outlast.engine import token as tokens
+        from outlast.engine.permitted import permitted_question
+
+        permit = tokens.read(self._secret(), token, time.time_ns() // 1000)
+        record = self.record(permit.execution_id)
+        return permit, permitted_question(permit, record, self.log(record.id))
+
+    def _secret(self) -> bytes:
+        from outlast.engine import token as tokens
+
+        return self.store.secret(tokens.SECRET_NAME, tokens.drawn())
+
+    def inbox(
+        self,
+        to: str | None = None,
+        *,
+        oldest_first: bool = False,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> QuestionPage:
+        """Give the open questions of all executions, as :meth:`outlast.Engine.questions`."""
+        from outlast.engine.inbox import Wanted, read_page
+
+        wanted = Wanted(to, oldest_first, cursor, limit)
+        wanted.check()
+        return read_page(self.store, wanted)
 
     def signal(
         self,

@@ -13,6 +13,7 @@ from outlast.engine.questions import OpenQuestion, asked_by, open_questions, pic
 from outlast.engine.registry import Task
 from outlast.engine.request import new_message
 from outlast.engine.results import outcome_of
+from outlast.engine.token import EXPIRES
 from outlast.errors import NotRecoverable, WaitTimeout
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import Message, MessageKind, Reason, State, Transition, reason_of
@@ -49,6 +50,9 @@ class Backing(Protocol):
 
     async def adescend(self, id: str, wish: Descent) -> Record:
         """Make another execution of one; gives its row."""
+
+    async def amake_token(self, question: OpenQuestion, actor: str, span_us: int) -> str:
+        """Make a token that permits one answer to a question, for so long."""
 
 
 class Execution(Generic[R]):
@@ -383,6 +387,34 @@ class Execution(Generic[R]):
         question = await self.aquestion(key)
         payload = question.check(value)
         await self._send(MessageKind.ANSWER, actor, key=question.key, payload=payload)
+
+    async def aanswer_token(
+        self, key: str | None = None, *, expires: Duration = EXPIRES, actor: str | None = None
+    ) -> str:
+        """Make a token with which somebody may answer its question, once.
+
+        It is signed, safe in a URL, and good for this question only, whoever it is put to
+        meanwhile. It is for :meth:`outlast.Engine.answer_by_token` and ``outlast answer --token``.
+
+        Args:
+            key: which question, where several are open.
+            expires: for how long it is good.
+            actor: who the answer will be noted for; by default who has to answer.
+
+        Raises:
+            AlreadyAnswered: the question has its answer.
+            NotFound: it asks nothing, or not this.
+            UsageError: it asks several questions, and no key was given.
+        """
+        question = await self.aquestion(key)
+        span_us = microseconds(expires)
+        return await self._engine.amake_token(question, actor or question.to or "token", span_us)
+
+    def answer_token(
+        self, key: str | None = None, *, expires: Duration = EXPIRES, actor: str | None = None
+    ) -> str:
+        """Make a token for an answer, as :meth:`aanswer_token`."""
+        return self._engine.run(self.aanswer_token(key, expires=expires, actor=actor))
 
     def answer(self, value: Any, *, key: str | None = None, actor: str = "user") -> None:
         """Answer its question, as :meth:`aanswer`."""

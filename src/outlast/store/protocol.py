@@ -313,6 +313,25 @@ class Store(Protocol):
     def unread(self, worker: str) -> list[str]:
         """Give the executions that this worker owns and that have messages it has not taken."""
 
+    def asking(self, to: str | None, after_id: str, limit: int, *, newest: bool) -> list[str]:
+        """Name executions that may have open questions, by id: the newest first, or the oldest.
+
+        Those that wait for an answer are named for certain, and only if they ask ``to`` where that
+        is given; of others the log has a question, and who wants to know reads it.
+
+        Args:
+            to: whom they ask, or None for all.
+            after_id: the one before the first, in that order; "" begins.
+            limit: how many at most.
+            newest: in which order.
+        """
+
+    def secret(self, name: str, drawn: bytes) -> bytes:
+        """Give the secret of this name; at the first call it becomes ``drawn``, for good.
+
+        It is as safe as the store: a copy of that has it, too. A writing verb.
+        """
+
     def verify(self) -> Verdict:
         """Fold every log and compare it with its row; check the file itself."""
 

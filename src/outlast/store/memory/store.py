@@ -41,6 +41,7 @@ from outlast.store.decisions import (
     verify_one,
     word_to_parent,
 )
+from outlast.store.memory.people import may_ask
 from outlast.store.memory.schedules import MemorySchedules
 from outlast.store.protocol import (
     Answer,
@@ -77,6 +78,7 @@ class MemoryStore:
         self._ended: list[tuple[int, Execution, Transition]] = []
         self._place = _NOBODY
         self._workers: dict[str, WorkerRow] = {}
+        self._secrets: dict[str, bytes] = {}
         self._lock = threading.RLock()
         self.schedules = MemorySchedules(self)
 
@@ -368,6 +370,21 @@ class MemoryStore:
                 for record in self._records.values()
                 if record.worker == worker and record.inbox_count > record.inbox_seen
             )
+
+    def asking(self, to: str | None, after_id: str, limit: int, *, newest: bool) -> list[str]:
+        """See the protocol."""
+        with self._lock:
+            found = [
+                id for id, record in self._records.items() if may_ask(record, self._logs[id], to)
+            ]
+        if after_id:
+            found = [id for id in found if (id < after_id if newest else id > after_id)]
+        return sorted(found, reverse=newest)[:limit]
+
+    def secret(self, name: str, drawn: bytes) -> bytes:
+        """See the protocol."""
+        with self._lock:
+            return self._secrets.setdefault(name, drawn)
 
     def verify(self) -> Verdict:
         """See the protocol."""

@@ -662,6 +662,26 @@ class SqliteStore:
         """See the protocol."""
         return [str(row[0]) for row in self._read("unread_executions", {"worker": worker})]
 
+    def asking(self, to: str | None, after_id: str, limit: int, *, newest: bool) -> list[str]:
+        """See the protocol."""
+        bounds: dict[str, Value] = {
+            "to": to,
+            "after": after_id or ("~" if newest else ""),
+            "limit": limit,
+        }
+        rows = self._read("asking_newest" if newest else "asking_oldest", bounds)
+        return [str(id) for (id,) in rows]
+
+    def secret(self, name: str, drawn: bytes) -> bytes:
+        """See the protocol."""
+        bounds: dict[str, Value] = {"name": f"secret:{name}", "value": drawn}
+        self._see_file()
+        with translated(self.path), immediate(self._writer):
+            self._writer.execute(_SQL["keep_secret"].text, bounds)
+            ((kept,),) = self._writer.execute(_SQL["secret"].text, bounds).fetchall()
+        assert isinstance(kept, bytes)
+        return kept
+
     def verify(self) -> Verdict:
         """See the protocol.
 

@@ -1,0 +1,32 @@
+-- An index of what waits for people: the questions of parked executions, by recipient.
+--
+-- It says nothing that the executions' own rows do not say (detail.waits), and is kept by triggers,
+-- so that no writer has to think of it. Only executions that park with a question, or leave such a
+-- wait, touch it.
+
+CREATE TABLE question (
+  tenant INTEGER NOT NULL,
+  execution_id TEXT NOT NULL,
+  key TEXT NOT NULL,
+  recipient TEXT,
+  PRIMARY KEY (tenant, execution_id, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX question_recipient ON question (tenant, recipient, execution_id)
+  WHERE recipient IS NOT NULL;
+
+CREATE TRIGGER question_asked AFTER UPDATE OF state ON execution
+WHEN NEW.state = 'awaiting_input'
+BEGIN
+  DELETE FROM question WHERE tenant = NEW.tenant AND execution_id = NEW.id;
+  INSERT INTO question (tenant, execution_id, key, recipient)
+  SELECT NEW.tenant, NEW.id, w.value ->> '$.key', w.value ->> '$.to'
+    FROM json_each(NEW.detail, '$.waits') AS w
+   WHERE w.value ->> '$.kind' = 'ask';
+END;
+
+CREATE TRIGGER question_left AFTER UPDATE OF state ON execution
+WHEN OLD.state = 'awaiting_input' AND NEW.state <> 'awaiting_input'
+BEGIN
+  DELETE FROM question WHERE tenant = OLD.tenant AND execution_id = OLD.id;
+END;

@@ -1,0 +1,85 @@
+-- name: asking_oldest
+-- Executions that may have open questions: parked ones by the index of questions, the others, which
+-- are few, where their log has a question. Without a recipient the first arm counts, else the second.
+SELECT id FROM (
+  SELECT id FROM (
+    SELECT DISTINCT execution_id AS id FROM question
+     WHERE :to IS NULL AND tenant = 1 AND execution_id > :after
+     ORDER BY execution_id LIMIT :limit)
+   UNION ALL
+  SELECT id FROM (
+    SELECT DISTINCT execution_id AS id FROM question INDEXED BY question_recipient
+     WHERE tenant = 1 AND recipient IS NOT NULL AND recipient = :to AND execution_id > :after
+     ORDER BY execution_id LIMIT :limit)
+   UNION ALL
+  SELECT e.id FROM execution AS e INDEXED BY execution_leased
+   WHERE e.tenant = 1 AND e.worker IS NOT NULL AND e.id > :after AND e.attempt > 0
+     AND EXISTS (
+      SELECT 1 FROM transition AS t
+       WHERE t.tenant = 1 AND t.execution_id = e.id AND t.kind = 'step_announced'
+         AND t.data ->> '$.question' IS NOT NULL)
+   UNION ALL
+  SELECT e.id FROM execution AS e INDEXED BY execution_queued
+   WHERE e.tenant = 1 AND e.state = 'queued' AND e.id > :after AND e.attempt > 0
+     AND EXISTS (
+      SELECT 1 FROM transition AS t
+       WHERE t.tenant = 1 AND t.execution_id = e.id AND t.kind = 'step_announced'
+         AND t.data ->> '$.question' IS NOT NULL)
+   UNION ALL
+  SELECT e.id FROM (VALUES ('blocked'), ('paused'), ('suspended')) AS v
+   CROSS JOIN execution AS e INDEXED BY execution_parked ON e.state = v.column1
+   WHERE e.tenant = 1 AND e.state IN ('scheduled', 'blocked', 'awaiting_input', 'waiting',
+                                      'retry_wait', 'paused', 'suspended')
+     AND e.id > :after AND e.attempt > 0
+     AND EXISTS (
+      SELECT 1 FROM transition AS t
+       WHERE t.tenant = 1 AND t.execution_id = e.id AND t.kind = 'step_announced'
+         AND t.data ->> '$.question' IS NOT NULL))
+ ORDER BY id
+ LIMIT :limit;
+
+-- name: asking_newest
+-- The same in the other order.
+SELECT id FROM (
+  SELECT id FROM (
+    SELECT DISTINCT execution_id AS id FROM question
+     WHERE :to IS NULL AND tenant = 1 AND execution_id < :after
+     ORDER BY execution_id DESC LIMIT :limit)
+   UNION ALL
+  SELECT id FROM (
+    SELECT DISTINCT execution_id AS id FROM question INDEXED BY question_recipient
+     WHERE tenant = 1 AND recipient IS NOT NULL AND recipient = :to AND execution_id < :after
+     ORDER BY execution_id DESC LIMIT :limit)
+   UNION ALL
+  SELECT e.id FROM execution AS e INDEXED BY execution_leased
+   WHERE e.tenant = 1 AND e.worker IS NOT NULL AND e.id < :after AND e.attempt > 0
+     AND EXISTS (
+      SELECT 1 FROM transition AS t
+       WHERE t.tenant = 1 AND t.execution_id = e.id AND t.kind = 'step_announced'
+         AND t.data ->> '$.question' IS NOT NULL)
+   UNION ALL
+  SELECT e.id FROM execution AS e INDEXED BY execution_queued
+   WHERE e.tenant = 1 AND e.state = 'queued' AND e.id < :after AND e.attempt > 0
+     AND EXISTS (
+      SELECT 1 FROM transition AS t
+       WHERE t.tenant = 1 AND t.execution_id = e.id AND t.kind = 'step_announced'
+         AND t.data ->> '$.question' IS NOT NULL)
+   UNION ALL
+  SELECT e.id FROM (VALUES ('blocked'), ('paused'), ('suspended')) AS v
+   CROSS JOIN execution AS e INDEXED BY execution_parked ON e.state = v.column1
+   WHERE e.tenant = 1 AND e.state IN ('scheduled', 'blocked', 'awaiting_input', 'waiting',
+                                      'retry_wait', 'paused', 'suspended')
+     AND e.id < :after AND e.attempt > 0
+     AND EXISTS (
+      SELECT 1 FROM transition AS t
+       WHERE t.tenant = 1 AND t.execution_id = e.id AND t.kind = 'step_announced'
+         AND t.data ->> '$.question' IS NOT NULL))
+ ORDER BY id DESC
+ LIMIT :limit;
+
+-- name: keep_secret
+-- The first one stays for good.
+INSERT INTO meta (name, value) VALUES (:name, :value) ON CONFLICT (name) DO NOTHING;
+
+-- name: secret
+SELECT value FROM meta WHERE name = :name;
