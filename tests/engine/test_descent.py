@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 import outlast
+import outlast.errors
 from outlast import State, sleep, step, task, testing
 from outlast.engine.descent import steps_of
 from outlast.errors import BadPayload, NotRecoverable, UnknownStep, WrongArguments
+from outlast.store.protocol import Filter
 
 CALLS: list[tuple[str, Any]] = []
 BROKEN: set[str] = set()
@@ -281,3 +284,50 @@ def test_an_answer_to_another_question_is_not_reused() -> None:
         assert [question.title for question in engine.pending(fork)] == ["that?"]
         fork.answer(False)
         assert [question.title for question in engine.pending(fork)] == ["really?"]
+
+
+@task(labels={"team": "tea", "kind": "slow"})
+async def labelled() -> None:
+    await outlast.wait_for("end")
+
+
+def test_labels_come_from_the_task_the_start_and_later() -> None:
+    with testing.engine() as engine:
+        plain = engine.start(labelled)
+        other = labelled.options(labels={"team": "jam"}, priority=3).start()
+        assert plain.record().labels == {"team": "tea", "kind": "slow"}
+        assert other.record().labels == {"team": "jam", "kind": "slow"}
+        plain.label(kind=None, owner="ann")
+        assert plain.record().labels == {"team": "tea", "owner": "ann"}
+        other.prioritize(-1)
+        assert other.record().priority == -1
+        again = plain.rerun()
+        assert again.record().labels == {"team": "tea", "owner": "ann"}
+        with pytest.raises(outlast.errors.UsageError):
+            plain.label(team=7)  # type: ignore[arg-type]
+        with pytest.raises(outlast.errors.UsageError):
+            plain.prioritize(2**40)
+        found = engine.store.page(Filter(labels={"team": "tea", "owner": "ann"}))
+        assert [record.id for record in found] == [again.id, plain.id]
+
+
+@step
+async def slow() -> str:
+    await asyncio.sleep(10)
+    return "done"
+
+
+@task
+async def slowly() -> str:
+    return await slow()
+
+
+def test_labels_and_priority_reach_one_that_runs() -> None:
+    with testing.engine() as engine:
+        running = engine.start(slowly)
+        running.label(team="x")
+        running.prioritize(5)
+        assert (running.record().labels, running.record().priority) == ({"team": "x"}, 5)
+        engine.advance("1m")
+        assert running.result() == "done"
+        assert engine.store.verify().defects == []

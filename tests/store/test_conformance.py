@@ -10,12 +10,23 @@ import pytest
 from outlast.store import open_store
 from outlast.store.protocol import Store
 from outlast.testing.conformance import StoreConformance
+from outlast.testing.conformance_labels import LabelsConformance
 from outlast.testing.conformance_people import PeopleConformance
 from outlast.testing.conformance_schedules import ScheduleConformance
 from outlast.testing.conformance_structure import StructureConformance
 
 
-class TestMemory(StoreConformance, StructureConformance, ScheduleConformance, PeopleConformance):
+class Suite(
+    StoreConformance,
+    StructureConformance,
+    ScheduleConformance,
+    LabelsConformance,
+    PeopleConformance,
+):
+    """All there is."""
+
+
+class TestMemory(Suite):
     @pytest.fixture
     def store(self) -> Iterator[Store]:
         store = open_store("memory:", owner="w1", now=1)
@@ -23,7 +34,7 @@ class TestMemory(StoreConformance, StructureConformance, ScheduleConformance, Pe
         store.close()
 
 
-class TestSqlite(StoreConformance, StructureConformance, ScheduleConformance, PeopleConformance):
+class TestSqlite(Suite):
     @pytest.fixture
     def store(self, tmp_path: Path) -> Iterator[Store]:
         store = open_store(f"sqlite:///{tmp_path}/outlast.db", owner="w1", now=1)

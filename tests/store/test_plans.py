@@ -61,6 +61,15 @@ PLANS = {
     "unread_executions": ["SEARCH execution USING INDEX execution_leased (tenant=? AND worker=?)"],
     "executions_page": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id<?)"],
     "open_executions_page": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
+    "labelled_page": [
+        "SEARCH l USING PRIMARY KEY (tenant=? AND name=? AND value=? AND execution_id<?)",
+        "SEARCH e USING PRIMARY KEY (tenant=? AND id=?)",
+        "SEARCH o USING PRIMARY KEY (tenant=? AND name=? AND value=? AND execution_id=?)",
+    ],
+    "descents": [
+        "SEARCH descent USING PRIMARY KEY (tenant=? AND id=?)",
+        "SEARCH descent USING INDEX descent_of_source (tenant=? AND source_id=?)",
+    ],
     "ids_beginning": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id>? AND id<?)"],
     "open_counts": [
         "SEARCH execution USING COVERING INDEX execution_queued (tenant=?)",
@@ -119,6 +128,7 @@ ASKING = [
 ]
 WRITES_ONLY = {
     "keep_secret",
+    "insert_descents",
     "insert_transitions",
     "insert_executions",
     "insert_messages",
@@ -129,9 +139,9 @@ WRITES_ONLY = {
 }
 READS_ALL = {
     *("stray_ids", "ids_ending", "workers", "end_purge", "errands", "purge_dependencies"),
-    "broken_schedules",
     "asking_oldest",
     "asking_newest",
+    *("broken_schedules", "wrong_labels"),
 }
 """Not hot: a verify, a search by an id's end, tables of a hundred rows, and a purge."""
 

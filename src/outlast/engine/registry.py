@@ -18,6 +18,7 @@ from outlast.duration import Duration, microseconds, microseconds_of
 from outlast.engine.current import current_scope, the_engine
 from outlast.errors import BadSchedule, Fatal, UsageError, WrongColour
 from outlast.lifecycle import NO_RETRY, RetryPolicy
+from outlast.naming import checked_labels
 from outlast.retention import Retention, retention_of
 from outlast.schedule.plan import Misfire, Overlap, Schedule
 
@@ -254,6 +255,7 @@ class StartOptions:
         queue: the queue it waits in.
         actor: who starts it.
         origin: what started it.
+        labels: names and values that it is found by, on top of its task's.
     """
 
     key: str | None = None
@@ -266,6 +268,7 @@ class StartOptions:
     queue: str | None = None
     actor: str | None = None
     origin: str | None = None
+    labels: Mapping[str, str] | None = None
 
 
 class Task(_Function[P, R]):
@@ -284,8 +287,10 @@ class Task(_Function[P, R]):
         queue_timeout: Duration | None = None,
         attempt_timeout: Duration | None = None,
         schedule: Schedule | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(fn, name, retries, timeout)
+        self.labels = checked_labels(labels or {})
         self.queue, self.priority, self.version = queue, priority, version
         self.queue_timeout_us = span(queue_timeout)
         self.attempt_timeout_us = span(attempt_timeout)
@@ -334,6 +339,7 @@ class Task(_Function[P, R]):
         queue: str | None = None,
         actor: str | None = None,
         origin: str | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> TaskWithOptions[P, R]:
         """Give the task with options for its next starts; see :class:`StartOptions`.
 
@@ -355,6 +361,7 @@ class Task(_Function[P, R]):
                 queue=queue,
                 actor=actor,
                 origin=origin,
+                labels=labels,
             ),
         )
 
@@ -443,6 +450,7 @@ def task(
     jitter: Duration = 0,
     overlap: Overlap = "skip",
     misfire: Misfire = "last",
+    labels: Mapping[str, str] | None = None,
 ) -> _TaskDecorator: ...
 def task(
     fn: Callable[..., Any] | None = None,
@@ -464,6 +472,7 @@ def task(
     jitter: Duration = 0,
     overlap: Overlap = "skip",
     misfire: Misfire = "last",
+    labels: Mapping[str, str] | None = None,
 ) -> Any:
     """Make a task of a function: each start of it is an execution that outlives the process.
 
@@ -479,6 +488,7 @@ def task(
         priority: higher runs first.
         version: a label of the code, kept with each execution.
         retention: how long its executions are kept after their end; by default as the engine says.
+        labels: names and values that its executions are found by.
         schedule: when executions of it are made by themselves; see :class:`~outlast.Schedule`.
         every: instead of ``schedule``: the span between two of them.
         cron: instead of ``schedule``: a cron expression.
@@ -510,6 +520,7 @@ def task(
             queue_timeout,
             attempt_timeout,
             schedule,
+            labels,
         )
         _register(made)
         return made

@@ -13,7 +13,7 @@ from outlast.errors import KeyConflict, NotFound, TransitionRefused
 from outlast.lifecycle import Event, Kind, Message, MessageKind
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle.table import REFUSAL_MEANINGS
-from outlast.naming import checked_name, checked_text
+from outlast.naming import checked_labels, checked_name, checked_text
 from outlast.store.protocol import Answer
 
 
@@ -45,6 +45,7 @@ def birth_event(task: Task[Any, Any], payload: bytes, options: StartOptions, now
         "due_at": due_at,
         "deadline_at": None if deadline_us is None else now + deadline_us,
         "start_by": None if queue_us is None else (due_at or now) + queue_us,
+        "labels": _labels(task.labels, options.labels),
         "attempt_timeout_us": _first(options.attempt_timeout_us, task.attempt_timeout_us),
     }
     data.update((name, value) for name, value in optional.items() if value is not None)
@@ -53,6 +54,15 @@ def birth_event(task: Task[Any, Any], payload: bytes, options: StartOptions, now
 
 def _first(given: int | None, usual: int | None) -> int | None:
     return usual if given is None else given
+
+
+def _labels(
+    usual: Mapping[str, str | None], given: Mapping[str, str] | None
+) -> dict[str, str] | None:
+    if not usual and not given:
+        return None
+    labels = checked_labels({**usual, **(given or {})})
+    return {name: value for name, value in labels.items() if value is not None} or None
 
 
 def read_birth(answer: Answer, key: str | None) -> Record:

@@ -7,7 +7,7 @@ was read in the same transaction. Folding a log decides its events again and giv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -364,7 +364,11 @@ def _upstream_ended(record: Execution, event: Event, now: int, changes: Changes)
 
 
 def _labels_changed(record: Execution, event: Event, now: int, changes: Changes) -> None:
-    changes["labels"] = (event.data or {}).get("labels")
+    """Set those that are named, and take away those that are named with nothing."""
+    said = (event.data or {}).get("labels") or {}
+    assert isinstance(said, Mapping)
+    labels = {**(record.labels or {}), **said}
+    changes["labels"] = {name: value for name, value in labels.items() if value is not None} or None
 
 
 def _priority_changed(record: Execution, event: Event, now: int, changes: Changes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from outlast.lifecycle import (
     BrokenLog,
@@ -23,7 +23,7 @@ from outlast.lifecycle import (
     note_of,
 )
 from outlast.lifecycle.record import COLUMNS, copy_of
-from outlast.store.protocol import Answer, Create, Deliver, InboxEntry, Lease, Verdict
+from outlast.store.protocol import Answer, Create, Deliver, Descent, InboxEntry, Lease, Verdict
 
 _BY_CLOCK: Final = {
     State.SCHEDULED: Kind.PROMOTE,
@@ -147,6 +147,14 @@ def is_answered(message: Message, earlier: Iterable[Message]) -> bool:
     if message.kind is not MessageKind.ANSWER or message.key is None:
         return False  # one that names no question answers none
     return any(other.kind is MessageKind.ANSWER and other.key == message.key for other in earlier)
+
+
+def descent_of(birth: Transition) -> Descent | None:
+    """Read of which execution another one was made; None for one that was just started."""
+    source: Any = birth.data.get("from") if birth.data else None
+    if source is None:
+        return None
+    return Descent(birth.execution_id, source["id"], source["mode"], source.get("step"))
 
 
 def taken_answer(holder: Execution, item: Create) -> Answer:

@@ -13,7 +13,7 @@ Verbs block; the engine calls the writing ones from the commit pipeline's own th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -146,9 +146,21 @@ class Filter:
     origin: str | None = None
     input_digest: int | None = None
     created_after: int | None = None
+    created_before: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
     parent_id: str | None = None
     before_id: str | None = None
     limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """Of which execution another one was made, how, and from which step on."""
+
+    id: str
+    source_id: str
+    mode: str
+    step: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +312,9 @@ class Store(Protocol):
 
     def page(self, filter: Filter) -> list[Execution]:
         """List executions, newest first."""
+
+    def descents(self, ids: Sequence[str]) -> list[Descent]:
+        """Tell of what these executions were made, and what was made of them, in order of ids."""
 
     def counts(self) -> dict[State, int]:
         """Count the open executions by state."""

@@ -31,6 +31,7 @@ from outlast.store.decisions import (
     continued_as,
     crash_loop,
     deliver,
+    descent_of,
     due_events,
     edges_of,
     next_due,
@@ -48,6 +49,7 @@ from outlast.store.protocol import (
     Claimed,
     Create,
     Deliver,
+    Descent,
     Ended,
     Filter,
     InboxEntry,
@@ -342,6 +344,12 @@ class MemoryStore:
             ]
         return found[: filter.limit]
 
+    def descents(self, ids: Sequence[str]) -> list[Descent]:
+        """See the protocol."""
+        with self._lock:
+            told = [descent_of(log[0]) for _, log in sorted(self._logs.items())]
+        return [one for one in told if one and (one.id in ids or one.source_id in ids)]
+
     def counts(self) -> dict[State, int]:
         """See the protocol."""
         counts: dict[State, int] = {}
@@ -465,5 +473,7 @@ def _matches(record: Execution, filter: Filter) -> bool:
         and (filter.input_digest is None or record.input_digest == filter.input_digest)
         and (filter.parent_id is None or record.parent_id == filter.parent_id)
         and (filter.created_after is None or record.created_at >= filter.created_after)
+        and (filter.created_before is None or record.created_at <= filter.created_before)
+        and filter.labels.items() <= (record.labels or {}).items()
         and (filter.before_id is None or record.id < filter.before_id)
     )

@@ -41,6 +41,7 @@ from outlast.store.decisions import (
     continued_as,
     crash_loop,
     deliver,
+    descent_of,
     due_events,
     edges_of,
     orphan_events,
@@ -57,6 +58,7 @@ from outlast.store.protocol import (
     Claimed,
     Create,
     Deliver,
+    Descent,
     Ended,
     Filter,
     InboxEntry,
@@ -289,6 +291,9 @@ class SqliteStore:
             if record.key is not None:
                 holders[record.key] = record
             pending.transitions += item.rows
+            descent = descent_of(item.rows[0])
+            if descent is not None:
+                pending.descents.append((descent.id, descent.source_id, descent.mode, descent.step))
             if followers:  # it was born and moved on within one batch
                 head = (record.fence, record.nonce, record.seq, 0)
                 after, position = _take_chain(followers, head, answers, pending)
@@ -562,6 +567,7 @@ class SqliteStore:
         for birth in pending.births:
             pending.born.append(values_of_execution(birth.after))
         self._send("insert_executions", pending.born)
+        self._send("insert_descents", pending.descents)
         self._send("insert_dependencies", pending.edges)
         self._send("move_executions", pending.moved)
         self._send("insert_messages", pending.messages)
@@ -615,9 +621,12 @@ class SqliteStore:
     def page(self, filter: Filter) -> list[Execution]:
         """See the protocol."""
         states = _json(filter.states) if filter.states else None
+        label, value = next(iter(filter.labels.items()), ("", ""))
         only_open = filter.states and not FINAL.intersection(filter.states)
         rows = self._read(
-            "children_page"
+            "labelled_page"
+            if filter.labels
+            else "children_page"
             if filter.parent_id is not None
             else "open_executions_page"
             if only_open
@@ -630,10 +639,20 @@ class SqliteStore:
                 "origin": filter.origin,
                 "input_digest": filter.input_digest,
                 "created_after": filter.created_after,
+                "created_before": filter.created_before,
+                "label": label,
+                "label_value": value,
+                "labels": _json(filter.labels),
                 "limit": filter.limit,
             },
         )
         return list(map(execution_of, rows))
+
+    def descents(self, ids: Sequence[str]) -> list[Descent]:
+        """See the protocol."""
+        rows = self._read("descents", {"ids": _json(ids)})
+        told = {str(row[0]): Descent(*row) for row in rows}  # type: ignore[arg-type]
+        return [told[id] for id in sorted(told)]
 
     def counts(self) -> dict[State, int]:
         """See the protocol."""
@@ -698,6 +717,8 @@ class SqliteStore:
                         verdict.defects.append(f"the file: {said}")
                 for (stray,) in reader.execute(_SQL["stray_ids"].text).fetchall():
                     self._verify_one(reader, str(stray), verdict)
+                for (wrong,) in reader.execute(_SQL["wrong_labels"].text).fetchall():
+                    verdict.defects.append(f"{wrong}: its labels are not those it is found by")
                 after = ""
                 while True:
                     with snapshot(reader):
@@ -784,8 +805,8 @@ class _Pending:
     """What a transaction has gathered, by table and shape."""
 
     __slots__ = (
-        "births", "born", "counted", "edges", "ended", "messages", "moved", "saved", "sends",
-        "transitions",
+        "births", "born", "counted", "descents", "edges", "ended", "messages", "moved", "saved",
+        "sends", "transitions",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -795,6 +816,7 @@ class _Pending:
         self.ended: list[_End] = []
         self.transitions: list[Transition] = []
         self.born: list[tuple[Value, ...]] = []
+        self.descents: list[tuple[Value, ...]] = []
         self.moved: list[tuple[Value, ...]] = []
         self.saved: list[tuple[Value, ...]] = []
         self.messages: list[tuple[Value, ...]] = []

@@ -47,6 +47,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
    AND (:origin IS NULL OR origin = :origin)
    AND (:input_digest IS NULL OR input_digest = :input_digest)
    AND (:created_after IS NULL OR created_at >= :created_after)
+   AND (:created_before IS NULL OR created_at <= :created_before)
  ORDER BY id DESC
  LIMIT :limit;
 
