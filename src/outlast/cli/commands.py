@@ -18,6 +18,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "cancel": ("deciding:cancel", "Ask executions to end."),
     "pause": ("deciding:pause", "Hold executions at their next safe point."),
     "resume": ("deciding:resume", "Let executions go on."),
+    "schedule": ("scheduling:schedule", "Make executions by the clock, and ask why one did not."),
     "db": ("database:db", "Make, look at, check or upgrade the database file."),
     "explain": ("explaining:explain_code", "Explain an error code, offline."),
     "demo": ("demonstrating:demo", "See an execution survive kill -9, on real data, in seconds."),

@@ -71,7 +71,7 @@ def run(
     if key is not None:
         checked_name(key, "key")
     with Outlets() as outlets:
-        task, call = _called(target, words, document)
+        task, call = called(target, words, document)
         engine = Engine(session.url)
         _quieten(session)
         with Signals() as signals, _Opened(engine, target):
@@ -94,7 +94,8 @@ def run(
             return BROKEN_PIPE if outlets.gone else code
 
 
-def _called(target: str, words: Sequence[str], document: str | None) -> tuple[Task[Any, Any], Call]:
+def called(target: str, words: Sequence[str], document: str | None) -> tuple[Task[Any, Any], Call]:
+    """Load the task that a command names, and read its arguments."""
     from outlast.cli.arguments import read_call
     from outlast.cli.loading import load_task
 
@@ -254,7 +255,7 @@ def start(
         queue_timeout_us=span_of("--queue-timeout", queue_timeout),
         attempt_timeout_us=span_of("--attempt-timeout", attempt_timeout),
     )
-    task, call = _called(target, words, document)
+    task, call = called(target, words, document)
     with session.guest(make=True) as guest:
         record, is_new = guest.start(task, *call, options)
         owner = guest.owner()
