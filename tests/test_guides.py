@@ -48,3 +48,29 @@ def test_housekeeping(tmp_path: Path) -> None:
     assert dry == "0 executions would be deleted\n"
     assert pruned == "0 executions deleted\n"
     assert copied.endswith("2 executions, every log folds to its row\n")
+
+
+def test_schedules(tmp_path: Path) -> None:
+    program, week, *shown = follow("schedules.md", tmp_path)
+    assert program.splitlines() == [
+        "report at 07:00 on Monday through Friday (Europe/Berlin)",
+        "report-us at 07:00 on Monday through Friday (America/New_York)",
+        "sync every 5m",
+        "report of US",
+    ]
+    number, said = week.splitlines()
+    assert number == "5" and said.startswith("its time has not come: ")
+    listed, report, following, why, paused, resumed, backfilled, made, cancelled = shown
+    assert [line.split()[0] for line in listed.splitlines()] == [
+        "NAME",
+        "report",
+        "report-us",
+        "sync",
+    ]
+    assert "rules    overlap skip · misfire last · jitter 2m" in report
+    assert len(following.splitlines()) == 3 and " 07:00:00 -0" in following
+    assert why.startswith("2026-03-28 07:00:00+0100 is no slot of at 07:00 on Monday")
+    assert paused == "report  paused\nsync  paused\n"
+    assert resumed == "report  active\nsync  active\n"
+    assert len(backfilled.splitlines()) == 5
+    assert made.startswith("hourly  ") and cancelled == "hourly  cancelled\n"
