@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from outlast.cli.deciding import read_value
 from outlast.cli.live import tree
+from outlast.cli.prompting import read_value
 from outlast.cli.story import Step, Story
 from outlast.errors import UsageError
 from outlast.lifecycle import State
@@ -103,9 +103,7 @@ def test_run_shows_the_tree_and_takes_an_answer_in_place(screens: Any) -> None:
     screen.press("a")
     screen.shows("ok [y/n]")
     screen.press("y\n")
-    screen.shows("give note? [y/N]")
-    screen.press("y\n")
-    screen.shows("note:")
+    screen.shows('note (empty: "")')
     screen.press("fine\n")
     screen.shows("✓ succeeded")
     assert screen.end() == 0

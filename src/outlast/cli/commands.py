@@ -13,6 +13,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "show": ("looking:show", "Show one execution: state, steps, questions, result."),
     "events": ("looking:events", "Show the log of an execution, one line a transition."),
     "why": ("looking:why", "Say why an execution is not moving."),
+    "inbox": ("inbox:inbox", "List the open questions of all executions."),
     "answer": ("deciding:answer", "Answer the question of an execution."),
     "signal": ("deciding:signal", "Send an execution a signal."),
     "cancel": ("deciding:cancel", "Ask executions to end."),

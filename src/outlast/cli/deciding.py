@@ -5,13 +5,15 @@ from __future__ import annotations
 import getpass
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from outlast.cli.session import Session, is_interactive, read_stdin, shared
-from outlast.cli.words import one_line, state_of
+from outlast.cli.forms import at
+from outlast.cli.prompting import prompt, read_json, read_value
+from outlast.cli.session import Session, is_interactive, read_stdin, shared, span_of
+from outlast.cli.words import now_us, one_line, state_of
 from outlast.errors import OutlastError, UsageError
 from outlast.lifecycle import Execution
 
@@ -19,30 +21,91 @@ if TYPE_CHECKING:
     from outlast.engine.guest import Guest
     from outlast.engine.questions import OpenQuestion
 
-_YES = ("true", "yes", "y", "on", "1", "ok")
-_NO = ("false", "no", "n", "off", "0")
+EXPIRES: Final = "7d"
+"""As :data:`outlast.engine.token.EXPIRES`, which only --give-token has to import."""
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("id")
+@click.argument("id", required=False)
 @click.argument("value", required=False)
 @click.option("--question", metavar="KEY", help="Which question, where several are open.")
 @click.option("--json", "is_json", is_flag=True, help="Read VALUE as JSON, whatever is asked for.")
+@click.option("--schema", "is_schema", is_flag=True, help="Show the form, as JSON Schema.")
+@click.option("--token", metavar="TOKEN", help="Answer with a token, instead of an ID.")
+@click.option("--give-token", is_flag=True, help="Make a token with which somebody may answer.")
+@click.option("--expires", metavar="DURATION", help="With --give-token: for how long. [7d]")
+@click.option("--for", "recipient", metavar="NAME", help="With --give-token: who will answer.")
 @shared
 def answer(
-    session: Session, id: str, value: str | None, question: str | None, is_json: bool
+    session: Session,
+    id: str | None,
+    value: str | None,
+    question: str | None,
+    is_json: bool,
+    is_schema: bool,
+    token: str | None,
+    give_token: bool,
+    expires: str | None,
+    recipient: str | None,
 ) -> None:
     """Answer the question of an execution; the first answer wins.
 
-    VALUE is read by the form that the question asks for: yes or no, a text, a number, JSON. Without
-    VALUE you are asked for it. An execution that no engine runs keeps the answer for the next.
+    VALUE is read by the form that the question asks for: yes or no, a text, a number, JSON; a
+    single - reads it from stdin. Without VALUE you are asked for it, field by field. An execution
+    that no engine runs keeps the answer for the next.
     """
+    if token is not None:
+        id, value = None, _only(id, value)
+    elif id is None:
+        raise UsageError("which execution?", do="outlast answer ID, or --token TOKEN")
+    if (expires or recipient) and not give_token:
+        raise UsageError("--expires and --for are for --give-token")
     with session.guest() as guest:
-        id = guest.find(id)
-        asked = guest.question(id, question)
-        given = value_for(id, asked, value, is_json)
-        record = guest.answer(id, given, key=asked.key, actor=actor())
-        tell_done(session, guest, record, f'answered "{one_line(asked.title)}"')
+        if token is not None:
+            asked = guest.question_by_token(token)
+            id = asked.execution_id
+        else:
+            assert id is not None
+            id = guest.find(id)
+            asked = guest.question(id, question)
+        if is_schema:
+            session.json(asked.schema)
+        elif give_token:
+            _give_token(session, guest, asked, expires, recipient)
+        else:
+            given = value_for(id, asked, value, is_json)
+            if token is not None:
+                record = guest.answer_by_token(token, given)
+            else:
+                record = guest.answer(id, given, key=asked.key, actor=actor())
+            tell_done(session, guest, record, f'answered "{one_line(asked.title)}"')
+
+
+def _only(id: str | None, value: str | None) -> str | None:
+    """With a token there is no ID, and what stands in its place is the value.
+
+    Raises:
+        UsageError: there are two words.
+    """
+    if value is not None:
+        raise UsageError(
+            "a token says which question it is for", do="outlast answer --token TOKEN VALUE"
+        )
+    return id
+
+
+def _give_token(
+    session: Session, guest: Guest, asked: OpenQuestion, expires: str | None, to: str | None
+) -> None:
+    span_us = span_of("--expires", expires or EXPIRES)
+    assert span_us is not None
+    token = guest.answer_token(asked.execution_id, asked.key, span_us=span_us, actor=to)
+    if session.as_json:
+        form = {"token": token, "id": asked.execution_id, "question": asked.key}
+        session.json({**form, "expires_at": at(now_us() + span_us)})
+        return
+    session.out(token)
+    session.say(f'whoever has it may answer "{one_line(asked.title)}", once')
 
 
 def value_for(id: str, asked: OpenQuestion, text: str | None, is_json: bool = False) -> Any:
@@ -51,6 +114,8 @@ def value_for(id: str, asked: OpenQuestion, text: str | None, is_json: bool = Fa
     Raises:
         UsageError: it cannot be read, or there is neither a value nor a terminal.
     """
+    if text == "-":
+        text = read_stdin("-").removesuffix("\n").removesuffix("\r")
     if text is not None:
         return read_json(text) if is_json else read_value(asked.schema, text)
     if not is_interactive(sys.stdin, sys.stderr):
@@ -60,84 +125,9 @@ def value_for(id: str, asked: OpenQuestion, text: str | None, is_json: bool = Fa
             why=f"the form asked for is {json.dumps(asked.schema, ensure_ascii=False)}",
             do=f"outlast answer {id} VALUE",
         )
+    if asked.refused:
+        click.echo(f"an answer was not taken: {one_line(asked.refused)}", err=True)
     return prompt(asked.schema, one_line(asked.title))
-
-
-def read_value(schema: Mapping[str, Any], text: str) -> Any:
-    """Read a value by a form: text where text is asked for, words for yes and no, else JSON."""
-    schema = _resolved(schema, schema)
-    kinds = _kinds(schema)
-    if "boolean" in kinds and text.lower() in _YES + _NO:
-        return text.lower() in _YES
-    if "null" in kinds and text.lower() in ("null", "none"):
-        return None
-    if "string" in kinds or text in schema.get("enum", ()):
-        return text
-    return read_json(text)
-
-
-def read_json(text: str) -> Any:
-    """Read JSON.
-
-    Raises:
-        UsageError: it is none.
-    """
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(
-            f"{one_line(text, 60)} is no JSON",
-            why=str(error),
-            do="write JSON, as in 5, true, '\"text\"' or '{\"name\": 1}'",
-        ) from None
-
-
-def prompt(schema: Mapping[str, Any], title: str, root: Mapping[str, Any] | None = None) -> Any:
-    """Ask for a value of a form at the terminal, field by field."""
-    root = root or schema
-    schema = _resolved(schema, root)
-    kinds = _kinds(schema)
-    if kinds == {"boolean"}:
-        return click.confirm(title, err=True, default=schema.get("default"))
-    if "enum" in schema:
-        choices = [str(choice) for choice in schema["enum"]]
-        chosen = click.prompt(title, type=click.Choice(choices), err=True)
-        return schema["enum"][choices.index(chosen)]
-    if "object" in kinds and schema.get("properties"):
-        click.echo(title, err=True)
-        return {
-            name: prompt(field, f"  {name}", root)
-            for name, field in schema["properties"].items()
-            if name in schema.get("required", ())
-            or click.confirm(f"  give {name}?", err=True, default=False)
-        }
-    if kinds == {"integer"}:
-        return click.prompt(title, type=int, err=True)
-    if kinds == {"number"}:
-        return click.prompt(title, type=float, err=True)
-    if "string" in kinds:
-        return click.prompt(title, err=True)
-    return read_json(click.prompt(f"{title} (JSON)", err=True))
-
-
-def _resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Follow a reference within a form."""
-    reference = schema.get("$ref")
-    if not isinstance(reference, str) or not reference.startswith("#/$defs/"):
-        return schema
-    found = root.get("$defs", {}).get(reference.removeprefix("#/$defs/"))
-    return found if isinstance(found, Mapping) else schema
-
-
-def _kinds(schema: Mapping[str, Any]) -> set[str]:
-    """Say which kinds of JSON value a form takes."""
-    kind = schema.get("type")
-    kinds = set(kind) if isinstance(kind, list) else {kind} if isinstance(kind, str) else set()
-    for part in schema.get("anyOf", ()):
-        kinds |= _kinds(part)
-    for value in schema.get("enum", ()):
-        kinds.add("string" if isinstance(value, str) else "other")
-    return kinds
 
 
 @click.command()

@@ -112,6 +112,8 @@ def step_form(step: Step) -> dict[str, Any]:
 def question_form(question: OpenQuestion) -> dict[str, Any]:
     """Write an open question."""
     return {
+        "id": question.execution_id,
+        "task": question.task,
         "key": question.key,
         "title": question.title,
         "to": question.to,

@@ -138,7 +138,8 @@ class LiveView:
             self._live.start()
 
     def _answer(self, story: Story) -> None:
-        from outlast.cli.deciding import actor, prompt
+        from outlast.cli.deciding import actor
+        from outlast.cli.prompting import prompt
 
         asked = self._guest.questions(self._id)[0]
         value = prompt(asked.schema, one_line(asked.title))
