@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from outlast import Engine, Schedule, ask, now, sleep, step, task, testing
+from outlast import Engine, Schedule, ask, blocking, now, sleep, slot, step, task, testing
 from outlast.duration import instant
 from outlast.engine.registry import TASKS, Task
 from outlast.errors import (
     BadSchedule,
     InternalError,
     NotFound,
+    OutsideExecution,
     ScheduleRefused,
     UsageError,
     WrongArguments,
@@ -153,23 +154,83 @@ def test_executions_have_what_their_task_says() -> None:
         assert one.status() == "timed_out"
 
 
-def test_an_execution_sees_its_cancel_by_a_newer_slot() -> None:
+def test_a_newer_slot_cancels_what_runs_and_what_waits() -> None:
     cleaned: list[str] = []
 
+    @step
+    async def work() -> None:
+        await asyncio.sleep(3 * 3600)
+
     @task
-    async def tidy() -> None:
+    async def busy() -> None:
         try:
-            await sleep("3h")
+            await work()
         except asyncio.CancelledError:
             cleaned.append(await send("cleaning"))
             raise
 
-    with testing.engine(tasks=[tidy]) as engine:
-        engine.schedules.create("s", tidy, Schedule(every="1h", overlap="cancel_old"))
+    with testing.engine(tasks=[busy, slow]) as engine:
+        engine.schedules.create("b", busy, Schedule(every="1h", overlap="cancel_old"))
+        engine.schedules.create("s", slow, Schedule(every="1h", overlap="cancel_old"))
         engine.advance("2h")
-        old, new = engine.executions()
-        assert (old.status(), new.status()) == ("cancelled", "waiting")
-        assert old.transitions()[-1].data["why"] == "schedule s has fired again"  # type: ignore[index]
+        states = {(one.record().task, str(one.status())) for one in engine.executions()}
+        assert states == {
+            *(("busy", "cancelled"), ("busy", "running")),
+            *(("slow", "cancelled"), ("slow", "waiting")),
+        }
+        assert cleaned == ["sent cleaning"]
+        old = engine.executions()[0]
+        assert old.transitions()[-1].data["why"] == "schedule b has fired again"  # type: ignore[index]
+        engine.schedules.pause("b")
+        engine.schedules.pause("s")
+        engine.advance("4h")
+
+
+def test_task_code_sees_its_slot() -> None:
+    seen: list[datetime | None] = []
+
+    @task(every="1h", jitter="5m", retries=1)
+    async def sees() -> str:
+        seen.append(slot())
+        await sleep("1m")
+        seen.append(slot())
+        return str(slot())
+
+    @task
+    def sees_too() -> str:
+        return str(blocking.slot())
+
+    with testing.engine(tasks=[sees, sees_too]) as engine:
+        engine.advance("70m")
+        (one,) = engine.executions()
+        hour = at("2026-01-01T01:00")
+        assert one.result() == str(hour) and set(seen) == {hour} and len(seen) > 2
+        assert engine.schedules.trigger("sees").status() == "waiting" and seen[-1] is None
+        again = one.rerun()
+        engine.advance("1m")
+        assert again.result() == str(hour), "made again, it is of the same slot"
+        engine.schedules.create("too", sees_too, Schedule(cron="0 3 * * *"))
+        engine.advance("2h")
+        (too,) = (one for one in engine.executions() if one.record().task == "sees_too")
+        assert too.result() == str(at("2026-01-01T03:00"))
+        assert engine.start(sees_too).result() == "None"
+    with pytest.raises(OutsideExecution):
+        slot()
+
+
+def test_a_timeout_lets_the_slot_go_that_waits() -> None:
+    @task(timeout="90m")
+    async def stuck() -> None:
+        await ask("?", bool)
+
+    with testing.engine(tasks=[stuck]) as engine:
+        engine.schedules.create("s", stuck, Schedule(every="1h", overlap="queue", count=2))
+        engine.advance("2h20m")
+        assert [str(one.status()) for one in engine.executions()] == ["awaiting_input"]
+        engine.advance("20m")
+        states = [str(one.status()) for one in engine.executions()]
+        assert states == ["timed_out", "awaiting_input"]
+        assert engine.schedules.get("s").state is ScheduleState.EXHAUSTED
 
 
 def test_by_hand() -> None:

@@ -21,6 +21,7 @@ NAMES = [
     "now",
     "random",
     "uuid4",
+    "slot",
     "this_step",
     "Fatal",
     "RetryAfter",
@@ -30,7 +31,7 @@ NAMES = [
     "StepInfo",
     "__version__",
 ]
-BLOCKING = ["ask", "now", "random", "sleep", "uuid4", "wait_for"]
+BLOCKING = ["ask", "now", "random", "sleep", "slot", "uuid4", "wait_for"]
 
 
 def test_the_names_are_these() -> None:

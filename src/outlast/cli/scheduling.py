@@ -387,6 +387,8 @@ def _one(session: Session, guest: Guest, wish: str, name: str, why: str | None) 
     elif answer.made:
         said = "" if session.output == "ids" else f"  {one_line(name)} triggered"
         session.out(answer.made[0] + said)
+        if guest.owner() is None:
+            session.say("kept for the next engine: no engine runs on this store now")
     elif session.output == "ids":
         session.out(name)
     else:

@@ -243,6 +243,18 @@ def now() -> datetime:
     return instant(the_scope("now").now())
 
 
+def slot() -> datetime | None:
+    """Give the slot of the schedule that this execution was made for, in UTC; None: for none.
+
+    It is the instant the schedule names, however late the execution was made: what it reports on.
+
+    Raises:
+        OutsideExecution: no execution runs here.
+    """
+    at = the_scope("slot").slot
+    return None if at is None else instant(at)
+
+
 def random() -> random_module.Random:
     """Give this execution's random numbers, the same in every replay.
 

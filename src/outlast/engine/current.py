@@ -14,6 +14,8 @@ class AnyScope(Protocol):
     """What task code needs of its execution; there is one for ``async def`` and one for ``def``."""
 
     is_async: bool
+    slot: int | None
+    """The slot of the schedule that it was made for; None when it was made by no slot."""
 
     def call(
         self, kind: str, name: str, digest: int, payload: Any, *, explicit_key: str | None = None

@@ -201,6 +201,7 @@ class Driver:
                 threads=self.worker.task_threads,
                 on_quiet=self._thread_is_quiet,
             )
+        self._scope.slot = (self._birth.data or {}).get("slot")  # type: ignore[assignment]
         return True
 
     def _bound_attempt(self, first: Transition) -> None:

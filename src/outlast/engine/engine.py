@@ -314,7 +314,7 @@ class Engine:
         if moved:
             self.worker.drop_overdue(now if moved < SWEEP_MAX else 0)
             self.worker.look()
-            self.scheduler.look()
+            self.scheduler.swept()
             self._changed(None)
             await self._check_waiters()
             if moved == SWEEP_MAX:

@@ -3,8 +3,9 @@
 Theory of operation. What a slot comes to is decided in the store's own transaction
 (``schedule.decide``), so it does not matter how many schedulers there are or where one dies: the
 first to commit has moved the schedule on, everybody else is refused as ``moved`` and looks again.
-Nothing is remembered here but what is broken. It is woken by the clock, by a change of a schedule
-(here, or by another process), and by the end of an execution, as a slot may wait for that.
+It is woken by the clock, by a change of a schedule (here, or by another process), and by the end of
+an execution that a slot waits for. Nothing is remembered but what is broken, and of which schedules
+a slot waits: only a scheduler makes one wait, so nobody else has to be asked.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Scheduler:
         self._engine = engine
         self._wake = asyncio.Event()
         self._broken: set[str] = set()
+        self._waiting: set[str] = set()
 
     def look(self) -> None:
         """See what there is to fire."""
@@ -48,7 +50,13 @@ class Scheduler:
 
     def ended(self, record: Record) -> None:
         """An execution has ended; a slot may have waited for it."""
-        if record.origin is not None and record.origin.startswith(SCHEDULE_ORIGIN):
+        origin = record.origin
+        if origin is not None and origin.removeprefix(SCHEDULE_ORIGIN) in self._waiting:
+            self._wake.set()
+
+    def swept(self) -> None:
+        """The clock has moved executions; a slot may have waited for one that timed out."""
+        if self._waiting:
             self._wake.set()
 
     async def sync(self) -> None:
@@ -56,6 +64,7 @@ class Scheduler:
         engine = self._engine
         book = Book(engine.store, engine.clock.now)
         await engine.journal.call(partial(book.sync, dict(engine.tasks)))
+        self._waiting = {one.name for one in book.every() if one.waiting_slot is not None}
 
     async def tick(self) -> None:
         """Advance what is due, then sleep until the next instant."""
@@ -94,6 +103,10 @@ class Scheduler:
                 {"message": f"outlast cannot fire schedule {name}", "exception": error}
             )
             return
+        if answer.record is not None and answer.record.waiting_slot is not None:
+            self._waiting.add(name)
+        else:
+            self._waiting.discard(name)
         if answer.made:
             engine.look()
         for id in answer.cancelled:

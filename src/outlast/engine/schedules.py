@@ -39,6 +39,7 @@ NEXT_MAX: Final = 1_000
 _DO: Final = {
     "already_exists": "engine.schedules.update(…), or choose another name",
     "schedule_ended": "create it anew",
+    "declared": "change @task(…), or make a schedule of another name",
     "too_many": f"part the span: one call makes {BACKFILL_MAX:,}",
     "no_slot": "look at its start, end and count",
 }

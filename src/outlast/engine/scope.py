@@ -282,6 +282,7 @@ class Scope:
     """
 
     is_async = True
+    slot: int | None = None
 
     def __init__(self, main: Callable[[], Coroutine[Any, Any, Any]], *, seed: bytes) -> None:
         self._make_main = main

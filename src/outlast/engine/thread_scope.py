@@ -38,6 +38,7 @@ class ThreadScope:
     """One execution's code in a thread, with the interface of ``outlast.engine.scope.Scope``."""
 
     is_async = False
+    slot: int | None = None
 
     def __init__(
         self,

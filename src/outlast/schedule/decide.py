@@ -229,6 +229,8 @@ def _put(
             return _replan(record, draft, request, now, ScheduleKind.REVIVE)
     elif record.state is ScheduleState.CANCELLED:
         return Refused("schedule_ended")
+    elif record.is_declared:
+        return Refused("declared")  # the next deploy would undo it
     if is_same:
         return Change(copy_of(record))
     return _replan(record, draft, request, now, ScheduleKind.UPDATE)

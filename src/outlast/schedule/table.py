@@ -86,6 +86,7 @@ REFUSALS: Final = {
     "schedule_ended": "it has ended",
     "moved": "somebody else was first",
     "too_many": "that are more slots than one call makes",
+    "declared": "its task's code plans it",
     "no_slot": "it would never fire",
 }
 """Why something is refused; nothing is written."""

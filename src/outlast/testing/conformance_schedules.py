@@ -383,6 +383,8 @@ class ScheduleConformance:
         declare(T + 7)
         assert clerk.row().next_slot == T + MINUTE, "a redeploy does not move its slots"
         clerk.wish(Wish.PAUSE, T + 8)
+        by_hand = clerk.wish(Wish.UPDATE, T + 8, draft=draft(Plan(every_us=9 * MINUTE)))
+        assert by_hand.refused == "declared", "the next deploy would undo it"
         assert declare(T + 9) is ScheduleState.PAUSED, "a pause survives a redeploy"
         assert declare(T + 9, Plan(every_us=2 * MINUTE)) is ScheduleState.PAUSED
         assert declare(T + 10) is ScheduleState.PAUSED
