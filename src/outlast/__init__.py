@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from outlast.engine.calls import ask, now, random, sleep, slot, this_step, uuid4, wait_for
+    from outlast.engine.calls import (
+        ask,
+        heartbeat,
+        now,
+        random,
+        sleep,
+        slot,
+        this_step,
+        uuid4,
+        wait_for,
+    )
     from outlast.engine.current import StepInfo
     from outlast.engine.engine import Engine
     from outlast.engine.handle import Execution
@@ -35,6 +45,7 @@ _HOMES: Final = {
     "State": "outlast.lifecycle",
     "StepInfo": "outlast.engine.current",
     "ask": "outlast.engine.calls",
+    "heartbeat": "outlast.engine.calls",
     "now": "outlast.engine.calls",
     "random": "outlast.engine.calls",
     "sleep": "outlast.engine.calls",
@@ -49,7 +60,7 @@ _HOMES: Final = {
 # fmt: off
 __all__ = [  # noqa: RUF022 - in the order a newcomer meets them
     "task", "step", "Engine", "Execution", "Retry", "Retention", "Schedule",
-    "sleep", "ask", "wait_for", "now", "random", "uuid4", "slot", "this_step",
+    "sleep", "ask", "wait_for", "now", "random", "uuid4", "slot", "this_step", "heartbeat",
     "Fatal", "RetryAfter", "OutlastError", "State", "Reason", "StepInfo", "__version__",
 ]
 # fmt: on

@@ -37,6 +37,10 @@
     ├─ WaitTimeout            the caller stopped waiting; the execution goes on
     ├─ StepFailed             raised in task code: a step's error cannot be rebuilt
     ├─ StepTimeout            raised in task code: a step's attempt took too long
+    ├─ StepQueueTimeout       raised in task code: a step found no thread or process in time
+    ├─ StepDeadline           raised in task code: all attempts of a step together took too long
+    ├─ HeartbeatLost          raised in task code: a step was silent for too long
+    ├─ ProcessDied            raised in task code: the process that ran a step is gone
     ├─ AttemptTimeout         an attempt of the whole task took too long
     ├─ Deadlock               raised for task code that nothing can ever wake
     ├─ ReplayMismatch         the code changed under a running execution
@@ -366,6 +370,48 @@ class StepTimeout(OutlastError, TimeoutError):
     """An attempt of a step took longer than its timeout."""
 
     code = "step_timeout"
+
+
+class StepQueueTimeout(OutlastError, TimeoutError):
+    """A step waited too long for a thread or process; its body has not run."""
+
+    code = "step_queue_timeout"
+
+
+class StepDeadline(OutlastError, TimeoutError):
+    """All attempts of a step together took longer than its deadline."""
+
+    code = "step_deadline"
+
+
+class HeartbeatLost(OutlastError, TimeoutError):
+    """An attempt of a step gave no sign of life for too long."""
+
+    code = "heartbeat_lost"
+
+
+class ProcessDied(OutlastError):
+    """The process that ran a step ended, or spoke nonsense, before the step was done.
+
+    Attributes:
+        exit_code: what it exited with; None if a signal ended it.
+        signal: the name of that signal, or "".
+    """
+
+    code = "process_died"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        exit_code: int | None = None,
+        signal: str = "",
+        where: str = "",
+        why: str = "",
+        do: str = "",
+    ) -> None:
+        super().__init__(what, where=where, why=why, do=do)
+        self.exit_code, self.signal = exit_code, signal
 
 
 class AttemptTimeout(OutlastError, TimeoutError):

@@ -48,6 +48,8 @@ _ASYNCIO = os.path.join(os.path.dirname(os.path.abspath(os.__file__)), "asyncio"
 _TEXT_KEY = "__outlast_message__"
 # Kept on a StepFailed that stands for an exception that could not be rebuilt.
 _OPAQUE_KEY = "__outlast_failure__"
+# Kept on an exception that came from another process: the frames it was raised in.
+_FRAMES_KEY = "__outlast_frames__"
 # How JSON carries what exceptions often have among their args: {"$bytes": "…"}, {"$tuple": […]}.
 _BYTES_KEY, _TUPLE_KEY = "$bytes", "$tuple"
 
@@ -119,6 +121,17 @@ def rebuild(data: bytes | Failure) -> Exception:
         return _rebuilt(failure)
     except BaseException:  # noqa: BLE001 - __new__ and __str__ of user classes run there
         return _rebuilt(NOT_READABLE)
+
+
+def rebuild_as_raised(data: bytes) -> Exception:
+    """Make the exception of a record that another process has made; never raises.
+
+    Recording it again gives the frames it was raised in there.
+    """
+    failure = load(data)
+    error = rebuild(failure)
+    _state_of(error)[_FRAMES_KEY] = failure.traceback
+    return error
 
 
 def round_trip(exc: BaseException) -> tuple[bytes, Exception]:
@@ -405,6 +418,9 @@ def _from_plain(value: object) -> object:
 
 def _frames_of(exc: BaseException) -> str:
     """Write the frames of the user's code, the innermost last; "" if there are none."""
+    kept_frames = _state_of(exc).get(_FRAMES_KEY)
+    if type(kept_frames) is str:
+        return clean(kept_frames, MESSAGE_BYTES_MAX)
     try:
         kept: list[tuple[types.FrameType, int]] = []
         place: types.TracebackType | None = _FIELDS["__traceback__"].__get__(exc)

@@ -23,6 +23,7 @@ NAMES = [
     "uuid4",
     "slot",
     "this_step",
+    "heartbeat",
     "Fatal",
     "RetryAfter",
     "OutlastError",

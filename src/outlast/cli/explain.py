@@ -186,7 +186,26 @@ _TEXTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     ),
     "step_timeout": (
         "the body was slower than @step(timeout=…) allows; a thread cannot be stopped and runs on",
-        ("give it more time, or retries", "make the body itself give up in time"),
+        ("give it more time, or retries", 'run it where it can be stopped: @step(on="process")'),
+    ),
+    "step_queue_timeout": (
+        "all threads, or all processes, of the engine were busy for longer than queue_timeout",
+        ("Engine(threads=…) or Engine(processes=…): allow more at once", "allow a longer wait"),
+    ),
+    "step_deadline": (
+        "attempts and back-offs together were longer than @step(deadline=…) allows",
+        ("look at the failed attempts: outlast show ID", "allow a longer deadline"),
+    ),
+    "heartbeat_lost": (
+        "the body called heartbeat() less often than @step(heartbeat=…) asks for, or hangs",
+        ("call outlast.heartbeat() more often", "allow a longer silence"),
+    ),
+    "process_died": (
+        "the body crashed its process (C code, os._exit), or the kernel killed it for its memory",
+        (
+            "look at what the process wrote to stderr, and at the kernel's log",
+            "let it use less memory; allow retries where that helps",
+        ),
     ),
     "attempt_timeout": (
         "one try of the task took longer than attempt_timeout, its waits and restarts included",

@@ -101,6 +101,8 @@ def step_form(step: Step) -> dict[str, Any]:
         "since": at(step.since),
         "ended_at": at(step.ended_at),
         "retry_at": at(step.retry_at),
+        "progress": raw(step.progress),
+        "beat_at": at(step.beat_at),
         "failures": [
             {"attempt": one.attempt, "at": at(one.at), "type": one.type, "message": one.message}
             for one in step.failures

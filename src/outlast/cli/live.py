@@ -25,6 +25,7 @@ from outlast.cli.words import (
     failure_said,
     now_us,
     one_line,
+    progress_said,
     until,
     wait_said,
 )
@@ -235,6 +236,8 @@ def _step(step: Step, in_flight: Mapping[str, tuple[int, int]], now: int) -> lis
         )
     if step.title:
         line.append(f'   "{one_line(step.title, 60)}"', style="bold" if status == "asked" else "")
+    if step.is_open and step.progress is not None:
+        line.append(f"   {progress_said(step.progress, 60)}", style="cyan")
     if status == "retrying" and step.retry_at is not None:
         line.append(f"   again {until(step.retry_at, now)}", style="yellow")
     if status == "failed":

@@ -21,6 +21,7 @@ from outlast.cli.words import (
     moment,
     now_us,
     one_line,
+    progress_said,
     sentence,
     state_of,
     until,
@@ -269,6 +270,9 @@ def step_lines(session: Session, step: Step, story: Story) -> list[str]:
     if step.to and step.is_open:
         name += f" to {one_line(step.to, 60)}"
     lines = [f"{icon} {name:<28}  {said:<10}  {when}".rstrip()]
+    if step.is_open and step.progress is not None and step.beat_at is not None:
+        ago = in_words(now_us() - step.beat_at)
+        lines.append(f"    said {ago} ago: {progress_said(step.progress)}")
     for failed in step.failures:
         said = one_line(f"{failed.type}: {failed.message}")
         lines.append(f"    attempt {failed.attempt} failed: {said}")

@@ -38,6 +38,8 @@ class Step:
         retry_at: when the next attempt is due.
         failures: the attempts that failed and were followed by another.
         payload: its result, its answer, or its recorded failure.
+        progress: what its last heartbeat said.
+        beat_at: when that was.
     """
 
     key: str
@@ -50,6 +52,8 @@ class Step:
     retry_at: int | None = None
     failures: list[Failed] = field(default_factory=list)
     payload: bytes | None = None
+    progress: bytes | None = None
+    beat_at: int | None = None
 
     @property
     def is_open(self) -> bool:
@@ -149,6 +153,8 @@ def _announced(story: Story, row: Transition, data: Mapping[str, Any]) -> None:
     elif step.is_open:
         step.status, step.attempts = "running", int(data.get("attempt", 1))
         step.since = int(data.get("since", row.at))
+        if row.payload is not None:
+            step.progress, step.beat_at = row.payload, int(data.get("beat_at") or row.at)
 
 
 def _answered(story: Story, row: Transition, data: Mapping[str, Any]) -> None:

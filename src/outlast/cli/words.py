@@ -144,6 +144,14 @@ def failure_said(payload: bytes | None, size_max: int = 200) -> str:
     return one_line(f"{name}: {message}" if message else name, size_max)
 
 
+def progress_said(details: bytes, size_max: int = 80) -> str:
+    """Say on one line what a heartbeat said: a text as it is, all else as JSON."""
+    import msgspec
+
+    value = msgspec.json.decode(details)
+    return one_line(value if isinstance(value, str) else details.decode(), size_max)
+
+
 def sentence(row: Transition) -> str:
     """Tell a row of the log to people, without its place and time."""
     data: Mapping[str, Any] = row.data or {}
@@ -183,7 +191,8 @@ def _announced(row: Transition, data: Mapping[str, Any]) -> str:
         if question.get("refused"):
             return f'{row.key} asks{to} anew ({question["refused"]}): "{question["title"]}"'
         return f'{row.key} asks{to}: "{question["title"]}"'
-    return f"{row.key} is under way, attempt {data.get('attempt', 1)}"
+    said = f"{row.key} is under way, attempt {data.get('attempt', 1)}"
+    return said if row.payload is None else f"{said}: {progress_said(row.payload)}"
 
 
 def _wait(row: Transition, data: Mapping[str, Any]) -> str:

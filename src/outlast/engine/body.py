@@ -1,18 +1,37 @@
-"""One attempt of a step's body: run on the engine's loop, or in a thread, and reported once."""
+"""One attempt of a step's body: run on the loop, in a thread or in a process; reported once.
+
+Theory of operation. A body is made, started and reported on the engine's loop; only ``begun`` and
+the heartbeats come from elsewhere, and these are single assignments that the loop reads when it
+looks. What a body comes to is reported once, by whoever is first: its end, or a limit. What a limit
+does depends on where the body runs. A coroutine is cancelled and a process is stopped, and both are
+reported when they are gone (a coroutine that will not go, after its grace). A thread cannot be
+stopped: it is given up at once, its outcome is ignored, and another takes its place in the pool.
+
+A body that waits for a thread or a process and the limit on that wait race for ``_gate``: who takes
+it has won, so no body begins that was reported as not begun.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import threading
+from asyncio import _get_running_loop
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
 
 from outlast.engine import eager
 from outlast.engine.clock import Clock
 from outlast.engine.current import StepInfo, current_step
+from outlast.engine.limits import Struck
 from outlast.engine.scope import Call, Scope
 from outlast.engine.thread_scope import ThreadScope
-from outlast.errors import StepTimeout
+from outlast.errors import StepDeadline
+
+if TYPE_CHECKING:
+    from outlast.engine.processes import ProcessCall, ProcessPool
 
 
 class Host(Protocol):
@@ -21,11 +40,19 @@ class Host(Protocol):
     loop: asyncio.AbstractEventLoop
     clock: Clock
     context: Context
+    payload_bytes_max: int
+
+    @property
+    def processes(self) -> ProcessPool | None:
+        """Where the bodies run that ask for a process; None runs them in threads."""
 
     def in_thread(
         self, function: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> asyncio.Future[Any]:
         """Run a function in a thread."""
+
+    def replace_thread(self, busy: asyncio.Future[Any]) -> None:
+        """Let another thread do the work of one that is busy with what nobody awaits."""
 
 
 class Body:
@@ -36,14 +63,26 @@ class Body:
         attempt: the how-manieth try this is, from 1.
         execution_id: the execution that called.
         host: where it runs.
-        scope: the code that called; that of a ``def`` task runs its bodies in its own thread.
+        scope: the code that called; that of a ``def`` task runs its bodies in its own thread,
+            unless they have limits.
         report: hears what it came to: the body, its value, its error.
+        beaten: hears of heartbeats given on the loop.
+        last: what the last heartbeat of an earlier attempt said.
         identity: in whose name it speaks to services outside, where that is another execution.
+
+    Attributes:
+        begun_at: when the function was called; None while it waits for a thread or process.
+        beat_at: when the last heartbeat came.
+        details: what the last heartbeat that said something said.
+        is_noted: whether that is written down; see :mod:`outlast.engine.progress`.
+        deadline_at: when all attempts of this step must be over.
     """
 
     __slots__ = (
-        "_alarm", "_execution_id", "_host", "_identity", "_report", "_scope", "_task", "attempt",
-        "call", "started_at", "step",
+        "_alarm", "_beaten", "_execution_id", "_gate", "_has_ended", "_host", "_identity",
+        "_is_barred", "_is_unwanted", "_process", "_report", "_scope", "_struck", "_task",
+        "attempt", "beat_at", "begun_at", "call", "deadline_at", "details", "is_noted", "last",
+        "started_at", "step",
     )  # fmt: skip
 
     def __init__(
@@ -54,94 +93,203 @@ class Body:
         host: Host,
         scope: Scope | ThreadScope | None,
         report: Callable[[Body, Any, BaseException | None], None],
+        beaten: Callable[[Body], None],
+        last: bytes | None = None,
         identity: str | None = None,
     ) -> None:
         self.call = call
         self.attempt = attempt
         self.step = call.payload.step
         self.started_at = host.clock.now()
+        self.begun_at: int | None = None
+        self.beat_at: int | None = None
+        self.details: bytes | None = None
+        self.is_noted = True
+        self.last = last
+        self.deadline_at: int | None = call.payload.deadline_at
         self._execution_id = execution_id
         self._identity = identity
         self._host = host
         self._scope = scope
         self._report = report
+        self._beaten = beaten
         self._task: asyncio.Future[Any] | None = None
+        self._process: ProcessCall | None = None
         self._alarm: asyncio.TimerHandle | None = None
+        self._gate: threading.Lock | None = None
+        self._struck: BaseException | None = None
+        self._is_unwanted = self._is_barred = False
+        self._has_ended = False
 
     def start(self) -> bool:
         """Start it; gives whether it has ended at once: then ask it to :meth:`finish`."""
         host, step = self._host, self.step
-        args, kwargs = self.call.payload.arguments()
-        context = host.context.copy()
-        context.run(current_step.set, self.info)
-        if step.is_async:
-            body = step.fn(*args, **kwargs)
-            if step.timeout_us is not None:
-                body = self._timed(body, step.timeout_us)
-            self._task = eager.start(eager.guarded(body), host.loop, context)
-            if self._task.done():
-                return True
-            self._task.add_done_callback(self._done)
-            return False
-        if isinstance(self._scope, ThreadScope):
-            self._task = self._scope.run_body(
-                self.call,
-                lambda: context.run(eager.guarded_call, step.fn, *args, **kwargs),
-                host.loop,
-            )
+        if self.deadline_at is not None and self.deadline_at <= self.started_at:
+            self._struck = self._error(StepDeadline)
+            return True
+        if step.on == "process" and host.processes is not None:
+            self._gate = threading.Lock()
+            self._process = host.processes.call(self, host.payload_bytes_max)
+            self._task = self._process.future
         else:
-            self._task = host.in_thread(context.run, eager.guarded_call, step.fn, *args, **kwargs)
-        if step.timeout_us is not None:
-            self._alarm = host.loop.call_later(step.timeout_us / 1e6, self._time_out)
+            args, kwargs = self.call.payload.arguments()
+            context = host.context.copy()
+            context.run(current_step.set, self)
+            if step.is_async:
+                self.begun_at = self.started_at
+                coroutine = eager.guarded(step.fn(*args, **kwargs))
+                self._task = eager.start(coroutine, host.loop, context)
+                if self._task.done():
+                    return True
+            else:
+                self._task = self._in_thread(
+                    lambda: context.run(eager.guarded_call, step.fn, *args, **kwargs)
+                )
+        if step.limits is not None:
+            self._watch()
         self._task.add_done_callback(self._done)
         return False
 
     def finish(self) -> None:
         """Report the end of a body that ended at once."""
-        assert self._task is not None
-        self._done(self._task)
+        if self._task is None:
+            self._end(None, self._struck)
+        else:
+            self._done(self._task)
 
-    def stop(self) -> None:
-        """Cancel it where that is possible; a thread runs on and its outcome is ignored."""
-        if self._task is not None:
-            self._task.cancel()
+    def stop(self, *, at_once: bool = False) -> bool:
+        """Stop it where that is possible, as nobody awaits it; gives whether that takes a while.
+
+        Then its end is reported as well. A thread runs on, and its outcome is ignored.
+
+        Args:
+            at_once: do not let a process clean up: somebody else is about to run this step.
+        """
+        self._is_unwanted = True
+        if self._task is None or self._task.done():
+            return False
+        if self._process is None or self._is_held_back():
+            self._give_up()
+            return False
+        self._process.stop(0 if at_once else self.step.grace_us)
+        return True
 
     def info(self) -> StepInfo:
         """Tell the body about itself."""
-        return StepInfo(self._execution_id, self.call.key, self.attempt, self._identity)
+        last = None if self.last is None else msgspec.json.decode(self.last)
+        return StepInfo(self._execution_id, self.call.key, self.attempt, self._identity, last)
 
-    async def _timed(self, body: Any, timeout_us: int) -> Any:
-        try:
-            async with asyncio.timeout(timeout_us / 1e6) as limit:
-                return await body
-        except TimeoutError:
-            if limit.expired():
-                raise self._timeout() from None
-            raise
+    def beat(self, details: bytes | None) -> None:
+        """Take a sign of life, from whichever thread the body runs in.
 
-    def _timeout(self) -> StepTimeout:
-        return StepTimeout(
-            f"attempt {self.attempt} of step {self.call.key} took longer than "
-            f"{self.step.timeout_us / 1e6:g} s",
-            where=self._execution_id,
+        Raises:
+            CancelledError: nobody awaits this attempt any more.
+        """
+        if self._is_unwanted or self._has_ended:
+            raise asyncio.CancelledError("this attempt is over: nobody awaits it any more")
+        self.take_beat(details)
+        if _get_running_loop() is self._host.loop:
+            self._beaten(self)
+
+    def take_beat(self, details: bytes | None) -> None:
+        """Note a sign of life."""
+        if details is not None:
+            self.details, self.is_noted = details, False
+        self.beat_at = self._host.clock.now()
+
+    @property
+    def is_in_task_thread(self) -> bool:
+        """Whether it runs in the very thread of the ``def`` task that called it."""
+        return isinstance(self._scope, ThreadScope) and self._gate is None
+
+    def begin(self) -> bool:
+        """Say, in the thread that runs it, that it begins; False if it may not any more."""
+        if self._gate is not None and not self._gate.acquire(blocking=False):
+            return False
+        self.begun_at = self._host.clock.now()
+        return True
+
+    # Inside
+
+    def _in_thread(self, call: Callable[[], Any]) -> asyncio.Future[Any]:
+        host, scope = self._host, self._scope
+        if self.step.limits is None:
+            if isinstance(scope, ThreadScope):
+                return scope.run_body(self.call, call, host.loop)
+            return host.in_thread(call)
+        self._gate = threading.Lock()
+        return host.in_thread(lambda: call() if self.begin() else None)
+
+    def _watch(self) -> None:
+        """Wait for the limit that strikes first, if nothing happens until then."""
+        now, limits = self._host.clock.now(), self.step.limits
+        at, struck = limits.first(
+            now,
+            queued_at=self.started_at,
+            begun_at=self.begun_at,
+            beat_at=self.beat_at,
+            deadline_at=self.deadline_at,
         )
+        if at > now or struck is None:
+            self._alarm = self._host.loop.call_later(max(0, at - now) / 1e6, self._watch)
+            return
+        self._struck = self._error(struck)
+        if self._process is not None and not self._is_held_back():
+            self._process.stop(self.step.grace_us)
+        elif self.step.is_async:
+            assert self._task is not None
+            self._task.cancel()
+            self._alarm = self._host.loop.call_later(self.step.grace_us / 1e6, self._give_up)
+        else:
+            self._give_up()
 
-    def _time_out(self) -> None:
-        """A thread cannot be stopped: its outcome is ignored from here on."""
-        if self._task is not None and not self._task.done():
-            self._report(self, None, self._timeout())
+    def _is_held_back(self) -> bool:
+        """Keep a body from beginning that waits for a thread or process; False if it has begun."""
+        if self.begun_at is None and not self._is_barred:
+            assert self._gate is not None
+            self._is_barred = self._gate.acquire(blocking=False)
+        return self._is_barred
+
+    def _error(self, struck: Struck) -> BaseException:
+        error: BaseException = self.step.limits.error(
+            struck, self.call.key, self.attempt, self._execution_id
+        )
+        return error
+
+    def _give_up(self) -> None:
+        """Wait no longer for what cannot be stopped, or will not be; it may go on, unheard."""
+        task = self._task
+        assert task is not None
+        if self._gate is None or self._is_held_back():
+            task.cancel()  # a coroutine, or a body that will not begin
+        else:
+            self._host.replace_thread(task)
+        if self._struck is not None:
+            self._end(None, self._struck)
 
     def _done(self, task: asyncio.Future[Any]) -> None:
+        if self._has_ended:
+            if not task.cancelled():
+                task.exception()  # late: it is nobody's, and no loop shall complain of it
+            return
+        if self._struck is not None:
+            if not task.cancelled():
+                task.exception()
+            self._end(None, self._struck)
+        elif task.cancelled():
+            said = f"the body of step {self.call.key} cancelled itself"
+            self._end(None, RuntimeError(said))
+        else:
+            error = task.exception()
+            if isinstance(error, eager.Escaped):
+                error = error.error
+            self._end(None if error is not None else task.result(), error)
+
+    def _end(self, value: Any, error: BaseException | None) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-        if task.cancelled():
-            said = f"the body of step {self.call.key} cancelled itself"
-            self._report(self, None, RuntimeError(said))
-            return
-        error = task.exception()
-        if isinstance(error, eager.Escaped):
-            error = error.error
-        self._report(self, None if error is not None else task.result(), error)
+        self._has_ended = True
+        self._report(self, value, error)
 
 
 __all__ = ["Body", "Host"]

@@ -12,8 +12,9 @@ from collections.abc import Coroutine, Mapping
 from datetime import datetime
 from typing import Any, Final, Literal, TypeVar, overload
 
+from outlast.codec import codec_for
 from outlast.duration import Duration, in_words, instant, microseconds
-from outlast.engine.current import StepInfo, current_step, the_scope
+from outlast.engine.current import StepInfo, current_scope, current_step, the_scope
 from outlast.engine.question import Escalation, Question, question_of
 from outlast.engine.scope import Scope
 from outlast.engine.signal import Match, Signal
@@ -21,6 +22,9 @@ from outlast.errors import BadPayload, OutsideExecution, WaitTimeout, WrongColou
 
 T = TypeVar("T")
 _NOTHING: Final[Any] = object()
+_ANYTHING: Final = codec_for(Any)
+DETAILS_BYTES_MAX: Final = 64 * 1024
+"""The largest details of a heartbeat."""
 
 
 def _async_scope(what: str) -> Scope:
@@ -281,7 +285,36 @@ def this_step() -> StepInfo:
     Raises:
         OutsideExecution: no step's body runs here.
     """
-    tell = current_step.get()
-    if tell is None:
+    body = current_step.get()
+    if body is None:
         raise OutsideExecution("this_step was called outside a step's body")
-    return tell()
+    return body.info()
+
+
+def heartbeat(details: object = None) -> None:
+    """Say that this step's body is alive, and how far it is.
+
+    What it says is shown to whoever looks at the execution, and given to the next attempt as
+    ``this_step().last_heartbeat``, also after a crash; it is written down about once a second, so
+    it may be called as often as you like. Outside an execution it does nothing.
+
+    Args:
+        details: anything JSON carries, at most 64 KiB; None leaves what was said before.
+
+    Raises:
+        OutsideExecution: it was called in a task's own code, not in a step.
+        BadPayload, PayloadTooLarge: JSON cannot carry the details, or they are too large.
+        CancelledError: nobody awaits this attempt any more; stop.
+    """
+    body = current_step.get()
+    if body is None:
+        if current_scope.get() is not None:
+            raise OutsideExecution(
+                "heartbeat was called in a task's own code", do="call it in the body of a step"
+            )
+        return
+    body.beat(
+        None
+        if details is None
+        else _ANYTHING.encode(details, bytes_max=DETAILS_BYTES_MAX, name="details")
+    )

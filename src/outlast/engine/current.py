@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -38,12 +37,14 @@ class StepInfo:
             services that can recognise a repeated request. A recovery of the execution goes on
             under the same keys; a rerun and a fork have keys of their own.
         identity: the execution that the keys are named after, where it is another one.
+        last_heartbeat: what :func:`outlast.heartbeat` was last told in an earlier attempt, or None.
     """
 
     execution_id: str
     key: str
     attempt: int
     identity: str | None = None
+    last_heartbeat: Any = None
 
     @property
     def idempotency_key(self) -> str:
@@ -52,10 +53,23 @@ class StepInfo:
 
 
 current_scope: Final[ContextVar[AnyScope | None]] = ContextVar("outlast_scope", default=None)
-current_step: Final[ContextVar[Callable[[], StepInfo] | None]] = ContextVar(
-    "outlast_step", default=None
-)
-"""Tells about the step whose body this is; a call, as few bodies ask."""
+
+
+class AnyBody(Protocol):
+    """What code in a step's body can ask of it, and tell it."""
+
+    def info(self) -> StepInfo:
+        """Tell about the step."""
+
+    def beat(self, details: bytes | None) -> None:
+        """Take a sign of life, and what it says."""
+
+
+current_step: Final[ContextVar[AnyBody | None]] = ContextVar("outlast_step", default=None)
+"""The step's body that this is."""
+
+is_child = False
+"""Whether this process runs steps for the engine of another one."""
 
 _engines: Final[list[Any]] = []
 

@@ -26,6 +26,7 @@ from typing import Any, Final, Protocol
 from outlast import failure
 from outlast.engine.body import Body, Host
 from outlast.engine.journal import Journal
+from outlast.engine.progress import Progress
 from outlast.engine.question import Question
 from outlast.engine.registry import StepCall, Task
 from outlast.engine.scope import Call, CallState, Mismatch, Outcome, Scope
@@ -34,12 +35,15 @@ from outlast.engine.thread_scope import ThreadScope
 from outlast.errors import (
     AttemptTimeout,
     BadPayload,
+    CannotLoad,
     Deadlock,
     Fatal,
     InternalError,
     OutlastError,
     PayloadTooLarge,
     RetryAfter,
+    StepDeadline,
+    StepQueueTimeout,
 )
 from outlast.lifecycle import (
     Event,
@@ -72,6 +76,7 @@ _DELIVERED: Final = {
 _POSITION: Final = frozenset({"seq", "idle_claims", "inbox_seen", "updated_at"})
 _KEPT_BY_RETRY: Final = frozenset({Kind.INPUT_RECEIVED, Kind.SIGNAL_RECEIVED})
 _NEVER_RETRIED: Final = (Fatal, BadPayload, PayloadTooLarge)
+_STEP_NEVER_RETRIED: Final = (*_NEVER_RETRIED, CannotLoad, StepDeadline, StepQueueTimeout)
 
 
 class Home(Host, Protocol):
@@ -140,6 +145,8 @@ class Driver:
         self._cancel: Transition | None = None
         self._pumping = False
         self._reporting = False
+        self._ending: set[Body] = set()
+        self._progress: Progress | None = None
         self._attempt_ends_at: int | None = None
         self._attempt_alarm: asyncio.TimerHandle | None = None
 
@@ -277,6 +284,8 @@ class Driver:
                 question: Any = (row.data or {}).get("question")
                 if question:
                     self._asked[row.key] = question.get("stage", 0)
+                elif row.payload is not None:
+                    self._beats().recall(row)
             elif kind is Kind.CALL_ABANDONED and row.key is not None:
                 self._unasked.add(row.key)
             elif self._script is not None and is_point(row):
@@ -354,6 +363,8 @@ class Driver:
         for call in scope.open_calls.values():
             if call.kind in ("ask", "event") and call.payload.until is not None:
                 call.payload.until += moved_us
+            elif call.kind == "step" and call.payload.deadline_at is not None:
+                call.payload.deadline_at += moved_us
 
     def _thread_is_quiet(self) -> None:
         """The thread of a ``def`` task has come to a call, or to its end."""
@@ -378,8 +389,11 @@ class Driver:
             return
         scope = self._scope
         assert scope is not None
-        if not scope.is_quiet:
-            return  # a def task's thread is busy; it will call again
+        if not scope.is_quiet:  # a def task's thread is busy; it will call again
+            if isinstance(scope, ThreadScope):
+                for call in scope.take_broken_off():
+                    self._abandon(call)
+            return
         self._pumping = True
         try:
             self._pump(scope)
@@ -399,6 +413,8 @@ class Driver:
         """Fail this attempt of the task, wherever its code stands; that is a counted failure."""
         for body in list(self.bodies.values()):
             self._abandon(body.call)
+        if self._ending:
+            return  # the last process that is being stopped calls again
         timeout_us = (self._birth.data or {})["attempt_timeout_us"]
         self._end_with(
             AttemptTimeout(
@@ -425,7 +441,8 @@ class Driver:
             for call in scope.take_abandoned():
                 self._abandon(call)
             if scope.finished and not self._outcomes:
-                self._finish(scope)
+                if not self._ending:  # else the last process that is being stopped calls again
+                    self._finish(scope)
                 return
             if self._play(scope) or self._reuse_next() or self._fire_timers(scope):
                 continue
@@ -532,12 +549,31 @@ class Driver:
             self._calls.remove(call)
         body = self.bodies.pop(call.key, None)
         if body is not None:
-            body.stop()
+            self._stop(body)
             self._append(
                 Event(Kind.CALL_ABANDONED, "engine", key=call.key, data={"attempt": body.attempt})
             )
 
     # Bodies
+
+    def _stop(self, body: Body) -> None:
+        """Stop a body that nobody awaits; the end of the execution waits for a process."""
+        if body.stop():
+            self._ending.add(body)
+
+    def _beats(self) -> Progress:
+        if self._progress is None:
+            self._progress = Progress(self._append)
+        return self._progress
+
+    def beaten(self, body: Body) -> None:
+        """Write down what a body has just said, now or when it is time."""
+        if self._over or self.bodies.get(body.call.key) is not body:
+            return
+        now = self.worker.clock.now()
+        wait_us = self._beats().take(body, now)
+        if wait_us:
+            self.worker.loop.call_later(wait_us / 1e6, self.beaten, body)
 
     def _start_calls(self) -> None:
         """Start the bodies that nothing holds back: all that was delivered is durable."""
@@ -569,9 +605,16 @@ class Driver:
         if self._back_offs:
             self._back_offs.pop(call.key, None)
         attempt = self._failures.get(call.key, 0) + 1
-        identity = None if self._past is None else self._past.identity
         body = Body(
-            call, attempt, self.record.id, self.worker, self._scope, self.body_done, identity
+            call,
+            attempt,
+            self.record.id,
+            self.worker,
+            self._scope,
+            self.body_done,
+            self.beaten,
+            None if self._progress is None else self._progress.last(call.key),
+            None if self._past is None else self._past.identity,
         )
         self.bodies[call.key] = body
         if body.start():
@@ -580,6 +623,9 @@ class Driver:
     def body_done(self, body: Body, value: Any, error: BaseException | None) -> None:
         """Record what a body came to and deliver it."""
         if self._over or self.bodies.get(body.call.key) is not body:
+            if body in self._ending:
+                self._ending.discard(body)
+                self.pump()
             return  # late: the lease is gone, or nobody awaits it
         if body.call.state is CallState.ABANDONED:
             self._abandon(body.call)
@@ -596,9 +642,16 @@ class Driver:
             except OutlastError as refused:
                 refused.where = f"step {body.call.key} of {self.record.id}, {step.where}"
                 error = refused
-        if error is not None and self._try_again(body, error):
-            self.pump()
-            return
+        if error is not None:
+            if body.details is not None:
+                self._beats().note(body, self.worker.clock.now())
+            retry_at = self._retry_at(body, error)
+            if retry_at is not None and (body.deadline_at is None or retry_at < body.deadline_at):
+                self._try_again(body, error, retry_at)
+                self.pump()
+                return
+            if retry_at is not None:
+                error = _too_late(body, error)
         data: Data | None = None
         if error is not None:
             payload, value = failure.round_trip(error)
@@ -623,18 +676,23 @@ class Driver:
             return
         self.pump()
 
-    def _try_again(self, body: Body, error: BaseException) -> bool:
-        """Note a failed attempt of a step if its policy allows another one."""
-        policy, key = body.step.policy, body.call.key
+    def _retry_at(self, body: Body, error: BaseException) -> int | None:
+        """Say when a step is tried again after a failed attempt; None if its policy says never."""
+        policy = body.step.policy
         failures = body.attempt - 1
         asked = isinstance(error, RetryAfter)
-        if isinstance(error, _NEVER_RETRIED) or not (
+        if isinstance(error, _STEP_NEVER_RETRIED) or not (
             policy.allows(failures, error) or (asked and failures < max(policy.retries, 1))
         ):
-            return False
+            return None
         at_least = round(error.delay_seconds * 1e6) if isinstance(error, RetryAfter) else 0
         delay = policy.delay_us(failures + 1, random.random(), at_least_us=at_least)
-        retry_at = self.worker.clock.now() + delay
+        retry_at: int = self.worker.clock.now() + delay
+        return retry_at
+
+    def _try_again(self, body: Body, error: BaseException, retry_at: int) -> None:
+        """Note a failed attempt of a step, which is tried again."""
+        key = body.call.key
         self._append(
             Event(
                 Kind.ATTEMPT_FAILED,
@@ -647,7 +705,6 @@ class Driver:
         self._failures[key] = body.attempt
         self._back_offs[key] = retry_at
         self._calls.append(body.call)
-        return True
 
     # Quiet
 
@@ -817,14 +874,18 @@ class Driver:
             inbox_seen=self.record.inbox_seen,
         )
 
-    def _leave(self) -> None:
-        """Stop doing anything; what is under way is stopped or ignored."""
+    def _leave(self, *, at_once: bool = False) -> None:
+        """Stop doing anything; what is under way is stopped or ignored.
+
+        Args:
+            at_once: somebody else owns it, and may be about to run the same steps.
+        """
         self._over = True
         self._cancel_alarm()
         if self._attempt_alarm is not None:
             self._attempt_alarm.cancel()
         for body in self.bodies.values():
-            body.stop()
+            body.stop(at_once=at_once)
         self.bodies.clear()
         if self._scope is not None:
             self._scope.close()
@@ -881,7 +942,7 @@ class Driver:
             self._unpark()
         elif not self._over:
             self.worker.lost(self, answer)
-            self._leave()
+            self._leave(at_once=True)
 
     def _unpark(self) -> None:
         """A message came before the lease was given up: go on with it."""
@@ -958,6 +1019,8 @@ class Driver:
         if self._over or self._before_park is not None or not self._live:
             return
         for key, body in self.bodies.items():
+            if not body.is_noted:
+                self.beaten(body)
             if key not in self._announced and now - body.started_at >= ANNOUNCE_US:
                 self._announced.add(key)
                 self._append(
@@ -979,8 +1042,11 @@ class Driver:
         """Give the lease back at once (shutdown): the next owner goes on from the log."""
         if self._over or self._before_park is not None:
             return
+        for body in self.bodies.values():
+            if body.details is not None:
+                self._beats().note(body, self.worker.clock.now())
         self._append(Event(Kind.RELEASE, "engine"))
-        self._leave()
+        self._leave()  # what it stops is gone before this engine gives up the file
 
     def cut_off(self) -> None:
         """End a cancelled execution whose code did not stop in time, by force."""
@@ -988,13 +1054,25 @@ class Driver:
             return
         self._end(self._cancel_event())
 
-    def drop(self) -> None:
-        """Forget it without a word: the store is gone, or says another owns it."""
+    def drop(self, *, at_once: bool = False) -> None:
+        """Forget it without a word: its time is over, or the store is gone.
+
+        Args:
+            at_once: somebody may be about to run the same steps.
+        """
         if not self._over:
-            self._leave()
+            self._leave(at_once=at_once)
             self.worker.on_gone(self.record.id)
 
     @property
     def is_over(self) -> bool:
         """Whether it does nothing any more."""
         return self._over
+
+
+def _too_late(body: Body, error: BaseException) -> StepDeadline:
+    """Make the error of a step whose next attempt could not begin before its deadline."""
+    said = f"the next attempt of step {body.call.key} would begin after the step's deadline"
+    late = StepDeadline(said, where=body.info().execution_id, why=f"attempt {body.attempt} failed")
+    late.__cause__ = error
+    return late

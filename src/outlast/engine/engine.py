@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Final, ParamSpec, Self, TypeVar
 
 from outlast.codec import PAYLOAD_BYTES_MAX
 from outlast.duration import Duration, microseconds
+from outlast.engine import current
 from outlast.engine import token as tokens
 from outlast.engine.background import LoopThread
 from outlast.engine.clock import Clock, WallClock
@@ -90,6 +91,8 @@ class Engine:
         tasks: the tasks it runs; by default every task defined in this process.
         slots: how many executions it holds at once.
         threads: how many ``def`` steps, and how many ``def`` tasks, run at once.
+        processes: how many steps that run in a process run at once; by default as many as there
+            are processors.
         patience: how long a graceful stop waits for steps under way.
         cancel_grace: how long a task's code may clean up after a cancel, before it is cut off.
         payload_bytes_max: the largest result or input that is stored.
@@ -112,6 +115,7 @@ class Engine:
         tasks: Iterable[Task[Any, Any]] | None = None,
         slots: int = 4_000,
         threads: int = 64,
+        processes: int | None = None,
         patience: Duration = "5s",
         cancel_grace: Duration = "30s",
         payload_bytes_max: int = PAYLOAD_BYTES_MAX,
@@ -123,6 +127,7 @@ class Engine:
         self.clock = clock or WallClock()
         self._tasks = None if tasks is None else {task.name: task for task in tasks}
         self._slots, self._threads = slots, threads
+        self._processes = processors() if processes is None else processes
         self._patience_us = microseconds(patience)
         self._payload_bytes_max = payload_bytes_max
         self._cancel_grace_us = microseconds(cancel_grace)
@@ -143,6 +148,12 @@ class Engine:
 
     async def open(self) -> Self:
         """Open the store, take back what earlier processes left, and begin to run."""
+        if current.is_child:
+            raise UsageError(
+                "an engine was opened in a process that runs a step for another one",
+                why="that process imports the file that defines the step",
+                do='open the engine under: if __name__ == "__main__":',
+            )
         self.loop = asyncio.get_running_loop()
         if gc.get_threshold()[0] == _GC_DEFAULT:
             gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
@@ -160,6 +171,7 @@ class Engine:
             self.tasks,
             slots=self._slots,
             threads=self._threads,
+            processes=self._processes,
             payload_bytes_max=self._payload_bytes_max,
             cancel_grace_us=self._cancel_grace_us,
             on_final=self._recorded,
@@ -421,7 +433,7 @@ class Engine:
         the file is as good as one of a killed process.
         """
         for driver in list(self.worker.drivers.values()):
-            driver.drop()
+            driver.drop(at_once=True)
         self.worker.spawn(self._rejoin())
 
     async def _rejoin(self) -> None:
@@ -708,6 +720,13 @@ class Engine:
         if record is None:
             raise NotFound(f"there is no execution {id}", where=self.url, do="outlast ls")
         return record
+
+
+def processors() -> int:
+    """Say how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class _Births:

@@ -16,6 +16,7 @@ from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar, overload
 from outlast.codec import Codec, InputCodec, digest, result_codec
 from outlast.duration import Duration, microseconds, microseconds_of
 from outlast.engine.current import current_scope, the_engine
+from outlast.engine.limits import GRACE_US, Limits, limits_of
 from outlast.errors import BadSchedule, Fatal, UsageError, WrongColour
 from outlast.lifecycle import NO_RETRY, RetryPolicy
 from outlast.naming import checked_labels
@@ -24,7 +25,7 @@ from outlast.schedule.plan import Misfire, Overlap, Schedule
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Where = Literal["auto", "loop", "thread"]
+Where = Literal["auto", "process"]
 
 
 class Retry:
@@ -126,28 +127,50 @@ class StepCall:
 
     A body gets copies of its own: what it does to them must not be seen by the task's code, as no
     replay would see it. The first attempt takes those made at the call, later ones read the bytes.
+
+    Attributes:
+        deadline_at: when all attempts must be over. It counts from the time of the last thing the
+            code had learned when it made the call, which is the same in every replay.
     """
 
-    __slots__ = ("_args", "_input", "_kwargs", "step")
+    __slots__ = ("_args", "_kwargs", "deadline_at", "input", "step")
 
     def __init__(
-        self, step: _Step[Any, Any], data: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        step: _Step[Any, Any],
+        data: bytes,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        deadline_at: int | None = None,
     ) -> None:
         self.step = step
-        self._input = data
+        self.input = data
+        self.deadline_at = deadline_at
         self._args: tuple[Any, ...] | None = args
         self._kwargs = kwargs
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Give a copy of the arguments that nobody else has."""
         if self._args is None:
-            return self.step.input.unbind(self._input)
+            return self.step.input.unbind(self.input)
         args, kwargs = self._args, self._kwargs
         self._args = None
         return args, kwargs
 
 
 class _Step(_Function[P, R]):
+    def __init__(
+        self,
+        fn: Callable[P, Any],
+        name: str | None = None,
+        retries: int | Retry = 0,
+        limits: Limits | None = None,
+        grace_us: int = GRACE_US,
+        on: Where = "auto",
+    ) -> None:
+        super().__init__(fn, name, retries, None)
+        self.limits, self.grace_us, self.on = limits, grace_us, on
+
     def _call(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], key: str | None = None
     ) -> Any:
@@ -155,9 +178,11 @@ class _Step(_Function[P, R]):
         if scope is None:
             return self.fn(*args, **kwargs)
         data, copies, named = self.input.round_trip(args, kwargs)
-        return scope.call(
-            "step", self.name, digest(data), StepCall(self, data, copies, named), explicit_key=key
-        )
+        deadline_at = None
+        if self.limits is not None and self.limits.deadline_us is not None:
+            deadline_at = scope.now() + self.limits.deadline_us
+        call = StepCall(self, data, copies, named, deadline_at)
+        return scope.call("step", self.name, digest(data), call, explicit_key=key)
 
 
 class AsyncStep(_Step[P, R]):
@@ -184,7 +209,7 @@ class AsyncStep(_Step[P, R]):
 
 
 class DefStep(_Step[P, R]):
-    """A step whose body is a plain function; it runs in a thread.
+    """A step whose body is a plain function; it runs in a thread, or in a process of its own.
 
     Call it plainly in a ``def`` task, and as ``await step.aio(…)`` in an ``async def`` one.
     """
@@ -549,6 +574,11 @@ def step(
     name: str | None = None,
     retries: int | Retry = 0,
     timeout: Duration | None = None,
+    deadline: Duration | None = None,
+    queue_timeout: Duration | None = None,
+    heartbeat: Duration | None = None,
+    on: Where = "auto",
+    grace: Duration = "5s",
 ) -> _StepDecorator: ...
 def step(
     fn: Callable[..., Any] | None = None,
@@ -557,6 +587,11 @@ def step(
     name: str | None = None,
     retries: int | Retry = 0,
     timeout: Duration | None = None,
+    deadline: Duration | None = None,
+    queue_timeout: Duration | None = None,
+    heartbeat: Duration | None = None,
+    on: Where = "auto",
+    grace: Duration = "5s",
 ) -> Any:
     """Make a step of a function: once its result is recorded, it never runs again.
 
@@ -564,12 +599,31 @@ def step(
         fn: the function, where the decorator is used without parentheses.
         name: its name in the log; by default the function's name.
         retries: how often it is tried again after a failure, a number or a :class:`Retry`.
-        timeout: how long one attempt may take.
+        timeout: how long one attempt may take; then it fails as :class:`StepTimeout`.
+        deadline: how long all attempts together may take, back-offs included, from the call on;
+            then the step fails as :class:`StepDeadline`, whatever its retries.
+        queue_timeout: how long it may wait for a thread or process; then it fails as
+            :class:`StepQueueTimeout`, whatever its retries.
+        heartbeat: how long the body may go without calling :func:`outlast.heartbeat`; then the
+            attempt fails as :class:`HeartbeatLost`.
+        on: where a ``def`` step runs: "auto" is a thread, "process" a process that can be stopped.
+        grace: how long a coroutine or process may take to clean up when it is stopped.
+
+    Raises:
+        UsageError: an ``async def`` function cannot run in a process; there is no such place.
     """
+    if on not in ("auto", "process"):
+        raise UsageError(f'no step runs on "{on}"', do='write on="process", or leave it out')
+    limits = limits_of(span(queue_timeout), span(timeout), span(heartbeat), span(deadline))
 
     def decorate(function: Callable[..., Any]) -> _Step[Any, Any]:
         kind = AsyncStep if inspect.iscoroutinefunction(function) else DefStep
-        return kind(function, name, retries, timeout)
+        if kind is AsyncStep and on == "process":
+            raise UsageError(
+                f"{function.__qualname__} is async def and cannot run in a process",
+                do="make it def: it has the process for itself, and may block",
+            )
+        return kind(function, name, retries, limits, microseconds(grace), on)
 
     return decorate if fn is None else decorate(fn)
 

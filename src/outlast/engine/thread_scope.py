@@ -60,6 +60,7 @@ class ThreadScope:
         self._ended = False
         self._new: list[Call] = []
         self._open: dict[str, Call] = {}
+        self._broken_off: list[Call] = []
         self._counts: dict[str, int] = {}
         self._keys: set[str] = set()
         self._timers = 1
@@ -94,6 +95,9 @@ class ThreadScope:
             raise Mismatch(outcome, None)
         if kind == "cancel":
             self._cancelled = True
+            self._broken_off += [
+                call for call in self._open.values() if call.kind == "step" and call._taken
+            ]
             if self._open:
                 self._abandoned += [c for c in self._open.values() if c.kind == "ask"]
                 self._go_on(None, asyncio.CancelledError())
@@ -141,12 +145,20 @@ class ThreadScope:
     def take_calls(self) -> list[Call]:
         """Give the calls made since the last time."""
         made, self._new = self._new, []
-        return [call for call in made if call.key in self._open]
+        taken = [call for call in made if call.key in self._open]
+        for call in taken:
+            call._taken = True
+        return taken
 
     def take_abandoned(self) -> list[Call]:
-        """Give the questions that nobody awaits any more, since the last time."""
+        """Give the calls that nobody awaits any more, since the last time."""
         abandoned, self._abandoned = self._abandoned, []
-        return abandoned
+        return self.take_broken_off() + abandoned
+
+    def take_broken_off(self) -> list[Call]:
+        """Give the steps that a cancel broke off, since the last time; also while it is busy."""
+        broken_off, self._broken_off = self._broken_off, []
+        return broken_off
 
     @property
     def open_calls(self) -> Mapping[str, Call]:

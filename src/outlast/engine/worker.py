@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from concurrent.futures import thread as pool_module
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from outlast.engine.clock import Clock
 from outlast.engine.current import current_scope
@@ -20,6 +20,9 @@ from outlast.errors import NoEngine, OutlastError
 from outlast.lifecycle import Event, Execution, Kind, Refusal, Transition, apply, create, decide
 from outlast.lifecycle.record import copy_of
 from outlast.store.protocol import TENANT, Answer, Claimed, Create, Lease, Store, Write
+
+if TYPE_CHECKING:
+    from outlast.engine.processes import ProcessPool
 
 T = TypeVar("T")
 CLAIMS_MAX: Final = 500
@@ -45,6 +48,7 @@ class Worker:
         *,
         slots: int,
         threads: int,
+        processes: int,
         payload_bytes_max: int,
         cancel_grace_us: int,
         on_final: Callable[[Execution, Transition], None],
@@ -67,6 +71,8 @@ class Worker:
         self.drivers: dict[str, Driver] = {}
         self._step_threads = ThreadPoolExecutor(threads, "outlast-step")
         self._read_threads = ThreadPoolExecutor(2, "outlast-read")
+        self.processes_max = processes
+        self._processes: ProcessPool | None = None
         self._slots = slots
         self._starting = 0
         self._lease = Lease(name)
@@ -237,6 +243,30 @@ class Worker:
             self._step_threads.submit(function, *args, **kwargs), loop=self.loop
         )
 
+    def replace_thread(self, busy: asyncio.Future[Any]) -> None:
+        """Let another thread do the work of one whose body nobody awaits any more.
+
+        So bodies that hang do not use up the pool. When that thread comes back, there is one more
+        than there should be; no further one is made in its place.
+        """
+        pool = self._step_threads
+        pool._max_workers += 1
+
+        def came_back(_: asyncio.Future[Any]) -> None:
+            pool._max_workers -= 1
+
+        busy.add_done_callback(came_back)
+        pool.submit(_nothing)
+
+    @property
+    def processes(self) -> ProcessPool | None:
+        """Where the bodies run that ask for a process; made at the first use."""
+        if self._processes is None and self.processes_max:
+            from outlast.engine.processes import ProcessPool
+
+            self._processes = ProcessPool(self.loop, self.processes_max)
+        return self._processes
+
     async def read(self, call: Callable[[], T]) -> T:
         """Read from the store beside the loop.
 
@@ -277,10 +307,16 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._pending, return_exceptions=True)
         self._reads = False
+        if self._processes is not None:
+            await self._processes.close()
         for pool in (self._read_threads, self._step_threads, self._task_threads):
             pool.shutdown(wait=False, cancel_futures=True)
         _forget_threads(self._step_threads, self._task_threads)
         return handed
+
+
+def _nothing() -> None:
+    """Do nothing: work that makes a pool look whether it lacks a thread."""
 
 
 def _forget_threads(*pools: ThreadPoolExecutor) -> None:

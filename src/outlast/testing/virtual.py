@@ -267,7 +267,10 @@ class VirtualEngine(Engine):
             for id, driver in (self.worker.drivers.items() if self.is_open else ())
             if driver._scope is not None
             and not driver._scope.is_async
-            and (driver.bodies or not driver._scope.is_quiet)
+            and (
+                not driver._scope.is_quiet
+                or any(body.is_in_task_thread for body in driver.bodies.values())
+            )
         }
 
     def _on_sockets(self) -> set[str]:
@@ -366,6 +369,7 @@ class VirtualEngine(Engine):
         return LoopJournal(store, self._virtual)
 
     async def _join(self) -> None:
+        self.worker.processes_max = 0  # steps that ask for a process run in threads of the test's
         self.worker.read = _read_at_once  # type: ignore[method-assign]
         loop, threads = self._virtual, self._threads
         self.worker._step_threads = NumberedThreads(loop, threads, "outlast-step")
