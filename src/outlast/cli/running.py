@@ -284,6 +284,12 @@ def start(
     help="def steps, and def tasks, at once.",
 )
 @click.option(
+    "--processes",
+    default=None,
+    type=click.IntRange(1),
+    help="Steps in processes at once.  [default: one a processor]",
+)
+@click.option(
     "--patience",
     default="5s",
     show_default=True,
@@ -292,7 +298,12 @@ def start(
 )
 @shared
 def worker(
-    session: Session, sources: Sequence[str], slots: int, threads: int, patience: str
+    session: Session,
+    sources: Sequence[str],
+    slots: int,
+    threads: int,
+    processes: int | None,
+    patience: str,
 ) -> int:
     """Run the executions of the tasks in FILE until SIGTERM or Ctrl-C; a second one stops at once.
 
@@ -315,7 +326,9 @@ def worker(
                 do="put @task before a function",
             )
         _quieten(session)
-        engine = Engine(session.url, slots=slots, threads=threads, patience=patience)
+        engine = Engine(
+            session.url, slots=slots, threads=threads, processes=processes, patience=patience
+        )
         return _serve(session, engine)
 
 

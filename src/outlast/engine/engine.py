@@ -127,7 +127,7 @@ class Engine:
         self.clock = clock or WallClock()
         self._tasks = None if tasks is None else {task.name: task for task in tasks}
         self._slots, self._threads = slots, threads
-        self._processes = processors() if processes is None else processes
+        self._processes = processors() if processes is None else max(1, processes)
         self._patience_us = microseconds(patience)
         self._payload_bytes_max = payload_bytes_max
         self._cancel_grace_us = microseconds(cancel_grace)
