@@ -262,6 +262,8 @@ class Body:
         assert task is not None
         if self._gate is None or self._is_held_back():
             task.cancel()  # a coroutine, or a body that will not begin
+            if self._process is not None:
+                self._process.stop(0)  # it may be importing the step, and hang there
         else:
             self._host.replace_thread(task)
         if self._struck is not None:

@@ -26,7 +26,9 @@ import msgspec
 
 HEAD: Final = struct.Struct("!cI")
 """What everything begins with that the process says: its kind, and how many bytes follow."""
-HELLO, BEAT, VALUE, FAILED = b"h", b"b", b"v", b"f"
+HELLO, READY, BEAT, VALUE, FAILED = b"h", b"r", b"b", b"v", b"f"
+BEGIN, LEAVE = b"b", b"l"
+"""What it is told when it is ready to run a body."""
 MAIN: Final = "__outlast_main__"
 """What the engine's main program is called here, where it is not the main program."""
 SAME_BEAT_SECONDS: Final = 0.02
@@ -107,10 +109,11 @@ class Child:
         data = self._read(int.from_bytes(head, "big"))
         if data is None:
             return False
-        kind, said = self._run(msgspec.msgpack.decode(data, type=Job))
+        outcome = self._run(msgspec.msgpack.decode(data, type=Job))
         if self._is_told:
             self._end_as_told()
-        self.say(kind, said)
+        if outcome is not None:
+            self.say(*outcome)
         return True
 
     def told_to_end(self, number: int, frame: FrameType | None) -> None:
@@ -126,13 +129,18 @@ class Child:
         while view:
             view = view[os.write(self._answers, view) :]
 
-    def _run(self, job: Job) -> tuple[bytes, bytes]:
+    def _run(self, job: Job) -> tuple[bytes, bytes] | None:
         from outlast import failure
 
         try:
+            step = find(job)
+            args, kwargs = step.input.unbind(job.arguments)
+            self.say(READY, b"")
+            if self._read(1) != BEGIN:
+                return None
             self._is_in_body = True
             try:
-                return VALUE, self._value(job)
+                return VALUE, self._value(job, step, args, kwargs)
             finally:
                 self._is_in_body = False
         except BaseException as error:  # noqa: BLE001 - the border of user code
@@ -142,11 +150,9 @@ class Child:
                 described = _renamed(described, module)
             return FAILED, failure.dump(described)
 
-    def _value(self, job: Job) -> bytes:
+    def _value(self, job: Job, step: Any, args: Any, kwargs: Any) -> bytes:
         from outlast.engine.current import current_step
 
-        step = find(job)
-        args, kwargs = step.input.unbind(job.arguments)
         current_step.set(_Body(self, job))
         try:
             value = step.fn(*args, **kwargs)
@@ -282,4 +288,4 @@ def _renamed(described: Any, module: str) -> Any:
     )
 
 
-__all__ = ["BEAT", "FAILED", "HEAD", "HELLO", "VALUE", "Job", "main"]
+__all__ = ["BEAT", "BEGIN", "FAILED", "HEAD", "HELLO", "LEAVE", "READY", "VALUE", "Job", "main"]

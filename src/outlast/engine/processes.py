@@ -40,7 +40,17 @@ import msgspec
 
 from outlast import failure
 from outlast.engine import eager
-from outlast.engine.process_child import BEAT, FAILED, HEAD, HELLO, VALUE, Job
+from outlast.engine.process_child import (
+    BEAT,
+    BEGIN,
+    FAILED,
+    HEAD,
+    HELLO,
+    LEAVE,
+    READY,
+    VALUE,
+    Job,
+)
 from outlast.errors import CannotLoad, ProcessDied
 
 if TYPE_CHECKING:
@@ -67,7 +77,7 @@ class ProcessCall:
         self.body = body
         self.bytes_max = bytes_max
         self.process: Process | None = None
-        self.is_stopping = False
+        self._is_stopped = False
         self._pool = pool
         self.future: asyncio.Future[Any] = asyncio.wrap_future(
             pool.threads.submit(pool.run, self), loop=pool.loop
@@ -75,12 +85,16 @@ class ProcessCall:
 
     def stop(self, grace_us: int) -> None:
         """Stop it: SIGTERM to its group now, SIGKILL after the grace."""
-        was_stopping, self.is_stopping = self.is_stopping, True
+        was_stopping, self._is_stopped = self._is_stopped, True
         if grace_us and not was_stopping:
             self._signal(signal.SIGTERM)
             self._pool.loop.call_later(grace_us / 1e6, self._signal, signal.SIGKILL)
         elif not grace_us:
             self._signal(signal.SIGKILL)
+
+    def is_stopped(self) -> bool:
+        """Tell whether somebody has stopped it."""
+        return self._is_stopped
 
     def _signal(self, number: int) -> None:
         with self._pool.lock:
@@ -118,33 +132,30 @@ class ProcessPool:
             CannotLoad: no other process can find the step.
         """
         body = call.body
+        if call.is_stopped():
+            return None  # before it had a process to stop; nobody hears of this
         job = _job_of(body, call.bytes_max)
         process = self._take()
         is_whole = False
         try:
-            if not body.begin():
-                is_whole = True
-                return None
             with self.lock:
                 call.process = process
-                was_stopped = call.is_stopping
+                was_stopped = call.is_stopped()
             if was_stopped:
-                return None  # before it had a process to stop; nobody hears of this
+                return None
             try:
-                kind, data = process.ask(
-                    msgspec.msgpack.encode(job), body.take_beat, call.bytes_max
-                )
-                is_whole = not call.is_stopping
+                kind, data = process.ask(msgspec.msgpack.encode(job), body, call.bytes_max)
+                is_whole = True
             finally:
                 with self.lock:
                     call.process = None
         finally:
-            if is_whole and not call.is_stopping and not self._is_closed:
+            if is_whole and not call.is_stopped() and not self._is_closed:
                 self._put_back(process)
             else:
                 self._end(process, at_once=True)
         if kind == VALUE:
-            return body.step.output.decode(data)
+            return body.step.output.decode(data) if body.begun_at is not None else None
         error = failure.rebuild_as_raised(data)
         raise eager.Escaped(error) if isinstance(error, StopIteration) else error
 
@@ -260,8 +271,10 @@ class Process:
         if kind != HELLO:
             raise self._nonsense()
 
-    def ask(self, job: bytes, on_beat: Any, bytes_max: int) -> tuple[bytes, bytes]:
+    def ask(self, job: bytes, body: Body, bytes_max: int) -> tuple[bytes, bytes]:
         """Let it do a job; gives how that ended, and the bytes of its value or failure.
+
+        An attempt begins when the step has been imported: the time before is not the body's.
 
         Raises:
             ProcessDied: it ended, or said what it should not.
@@ -270,8 +283,14 @@ class Process:
             _write(self._jobs, _HEAD.pack(len(job)) + job)
         while True:
             kind, data = self._frame(max(bytes_max, FRAME_BYTES_MIN))
-            if kind == BEAT:
-                on_beat(data or None)
+            if kind == READY:
+                may_begin = body.begin()
+                with contextlib.suppress(BrokenPipeError):
+                    _write(self._jobs, BEGIN if may_begin else LEAVE)
+                if not may_begin:
+                    return VALUE, b"null"  # nobody hears of this
+            elif kind == BEAT:
+                body.take_beat(data or None)
             elif kind in (VALUE, FAILED):
                 return kind, data
             else:
@@ -302,7 +321,7 @@ class Process:
         while True:
             if len(self._buffer) >= HEAD.size:
                 kind, size = HEAD.unpack_from(self._buffer)
-                if kind not in (HELLO, BEAT, VALUE, FAILED) or size > bytes_max:
+                if kind not in (HELLO, READY, BEAT, VALUE, FAILED) or size > bytes_max:
                     raise self._nonsense()
                 if len(self._buffer) >= HEAD.size + size:
                     data = bytes(self._buffer[HEAD.size : HEAD.size + size])
