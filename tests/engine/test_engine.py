@@ -556,6 +556,7 @@ def test_wait_timeout_leaves_it_running(url: str) -> None:
         handle = await asks.astart()
         with pytest.raises(WaitTimeout):
             await handle.aresult("10ms")
+        await in_state(handle, State.AWAITING_INPUT)
         await handle.aanswer(1)
         assert await handle.aresult("5s") == 1
 
