@@ -283,7 +283,11 @@ def test_sleep_parks(url: str) -> None:
     async def main(engine: Engine) -> None:
         handle = await sleeper.astart()
         await in_state(handle, State.WAITING)
-        assert not engine.worker.drivers
+
+        async def is_let_go() -> bool:
+            return not engine.worker.drivers
+
+        await until(is_let_go)
         assert await handle.aresult("5s") == 2
 
     run(main, url)
