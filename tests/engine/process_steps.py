@@ -85,7 +85,7 @@ def die(how: str) -> None:
         ctypes.string_at(0)
     elif how == "close":
         os.closerange(3, 256)
-        time.sleep(60)
+        time.sleep(60)  # sleeps: until it is ended
     elif how == "garbage":
         for descriptor in range(3, 256):
             try:
