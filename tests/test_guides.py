@@ -74,3 +74,8 @@ def test_schedules(tmp_path: Path) -> None:
     assert resumed == "report  active\nsync  active\n"
     assert len(backfilled.splitlines()) == 5
     assert made.startswith("hourly  ") and cancelled == "hourly  cancelled\n"
+
+
+def test_change(tmp_path: Path) -> None:
+    (marked,) = follow("change.md", tmp_path)
+    assert marked == "shipped\nshipped, checked\n"

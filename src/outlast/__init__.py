@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from outlast.engine.calls import (
         ask,
+        changed,
         heartbeat,
         now,
         random,
@@ -45,6 +46,7 @@ _HOMES: Final = {
     "State": "outlast.lifecycle",
     "StepInfo": "outlast.engine.current",
     "ask": "outlast.engine.calls",
+    "changed": "outlast.engine.calls",
     "heartbeat": "outlast.engine.calls",
     "now": "outlast.engine.calls",
     "random": "outlast.engine.calls",
@@ -60,7 +62,8 @@ _HOMES: Final = {
 # fmt: off
 __all__ = [  # noqa: RUF022 - in the order a newcomer meets them
     "task", "step", "Engine", "Execution", "Retry", "Retention", "Schedule",
-    "sleep", "ask", "wait_for", "now", "random", "uuid4", "slot", "this_step", "heartbeat",
+    "sleep", "ask", "wait_for", "now", "random", "uuid4", "changed", "slot",
+    "this_step", "heartbeat",
     "Fatal", "RetryAfter", "OutlastError", "State", "Reason", "StepInfo", "__version__",
 ]
 # fmt: on

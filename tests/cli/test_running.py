@@ -219,12 +219,16 @@ def test_changed_code_is_told_and_nothing_is_lost(terminal: Terminal) -> None:
     done = terminal.run("run", "tasks.py:gated", "Ada")
     assert done.code == 1
     assert "✗ code_mismatch" in done.err
-    assert "recorded    step note#2" in done.err
-    assert "code wants  step hold#1" in done.err
+    assert "recorded    note#1 → note#2" in done.err
+    assert "code wants  note#1 → hold#1" in done.err
+    assert "tasks.py:" in done.err
     assert "--new" in done.err
     why = terminal.here("why", "last").out
-    assert "recorded    step note#2" in why
-    assert "code wants  step hold#1" in why
+    assert "recorded    note#1 → note#2" in why
+    assert "code wants  note#1 → hold#1" in why
+    assert "do one      outlast resume ex_" in why
+    assert "nothing was run twice" in why
+    assert "code wants" in terminal.here("show", "last").out
     source.write_text(old, encoding="utf-8")
     again = terminal.run("run", "tasks.py:gated", "Ada")
     assert again.out == '"Ada through"\n'

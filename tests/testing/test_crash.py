@@ -193,7 +193,7 @@ def test_arguments_that_differ_are_found() -> None:
         counted.clear()
         return engine.start(numbers).result()
 
-    with pytest.raises(AssertionError, match="asks for something else than was recorded") as caught:
+    with pytest.raises(AssertionError, match="called with other arguments than recorded") as caught:
         crash_everywhere(fresh)
     assert caught.value.__cause__ is not None
 

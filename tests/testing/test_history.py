@@ -91,7 +91,7 @@ def test_a_file_gives_back_the_log(outlast_engine: VirtualEngine, tmp_path: Path
     [
         (lambda: orders(cents=99), 3, "row 4: charge#1 is called with other arguments"),
         (lambda: orders(swapped=True), 3, "row 4: recorded is charge#1, the code wants ship#1"),
-        (lambda: orders(days=3), 2, "timer#1 is due at another instant than recorded"),
+        (lambda: orders(days=3), 3, "timer#1 is due at another instant than recorded"),
         (lambda: orders(more=True), 1, "recorded is ship#1, the code wants charge#2"),
         (lambda: orders(tail="!"), 1, 'result "100 O-1 shipped"; now it ends so'),
     ],

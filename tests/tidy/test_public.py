@@ -21,6 +21,7 @@ NAMES = [
     "now",
     "random",
     "uuid4",
+    "changed",
     "slot",
     "this_step",
     "heartbeat",
@@ -32,7 +33,7 @@ NAMES = [
     "StepInfo",
     "__version__",
 ]
-BLOCKING = ["ask", "now", "random", "sleep", "slot", "uuid4", "wait_for"]
+BLOCKING = ["ask", "changed", "now", "random", "sleep", "slot", "uuid4", "wait_for"]
 
 
 def test_the_names_are_these() -> None:

@@ -13,11 +13,12 @@ from typing import Final
 from . import ROOT
 
 VIRTUAL: Final = {
+    "tests/engine/test_change.py",
     "tests/engine/test_loop.py",
     "tests/engine/test_scope.py",
     "tests/engine/test_scope_property.py",
 }
-"""Their code runs on a loop whose time the test sets: nothing waits."""
+"""Their code runs on a clock whose time the test sets: nothing waits."""
 
 
 def faults(text: str) -> list[int]:

@@ -218,7 +218,10 @@ _TEXTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "code_mismatch": (
         "the function was edited under an open execution; a replay must find the same calls",
         (
+            "see both sides and all choices: outlast why ID",
             "bring the old code back, then: outlast resume ID",
+            "leave it to code of its version: outlast resume ID --pin VERSION",
+            "mark the edit with changed(), deploy it, then: outlast resume ID",
             "start afresh with the new code: outlast run FILE:TASK --new",
             "give it up: outlast cancel ID",
         ),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from outlast.cli.mismatch import SAFE, facts_of, told
 from outlast.cli.session import COLUMN_MIN, Cell, Session, shared, span_of, width_of
 from outlast.cli.words import (
     COLOURS,
@@ -197,6 +197,7 @@ def show(session: Session, id: str, dialect: str | None) -> None:
                 "steps": story_form(story),
                 "questions": [question_form(question) for question in questions],
                 **(outcome_form(record, log[-1]) if record.is_final else {}),
+                **({"mismatch": facts} if (facts := facts_of(record)) is not None else {}),
             }
         )
     elif session.output == "ids":
@@ -228,7 +229,10 @@ def _shown(
         lines += [f"why      {one_line(reason.text, 400)}"]
         if reason.until is not None:
             lines.append(f"until    {until(reason.until, now_us())}")
-        if reason.hint:
+        facts = facts_of(record)
+        if facts is not None:
+            lines += [f"  {label:<10}  {line}" for label, line in told(record, facts)]
+        elif reason.hint:
             lines.append(f"do       {one_line(reason.hint)}")
     given = payload_lines(log[0].payload)
     lines += ["input    " + given[0], *("         " + line for line in given[1:])]
@@ -350,10 +354,12 @@ def why(session: Session, id: str) -> None:
         record = guest.record(id)
         reason = reason_with_hint(record, guest.owner())
         title = _question_title(guest, record)
+    facts = facts_of(record)
     if session.as_json:
         from outlast.cli.forms import reason_form
 
-        session.json({"id": id, "state": record.state, "reason": reason_form(reason)})
+        form: dict[str, Any] = {"id": id, "state": record.state, "reason": reason_form(reason)}
+        session.json({**form, "mismatch": facts} if facts is not None else form)
         return
     if reason is None:
         session.out(f"{id} ({one_line(record.task)}) has ended: {record.state}. Nothing holds it.")
@@ -362,6 +368,12 @@ def why(session: Session, id: str) -> None:
             session.out(f"  because   {said}")
         session.out(f"  do        outlast show {id}")
         return
+    if facts is not None:
+        session.out(f"✗ code_mismatch  {id} was recorded by different code")
+        for label, line in told(record, facts):
+            session.out(f"  {label:<10}  {line}")
+        session.out(f"  {SAFE}")
+        return
     age = in_words(now_us() - record.state_at)
     session.out(f"{id} ({one_line(record.task)}) has been {state_of(record)} for {age}.")
     session.out(f"  because   {one_line(reason.text, 400)}")
@@ -369,8 +381,6 @@ def why(session: Session, id: str) -> None:
         session.out(f"  asks      {title}")
     if reason.until is not None:
         session.out(f"  until     {until(reason.until, now_us())}")
-    for line in differences(record.detail or {}):
-        session.out(f"            {line}")
     if reason.hint:
         session.out(f"  do        {one_line(reason.hint)}")
 
@@ -382,22 +392,6 @@ def _question_title(guest: Guest, record: Execution) -> str:
         return f'"{one_line(guest.question(record.id).title)}"'
     except (NotFound, UsageError):
         return ""
-
-
-def differences(detail: Mapping[str, Any]) -> list[str]:
-    """Show what is recorded, and beside it what a changed code asks for."""
-    recorded, wanted = detail.get("recorded"), detail.get("wanted")
-    if not isinstance(recorded, Mapping) or not isinstance(wanted, list | tuple):
-        return []
-    same = [one for one in wanted if one.get("key") == recorded.get("key")]
-    asked = " or ".join(map(_call_said, same or wanted)) or "nothing more"
-    if same and same[0].get("digest") != recorded.get("digest"):
-        asked += ", with other arguments"
-    return [f"recorded    {_call_said(recorded)}", f"code wants  {asked}"]
-
-
-def _call_said(call: Mapping[str, Any]) -> str:
-    return one_line(f"{call.get('kind') or ''} {call.get('key') or call.get('name') or ''}".strip())
 
 
 def reason_with_hint(record: Execution, owner: str | None) -> Reason | None:

@@ -135,7 +135,7 @@ class Watch:
         return story.state is State.SUSPENDED and story.reason.get("code") == "code_mismatch"
 
     def _mismatch_error(self) -> Ended:
-        from outlast.cli.looking import differences
+        from outlast.cli.mismatch import difference
 
         reason = self.story.reason
         error = ReplayMismatch(
@@ -146,7 +146,8 @@ class Watch:
             "the same command with --new: start afresh with the new code\n"
             f"outlast cancel {self._id}: give it up",
         )
-        error.why = "\n".join(differences(reason)) or error.why
+        said = [f"{label:<10}  {line}" for label, line in difference(reason)]
+        error.why = "\n".join([error.why or "", *said])
         return Ended(error, code=FAILED)
 
     def _view(self) -> View:

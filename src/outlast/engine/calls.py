@@ -19,6 +19,7 @@ from outlast.engine.question import Escalation, Question, question_of
 from outlast.engine.scope import Scope
 from outlast.engine.signal import Match, Signal
 from outlast.errors import BadPayload, OutsideExecution, WaitTimeout, WrongColour
+from outlast.naming import checked_name
 
 T = TypeVar("T")
 _NOTHING: Final[Any] = object()
@@ -236,6 +237,26 @@ async def _signalled(scope: Scope, call: Any, signal: Signal, timeout: Duration 
 def unsignalled(signal: Signal, timeout: Duration) -> WaitTimeout:
     """Make the error of a signal that did not come in time."""
     return WaitTimeout(f'no signal "{signal.name}" came within {timeout}')
+
+
+def changed(name: str) -> bool:
+    """Tell whether this execution has an edit of the task's code; else it goes on as before.
+
+    Put it around an edit of code that open executions may have passed: ``if changed("mailer"):``
+    the new code, else the old. It is True for an execution that comes to the call first with the
+    edit in it, and that is recorded; False for one whose history shows that it has passed the place
+    without. For one execution and one name it is always the same: in loops, in all branches, in
+    every replay. The call is the same in ``async def`` and ``def`` tasks and is not awaited.
+
+    Args:
+        name: of the edit; use it for one edit only. Once no open execution is from before the edit,
+            the call and the old code can be taken out (``outlast check`` tells).
+
+    Raises:
+        OutsideExecution: no execution runs here.
+        UsageError: the name is empty or too long.
+    """
+    return the_scope("changed").changed(checked_name(name, "name of the change"))
 
 
 def now() -> datetime:

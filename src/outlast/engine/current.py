@@ -16,6 +16,9 @@ class AnyScope(Protocol):
     slot: int | None
     """The slot of the schedule that it was made for; None when it was made by no slot."""
 
+    def changed(self, name: str) -> bool:
+        """Say whether this execution has the edit of this name."""
+
     def call(
         self, kind: str, name: str, digest: int, payload: Any, *, explicit_key: str | None = None
     ) -> Any:

@@ -20,6 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from outlast.codec import PAYLOAD_BYTES_MAX, codec_for, digest, hints_of
+from outlast.engine.change import marker_of
 from outlast.engine.registry import Task, locals_of
 from outlast.engine.script import KEPT, REUSABLE, is_point, is_reusable, past_of
 from outlast.errors import BadPayload, NotRecoverable, UnknownStep, UnknownTask, WrongArguments
@@ -154,8 +155,8 @@ def descend(
     event.data = {**(event.data or {}), "from": origin}
     record, row = create(TENANT, id, event, now)
     rows = [row]
-    for copy in copies:
-        decision = decide(record, copy.event(), now)
+    for copied in [*_markers(log, wish, copies), *(copy.event() for copy in copies)]:
+        decision = decide(record, copied, now)
         assert not isinstance(decision, Refusal), decision
         apply(record, decision)
         rows.append(decision.transition)
@@ -220,6 +221,14 @@ def _copies(
         if copy.row.key == key and copy.kind in ("step", "input"):
             return learned[:place], key
     return learned, key
+
+
+def _markers(log: Sequence[Transition], wish: Descent, copies: Sequence[_Copy]) -> Iterator[Event]:
+    """Give the marks of edits that the source had met on the way that is taken up."""
+    last = max((copy.row.seq for copy in copies), default=0)
+    for row in log:
+        if marker_of(row) is not None and (wish.mode is Mode.RECOVER or row.seq < last):
+            yield Event(Kind.ANNOTATION, "engine", key=row.key, data=row.data)
 
 
 def _finished(source: Execution, log: Sequence[Transition]) -> Iterator[_Copy]:

@@ -24,7 +24,9 @@ from concurrent.futures import Executor
 from typing import Any, Final, Protocol
 
 from outlast import failure
+from outlast.codec import Codec
 from outlast.engine.body import Body, Host
+from outlast.engine.change import PREFIX
 from outlast.engine.journal import Journal
 from outlast.engine.progress import Progress
 from outlast.engine.question import Question
@@ -32,6 +34,7 @@ from outlast.engine.registry import StepCall, Task
 from outlast.engine.scope import Call, CallState, Mismatch, Outcome, Scope
 from outlast.engine.script import POINT, Script, is_point, past_of
 from outlast.engine.thread_scope import ThreadScope
+from outlast.engine.trail import OUTCOMES, WITNESSES, Trail, see, told
 from outlast.errors import (
     AttemptTimeout,
     BadPayload,
@@ -64,17 +67,11 @@ LINGER_US: Final = 200_000
 ANNOUNCE_US: Final = 1_000_000
 """How long a step runs before a note says so."""
 
-_DELIVERED: Final = {
-    Kind.STEP: "step",
-    Kind.TIMER_FIRED: "timer",
-    Kind.INPUT_RECEIVED: "input",
-    Kind.SIGNAL_RECEIVED: "signal",
-    Kind.CHILD_FINISHED: "child",
-    Kind.CANCEL_REQUESTED: "cancel",
-}
-"""The rows that the code gets to see, and what its scope calls them."""
+_DELIVERED: Final = OUTCOMES
 _POSITION: Final = frozenset({"seq", "idle_claims", "inbox_seen", "updated_at"})
 _KEPT_BY_RETRY: Final = frozenset({Kind.INPUT_RECEIVED, Kind.SIGNAL_RECEIVED})
+_ABANDONED: Final = CallState.ABANDONED
+_MISMATCH_HINT: Final = "bring back code that fits, then resume it"
 _NEVER_RETRIED: Final = (Fatal, BadPayload, PayloadTooLarge)
 _STEP_NEVER_RETRIED: Final = (*_NEVER_RETRIED, CannotLoad, StepDeadline, StepQueueTimeout)
 
@@ -133,6 +130,8 @@ class Driver:
         self._asked: dict[str, int] = {}
         self._unasked: set[str] = set()
         self._memo: dict[str, Transition] = {}
+        self._log: Sequence[Transition] = (birth,)
+        self._trail: Trail | None = None
         self._unread: deque[InboxEntry] = deque()
         self._alarm: asyncio.TimerHandle | None = None
         self._before_park: Execution | None = None
@@ -175,7 +174,7 @@ class Driver:
             if row is not None and row.kind in _DELIVERED:
                 waiting.append(row)
         self._live = True
-        started = self._append(Event(Kind.START, "engine"))
+        started = self._append(Event(Kind.START, "engine", data=self.task.stamp))
         self._bound_attempt(next((row for row in history if row.kind is Kind.START), started))
         try:
             if self._delivered:
@@ -195,7 +194,14 @@ class Driver:
         try:
             args, kwargs = self.task.input.unbind(self._birth.payload or b"{}")
         except OutlastError as error:
-            self._suspend("code_mismatch", str(error), "keep the parameters of running executions")
+            self._suspend(
+                "code_mismatch",
+                text=f"its input cannot be read by the task's parameters of today: "
+                f"{error.why or error.what}",
+                hint=_MISMATCH_HINT,
+                where=self.task.where,
+                now=dict(self.task.stamp),
+            )
             return False
         fn = self.task.fn
         seed = (self.record.id if self._past is None else self._past.seed).encode()
@@ -225,7 +231,12 @@ class Driver:
     def _enter(self, started: Transition) -> None:
         assert self._scope is not None
         self._delivered = started.seq
+        if self._live:
+            self._trail = None
+        self._scope.changes.is_past = self._is_past(started.seq)
         self._scope.begin(started.at if self._past is None else self._past.began_at)
+        if self._scope.changes.fresh:
+            self._mark_changes()
 
     def _history(self, rows: Sequence[Transition]) -> tuple[list[Transition], list[Transition]]:
         """Split off the rows of the current try; what earlier tries came by is used again.
@@ -234,10 +245,15 @@ class Driver:
             The answers and signals of earlier tries, which the current one finds in its mailbox,
             and the rows of the current try. Results of steps are remembered by key.
         """
+        assert self._scope is not None
         first = 0
         for place, row in enumerate(rows):
             if row.kind is Kind.RETRY:
                 first = place + 1
+        if rows:
+            self._log = rows
+            self._scope.changes.load(rows)
+            self._trail = Trail(rows[first:], self.task.code)
         if self._past is not None:
             self._script = Script(rows)
             for row in rows[:first]:
@@ -275,23 +291,30 @@ class Driver:
                     self._deliver_row(row, row.at)
                 else:
                     waiting.append(row)
-            elif kind is Kind.ATTEMPT_FAILED:
-                assert row.key is not None and row.data is not None
-                self._failures[row.key] = int(str(row.data["attempt"]))
-                self._back_offs[row.key] = int(str(row.data["retry_at"]))
-            elif kind is Kind.STEP_ANNOUNCED and row.key is not None:
-                self._announced.add(row.key)
-                question: Any = (row.data or {}).get("question")
-                if question:
-                    self._asked[row.key] = question.get("stage", 0)
-                elif row.payload is not None:
-                    self._beats().recall(row)
-            elif kind is Kind.CALL_ABANDONED and row.key is not None:
-                self._unasked.add(row.key)
+            elif kind in WITNESSES:
+                self._recall(row)
+                self._outcomes.append((row, row.at))
+                self._drain_outcomes()
             elif self._script is not None and is_point(row):
                 self._script.spend(row)
                 self._deliver_row(row, row.at)
         return waiting
+
+    def _recall(self, row: Transition) -> None:
+        """Take up what a witness says about attempts and questions."""
+        if row.kind is Kind.ATTEMPT_FAILED:
+            assert row.key is not None and row.data is not None
+            self._failures[row.key] = int(str(row.data["attempt"]))
+            self._back_offs[row.key] = int(str(row.data["retry_at"]))
+        elif row.kind is Kind.STEP_ANNOUNCED and row.key is not None:
+            self._announced.add(row.key)
+            question: Any = (row.data or {}).get("question")
+            if question:
+                self._asked[row.key] = question.get("stage", 0)
+            elif row.payload is not None:
+                self._beats().recall(row)
+        elif row.kind is Kind.CALL_ABANDONED and row.key is not None:
+            self._unasked.add(row.key)
 
     # Outcomes
 
@@ -302,6 +325,7 @@ class Driver:
         kind = _DELIVERED[row.kind]
         value: Any = None
         error: BaseException | None = None
+        call = self._call_of(row) if row.key is not None else None
         if kind == "step":
             source = row
             if row.data and "reused" in row.data:
@@ -310,18 +334,38 @@ class Driver:
                 source = self._memo[row.key] if copied is None else copied
             if source.data and source.data.get("failed"):
                 error = failure.rebuild(source.payload or b"")
-            else:
-                call = self._call_of(row)
-                if call is not None:
-                    value = call.payload.step.output.decode(source.payload or b"null")
+            elif call is not None:
+                value = self._read(row, call.payload.step.output, source.payload or b"null")
         elif kind in ("input", "signal", "child"):
             value = row.payload
         return Outcome(row.seq, at, kind, row.key, row.digest, value, error)
 
     def _call_of(self, row: Transition) -> Call | None:
+        """Give the open call that a row has the outcome of.
+
+        Raises:
+            Mismatch: it is no step any more.
+        """
         assert self._scope is not None and row.key is not None
         call = self._scope.open_calls.get(row.key)
-        return call if call is not None and isinstance(call.payload, StepCall) else None
+        if row.kind is Kind.STEP and call is not None and not isinstance(call.payload, StepCall):
+            raise Mismatch(Outcome(row.seq, row.at, "step", row.key), self._scope.wanted())
+        return None if call is None or row.digest not in (None, call.digest) else call
+
+    def _read(self, row: Transition, codec: Codec[Any], payload: bytes) -> Any:
+        """Read what is recorded by the type that today's code has for it.
+
+        Raises:
+            Mismatch: it cannot be read so.
+        """
+        try:
+            return codec.decode(payload)
+        except OutlastError as error:
+            assert self._scope is not None
+            outcome = Outcome(row.seq, row.at, _DELIVERED[row.kind], row.key, row.digest)
+            said = f"what is recorded for {row.key} cannot be read by its type of today"
+            why = error.why or error.what
+            raise Mismatch(outcome, self._scope.wanted(), f"{said}: {why}") from error
 
     def _deliver(self, outcome: Outcome) -> None:
         """Give the code its next outcome, as soon as it is quiet."""
@@ -348,13 +392,50 @@ class Driver:
         scope = self._scope
         assert scope is not None
         while self._outcomes and scope.is_quiet:
-            outcome = self._outcomes.popleft()
-            if isinstance(outcome, Outcome):
-                scope.deliver(outcome)
-            elif is_point(outcome[0]):
-                self._pass_point(scope, *outcome)
+            one = self._outcomes.popleft()
+            if isinstance(one, Outcome):
+                outcome = one
+            elif one[0].kind in WITNESSES:
+                see(scope, one[0])
+                continue
+            elif is_point(one[0]):
+                self._pass_point(scope, *one)
+                continue
             else:
-                scope.deliver(self._outcome(*outcome))
+                outcome = self._outcome(*one)
+            if self._trail is not None or self._script is not None:
+                self._look_back(outcome)
+            scope.deliver(outcome)
+            if scope.changes.fresh:
+                self._mark_changes()
+
+    def _look_back(self, outcome: Outcome) -> None:
+        """Before an outcome is delivered: say whether what the code will do was done before."""
+        assert self._scope is not None
+        if self._trail is not None and outcome.seq > self._log[-1].seq:
+            self._trail = None  # of this lease: what follows is new
+            self._log = self._log[:1]
+        self._scope.changes.is_past = self._is_past(outcome.seq)
+
+    def _is_past(self, seq: int) -> bool:
+        if self._trail is not None and self._trail.holds(seq):
+            return True
+        script = self._script
+        return script is not None and script.point_ahead and script.has_more
+
+    def _mark_changes(self) -> None:
+        """Write down the edits that the code has met first with them in it.
+
+        Bodies wait for these rows like for outcomes: nothing can rest on a decision that is lost.
+        """
+        assert self._scope is not None
+        if not self._scope.is_quiet:
+            return  # a def task's thread may set more of them; it calls when it rests
+        for name in self._scope.changes.take_fresh():
+            row = self._append(
+                Event(Kind.ANNOTATION, "engine", key=PREFIX + name, data={"changed": name})
+            )
+            self._delivered = max(self._delivered, row.seq)
 
     def _pass_point(self, scope: Scope | ThreadScope, row: Transition, at: int) -> None:
         """Here the code goes on by itself: what it waits for keeps the time that it has left."""
@@ -368,6 +449,11 @@ class Driver:
 
     def _thread_is_quiet(self) -> None:
         """The thread of a ``def`` task has come to a call, or to its end."""
+        assert self._scope is not None
+        if self._over or self._before_park is not None:
+            return  # suspended, and its thread has not heard of it yet
+        if self._scope.changes.fresh:
+            self._mark_changes()
         try:
             self._drain_outcomes()
         except Mismatch as mismatch:
@@ -412,7 +498,7 @@ class Driver:
     def _end_attempt(self) -> None:
         """Fail this attempt of the task, wherever its code stands; that is a counted failure."""
         for body in list(self.bodies.values()):
-            self._abandon(body.call)
+            self._abandon(body.call, why="attempt_timeout")
         if self._ending:
             return  # the last process that is being stopped calls again
         timeout_us = (self._birth.data or {})["attempt_timeout_us"]
@@ -535,7 +621,7 @@ class Driver:
         self._deliver_row(row, row.at)
         return True
 
-    def _abandon(self, call: Call) -> None:
+    def _abandon(self, call: Call, why: str | None = None) -> None:
         """Nobody awaits this call any more: its body is stopped where that is possible.
 
         A question is closed by a row of its own, so that no answer is taken for it any more.
@@ -550,9 +636,8 @@ class Driver:
         body = self.bodies.pop(call.key, None)
         if body is not None:
             self._stop(body)
-            self._append(
-                Event(Kind.CALL_ABANDONED, "engine", key=call.key, data={"attempt": body.attempt})
-            )
+            data = {"attempt": body.attempt, **({} if why is None else {"why": why})}
+            self._append(Event(Kind.CALL_ABANDONED, "engine", key=call.key, data=data))
 
     # Bodies
 
@@ -698,6 +783,7 @@ class Driver:
                 Kind.ATTEMPT_FAILED,
                 "engine",
                 key=key,
+                digest=body.call.digest,
                 data={"attempt": body.attempt, "retry_at": retry_at},
                 payload=failure.dump(failure.describe(error)),
             )
@@ -762,7 +848,7 @@ class Driver:
         instants = [] if self._attempt_ends_at is None else [self._attempt_ends_at]
         timer = scope.next_timer()
         if timer is not None:
-            waits.append({"kind": "timer", "until": timer.deadline_at})
+            waits.append({"kind": "timer", "key": timer.key, "until": timer.deadline_at})
             instants.append(timer.deadline_at)
         for key, at in self._backing_off():
             waits.append({"kind": "retry", "key": key, "until": at})
@@ -857,16 +943,13 @@ class Driver:
         self._leave()
 
     def _suspend_mismatch(self, mismatch: Mismatch) -> None:
-        self._suspend(
-            "code_mismatch",
-            "its code asks for something else than was recorded",
-            "bring the old code back, or cancel it",
-            recorded=mismatch.recorded,
-            wanted=mismatch.wanted,
-            seq=mismatch.seq,
-        )
+        if self._over or self._before_park is not None:
+            return
+        self._outcomes.clear()
+        facts = told(mismatch, self._log, self._scope, self.task.stamp)
+        self._suspend("code_mismatch", hint=_MISMATCH_HINT, **facts)
 
-    def _suspend(self, code: str, text: str, hint: str, **more: Any) -> None:
+    def _suspend(self, code: str, *, text: str, hint: str, **more: Any) -> None:
         """Park it where it is, visibly; a person decides what happens next."""
         self._before_park = copy_of(self.record)
         self._append(
@@ -1021,13 +1104,15 @@ class Driver:
         for key, body in self.bodies.items():
             if not body.is_noted:
                 self.beaten(body)
-            if key not in self._announced and now - body.started_at >= ANNOUNCE_US:
+            is_late = now - body.started_at >= ANNOUNCE_US
+            if is_late and key not in self._announced and body.call.state is not _ABANDONED:
                 self._announced.add(key)
                 self._append(
                     Event(
                         Kind.STEP_ANNOUNCED,
                         "engine",
                         key=key,
+                        digest=body.call.digest,
                         data={"attempt": body.attempt, "since": body.started_at},
                     )
                 )

@@ -312,6 +312,15 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             lines[""] = self.foreign_call
         return "; ".join(lines.values())
 
+    def places(self) -> dict[str, str]:
+        """Say for each durable call that is awaited where the code stands, by its key."""
+        found: dict[str, str] = {}
+        for task in self.live_tasks():
+            call = getattr(getattr(task, "_fut_waiter", None), "call", None)
+            if call is not None:
+                found[call.key] = where(task.get_coro()).removesuffix(f" for {call.key}")
+        return found
+
     def unwind(self, task: BranchTask) -> bool:
         """Raise ``_Parked`` in a task of this closed loop until its code has ended.
 
@@ -746,7 +755,7 @@ def where(coro: object) -> str:
             break
         if frame.f_code.co_filename.startswith(_ASYNCIO):
             tail = name
-        else:
+        elif not place or not frame.f_code.co_filename.startswith(_OURS):
             place, tail = f"in {name}, {frame.f_code.co_filename}:{frame.f_lineno}", ""
         coro = getattr(coro, "cr_await" if kind == "cr" else f"{kind}_yieldfrom", None)
     return f"{place} for {tail}" if place and tail else place or f"for {tail}"
@@ -833,6 +842,7 @@ _UNAWAITED: Final = (
     0,
 )
 _ASYNCIO: Final = asyncio.__path__[0]
+_OURS: Final = __file__.removesuffix("loop.py")
 _ENSURE: Final = _code("ensure_future")
 _ENSURE_INNER: Final = _code("_ensure_future")
 _WAIT: Final = _code("_wait")

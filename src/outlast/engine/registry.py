@@ -16,6 +16,7 @@ from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar, overload
 from outlast.codec import Codec, InputCodec, digest, result_codec
 from outlast.duration import Duration, microseconds, microseconds_of
 from outlast.engine.current import current_scope, the_engine
+from outlast.engine.fingerprint import fingerprint
 from outlast.engine.limits import GRACE_US, Limits, limits_of
 from outlast.errors import BadSchedule, Fatal, UsageError, WrongColour
 from outlast.lifecycle import NO_RETRY, RetryPolicy
@@ -323,6 +324,17 @@ class Task(_Function[P, R]):
         self.schedule = schedule
         if schedule is not None:
             _check_runs_alone(self)
+
+    @functools.cached_property
+    def code(self) -> str:
+        """A mark of the function's code; see :func:`outlast.engine.fingerprint.fingerprint`."""
+        return fingerprint(self.fn)
+
+    @functools.cached_property
+    def stamp(self) -> dict[str, object]:
+        """What each start of an execution's code notes about that code."""
+        version = {} if self.version is None else {"version": self.version}
+        return {"code": self.code, **version}
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Run the function plainly, outside any execution.

@@ -42,6 +42,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeVar
 
+from outlast.engine.change import Changes
 from outlast.engine.current import current_scope
 from outlast.engine.loop import Branch, BranchTask, DeterministicLoop, _Parked, where
 from outlast.errors import InternalError, NotDurable, UsageError
@@ -252,9 +253,12 @@ class Mismatch(Exception):
         seq: the row of the log.
         recorded: the row's kind, key, name and digest.
         wanted: the same of everything that the code waits for.
+        text: what is the matter, where the two do not say it.
     """
 
-    def __init__(self, outcome: Outcome, wanted: Sequence[Call | Timer] | str | None) -> None:
+    def __init__(
+        self, outcome: Outcome, wanted: Sequence[Call | Timer] | None, text: str = ""
+    ) -> None:
         name = re.split("[#:]", outcome.key.rpartition("/")[2])[0] if outcome.key else None
         self.seq = outcome.seq
         self.recorded: dict[str, object] = {
@@ -263,13 +267,11 @@ class Mismatch(Exception):
             "name": name,
             "digest": outcome.digest,
         }
-        self.wanted: list[dict[str, object]] = []
-        if isinstance(wanted, str):
-            self.wanted.append({"key": wanted})
-        else:
-            self.wanted.extend(_described(one) for one in wanted or ())
+        self.wanted = [_described(one) for one in wanted or ()]
+        self.text = text
         super().__init__(
-            f"row {self.seq} has {outcome.key}, the code wants "
+            text
+            or f"row {self.seq} has {outcome.key}, the code wants "
             + (", ".join(str(one["key"]) for one in self.wanted) or "nothing")
         )
 
@@ -282,6 +284,8 @@ class Scope:
     """
 
     is_async = True
+    was_cancelled = False
+    """Whether a body may be under way that the code does not wait for any more."""
     slot: int | None = None
 
     def __init__(self, main: Callable[[], Coroutine[Any, Any, Any]], *, seed: bytes) -> None:
@@ -303,6 +307,7 @@ class Scope:
         self._answers: dict[str, Outcome] = {}
         self._signals: dict[str, deque[Outcome]] = {}
         self._listeners: dict[str, dict[str, DurableCall[Any]]] = {}
+        self.changes = Changes()
         self.never_awaited: list[str] = []
 
     # The engine's side
@@ -337,7 +342,7 @@ class Scope:
         else:
             call = self._open.get(key)
             if call is None or (outcome.digest is not None and outcome.digest != call.digest):
-                raise Mismatch(outcome, self._wanted())
+                raise Mismatch(outcome, self.wanted())
             if outcome.at > self._loop.now_us:
                 self._loop.now_us = outcome.at
             self._resolve(call, outcome.value, outcome.error)
@@ -400,6 +405,15 @@ class Scope:
     def stuck_description(self) -> str:
         """Say for each branch where it stands."""
         return self._loop.describe_branches()
+
+    def wanted(self) -> list[Call | Timer]:
+        """Give everything that the code waits for: its open calls and its next timer."""
+        timer = self.next_timer()
+        return [*self._open.values(), *([timer] if timer is not None else [])]
+
+    def places(self) -> dict[str, str]:
+        """Say for each open call where the code stands that waits for it, by key."""
+        return {} if self._closed else self._loop.places()
 
     @property
     def finished(self) -> bool:
@@ -511,6 +525,22 @@ class Scope:
         if call.state is _OPEN:
             self._fresh.append(call)
 
+    def changed(self, name: str) -> bool:
+        """Say whether this execution has the edit of this name; see :func:`outlast.changed`.
+
+        Raises:
+            NotDurable: called from another thread or event loop.
+        """
+        if self._closed:
+            self._loop.refuse()
+        if _get_running_loop() is not self._loop:
+            raise NotDurable(
+                "changed was called outside the execution's own code",
+                why="another thread or event loop has inherited its context",
+                do="call it in the task itself",
+            )
+        return self.changes.ask(name)
+
     def now(self) -> int:
         """Give the time of the last delivered row, in microseconds since 1970."""
         return self._loop.now_us
@@ -599,7 +629,7 @@ class Scope:
             number = (key or "").removeprefix("timer#")
             timer = self._loop.armed_timer(int(number)) if number.isdecimal() else None
             if timer is None or outcome.digest not in (None, timer.deadline_at):
-                raise Mismatch(outcome, self._wanted())
+                raise Mismatch(outcome, self.wanted())
             self._pass_time(outcome)
             self._loop.fire(timer)
             return
@@ -691,10 +721,6 @@ class Scope:
             self._unlisten(call)
         if call._taken or call.kind == "ask":
             self._abandoned.append(call)
-
-    def _wanted(self) -> list[Call | Timer]:
-        timer = self.next_timer()
-        return [*self._open.values(), *([timer] if timer is not None else [])]
 
 
 def _described(one: Call | Timer) -> dict[str, object]:

@@ -106,6 +106,11 @@ class Script:
             else:
                 self._others.append(row)
 
+    @property
+    def has_more(self) -> bool:
+        """Whether there is anything that its code has not come by again."""
+        return bool(self._calls or self._timers or self._others)
+
     def row(self, again: Transition) -> Transition | None:
         """Give the copy that a row of the log has used; None if it is none of the script's."""
         return self._rows.get(int(str((again.data or {}).get("reused", 0))))

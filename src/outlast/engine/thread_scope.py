@@ -15,13 +15,16 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
+import sys
 import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from pathlib import Path
 from typing import Any, Final
 
+from outlast.engine.change import Changes
 from outlast.engine.current import current_scope
 from outlast.engine.scope import Call, Mismatch, Outcome, Timer
 from outlast.errors import UsageError
@@ -74,6 +77,9 @@ class ThreadScope:
         self._error: BaseException | None = None
         self._body: Callable[[], Any] | None = None
         self._body_future: asyncio.Future[Any] | None = None
+        self._thread_number: int | None = None
+        self.was_cancelled = False
+        self.changes = Changes()
         self.random = random.Random(seed)
         self.result: Any = None
         self.exception: BaseException | None = None
@@ -98,7 +104,8 @@ class ThreadScope:
             self._broken_off += [
                 call for call in self._open.values() if call.kind == "step" and call._taken
             ]
-            if self._open:
+            self.was_cancelled = True
+            if self._open or self._timer is not None:
                 self._abandoned += [c for c in self._open.values() if c.kind == "ask"]
                 self._go_on(None, asyncio.CancelledError())
         elif kind == "input":
@@ -122,7 +129,7 @@ class ThreadScope:
                 or key != f"timer#{timer.number}"
                 or outcome.digest != timer.deadline_at
             ):
-                raise Mismatch(outcome, self._wanted())
+                raise Mismatch(outcome, self.wanted())
             self._timer = None
             self._timed_out = next(iter(self._open.values()), None)
             self._go_on(_TIMER, None)
@@ -130,7 +137,7 @@ class ThreadScope:
             assert key is not None
             call = self._open.get(key)
             if call is None or call.digest != outcome.digest:
-                raise Mismatch(outcome, self._wanted())
+                raise Mismatch(outcome, self.wanted())
             self._go_on(outcome.value, outcome.error)
 
     def run_body(
@@ -181,7 +188,31 @@ class ThreadScope:
 
     def stuck_description(self) -> str:
         """Say where the code stands."""
-        return "it waits at " + (", ".join(self._open) or "nothing")
+        at = self._place()
+        return "it waits at " + (", ".join(self._open) or "nothing") + (f" {at}" if at else "")
+
+    def wanted(self) -> list[Call | Timer]:
+        """Give everything that the code waits for."""
+        return [*self._open.values(), *([self._timer] if self._timer is not None else [])]
+
+    def places(self) -> dict[str, str]:
+        """Say for the open call where the code stands that waits for it, by key."""
+        place = self._place()
+        return dict.fromkeys(self._open, place) if place else {}
+
+    def _place(self) -> str:
+        """Find the line of user code at which the thread called into this library."""
+        frame = sys._current_frames().get(self._thread_number or 0)
+        frames = []
+        while frame is not None and not self._ended:
+            frames.append(frame)
+            frame = frame.f_back
+        ours = [one.f_code.co_filename.startswith(_OURS) for one in frames]
+        for place in range(len(frames) - 1, 0, -1):  # from the thread's first frame on
+            if any(ours[place:]) and not ours[place] and ours[place - 1]:
+                code = frames[place].f_code
+                return f"in {code.co_qualname}, {code.co_filename}:{frames[place].f_lineno}"
+        return ""
 
     def close(self) -> None:
         """Park: the blocked call raises, inertly; what the code does then is ignored."""
@@ -213,9 +244,6 @@ class ThreadScope:
             self._timer = Timer(self._timer.number, self._timer.deadline_at + moved_us)
         return moved_us
 
-    def _wanted(self) -> str | None:
-        return next(iter(self._open), None)
-
     def _go_on(self, value: Any, error: BaseException | None) -> None:
         self._value, self._error = value, error
         self._open.clear()
@@ -226,6 +254,7 @@ class ThreadScope:
 
     def _run(self) -> None:
         current_scope.set(self)
+        self._thread_number = threading.get_ident()
         try:
             try:
                 self.result = self._main()
@@ -317,6 +346,11 @@ class ThreadScope:
             self._timer = None
         return value
 
+    def changed(self, name: str) -> bool:
+        """Say whether this execution has the edit of this name; see :func:`outlast.changed`."""
+        self._refuse_if_closed()
+        return self.changes.ask(name)
+
     def now(self) -> int:
         """Give the time of the last thing delivered, in microseconds since 1970."""
         return self._now
@@ -391,6 +425,7 @@ def _is_for(value: Any, wait: Any) -> bool:
 
 
 _TIMER: Final = object()
+_OURS: Final = str(Path(__file__).parent.parent)
 
 
 def _set_value(future: asyncio.Future[Any], value: Any) -> None:

@@ -109,7 +109,7 @@ class Worker:
         rows = [row]
         for event in (
             Event(Kind.CLAIM, "engine", 0, nonce, data={"worker": self.name}),
-            Event(Kind.START, "engine", 1, nonce),
+            Event(Kind.START, "engine", 1, nonce, data=task.stamp),
         ):
             decision = decide(record, event, now)
             assert not isinstance(decision, Refusal)
