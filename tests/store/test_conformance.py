@@ -10,6 +10,7 @@ import pytest
 from outlast.store import open_store
 from outlast.store.protocol import Store
 from outlast.testing.conformance import StoreConformance
+from outlast.testing.conformance_budgets import BudgetConformance
 from outlast.testing.conformance_labels import LabelsConformance
 from outlast.testing.conformance_people import PeopleConformance
 from outlast.testing.conformance_schedules import ScheduleConformance
@@ -22,6 +23,7 @@ class Suite(
     ScheduleConformance,
     LabelsConformance,
     PeopleConformance,
+    BudgetConformance,
 ):
     """All there is."""
 

@@ -13,7 +13,7 @@ from . import SOURCES
 FLOORS: Final = (
     {"errors", "lifecycle"},
     {"codec", "failure", "duration", "naming", "dialects"},
-    {"retention", "schedule"},
+    {"retention", "budget", "schedule"},
     {"store"},
     {"engine"},
     {"blocking", "testing"},

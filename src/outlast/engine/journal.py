@@ -24,7 +24,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from outlast.errors import NoEngine, OutlastError, StoreUnavailable
 from outlast.lifecycle import Transition
-from outlast.store.protocol import Answer, Deliver, Item, Store
+from outlast.store.protocol import Answer, Create, Deliver, Item, Store, Write
 
 ROWS_MAX: Final = 2_000
 """Rows of the log a batch; beyond it a batch gains nothing and everybody in it waits longer."""
@@ -243,6 +243,8 @@ def _weight(item: Item) -> tuple[int, int]:
     """Give the rows and the payload bytes of an item."""
     if isinstance(item, Deliver):
         return 2, len(item.message.payload or b"")
+    if not isinstance(item, Create | Write):
+        return 1, 0
     rows: list[Transition] = item.rows
     return len(rows), sum(len(row.payload) for row in rows if row.payload is not None)
 

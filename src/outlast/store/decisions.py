@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -300,6 +300,30 @@ def verify_one(
         number = row.data.get("inbox") if row.data else None
         if isinstance(number, int) and not _is_of(row, number, entries):
             verdict.defects.append(f"{id}: row {row.seq} is not what message {number} says")
+
+
+def verify_charges(
+    verdict: Verdict,
+    id: str,
+    charged: Mapping[str, int],
+    spending: Mapping[str, int],
+    known: Collection[str],
+) -> None:
+    """Check what an execution's log says it charged against what was added up.
+
+    Args:
+        verdict: gets the defects.
+        id: the execution.
+        charged: what its log adds up to, by the budget's name.
+        spending: what was added up.
+        known: the budgets that there are; others were deleted, or never there.
+    """
+    for name in sorted({*charged, *spending} & {*known, *spending}):
+        said, added = charged.get(name, 0), spending.get(name, 0)
+        if said != added:
+            verdict.defects.append(
+                f"{id}: its log charges {said} to budget {name}, added up is {added}"
+            )
 
 
 def _is_of(row: Transition, number: int, entries: Sequence[InboxEntry]) -> bool:

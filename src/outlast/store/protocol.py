@@ -56,6 +56,7 @@ class Write:
         births: executions that are born with these rows, or not at all; they have no keys, and
             what is written to them comes in a later batch.
         sends: messages to others that go out with these rows; one that is refused is dropped.
+        charge: what was spent with these rows, and which reservations end; never refused.
     """
 
     id: str
@@ -68,6 +69,73 @@ class Write:
     inbox_seen: int | None = None
     births: Sequence[Create] = ()
     sends: Sequence[Deliver] = ()
+    charge: Charge | None = None
+
+
+@dataclass(slots=True)
+class Charge:
+    """What rows of a log charge to budgets, which know of nothing that no row says.
+
+    Attributes:
+        amounts: what was spent, in millionths, by the budget's name; a budget that is not there is
+            passed over.
+        settled: the keys of the reservations that end with it.
+        ends: which others end: those of ``bodies``, with the lease; ``all``, with the history.
+        awaits: the budget that the execution is suspended for.
+    """
+
+    amounts: Mapping[str, int]
+    settled: Sequence[str] = ()
+    ends: str | None = None
+    awaits: str | None = None
+
+
+@dataclass(slots=True)
+class Reserve:
+    """Set amounts aside for what an execution is about to do; by the owner of its lease.
+
+    Refused as ``over_budget`` where one of them does not fit: what is spent and reserved already,
+    and this, may not exceed the limit. Asked again under the same key, it changes nothing.
+
+    Attributes:
+        execution_id, fence, nonce: the execution, and the lease.
+        key: the call it is for; with it the reservation is settled.
+        amounts: in millionths, by the budget's name; a budget that is not there has no limit.
+        outlives: whether it outlives the lease, as one of task code does.
+    """
+
+    execution_id: str
+    fence: int
+    nonce: bytes | None
+    key: str
+    amounts: Mapping[str, int]
+    outlives: bool = False
+
+
+@dataclass(slots=True)
+class Adjust:
+    """Set, raise or reset budgets of one scope.
+
+    Refused as ``no_budget`` where one that shall be raised or reset is not there. Where the scope
+    is an execution that has not ended, its log says so as well.
+
+    Attributes:
+        what: ``set``, ``raised`` or ``reset``.
+        amounts: by meter: the limit (None: none, it only counts), or by how much it is raised.
+        soft: the soft share of the limit, in millionths; only for ``set``.
+        period_us: how often it begins anew; only for ``set``.
+        actor, now: who changes it, and when.
+        id: the same change, sent again, changes nothing.
+    """
+
+    scope: str
+    what: str
+    amounts: Mapping[str, int | None]
+    actor: str
+    now: int
+    id: str
+    soft: int | None = None
+    period_us: int | None = None
 
 
 @dataclass(slots=True)
@@ -79,7 +147,90 @@ class Deliver:
     now: int
 
 
-Item = Create | Write | Deliver
+Item = Create | Write | Deliver | Reserve | Adjust
+
+
+@dataclass(slots=True)
+class BudgetRow:
+    """A budget: a limit on one meter for one scope. Amounts are in millionths.
+
+    Attributes:
+        limit: the hard limit; None for one that only counts.
+        soft: the share of the limit at which a threshold event is recorded, in millionths.
+        charged: all that was ever charged to it.
+        charged_before: what of it was charged before the last reset, or turn of the period.
+        purged: what of it was charged by executions that have been deleted.
+        reserved: what is set aside.
+        period_us, turns_at: how often it begins anew, and when next.
+        soft_at, spent_up_at: since when it is over its soft limit, and since when nothing is left.
+        event_count: how many events it has had.
+        stirred: whether somebody who waits for it may go on.
+    """
+
+    scope: str
+    meter: str
+    limit: int | None = None
+    soft: int | None = None
+    charged: int = 0
+    charged_before: int = 0
+    purged: int = 0
+    reserved: int = 0
+    period_us: int | None = None
+    turns_at: int | None = None
+    soft_at: int | None = None
+    spent_up_at: int | None = None
+    event_count: int = 0
+    stirred: bool = False
+
+    @property
+    def name(self) -> str:
+        """The scope and the meter, as ``task:fulfil:usd``."""
+        return f"{self.scope}:{self.meter}"
+
+    @property
+    def spent(self) -> int:
+        """What was charged since the last reset, or turn of the period."""
+        return self.charged - self.charged_before
+
+    @property
+    def left(self) -> int | None:
+        """What is neither spent nor set aside; negative where more was spent; None: no limit."""
+        return None if self.limit is None else self.limit - self.spent - self.reserved
+
+
+@dataclass(slots=True)
+class BudgetEvent:
+    """Something that happened to a budget.
+
+    Attributes:
+        name, number: the budget, and the event's number there, from 1.
+        what: ``set``, ``raised``, ``reset``, ``turned`` (its period), ``soft`` (the soft limit was
+            reached) or ``spent_up`` (nothing is left); the last two once for each time.
+        execution_id: whose charge led to it, or None.
+        limit, spent: what they were then.
+        id: of the change that it was, or None.
+    """
+
+    name: str
+    number: int
+    what: str
+    actor: str
+    at: int
+    execution_id: str | None
+    limit: int | None
+    spent: int
+    id: str | None = None
+
+
+@dataclass(slots=True)
+class Reservation:
+    """An amount that an execution has set aside of a budget, for the call with this key."""
+
+    execution_id: str
+    key: str
+    name: str
+    amount: int
+    outlives: bool = False
 
 
 @dataclass(slots=True)
@@ -98,7 +249,7 @@ class Answer:
     Attributes:
         refused: None when it was stored, else why not: ``fenced``, ``moved``, ``already_exists``,
             ``key_conflict``, ``already_final``, ``already_answered``, ``no_execution``,
-            ``no_upstream``,
+            ``no_upstream``, ``over_budget``, ``no_budget``,
             or another refusal of the lifecycle.
         execution: the record after the item, or as it was found; None for a stored write.
         error: the bug behind a refusal ``internal_error``.
@@ -106,6 +257,7 @@ class Answer:
         told: whom the item told something besides, as a parent hears of its child's end: each with
             its record after it and the entry in its inbox.
         owes: whether it left errands to others, which the next sweep runs.
+        budgets: the budgets that the item touched, or was refused for, after it.
     """
 
     refused: str | None = None
@@ -114,6 +266,7 @@ class Answer:
     entry: InboxEntry | None = None
     told: Sequence[tuple[Execution, InboxEntry]] = ()
     owes: bool = False
+    budgets: Sequence[BudgetRow] = ()
 
 
 STORED = Answer()
@@ -281,6 +434,8 @@ class Store(Protocol):
     def sweep(self, now: int, limit: int) -> tuple[int, int | None]:
         """Move what the clock moves: promote (T03), resume (T16), retry_due (T23), deadline (T29).
 
+        Budgets whose period is over begin anew, and executions that are suspended for one which
+        has room again are resumed (T16).
         Before that it runs errands: what executions that have ended owe to their open children,
         and to those that depend on them. At most ``limit`` of both: errands as they came up, then
         executions past their deadline, then by the time they were due.
@@ -347,8 +502,25 @@ class Store(Protocol):
         It is as safe as the store: a copy of that has it, too. A writing verb.
         """
 
+    def budgets(
+        self, scopes: Collection[str] | None = None, *, after: str = "", limit: int = -1
+    ) -> list[BudgetRow]:
+        """Read the budgets of these scopes, by default all shared ones, in the order of names.
+
+        A negative limit reads all; ``after`` is the scope to go on behind.
+        """
+
+    def budget_events(self, scope: str, meter: str) -> list[BudgetEvent]:
+        """Read what happened to a budget, in order."""
+
+    def spending(self, execution_id: str) -> Mapping[str, int]:
+        """Give what an execution has charged in all, in millionths, by the budget's name."""
+
+    def reservations(self, execution_id: str) -> list[Reservation]:
+        """Read what an execution has set aside."""
+
     def verify(self) -> Verdict:
-        """Fold every log and compare it with its row; check the file itself."""
+        """Fold every log and compare it, and what it charged to budgets; check the file itself."""
 
     def ended(self, after_id: str, before_id: str, before: int, limit: int) -> list[Ended]:
         """List executions between two ids that ended before an instant, in the order of ids."""

@@ -7,7 +7,7 @@ brings rows the lifecycle would not have made is found out here. It keeps nothin
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from outlast.errors import CannotLoad, InternalError
@@ -26,6 +26,7 @@ from outlast.lifecycle import (
     fold,
 )
 from outlast.lifecycle.record import copy_of, event_of
+from outlast.store.books import Losses, Paying, budgets_of, charged_by, tell
 from outlast.store.decisions import (
     Errand,
     continued_as,
@@ -39,13 +40,18 @@ from outlast.store.decisions import (
     take_as_owner,
     take_backlog,
     taken_answer,
+    verify_charges,
     verify_one,
     word_to_parent,
 )
+from outlast.store.memory.budgets import MemoryBudgets
 from outlast.store.memory.people import may_ask
 from outlast.store.memory.schedules import MemorySchedules
 from outlast.store.protocol import (
+    Adjust,
     Answer,
+    BudgetEvent,
+    BudgetRow,
     Claimed,
     Create,
     Deliver,
@@ -55,12 +61,14 @@ from outlast.store.protocol import (
     InboxEntry,
     Item,
     Lease,
+    Reservation,
+    Reserve,
     Verdict,
     WorkerRow,
     Write,
 )
 
-_TURN = {Create: 0, Write: 1, Deliver: 2}
+_TURN = {Create: 0, Write: 1, Reserve: 1, Adjust: 1, Deliver: 2}
 """The order within a batch: deliveries last, as they are decided on what the owners wrote."""
 
 
@@ -81,6 +89,8 @@ class MemoryStore:
         self._place = _NOBODY
         self._workers: dict[str, WorkerRow] = {}
         self._secrets: dict[str, bytes] = {}
+        self._money = MemoryBudgets(self._records)
+        self._losses = Losses()
         self._lock = threading.RLock()
         self.schedules = MemorySchedules(self)
 
@@ -88,14 +98,23 @@ class MemoryStore:
         """See the protocol."""
         broken: dict[str, str] = {}
         answers: dict[int, Answer] = {}
+        paying: list[tuple[int, Paying]] = []
         with self._lock:
-            for place in sorted(range(len(batch)), key=lambda place: _TURN[type(batch[place])]):
+            turns = sorted(range(len(batch)), key=lambda place: _TURN[type(batch[place])])
+            for place in (place for place in turns if not isinstance(batch[place], Deliver)):
                 self._place = place
-                answers[place] = self._one(batch[place], broken)
+                answers[place] = self._one(batch[place], broken, paying, place)
+            words = self._money.take(paying, answers)
+            for place in (place for place in turns if isinstance(batch[place], Deliver)):
+                self._place = place
+                answers[place] = self._one(batch[place], broken, paying, place)
             self._place = _NOBODY
             sends, self._sends = self._sends, []
             for send in sends:
                 self._deliver(send)
+            for origin, word in words:
+                tell(answers[origin], self._deliver(word))
+            self._take_losses()
             self._conclude(answers)
         return [answers[place] for place in range(len(batch))]
 
@@ -134,15 +153,27 @@ class MemoryStore:
         self._conclude()
         return len(errands)
 
-    def _one(self, item: Item, broken: dict[str, str]) -> Answer:
+    def _take_losses(self) -> None:
+        """Charge what turned out to be lost."""
+        losses, self._losses = self._losses, Losses()
+        self._money.charge(losses.charges)
+
+    def _one(
+        self, item: Item, broken: dict[str, str], paying: list[tuple[int, Paying]], place: int
+    ) -> Answer:
         if isinstance(item, Deliver):
             return self._deliver(item)
+        if isinstance(item, Reserve | Adjust):
+            paying.append((place, item))
+            return Answer()
         id = item.after.id if isinstance(item, Create) else item.id
         if id in broken and isinstance(item, Write):
             return Answer(broken[id])
         answer = self._create(item) if isinstance(item, Create) else self._write(item)
         if answer.refused is not None and not (isinstance(item, Create) and id in self._records):
             broken[id] = answer.refused
+        if isinstance(item, Write) and item.charge is not None:
+            paying.append((place, item))
         return answer
 
     def _create(self, item: Create) -> Answer:
@@ -161,6 +192,7 @@ class MemoryStore:
             return Answer("no_upstream")
         if record.parent_id is not None:
             self._children.setdefault(record.parent_id, []).append(record.id)
+        self._money.open(budgets_of(item.rows[0]))
         self._records[record.id] = record
         self._logs[record.id] = list(item.rows)
         self._inboxes[record.id] = []
@@ -222,6 +254,9 @@ class MemoryStore:
         delivery = deliver(record, item, earlier, inbox[record.inbox_seen :])
         if delivery.entry is not None:
             inbox.append(delivery.entry)
+        if delivery.after.is_final:
+            self._losses.look(self._money.reserved_by([record.id]))
+            self._losses.see(delivery.rows)
         self._put(delivery.after, delivery.rows)
         return Answer(delivery.refused, copy_of(delivery.after), entry=delivery.entry)
 
@@ -264,6 +299,7 @@ class MemoryStore:
         for event in events:
             decision = decide(record, event, now)
             assert not isinstance(decision, Refusal), decision
+            self._losses.see([decision.transition])
             record = applied(record, decision)
             self._put(record, [decision.transition])
         return record
@@ -277,6 +313,7 @@ class MemoryStore:
             instants = [next_due(record) for record in self._records.values()]
             if self._errands:
                 instants.append(0)
+            instants += self._money.instants()
             return moved, min((at for at in instants if at is not None), default=None)
 
     def _sweep_some(self, now: int, limit: int) -> int:
@@ -286,9 +323,15 @@ class MemoryStore:
             key=lambda record: _turn(record, now),
         )[: limit - run]
         for record in moving:
+            self._losses.look(self._money.reserved_by([record.id]))
             self._append(record, due_events(record, now), now)
+        self._take_losses()
         self._conclude()
-        return run + len(moving)
+        moved = run + len(moving)
+        turned, going = self._money.sweep(now, limit - moved)
+        for record in going:
+            self._append(record, [Event(Kind.RESUME, "engine", data={"cause": "budget"})], now)
+        return moved + turned
 
     def recover(self, dead: Collection[str] | None, alive: str, now: int, limit: int) -> int:
         """See the protocol."""
@@ -301,8 +344,12 @@ class MemoryStore:
                 and (dead is None or record.worker in dead)
             )[:limit]
             for _, id in orphans:
+                self._losses.look(self._money.reserved_by([id]))
                 record = self._append(self._records[id], orphan_events(self._records[id]), now)
-                self._put(*take_backlog(record, self._inboxes[id][record.inbox_seen :], now))
+                after, rows = take_backlog(record, self._inboxes[id][record.inbox_seen :], now)
+                self._losses.see(rows)
+                self._put(after, rows)
+            self._take_losses()
             self._conclude()
             return len(orphans)
 
@@ -394,12 +441,40 @@ class MemoryStore:
         with self._lock:
             return self._secrets.setdefault(name, drawn)
 
+    def budgets(
+        self, scopes: Collection[str] | None = None, *, after: str = "", limit: int = -1
+    ) -> list[BudgetRow]:
+        """See the protocol."""
+        with self._lock:
+            found = self._money.of(scopes, after)
+        return found if limit < 0 else found[:limit]
+
+    def budget_events(self, scope: str, meter: str) -> list[BudgetEvent]:
+        """See the protocol."""
+        with self._lock:
+            return self._money.history(f"{scope}:{meter}")
+
+    def spending(self, execution_id: str) -> Mapping[str, int]:
+        """See the protocol."""
+        with self._lock:
+            return self._money.spending_of(execution_id)
+
+    def reservations(self, execution_id: str) -> list[Reservation]:
+        """See the protocol."""
+        with self._lock:
+            found = self._money.reserved_by([execution_id])
+        return found.get(execution_id, [])
+
     def verify(self) -> Verdict:
         """See the protocol."""
         verdict = Verdict()
         with self._lock:
+            known = self._money.names()
             for id, record in self._records.items():
                 verify_one(verdict, id, record, self._logs[id], self._inboxes[id])
+                charged = charged_by(self._logs[id])
+                verify_charges(verdict, id, charged, self._money.spending_of(id), known)
+            verdict.defects += self._money.defects()
             verdict.defects += self.schedules.defects()
         return verdict
 
@@ -428,6 +503,7 @@ class MemoryStore:
                 if record.parent_id in self._children:
                     self._children[record.parent_id].remove(id)
                 self._edges.pop(id, None)
+                self._money.purge(id)
                 deleted += 1
         return deleted
 

@@ -94,7 +94,10 @@ SELECT (SELECT due_at FROM execution
          WHERE tenant = 1 AND start_by IS NOT NULL
            AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
          ORDER BY start_by LIMIT 1) AS start_by,
-       (SELECT 0 FROM errand LIMIT 1) AS errand;
+       (SELECT 0 FROM errand LIMIT 1) AS errand,
+       (SELECT 0 FROM budget WHERE tenant = 1 AND stirred = 1 LIMIT 1) AS stirred,
+       (SELECT turns_at FROM budget WHERE tenant = 1 AND turns_at IS NOT NULL
+         ORDER BY turns_at LIMIT 1) AS turns_at;
 
 -- name: leased_executions
 -- packed: 39, blobs 7

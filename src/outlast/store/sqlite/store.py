@@ -36,6 +36,7 @@ from outlast.lifecycle import (
     decide,
 )
 from outlast.lifecycle.record import COLUMNS, copy_of
+from outlast.store.books import Losses, Paying, budgets_of, charged_by, tell, that_fit
 from outlast.store.decisions import (
     Errand,
     continued_as,
@@ -48,13 +49,17 @@ from outlast.store.decisions import (
     take_as_owner,
     take_backlog,
     taken_answer,
+    verify_charges,
     verify_one,
     word_to_parent,
 )
 from outlast.store.protocol import (
     STORED,
     TENANT,
+    Adjust,
     Answer,
+    BudgetEvent,
+    BudgetRow,
     Claimed,
     Create,
     Deliver,
@@ -64,11 +69,24 @@ from outlast.store.protocol import (
     InboxEntry,
     Item,
     Lease,
+    Reservation,
+    Reserve,
     Verdict,
     WorkerRow,
     Write,
 )
 from outlast.store.sql import KEPT_ROWS_MAX, Statement, load
+from outlast.store.sqlite.budgets import (
+    budget_of,
+    event_of,
+    read_books,
+    read_reservations,
+    reservation_of,
+    take_charges,
+    take_money,
+    values_of,
+    write_books,
+)
 from outlast.store.sqlite.connect import (
     check_path,
     copy_to,
@@ -95,7 +113,7 @@ from outlast.store.sqlite.schedules import SqliteSchedules
 
 _SQL: Final = load("outlast.store.sqlite")
 _WIDTH: Final = len(COLUMNS)
-_TURN: Final = {Create: 0, Write: 1, Deliver: 2}
+_TURN: Final = {Create: 0, Write: 1, Reserve: 1, Adjust: 1, Deliver: 2}
 """The order within a batch: deliveries last, as they are decided on what the owners wrote."""
 _VERIFIED_AT_ONCE: Final = 200
 _LOG_AT_ONCE: Final = 500
@@ -225,16 +243,21 @@ class SqliteStore:
         creates: list[tuple[int, Create]] = []
         chains: dict[str, list[tuple[int, Write]]] = {}
         deliveries: list[tuple[int, Deliver]] = []
+        paying: list[tuple[int, Paying]] = []
         for place, item in enumerate(batch):
             if isinstance(item, Write):
+                if item.charge is not None:
+                    paying.append((place, item))
                 if item.id in chains:
                     chains[item.id].append((place, item))
                 else:
                     chains[item.id] = [(place, item)]
             elif isinstance(item, Create):
                 creates.append((place, item))
-            else:
+            elif isinstance(item, Deliver):
                 deliveries.append((place, item))
+            else:
+                paying.append((place, item))
         if creates:
             self._take_creates(creates, chains, answers, pending)
         if chains:
@@ -244,11 +267,18 @@ class SqliteStore:
         for send in pending.sends:
             deliveries.append((len(answers), send))
             answers.append(STORED)  # nobody asks what became of it
+        words = take_money(self, paying, answers) if paying else ()
+        for place, (_, word) in enumerate(words, len(answers)):
+            deliveries.append((place, word))
+        told = len(answers)
+        answers += [STORED] * len(words)
         if deliveries:
             pending = _Pending()
             self._take_deliveries(deliveries, answers, pending)
             self._flush(pending)
             ended += pending.ended
+        for place, (origin, _) in enumerate(words, told):
+            tell(answers[origin], answers[place])
         if ended:
             self._conclude(ended, answers)
         return answers[: len(batch)]
@@ -294,6 +324,8 @@ class SqliteStore:
             descent = descent_of(item.rows[0])
             if descent is not None:
                 pending.descents.append((descent.id, descent.source_id, descent.mode, descent.step))
+            if "budget" in (item.rows[0].data or ()):
+                pending.budgets += budgets_of(item.rows[0])
             if followers:  # it was born and moved on within one batch
                 head = (record.fence, record.nonce, record.seq, 0)
                 after, position = _take_chain(followers, head, answers, pending)
@@ -393,6 +425,10 @@ class SqliteStore:
                 pending.messages.append(values_of_message(TENANT, record.id, delivery.entry))
             if delivery.rows or delivery.entry is not None:
                 moved[record.id] = moved.get(record.id, False) or bool(delivery.rows)
+        ending = {id for id, changed in moved.items() if changed and records[id].is_final}
+        if ending:
+            pending.losses.look(read_reservations(self, ending))
+            pending.losses.see(row for row in pending.transitions if row.execution_id in ending)
         for id, changed in moved.items():
             pending.counted.append((id, records[id].inbox_count))
             if changed:
@@ -503,12 +539,42 @@ class SqliteStore:
             bounds = {"now": now, "limit": limit - run - len(found)}
             found += map(execution_of, _all(self._writer, name, bounds))
         pending = _Pending()
+        overdue = {record.id for record in found if _is_overdue(record, now)}
+        pending.losses.look(read_reservations(self, overdue))
         for record in found:
             after = self._append(record, due_events(record, now), now, pending)
             pending.saved.append(changed_values_of(after))
         self._flush(pending)
         self._conclude(pending.ended, [])
-        return run + len(found)
+        moved = run + len(found)
+        return moved + self._sweep_budgets(now, limit - moved)
+
+    def _sweep_budgets(self, now: int, limit: int) -> int:
+        """Begin periods anew, and resume whoever waits for a budget that has room again."""
+        bounds: dict[str, Value] = {"now": now, "limit": max(limit, 0)}
+        turning = list(map(budget_of, _all(self._writer, "turning_budgets", bounds)))
+        if turning:
+            books = read_books(self, [budget.name for budget in turning], ())
+            for budget in turning:
+                books.turn(books.budgets[budget.name], now)
+            write_books(self, books)
+        moved = len(turning)
+        for budget in map(budget_of, _all(self._writer, "stirred_budgets", bounds)):
+            if moved >= limit:
+                break
+            left = 2**63 - 1 if budget.left is None else budget.left
+            room: dict[str, Value] = {"name": budget.name, "left": left, "limit": limit - moved}
+            waiting = list(map(execution_of, _all(self._writer, "waiting_for_budget", room)))
+            pending = _Pending()
+            for record in that_fit(budget, waiting):
+                resume = Event(Kind.RESUME, "engine", data={"cause": "budget"})
+                pending.saved.append(changed_values_of(self._decide(record, resume, now, pending)))
+            self._flush(pending)
+            moved += max(1, len(pending.saved))
+            if len(waiting) < room["limit"]:  # type: ignore[operator]
+                names = {"scope": budget.scope, "meter": budget.meter}
+                self._writer.execute(_SQL["calm_budget"].text, names)
+        return moved
 
     def _next_due(self) -> int | None:
         (instants,) = self._writer.execute(_SQL["next_due"].text).fetchall()
@@ -525,9 +591,12 @@ class SqliteStore:
         with translated(self.path), immediate(self._writer):
             found = _all(self._writer, "leased_executions", bounds)
             pending = _Pending()
-            for record in map(execution_of, found):
+            orphans = list(map(execution_of, found))
+            pending.losses.look(read_reservations(self, [record.id for record in orphans]))
+            for record in orphans:
                 after = self._append(record, orphan_events(record), now, pending)
                 after, rows = take_backlog(after, self._unseen(after), now)
+                pending.losses.see(rows)
                 pending.transitions += rows
                 pending.saved.append(changed_values_of(after))
                 pending.end(after, rows)
@@ -554,6 +623,7 @@ class SqliteStore:
         decision = decide(record, event, now)
         if isinstance(decision, Refusal):
             raise InternalError(f"{event.kind} was refused: {decision.code}", where=record.id)
+        pending.losses.see([decision.transition])
         pending.transitions.append(decision.transition)
         after = applied(record, decision)
         pending.end(after, [decision.transition])
@@ -563,6 +633,7 @@ class SqliteStore:
         """Send what a transaction has gathered: rows of logs first, as the guards look at them."""
         for birth in pending.births:
             pending.transitions += birth.rows
+            pending.budgets += budgets_of(birth.rows[0])
         self._send("insert_transitions", list(map(values_of_transition, pending.transitions)))
         for birth in pending.births:
             pending.born.append(values_of_execution(birth.after))
@@ -573,6 +644,9 @@ class SqliteStore:
         self._send("insert_messages", pending.messages)
         self._send("count_messages", pending.counted)
         self._send("save_executions", pending.saved)
+        self._send("save_budgets", list(map(values_of, pending.budgets)))
+        if pending.losses.charges:
+            take_charges(self, pending.losses.charges)  # whom it would tell has no owner, or ended
 
     def _send(self, name: str, rows: Sequence[tuple[Value, ...]]) -> None:
         statement = _SQL[name]
@@ -585,6 +659,14 @@ class SqliteStore:
     def _query(self, name: str, values: Sequence[Value]) -> list[Sequence[object]]:
         """Ask with many rows of parameters, on the writer's connection."""
         return _ask(self._writer, _SQL[name], values)
+
+    def _lease_of(self, ids: Collection[str]) -> dict[str, tuple[int, bytes | None]]:
+        """Give the leases of executions that are leased."""
+        return {
+            id: (record.fence, record.nonce)
+            for id, record in self._records(sorted(ids)).items()
+            if record.is_leased
+        }
 
     def _records(self, ids: Iterable[str]) -> dict[str, Execution]:
         rows = self._query("executions_by_id", list(ids))
@@ -701,6 +783,33 @@ class SqliteStore:
         assert isinstance(kept, bytes)
         return kept
 
+    def budgets(
+        self, scopes: Collection[str] | None = None, *, after: str = "", limit: int = -1
+    ) -> list[BudgetRow]:
+        """See the protocol."""
+        bounds: dict[str, Value] = {"after": after, "limit": limit}
+        if scopes is None:
+            return list(map(budget_of, self._read("shared_budgets", bounds)))
+        bounds["scopes"] = _json(sorted(scopes))
+        return list(map(budget_of, self._read("budgets_of_scopes", bounds)))
+
+    def budget_events(self, scope: str, meter: str) -> list[BudgetEvent]:
+        """See the protocol."""
+        rows = self._read("budget_events", {"scope": scope, "meter": meter})
+        return [event_of(f"{scope}:{meter}", columns) for columns in rows]
+
+    def spending(self, execution_id: str) -> Mapping[str, int]:
+        """See the protocol."""
+        rows = self._read("spending_of", {"id": execution_id})
+        return {f"{scope}:{meter}": int(str(amount)) for scope, meter, amount in rows}
+
+    def reservations(self, execution_id: str) -> list[Reservation]:
+        """See the protocol."""
+        with translated(self.path), self._reading:
+            return list(
+                map(reservation_of, _ask(self._reader, _SQL["reservations_of"], [execution_id]))
+            )
+
     def verify(self) -> Verdict:
         """See the protocol.
 
@@ -727,8 +836,14 @@ class SqliteStore:
                         for id in ids:
                             self._verify_one(reader, id, verdict)
                     if len(ids) < _VERIFIED_AT_ONCE:
-                        return verdict
+                        break
                     after = ids[-1]
+                for scope, meter, *said in reader.execute(_SQL["unbalanced_budgets"].text):
+                    verdict.defects.append(
+                        "budget {}:{}: it says {} charged where {} was, and {} reserved where {} "
+                        "is".format(scope, meter, *said)
+                    )
+                return verdict
         except StoreBroken as error:
             verdict.defects.append(f"the file: {error.why}")
             return verdict
@@ -741,9 +856,18 @@ class SqliteStore:
         entries = reader.execute(_SQL["inbox"].text, {"id": id, "after": 0}).fetchall()
         try:
             record = execution_of(found[0]) if found else None
-            verify_one(
-                verdict, id, record, list(map(transition_of, rows)), list(map(entry_of, entries))
-            )
+            log = list(map(transition_of, rows))
+            verify_one(verdict, id, record, log, list(map(entry_of, entries)))
+            charged = charged_by(log)
+            spending = {
+                f"{scope}:{meter}": int(str(amount))
+                for scope, meter, amount in reader.execute(_SQL["spending_of"].text, {"id": id})
+            }
+            if charged or spending:
+                scopes = _json(sorted({name.rpartition(":")[0] for name in charged}))
+                bounds = {"scopes": scopes, "after": "", "limit": -1}
+                known = map(budget_of, reader.execute(_SQL["budgets_of_scopes"].text, bounds))
+                verify_charges(verdict, id, charged, spending, {budget.name for budget in known})
         except (LookupError, ValueError, TypeError, AssertionError, msgspec.MsgspecError) as error:
             verdict.defects.append(f"{id}: what is stored is not what Outlast writes: {error!r}")
 
@@ -766,7 +890,10 @@ class SqliteStore:
         with translated(self.path), immediate(self._writer):
             self._writer.execute(_SQL["permit_purge"].text, bounds)
             for name in (
-                "purge_transitions", "purge_messages", "purge_dependencies", "purge_executions",
+                "purge_shares", "purge_spending", "purge_tree_spending", "purge_reservations",
+                "purge_budget_events", "purge_budgets",
+                "purge_transitions", "purge_messages", "purge_dependencies",
+                "purge_executions",
             ):  # fmt: skip
                 self._writer.execute(_SQL[name].text)
             deleted = self._writer.changes()
@@ -805,13 +932,15 @@ class _Pending:
     """What a transaction has gathered, by table and shape."""
 
     __slots__ = (
-        "births", "born", "counted", "descents", "edges", "ended", "messages", "moved", "saved",
-        "sends", "transitions",
+        "births", "born", "budgets", "counted", "descents", "edges", "ended", "losses", "messages",
+        "moved", "saved", "sends", "transitions",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.births: list[Create] = []
         self.sends: list[Deliver] = []
+        self.budgets: list[BudgetRow] = []
+        self.losses = Losses()
         self.edges: list[tuple[Value, ...]] = []
         self.ended: list[_End] = []
         self.transitions: list[Transition] = []
@@ -894,6 +1023,11 @@ def _moved(record: Execution, position: tuple[int, int, int, int]) -> Execution:
     return twin
 
 
+def _is_overdue(record: Execution, now: int) -> bool:
+    """Tell whether the clock ends it."""
+    return any(at is not None and at <= now for at in (record.deadline_at, record.start_by))
+
+
 def _identity(path: Path) -> tuple[int, int] | None:
     """Tell files apart that have, one after the other, the same name."""
     try:
@@ -906,6 +1040,8 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _id_of(item: Item) -> str:
     if isinstance(item, Create):
         return item.after.id
+    if isinstance(item, Adjust):
+        return item.scope
     return item.id if isinstance(item, Write) else item.execution_id
 
 

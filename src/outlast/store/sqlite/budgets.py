@@ -1,0 +1,152 @@
+"""The tables of budgets: read for a batch, written once for all that it did to them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import astuple
+from typing import Protocol
+
+from outlast.budget import name_of, parts_of
+from outlast.store.books import Books, Paying, take_item
+from outlast.store.protocol import (
+    Adjust,
+    Answer,
+    BudgetEvent,
+    BudgetRow,
+    Charge,
+    Deliver,
+    Reservation,
+    Reserve,
+    Write,
+)
+from outlast.store.sqlite.rows import Value
+
+
+class Sender(Protocol):
+    """Sends named statements on the writer's connection."""
+
+    def _send(self, name: str, rows: Sequence[tuple[Value, ...]]) -> None: ...
+
+    def _query(self, name: str, values: Sequence[Value]) -> list[Sequence[object]]: ...
+
+    def _lease_of(self, ids: Collection[str]) -> dict[str, tuple[int, bytes | None]]: ...
+
+
+def take_money(
+    store: Sender, paying: Sequence[tuple[int, Paying]], answers: list[Answer]
+) -> list[tuple[int, Deliver]]:
+    """Apply the items of a batch to the budgets, in order.
+
+    The rows of the batch's writes are stored already; a refused one has charged nothing.
+
+    Returns:
+        What logs are told of it, with the place of the item that it came of.
+    """
+    taken = [(place, item) for place, item in paying if answers[place].refused is None]
+    names: set[str] = set()
+    payers: set[str] = set()
+    for _, item in taken:
+        if isinstance(item, Write):
+            assert item.charge is not None
+            names.update(item.charge.amounts)
+            names.update([item.charge.awaits] if item.charge.awaits else [])
+            payers.add(item.id)
+        elif isinstance(item, Reserve):
+            names.update(item.amounts)
+            payers.add(item.execution_id)
+        else:
+            names.update(name_of(item.scope, meter) for meter in item.amounts)
+    books = read_books(store, names, payers)
+    changes = [item.id for _, item in taken if isinstance(item, Adjust)]
+    books.known = {str(id) for (id,) in store._query("known_changes", list(changes))}
+    owners = [item.execution_id for _, item in taken if isinstance(item, Reserve)]
+    leases = store._lease_of(owners) if owners else {}
+    words: list[tuple[int, Deliver]] = []
+    for place, item in taken:
+        answers[place] = take_item(books, item, leases, answers[place])
+        words += ((place, send) for send in books.sends[len(words) :])
+    write_books(store, books)
+    return words
+
+
+def take_charges(store: Sender, charges: Sequence[tuple[str, Charge, int]]) -> None:
+    """Apply what others than owners have written into logs."""
+    names = {name for _, charge, _ in charges for name in charge.amounts}
+    books = read_books(store, names, {id for id, _, _ in charges})
+    for id, charge, at in charges:
+        books.charge(id, charge, at)
+    write_books(store, books)
+
+
+def read_books(store: Sender, names: Iterable[str], payers: Collection[str]) -> Books:
+    """Read budgets, and the reservations of executions with the budgets that they are of."""
+    reservations = read_reservations(store, payers)
+    wanted = {*names, *(one.name for of in reservations.values() for one in of)}
+    values: list[Value] = []
+    for name in sorted(wanted):
+        values += parts_of(name)
+    budgets = map(budget_of, store._query("budgets_by_name", values))
+    return Books({budget.name: budget for budget in budgets}, reservations)
+
+
+def read_reservations(store: Sender, ids: Collection[str]) -> dict[str, list[Reservation]]:
+    """Read what executions have set aside."""
+    found: dict[str, list[Reservation]] = {}
+    for columns in store._query("reservations_of", sorted(ids)):
+        one = reservation_of(columns)
+        found.setdefault(one.execution_id, []).append(one)
+    for of in found.values():
+        of.sort(key=lambda one: (one.key, one.name))
+    return found
+
+
+def write_books(store: Sender, books: Books) -> None:
+    """Write down what a batch made of budgets."""
+    store._send("save_budgets", [values_of(books.budgets[name]) for name in sorted(books.touched)
+                                 if name in books.budgets])  # fmt: skip
+    store._send(
+        "add_spending",
+        [(id, *parts_of(name), amount) for (id, name), amount in books.spending.items()],
+    )
+    store._send(
+        "end_reservations",
+        [(one.execution_id, one.key, *parts_of(one.name)) for one in books.closed],
+    )
+    store._send(
+        "insert_reservations",
+        [
+            (one.execution_id, one.key, *parts_of(one.name), one.amount, int(one.outlives))
+            for one in books.opened
+        ],
+    )
+    store._send(
+        "insert_budget_events",
+        [
+            (*parts_of(event.name), event.number, event.what, event.actor, event.at,
+             event.execution_id, event.limit, event.spent, event.id)
+            for event in books.events
+        ],
+    )  # fmt: skip
+
+
+def budget_of(columns: Sequence[object]) -> BudgetRow:
+    """Make a budget from its columns."""
+    *most, stirred = columns
+    return BudgetRow(*most, bool(stirred))  # type: ignore[arg-type, call-arg]
+
+
+def values_of(budget: BudgetRow) -> tuple[Value, ...]:
+    """Give the columns of a budget, in the order of ``save_budgets``."""
+    return astuple(budget)[:-1]
+
+
+def reservation_of(columns: Sequence[object]) -> Reservation:
+    """Make a reservation from its columns."""
+    id, key, scope, meter, amount, outlives = columns
+    name = name_of(str(scope), str(meter))
+    return Reservation(str(id), str(key), name, int(str(amount)), bool(outlives))
+
+
+def event_of(name: str, columns: Sequence[object]) -> BudgetEvent:
+    """Make an event of a budget from its columns."""
+    return BudgetEvent(name, *columns)  # type: ignore[arg-type]
