@@ -11,6 +11,8 @@ NAME_LENGTH_MAX: Final = 1_000
 """Characters of a key, queue, sender, signal or step."""
 TEXT_LENGTH_MAX: Final = 10_000
 """Characters of a question or a reason."""
+SCHEDULE_ORIGIN: Final = "schedule:"
+"""What the origin of a schedule's executions begins with; its name follows."""
 LABELS_MAX: Final = 32
 """Labels that are set at once."""
 LABEL_LENGTH_MAX: Final = 200
@@ -84,6 +86,7 @@ def checked_priority(priority: int) -> int:
 
 __all__ = [
     "NAME_LENGTH_MAX",
+    "SCHEDULE_ORIGIN",
     "TEXT_LENGTH_MAX",
     "checked_labels",
     "checked_name",

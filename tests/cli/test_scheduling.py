@@ -36,7 +36,10 @@ def test_from_making_to_cancelling(terminal: Terminal) -> None:
     id = terminal.here("schedule", "trigger", "nightly", "-o", "ids").out.strip()
     (found,) = json.loads(terminal.here("ls", "-o", "json").out)["items"]
     assert (found["id"], found["origin"]) == (id, "schedule:nightly")
-    assert terminal.here("show", id).out.count('"Ada"')
+    shown = terminal.here("show", id).out
+    assert '"Ada"' in shown and "schedule nightly" in shown
+    assert terminal.here("ls", "--schedule", "nightly", "-o", "ids").out.split() == [id]
+    assert terminal.here("ls", "--schedule", "other", "-o", "ids").out == ""
 
     past = terminal.here("schedule", "backfill", "nightly", "2026-03-02", "2026-03-06T07:00")
     assert len(past.out.split()) == 5 and "5 slots backfilled" in past.err

@@ -341,6 +341,23 @@ def test_a_task_that_needs_arguments_cannot_be_declared() -> None:
         task(every="5m", cron="* * * * *")
 
 
+def test_code_whose_schedule_is_over_still_opens() -> None:
+    @task(schedule=Schedule(every="1h", end=at("2025-01-01T00:00")))
+    async def over() -> None: ...
+
+    with testing.engine(tasks=[over]) as engine:
+        assert engine.schedules.list() == []
+
+
+def test_who_made_an_execution_is_in_its_log() -> None:
+    with testing.engine(tasks=[plain]) as engine:
+        engine.schedules.create("s", plain, Schedule(every="1h"))
+        engine.advance("1h")
+        engine.schedules.trigger("s", actor="ada")
+        actors = [one.transitions()[0].actor for one in engine.executions()]
+        assert actors == ["schedule:s", "ada"]
+
+
 class Hands:
     """A clock that is put forward by hand."""
 

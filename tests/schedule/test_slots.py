@@ -307,3 +307,19 @@ def test_a_plan_survives_the_store() -> None:
     assert plan.in_words() == "at 07:00 on Monday through Friday (Europe/Berlin)"
     assert Schedule(every="90m").plan.in_words() == "every 1h 30m"
     assert "once, at 2026-01-01" in repr(Schedule(at=datetime(2026, 1, 1, tzinfo=UTC)))
+
+
+def test_zones_are_there_without_a_system_database() -> None:
+    """As on a bare container: the package tzdata stands in."""
+    import subprocess
+    import sys
+
+    code = "from outlast import Schedule\nprint(Schedule(cron='0 7 * * *', tz='Europe/Berlin'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONTZPATH": "", "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "<Schedule at 07:00 every day (Europe/Berlin)>\n"

@@ -29,7 +29,7 @@ from outlast.cli.words import (
 from outlast.duration import in_words
 from outlast.errors import NotFound, UsageError
 from outlast.lifecycle import OPEN, Execution, Reason, State, Transition, reason_of
-from outlast.naming import checked_name
+from outlast.naming import SCHEDULE_ORIGIN, checked_name
 
 if TYPE_CHECKING:
     from outlast.cli.story import Step, Story
@@ -52,6 +52,7 @@ DIALECT_NAMES: Final = ("julep", "flyte", "flyte-action", "actionqueue", "autopi
     help="Only these states; open means all but the final ones.",
 )
 @click.option("--task", help="Only this task.")
+@click.option("--schedule", metavar="NAME", help="Only those that this schedule has made.")
 @click.option("--since", metavar="DURATION", help="Only those created since then, as in 24h or 7d.")
 @click.option(
     "--limit", default=50, type=click.IntRange(1, 10_000), show_default=True, help="How many."
@@ -62,6 +63,7 @@ def ls(
     session: Session,
     states: str | None,
     task: str | None,
+    schedule: str | None,
     since: str | None,
     limit: int,
     cursor: str | None,
@@ -73,6 +75,7 @@ def ls(
     wanted = Filter(
         states=_states(states),
         task=task if task is None else checked_name(task, "task"),
+        origin=None if schedule is None else SCHEDULE_ORIGIN + checked_name(schedule, "schedule"),
         limit=limit + 1,
         created_after=None if span is None else now_us() - span,
     )
@@ -90,7 +93,12 @@ def ls(
         for record in found:
             session.out(record.id)
     else:
-        _list(session, found, following, is_filtered=bool(states or task or since or cursor))
+        _list(
+            session,
+            found,
+            following,
+            is_filtered=bool(states or task or schedule or since or cursor),
+        )
 
 
 def _states(text: str | None) -> tuple[State, ...]:
@@ -225,6 +233,8 @@ def _shown(
     ]
     if record.key is not None:
         lines.append(f"key      {one_line(record.key)}")
+    if record.origin is not None and record.origin.startswith(SCHEDULE_ORIGIN):
+        lines.append(f"schedule {one_line(record.origin.removeprefix(SCHEDULE_ORIGIN))}")
     if reason is not None:
         lines += [f"why      {one_line(reason.text, 400)}"]
         if reason.until is not None:

@@ -19,8 +19,9 @@ from outlast.duration import microseconds
 from outlast.engine.schedules import Book
 from outlast.errors import InternalError
 from outlast.lifecycle import Execution as Record
+from outlast.naming import SCHEDULE_ORIGIN
 from outlast.retention import DEFAULT
-from outlast.schedule import SCHEDULE_ORIGIN, Request, Wish
+from outlast.schedule import Request, ScheduleState, Wish
 
 if TYPE_CHECKING:
     from outlast.engine.engine import Engine
@@ -31,8 +32,11 @@ BIRTHS_MAX: Final = 16
 """Executions that one schedule makes in one transaction, so that nobody waits long behind it."""
 LOG_KEPT_US: Final = microseconds(DEFAULT)
 """How long entries of schedules' logs are kept: as long as executions, by default."""
+BROKEN_SECONDS: Final = 1.0
+"""How often it looks while a schedule that is due is broken."""
 PRUNE_MAX: Final = 500
 """Entries deleted with one transaction."""
+_OPEN: Final = (ScheduleState.ACTIVE, ScheduleState.PAUSED)
 
 
 class Scheduler:
@@ -64,7 +68,7 @@ class Scheduler:
         engine = self._engine
         book = Book(engine.store, engine.clock.now)
         await engine.journal.call(partial(book.sync, dict(engine.tasks)))
-        self._waiting = {one.name for one in book.every() if one.waiting_slot is not None}
+        self._waiting = {one.name for one in book.every(_OPEN) if one.waiting_slot is not None}
 
     async def tick(self) -> None:
         """Advance what is due, then sleep until the next instant."""
@@ -82,7 +86,7 @@ class Scheduler:
         longest = engine.tick_seconds_max
         delay = longest if next_at is None else (next_at - engine.clock.now()) / 1e6
         if delay <= 0:
-            delay = longest  # of those that are broken
+            delay = BROKEN_SECONDS  # of one that is broken; others may be due before long
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(delay, longest)):
                 await self._wake.wait()

@@ -61,17 +61,16 @@ class Book:
 
         Only schedules of tasks that are known here are touched.
         """
-        declared = {
-            record.name
-            for record in self.every()
-            if record.is_declared and record.state is not ScheduleState.CANCELLED
-        }
         for name, task in tasks.items():
             if task.schedule is not None:
                 draft = drafted(name, task, task.schedule, (), {})
-                self.apply(name, Request(wish=Wish.DECLARE, actor="code", draft=draft))
-            elif name in declared:
-                self.apply(name, Request(wish=Wish.RETIRE, actor="code"))
+                request = Request(wish=Wish.DECLARE, actor="code", draft=draft)
+                answer = self._schedules.apply(name, request, self._now())
+                assert answer.refused in (None, "no_slot")  # its end may have passed
+        for record in self.every((ScheduleState.ACTIVE, ScheduleState.PAUSED)):
+            known = tasks.get(record.name) if record.is_declared else None
+            if known is not None and known.schedule is None:
+                self.apply(record.name, Request(wish=Wish.RETIRE, actor="code"))
 
     def apply(self, name: str, request: Request) -> ScheduleAnswer:
         """Make a request.

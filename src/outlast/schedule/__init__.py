@@ -6,14 +6,13 @@ change one.
 """
 
 from outlast.schedule.decide import Birth, Change, decide, slot_key
-from outlast.schedule.plan import SCHEDULE_ORIGIN, Plan, Schedule
+from outlast.schedule.plan import Plan, Schedule
 from outlast.schedule.record import Entry, Request, ScheduleRecord, Wish
 from outlast.schedule.slots import fires_at, slots_after
 from outlast.schedule.table import REFUSALS, Refused, ScheduleKind, ScheduleState
 
 __all__ = [
     "REFUSALS",
-    "SCHEDULE_ORIGIN",
     "Birth",
     "Change",
     "Entry",

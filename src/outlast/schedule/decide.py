@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from itertools import islice, takewhile
 from typing import Any, Final
 
-from outlast.schedule.plan import SCHEDULE_ORIGIN, Plan
+from outlast.naming import SCHEDULE_ORIGIN
+from outlast.schedule.plan import Plan
 from outlast.schedule.record import Entry, Request, ScheduleRecord, Wish, copy_of
 from outlast.schedule.slots import fires_at, next_slot, slots_after
 from outlast.schedule.table import (
@@ -40,10 +41,12 @@ class Birth:
     Attributes:
         id: its id.
         slot: the slot it is for; None when somebody triggered it.
+        actor: who made it: its schedule, or the person who triggered or backfilled it.
     """
 
     id: str
     slot: int | None
+    actor: str
 
 
 @dataclass(slots=True)
@@ -111,6 +114,8 @@ class _Step:
         self.after = copy_of(record)
         self.change = Change(self.after)
         self.ids = list(request.ids)
+        by_clock = request.wish is Wish.ADVANCE
+        self.maker = SCHEDULE_ORIGIN + record.name if by_clock else request.actor
 
     def enter(self, kind: ScheduleKind, **facts: Any) -> None:
         """Add an entry, and take the state that the table gives."""
@@ -125,7 +130,7 @@ class _Step:
     def fire(self, slot: int, kind: ScheduleKind = ScheduleKind.FIRE) -> str:
         """Make the execution of a slot."""
         id = self.ids.pop(0)
-        self.change.births.append(Birth(id, slot))
+        self.change.births.append(Birth(id, slot, self.maker))
         self.enter(kind, slot=slot, execution_id=id)
         if kind is ScheduleKind.FIRE:
             self.after.fired += 1
@@ -328,7 +333,7 @@ def _retire(step: _Step) -> Change:
 
 def _trigger(step: _Step) -> Change:
     id = step.ids.pop(0)
-    step.change.births.append(Birth(id, None))
+    step.change.births.append(Birth(id, None, step.maker))
     step.enter(ScheduleKind.TRIGGER, execution_id=id, data=_why(step))
     return step.change
 

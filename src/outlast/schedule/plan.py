@@ -16,8 +16,6 @@ from outlast.schedule import cron
 Overlap = Literal["skip", "queue", "cancel_old", "allow"]
 Misfire = Literal["skip", "last", "all"]
 
-SCHEDULE_ORIGIN: Final = "schedule:"
-"""What the origin of a schedule's executions begins with; its name follows."""
 GRACE: Final = "30s"
 """How late a slot may be fired and still be on time, where nobody says otherwise."""
 EVERY_US_MIN: Final = 1_000_000
@@ -230,7 +228,6 @@ def _out_of_bounds(what: str) -> str:
 
 
 __all__ = [
-    "SCHEDULE_ORIGIN",
     "Misfire",
     "Overlap",
     "Plan",

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from outlast.errors import InternalError
 from outlast.lifecycle import Event, Kind, Message, MessageKind, create
+from outlast.naming import SCHEDULE_ORIGIN
 from outlast.schedule import (
-    SCHEDULE_ORIGIN,
     Birth,
     Change,
     Entry,
@@ -48,7 +48,7 @@ def _create(schedule: ScheduleRecord, birth: Birth, now: int) -> Create:
     if birth.slot is not None:
         data["key"] = slot_key(schedule.name, birth.slot)
         data["slot"] = birth.slot
-    event = Event(Kind.CREATE, "engine", data=data, payload=schedule.input)
+    event = Event(Kind.CREATE, birth.actor, data=data, payload=schedule.input)
     record, row = create(TENANT, birth.id, event, now)
     return Create(record, [row])
 
