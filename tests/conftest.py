@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from outlast.engine import current
-from outlast.engine.registry import TASKS
+from outlast.engine.registry import TASKS, Task
 
 # Before anything imports it: its assertions are to say what they saw.
 pytest.register_assert_rewrite(
-    "outlast.testing.conformance", "outlast.testing.conformance_schedules"
+    "outlast.testing.conformance",
+    "outlast.testing.conformance_schedules",
+    "outlast.testing.conformance_structure",
 )
 
 
+OWN: pytest.StashKey[dict[str, Task[Any, Any]]] = pytest.StashKey()
+"""The tasks that a test module has defined, or imported."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    """Keep what each module defines from the others: they may use the same names."""
+    before = dict(TASKS)
+    report = yield
+    if isinstance(collector, pytest.Module) and report.passed:  # type: ignore[attr-defined]
+        named = vars(collector.obj).values()
+        imported = {one.name: one for one in named if isinstance(one, Task)}
+        collector.stash[OWN] = {**TASKS, **imported}
+        TASKS.clear()
+        TASKS.update(before)
+    return report
+
+
 @pytest.fixture(autouse=True, scope="module")
-def _module_alone() -> Iterator[None]:
-    """Take away the tasks that the fixtures of a whole module have defined."""
+def _module_alone(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Give a module its own tasks, and take away what its fixtures define."""
     tasks = dict(TASKS)
+    TASKS.update(request.node.stash.get(OWN, {}))
     yield
     TASKS.clear()
     TASKS.update(tasks)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from outlast.engine.after import After
     from outlast.engine.calls import (
         ask,
         changed,
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
     from outlast.engine.engine import Engine
     from outlast.engine.handle import Execution
     from outlast.engine.registry import Retry, step, task
+    from outlast.engine.task_call import Started
     from outlast.errors import Fatal, OutlastError, RetryAfter
     from outlast.lifecycle import Reason, State
     from outlast.retention import Retention
     from outlast.schedule.plan import Schedule
 
 _HOMES: Final = {
+    "After": "outlast.engine.after",
     "Engine": "outlast.engine.engine",
     "Execution": "outlast.engine.handle",
     "Fatal": "outlast.errors",
@@ -43,6 +46,7 @@ _HOMES: Final = {
     "Retry": "outlast.engine.registry",
     "RetryAfter": "outlast.errors",
     "Schedule": "outlast.schedule.plan",
+    "Started": "outlast.engine.task_call",
     "State": "outlast.lifecycle",
     "StepInfo": "outlast.engine.current",
     "ask": "outlast.engine.calls",
@@ -61,7 +65,8 @@ _HOMES: Final = {
 
 # fmt: off
 __all__ = [  # noqa: RUF022 - in the order a newcomer meets them
-    "task", "step", "Engine", "Execution", "Retry", "Retention", "Schedule",
+    "task", "step", "Engine", "Execution", "Retry", "Retention", "Schedule", "After",
+    "Started",
     "sleep", "ask", "wait_for", "now", "random", "uuid4", "changed", "slot",
     "this_step", "heartbeat",
     "Fatal", "RetryAfter", "OutlastError", "State", "Reason", "StepInfo", "__version__",

@@ -482,7 +482,8 @@ def check_every_prefix(what: Body, r: random.Random) -> None:
         # Nothing was taken during the replay: what is open now is what was open then, in order.
         calls = again.scope.take_calls()
         assert [call.key for call in calls] == seen[length][2] == list(again.scope.open_calls)
-        assert again.scope.take_abandoned() == []
+        # Questions are told of in a replay as well: whether they were closed stands in the log.
+        assert [call for call in again.scope.take_abandoned() if call.kind != "ask"] == []
         assert (again.scope.next_timer(), again.scope.finished) == seen[length][3:5]
         if not again.scope.finished:
             park(again)

@@ -19,20 +19,22 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, Final, Protocol
 
 from outlast import failure
-from outlast.codec import Codec
 from outlast.engine.body import Body, Host
 from outlast.engine.change import PREFIX
+from outlast.engine.children import Children, Midwife
 from outlast.engine.journal import Journal
 from outlast.engine.progress import Progress
 from outlast.engine.question import Question
-from outlast.engine.registry import StepCall, Task
+from outlast.engine.registry import Task
 from outlast.engine.scope import Call, CallState, Mismatch, Outcome, Scope
 from outlast.engine.script import POINT, Script, is_point, past_of
+from outlast.engine.task_call import ContinueAsNew
 from outlast.engine.thread_scope import ThreadScope
 from outlast.engine.trail import OUTCOMES, WITNESSES, Trail, see, told
 from outlast.errors import (
@@ -49,6 +51,7 @@ from outlast.errors import (
     StepQueueTimeout,
 )
 from outlast.lifecycle import (
+    LEASED,
     Event,
     Execution,
     Kind,
@@ -60,7 +63,7 @@ from outlast.lifecycle import (
     note_of,
 )
 from outlast.lifecycle.record import Data, copy_of
-from outlast.store.protocol import Answer, InboxEntry, Write
+from outlast.store.protocol import Answer, Create, Deliver, InboxEntry, Write
 
 LINGER_US: Final = 200_000
 """Waits shorter than this keep their worker; longer ones park. A park costs four rows."""
@@ -72,11 +75,14 @@ _POSITION: Final = frozenset({"seq", "idle_claims", "inbox_seen", "updated_at"})
 _KEPT_BY_RETRY: Final = frozenset({Kind.INPUT_RECEIVED, Kind.SIGNAL_RECEIVED})
 _ABANDONED: Final = CallState.ABANDONED
 _MISMATCH_HINT: Final = "bring back code that fits, then resume it"
+_HELD_BEFORE_POINT: Final = frozenset({"ask", "child", "start"})
+"""Calls that a fork makes only once it lives: before, it goes the way of its source."""
+_ENDS_OF_CANCELLED: Final = (asyncio.CancelledError, ContinueAsNew)
 _NEVER_RETRIED: Final = (Fatal, BadPayload, PayloadTooLarge)
 _STEP_NEVER_RETRIED: Final = (*_NEVER_RETRIED, CannotLoad, StepDeadline, StepQueueTimeout)
 
 
-class Home(Host, Protocol):
+class Home(Host, Midwife, Protocol):
     """What a driver needs of the worker that holds it."""
 
     journal: Journal
@@ -88,7 +94,11 @@ class Home(Host, Protocol):
     def read_inbox(self, driver: Driver) -> None:
         """Bring it the messages that it has not taken yet, by :meth:`Driver.take`."""
 
-    def recorded(self, item: Write) -> None:
+    @property
+    def free(self) -> int:
+        """How many more executions fit."""
+
+    def recorded(self, item: Write, answer: Answer) -> None:
         """Hear that it has ended, or given its lease up, and that the store has it."""
 
     def lost(self, driver: Driver, answer: Answer) -> None:
@@ -140,14 +150,18 @@ class Driver:
         self._stopping = False
         self._over = False
         self._row: Transition = birth
-        self._then: Event | None = None
+        self._then: Callable[[], None] | None = None
+        self._late: list[Transition] = []
         self._cancel: Transition | None = None
+        self._grace_from: int | None = None
         self._pumping = False
         self._reporting = False
         self._ending: set[Body] = set()
         self._progress: Progress | None = None
         self._attempt_ends_at: int | None = None
         self._attempt_alarm: asyncio.TimerHandle | None = None
+        self._children = Children(record, worker, self._append)
+        self._lingers_until = 0
 
     # Coming to life
 
@@ -175,6 +189,8 @@ class Driver:
                 waiting.append(row)
         self._live = True
         started = self._append(Event(Kind.START, "engine", data=self.task.stamp))
+        self._grace_begins(started)
+        self._bound_clean_up()
         self._bound_attempt(next((row for row in history if row.kind is Kind.START), started))
         try:
             if self._delivered:
@@ -250,6 +266,7 @@ class Driver:
         for place, row in enumerate(rows):
             if row.kind is Kind.RETRY:
                 first = place + 1
+        self._children.take_earlier(rows[:first])
         if rows:
             self._log = rows
             self._scope.changes.load(rows)
@@ -273,6 +290,7 @@ class Driver:
         for row in history:
             kind = row.kind
             if kind is Kind.START:
+                self._grace_begins(row)
                 if self._delivered:
                     self._deliver_row(row, row.at)
                 else:
@@ -283,6 +301,8 @@ class Driver:
             elif kind in _DELIVERED:
                 if kind is Kind.CANCEL_REQUESTED:
                     self._cancel_asked(row)
+                elif kind is Kind.CHILD_FINISHED:
+                    self._children.take(row)
                 elif kind is Kind.STEP and self._back_offs:
                     self._back_offs.pop(row.key or "", None)
                 if self._script is not None:
@@ -313,8 +333,10 @@ class Driver:
                 self._asked[row.key] = question.get("stage", 0)
             elif row.payload is not None:
                 self._beats().recall(row)
+            self._children.take(row)
         elif row.kind is Kind.CALL_ABANDONED and row.key is not None:
             self._unasked.add(row.key)
+            self._children.take(row)
 
     # Outcomes
 
@@ -335,8 +357,12 @@ class Driver:
             if source.data and source.data.get("failed"):
                 error = failure.rebuild(source.payload or b"")
             elif call is not None:
-                value = self._read(row, call.payload.step.output, source.payload or b"null")
-        elif kind in ("input", "signal", "child"):
+                value = self._read(row, call, source.payload or b"null")
+        elif kind == "child":
+            assert row.key is not None
+            number = self._children.digest_of(row.key) if row.digest is None else row.digest
+            return Outcome(row.seq, at, kind, row.key, number, self._children.end(row))
+        elif kind in ("input", "signal"):
             value = row.payload
         return Outcome(row.seq, at, kind, row.key, row.digest, value, error)
 
@@ -348,18 +374,18 @@ class Driver:
         """
         assert self._scope is not None and row.key is not None
         call = self._scope.open_calls.get(row.key)
-        if row.kind is Kind.STEP and call is not None and not isinstance(call.payload, StepCall):
+        if row.kind is Kind.STEP and call is not None and not hasattr(call.payload, "read"):
             raise Mismatch(Outcome(row.seq, row.at, "step", row.key), self._scope.wanted())
         return None if call is None or row.digest not in (None, call.digest) else call
 
-    def _read(self, row: Transition, codec: Codec[Any], payload: bytes) -> Any:
+    def _read(self, row: Transition, call: Call, payload: bytes) -> Any:
         """Read what is recorded by the type that today's code has for it.
 
         Raises:
             Mismatch: it cannot be read so.
         """
         try:
-            return codec.decode(payload)
+            return call.payload.read(payload)
         except OutlastError as error:
             assert self._scope is not None
             outcome = Outcome(row.seq, row.at, _DELIVERED[row.kind], row.key, row.digest)
@@ -381,6 +407,8 @@ class Driver:
         still be on its way to it.
         """
         self._delivered = max(self._delivered, row.seq)
+        if row.kind is Kind.CHILD_FINISHED:
+            self._lingers_until = self.worker.clock.now() + LINGER_US
         if self._script is not None and self._script.point_ahead:
             if is_point(row) and "reused" not in (row.data or {}):
                 self._script.point_ahead = False
@@ -522,15 +550,20 @@ class Driver:
 
     def _pump(self, scope: Scope | ThreadScope) -> None:
         while not self._over and scope.is_quiet:
+            answered = False
             for call in scope.take_calls():
-                self._admit(call)
+                answered = self._admit(call) or answered
             for call in scope.take_abandoned():
                 self._abandon(call)
+            if self._children.is_any_under_way and not scope.finished:
+                # The end of the task ends them by itself; another try of it takes them over.
+                for key in self._children.given_up(scope.dropped):
+                    self._children.give_up(key, self.worker.clock.now())
             if scope.finished and not self._outcomes:
                 if not self._ending:  # else the last process that is being stopped calls again
                     self._finish(scope)
                 return
-            if self._play(scope) or self._reuse_next() or self._fire_timers(scope):
+            if answered or self._play(scope) or self._reuse_next() or self._fire_timers(scope):
                 continue
             break
         if self._over or not scope.is_quiet:
@@ -542,17 +575,35 @@ class Driver:
         else:
             self._set_alarm(scope)
 
-    def _admit(self, call: Call) -> None:
-        """Take a call that the code has made."""
+    def _admit(self, call: Call) -> bool:
+        """Take a call that the code has made; gives whether it has its answer already."""
         if self._script is not None and self._script.offer(call):
-            return
+            return False
         if call.kind == "step":
             self._calls.append(call)
-        elif call.kind == "ask":
+        elif call.kind in _HELD_BEFORE_POINT:
             if self._script is not None and self._script.point_ahead:
                 self._unannounced.append(call)  # its time is not known yet
-            else:
+            elif call.kind == "ask":
                 self._ask(call)
+            else:
+                return self._call_task(call)
+        return False
+
+    def _call_task(self, call: Call) -> bool:
+        """Bring a child into the world, or another execution; gives whether that is the answer."""
+        now = self.worker.clock.now()
+        row: Transition | None
+        if call.kind == "child":
+            self._lingers_until = now + LINGER_US
+            row = self._children.admit(call.key, call.digest, call.payload, now)
+        elif (earlier := self._memo.get(call.key)) is not None and earlier.digest == call.digest:
+            row = self._append(_reused(call, earlier))
+        else:
+            row = self._children.start(call.key, call.digest, call.payload, now)
+        if row is not None:
+            self._deliver_row(row, row.at)
+        return row is not None
 
     def _ask(self, call: Call) -> None:
         """Note a question, and each time that it is put to somebody else."""
@@ -597,15 +648,7 @@ class Driver:
             row = self._memo.get(call.key)
             if row is not None and row.digest == call.digest:
                 self._calls.remove(call)
-                again = self._append(
-                    Event(
-                        Kind.STEP,
-                        "engine",
-                        key=call.key,
-                        digest=call.digest,
-                        data={"reused": row.seq},
-                    )
-                )
+                again = self._append(_reused(call, row))
                 self._deliver_row(again, again.at)
                 return True
         return False
@@ -797,7 +840,8 @@ class Driver:
     def _settle_down(self, scope: Scope | ThreadScope) -> None:
         """No code can run and no body is in flight: wait a moment, park, or see a deadlock."""
         if self._is_held:
-            self._park(Event(Kind.PAUSE, "engine", data={"why": "requested"}))
+            data = {"why": "requested", **self._clean_up(scope)}
+            self._park(Event(Kind.PAUSE, "engine", data=data))
             return
         now = self.worker.clock.now()
         if any(self._back_offs.get(call.key, 0) <= now for call in self._calls):
@@ -821,7 +865,23 @@ class Driver:
         if due_at is not None and due_at - now < LINGER_US and not outside:
             self._set_alarm(scope)
             return
-        self._park(Event(Kind.WAIT, "engine", data={"waits": waits, "due_at": due_at}))
+        if self._lingers(now):
+            self._set_alarm(scope)
+            return
+        data = {"waits": waits, "due_at": due_at, **self._clean_up(scope)}
+        self._park(Event(Kind.WAIT, "engine", data=data))
+
+    def _lingers(self, now: int) -> bool:
+        """Whether it keeps its slot a moment longer, as its children may be about to end.
+
+        Only while there are slots: what waits must never keep those from running that it waits for.
+        """
+        waits = self._children.is_any_under_way and now < self._lingers_until
+        return waits and self.worker.free > 0
+
+    def _clean_up(self, scope: Scope | ThreadScope) -> dict[str, Any]:
+        """Say for the log that a cancel has to wake the code, where it stands in clean-up."""
+        return {"cleanup": True} if scope.has_clean_up() else {}
 
     def _backing_off(self) -> list[tuple[str, int]]:
         """Name the calls whose next attempt has to wait, and until when.
@@ -858,6 +918,7 @@ class Driver:
             for call in scope.open_calls.values()
             if call.kind in ("ask", "event")
         ]
+        waits += self._children.waits()
         return waits, min(instants, default=None)
 
     def _park(self, event: Event) -> None:
@@ -873,13 +934,17 @@ class Driver:
         timer = scope.next_timer()
         if self._alarm is not None:
             self._cancel_alarm()
-        if timer is None and not self._back_offs:
+        now = self.worker.clock.now()
+        lingers = self._lingers(now)
+        if timer is None and not self._back_offs and not lingers:
             return
         instants = [at for _, at in self._backing_off()]
+        if lingers:
+            instants.append(self._lingers_until)
         if timer is not None:
             instants.append(timer.deadline_at)
         if instants:
-            delay = max(0, min(instants) - self.worker.clock.now()) / 1e6
+            delay = max(0, min(instants) - now) / 1e6
             self._alarm = self.worker.loop.call_later(delay, self.pump)
 
     def _cancel_alarm(self) -> None:
@@ -904,10 +969,26 @@ class Driver:
                 self._end_with(refused)
                 return
             self._end(Event(Kind.FINISH, "engine", payload=payload))
-        elif self.record.cancel_at is not None and isinstance(error, asyncio.CancelledError):
+        elif self.record.cancel_at is not None and isinstance(error, _ENDS_OF_CANCELLED):
             self._end(self._cancel_event())
+        elif isinstance(error, ContinueAsNew):
+            self._continue(error)
         else:
             self._end_with(error)
+
+    def _continue(self, error: ContinueAsNew) -> None:
+        """End as a new execution that goes on with what this one has left: its unread signals."""
+        assert self._scope is not None
+        left = [
+            Event(Kind.SIGNAL_RECEIVED, "engine", key=outcome.key, payload=outcome.value)
+            for outcome in self._scope.unread_signals
+        ]
+        left += [Event(row.kind, row.actor, key=row.key, payload=row.payload) for row in self._late]
+        item = self._children.continue_as(error.call, self._birth, left, self.worker.clock.now())
+        self._then = lambda: self._continue(error)
+        self._before_park = copy_of(self.record)
+        event = Event(Kind.FINISH, "engine", data={"continued_as": item.after.id}, payload=b"null")
+        self._append(event, inbox_seen=self.record.inbox_seen, births=[item])
 
     def _cancel_event(self) -> Event:
         assert self._cancel is not None
@@ -976,14 +1057,28 @@ class Driver:
 
     # The journal
 
-    def _append(self, event: Event, *, inbox_seen: int | None = None) -> Transition:
+    def _append(
+        self,
+        event: Event,
+        *,
+        inbox_seen: int | None = None,
+        births: Sequence[Create] = (),
+        sends: Sequence[Deliver] = (),
+    ) -> Transition:
         """Decide an event, apply it, and send it to the journal; gives its row."""
-        refused = self._try_append(event, inbox_seen=inbox_seen)
+        refused = self._try_append(event, inbox_seen=inbox_seen, births=births, sends=sends)
         if refused is not None:
             raise InternalError(f"{event.kind} was refused: {refused.code}", where=self.record.id)
         return self._row
 
-    def _try_append(self, event: Event, *, inbox_seen: int | None = None) -> Refusal | None:
+    def _try_append(
+        self,
+        event: Event,
+        *,
+        inbox_seen: int | None = None,
+        births: Sequence[Create] = (),
+        sends: Sequence[Deliver] = (),
+    ) -> Refusal | None:
         record = self.record
         fence, nonce, seq = record.fence, record.nonce, record.seq
         if event.nonce is None and event.kind is not Kind.DEADLINE:
@@ -1004,6 +1099,8 @@ class Driver:
                 (record.seq, record.idle_claims, record.inbox_seen, record.updated_at),
                 None if moved else copy_of(record),
                 inbox_seen,
+                births,
+                sends,
             ),
             self,
         )
@@ -1011,12 +1108,14 @@ class Driver:
 
     def settled(self, item: Write, answer: Answer) -> None:
         """Hear from the journal what became of a write."""
+        if item.births:
+            self._children.settled(item.births, answer.refused is None)
         if answer.refused is None:
             self._durable = item.position[0]
             if self.worker.watched:
                 self.worker.changed(item.id)
             if item.after is not None and not item.after.is_leased:
-                self.worker.recorded(item)
+                self.worker.recorded(item, answer)
                 if not self._over:
                     self._leave()
             elif self._calls and self._durable >= self._delivered:
@@ -1037,8 +1136,14 @@ class Driver:
             return
         if row.kind in (Kind.RETRY, Kind.SUSPEND):
             # That stays what it is: it only has to see the message first.
-            self._then = Event(row.kind, row.actor, data=row.data, payload=row.payload)
+            again = Event(row.kind, row.actor, data=row.data, payload=row.payload)
+            self._then = partial(self._give_up_lease, again)
         self.worker.read_inbox(self)
+
+    def _give_up_lease(self, event: Event) -> None:
+        """Park it where it is, unless there is a message that it has not seen."""
+        self._before_park = copy_of(self.record)
+        self._append(event, inbox_seen=self.record.inbox_seen)
 
     # Messages
 
@@ -1062,6 +1167,8 @@ class Driver:
                 self.worker.read_inbox(self)  # another process's message comes first
                 break
             row = self._take(entry)
+            if row is not None and row.kind is Kind.SIGNAL_RECEIVED and self._then is not None:
+                self._late.append(row)
             if row is not None and row.kind in _DELIVERED and self._then is None:
                 try:
                     self._deliver_row(row, row.at)
@@ -1070,8 +1177,7 @@ class Driver:
                     return
         if self._then is not None and not self._over:
             again, self._then = self._then, None
-            self._before_park = copy_of(self.record)
-            self._append(again, inbox_seen=self.record.inbox_seen)
+            again()
             return
         self.pump()
 
@@ -1086,14 +1192,26 @@ class Driver:
             return None
         if event.kind is Kind.CANCEL_REQUESTED:
             self._cancel_asked(self._row)
+            self._bound_clean_up()
+        elif event.kind is Kind.CHILD_FINISHED:
+            self._children.take(self._row)
         return self._row
 
     def _cancel_asked(self, row: Transition) -> None:
-        """The code has a grace to clean up after a cancel; then it is cut off."""
         self._cancel = row
-        spent = self.worker.clock.now() - row.at
-        grace = max(0, self.worker.cancel_grace_us - spent) / 1e6
-        self.worker.loop.call_later(grace, self.cut_off)
+        self._grace_from = row.at if row.from_state in LEASED else None
+
+    def _grace_begins(self, started: Transition) -> None:
+        """The grace of what was parked as it was cancelled begins when its code runs again."""
+        if self._cancel is not None and self._grace_from is None:
+            self._grace_from = started.at
+
+    def _bound_clean_up(self) -> None:
+        """The code has a grace to clean up after a cancel; then it is cut off."""
+        if self._grace_from is not None:
+            spent = self.worker.clock.now() - self._grace_from
+            grace = max(0, self.worker.cancel_grace_us - spent) / 1e6
+            self.worker.loop.call_later(grace, self.cut_off)
 
     # The worker's wishes
 
@@ -1161,3 +1279,9 @@ def _too_late(body: Body, error: BaseException) -> StepDeadline:
     late = StepDeadline(said, where=body.info().execution_id, why=f"attempt {body.attempt} failed")
     late.__cause__ = error
     return late
+
+
+def _reused(call: Call, row: Transition) -> Event:
+    """Make the row by which a call gets the result that an earlier try had recorded."""
+    data = {"reused": row.seq}
+    return Event(Kind.STEP, "engine", key=call.key, digest=call.digest, data=data)

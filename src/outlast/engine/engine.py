@@ -33,8 +33,8 @@ from outlast.engine.journal import Journal
 from outlast.engine.permitted import answered, permitted_answer, permitted_question, token_for
 from outlast.engine.pruner import Pruner, Rules
 from outlast.engine.questions import OpenQuestion
-from outlast.engine.registry import TASKS, StartOptions, Task
-from outlast.engine.request import birth_event, read_birth, read_delivery
+from outlast.engine.registry import PLAIN, TASKS, StartOptions, Task
+from outlast.engine.request import birth_event, read_birth, read_delivery, successor_of
 from outlast.engine.scheduler import Scheduler
 from outlast.engine.schedules import Schedules
 from outlast.engine.token import Permit
@@ -169,6 +169,7 @@ class Engine:
             self.journal,
             self.clock,
             self.tasks,
+            ids=self._ids,
             slots=self._slots,
             threads=self._threads,
             processes=self._processes,
@@ -329,6 +330,7 @@ class Engine:
             self.scheduler.swept()
             self._changed(None)
             await self._check_waiters()
+            await self._read_unread()
             if moved == SWEEP_MAX:
                 return
         longest = self.tick_seconds_max
@@ -344,12 +346,13 @@ class Engine:
             return
         self.look()
         self.scheduler.look()
-        for id in await self.worker.read(lambda: self.store.unread(self.name)):
-            driver = self.worker.drivers.get(id)
-            if driver is not None:
-                self.worker.read_inbox(driver)
+        await self._read_unread()
         self._changed(None)
         await self._check_waiters()
+
+    async def _read_unread(self) -> None:
+        """Bring the executions that run here what others have sent them."""
+        self.worker.read_inboxes(await self.worker.read(lambda: self.store.unread(self.name)))
 
     async def _prune(self) -> None:
         """Delete what has been kept long enough."""
@@ -466,11 +469,11 @@ class Engine:
             WrongArguments, BadPayload, PayloadTooLarge: nothing was written.
             StoreUnavailable: whether it was started is unknown.
         """
-        return await self.astart_with(_PLAIN, task, args, kwargs)
+        return await self.astart_with(PLAIN, task, args, kwargs)
 
     def start(self, task: Task[P, R], *args: P.args, **kwargs: P.kwargs) -> Execution[R]:
         """Start an execution, as :meth:`astart`, from a thread."""
-        return self.run(self.astart_with(_PLAIN, task, args, kwargs))
+        return self.run(self.astart_with(PLAIN, task, args, kwargs))
 
     def start_with(
         self,
@@ -540,7 +543,7 @@ class Engine:
             births = _Births(self)
             await self.journal.room()
             for payload in payloads[place : place + START_MANY]:
-                births.submit(self._ids.make(now), birth_event(task, payload, _PLAIN, now), now)
+                births.submit(self._ids.make(now), birth_event(task, payload, PLAIN, now), now)
             for answer in await births.done:
                 assert answer.execution is not None
                 handles.append(Execution(self, answer.execution.id, task))
@@ -564,6 +567,9 @@ class Engine:
             StoreUnavailable: whether it was delivered is unknown; the same id may be sent again.
         """
         answer = await self.journal.commit(Deliver(id, message, self.clock.now()))
+        while (successor := successor_of(answer)) is not None:
+            id = successor
+            answer = await self.journal.commit(Deliver(id, message, self.clock.now()))
         record = read_delivery(answer, id, message)
         driver = self.worker.drivers.get(id)
         if record.is_final:
@@ -574,6 +580,8 @@ class Engine:
             self.loop.call_soon(driver.take, [answer.entry])
         elif not record.is_leased:
             self.look()
+        if answer.told or answer.owes:
+            self.worker.pass_on(answer)
         return record
 
     # People
@@ -678,9 +686,19 @@ class Engine:
     async def wait_final(self, id: str) -> Ended:
         """Wait until an execution has ended and give its row and the last row of its log.
 
+        One that went on as another has ended when the other has.
+
         Raises:
             NotFound: there is no such execution.
         """
+        while True:
+            ended = await self._wait_one(id)
+            successor = (ended[0].detail or {}).get("continued_as")
+            if successor is None:
+                return ended
+            id = str(successor)
+
+    async def _wait_one(self, id: str) -> Ended:
         while True:
             recent = self._recent.get(id)
             if recent is not None:
@@ -758,7 +776,7 @@ class _Births:
         if driver is not None:
             self._engine.worker.born(driver, item, answer.refused is None)
         self._answers.append(answer)
-        if answer.refused not in (None, "already_exists", "key_conflict"):
+        if answer.refused not in (None, "already_exists", "key_conflict", "no_upstream"):
             error = answer.error or InternalError(f"a start was refused: {answer.refused}")
             if not self.done.done():
                 self.done.set_exception(error)
@@ -771,7 +789,6 @@ class _Births:
                 self.done.set_result(self._answers)
 
 
-_PLAIN: Final = StartOptions()
 START_MANY: Final = 128
 """Executions that ``start_many`` sends at once, before it waits for their commits: with more, those
 that run meanwhile fall out of the processor's caches, and W1 loses a fifth."""

@@ -329,10 +329,13 @@ class Guest:
         payload: bytes | None = None,
         message_id: str | None = None,
     ) -> Record:
-        from outlast.engine.request import new_message, read_delivery
+        from outlast.engine.request import new_message, read_delivery, successor_of
 
         message = new_message(kind, actor, key=key, data=data, payload=payload, id=message_id)
         answer = self._commit(Deliver(id, message, time.time_ns() // 1000))
+        while (successor := successor_of(answer)) is not None:
+            id = successor
+            answer = self._commit(Deliver(id, message, time.time_ns() // 1000))
         return read_delivery(answer, id, message)
 
     def _commit(self, item: Create | Deliver) -> Answer:

@@ -11,13 +11,15 @@ import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Final, Generic, Literal, NoReturn, ParamSpec, TypeVar, overload
 
 from outlast.codec import Codec, InputCodec, digest, result_codec
 from outlast.duration import Duration, microseconds, microseconds_of
-from outlast.engine.current import current_scope, the_engine
+from outlast.engine.after import After, edges
+from outlast.engine.current import current_scope, current_step, the_engine, the_scope
 from outlast.engine.fingerprint import fingerprint
 from outlast.engine.limits import GRACE_US, Limits, limits_of
+from outlast.engine.task_call import ChildCall, ContinueAsNew, call_task
 from outlast.errors import BadSchedule, Fatal, UsageError, WrongColour
 from outlast.lifecycle import NO_RETRY, RetryPolicy
 from outlast.naming import checked_labels
@@ -149,6 +151,10 @@ class StepCall:
         self.deadline_at = deadline_at
         self._args: tuple[Any, ...] | None = args
         self._kwargs = kwargs
+
+    def read(self, data: bytes) -> Any:
+        """Read the result of the step from its row."""
+        return self.step.output.decode(data)
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Give a copy of the arguments that nobody else has."""
@@ -282,6 +288,7 @@ class StartOptions:
         actor: who starts it.
         origin: what started it.
         labels: names and values that it is found by, on top of its task's.
+        after: what must have ended before it may begin.
     """
 
     key: str | None = None
@@ -295,6 +302,10 @@ class StartOptions:
     actor: str | None = None
     origin: str | None = None
     labels: Mapping[str, str] | None = None
+    after: tuple[After, ...] = ()
+
+
+PLAIN: Final = StartOptions()
 
 
 class Task(_Function[P, R]):
@@ -337,31 +348,64 @@ class Task(_Function[P, R]):
         return {"code": self.code, **version}
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Run the function plainly, outside any execution.
+        """Call it: in a task's code as a child execution, outside any execution as a function.
+
+        A child is awaited in an ``async def`` task and gives its result at once in a ``def`` one.
+        It is cancelled when nobody waits for it any more, and when its parent ends.
 
         Raises:
-            UsageError: inside an execution; start it instead.
+            UsageError: in a step's body; start it there.
+            WrongArguments, BadPayload: at the call, before anything runs.
         """
-        if current_scope.get() is not None:
+        return self._call(PLAIN, args, kwargs)
+
+    def _call(self, options: StartOptions, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        scope = current_scope.get()
+        if scope is not None:
+            return call_task(scope, "child", self, options, args, kwargs)
+        if current_step.get() is not None:
             raise UsageError(
-                f"task {self.name} was called inside an execution",
-                do=f"start it in a step with {self.name}.start(…), or make it a step",
+                f"task {self.name} was called in a step's body",
+                why="a child belongs to its parent's code, where its end is recorded",
+                do=f"call it in the task, or {self.name}.start(…) it here and do not wait",
             )
         return self.fn(*args, **kwargs)
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Start an execution on the open engine and give its handle, once it is durable.
 
+        In a ``def`` task's code it is a durable call: the execution is started once, goes its own
+        way, and :class:`Started` names it. An ``async def`` task awaits :meth:`astart` for that.
+
         Raises:
             NoEngine: no engine is open.
             WrongArguments, BadPayload: the task does not take these arguments.
             StoreUnavailable: whether it was started is unknown; with a key it is safe to repeat.
         """
-        return the_engine().start(self, *args, **kwargs)
+        return self._start(PLAIN, args, kwargs)
+
+    def _start(self, options: StartOptions, args: Any, kwargs: Any) -> Any:
+        scope = current_scope.get()
+        if scope is None:
+            return the_engine().start_with(options, self, args, kwargs)
+        if scope.is_async:
+            raise WrongColour(
+                f"{self.name}.start was called in an async def task",
+                do=f"await {self.name}.astart(…)",
+            )
+        return call_task(scope, "start", self, options, args, kwargs)
 
     async def astart(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Start an execution, as :meth:`start`, from a coroutine."""
-        return await the_engine().astart(self, *args, **kwargs)
+        return await self._astart(PLAIN, args, kwargs)
+
+    def _astart(self, options: StartOptions, args: Any, kwargs: Any) -> Coroutine[Any, Any, Any]:
+        scope = current_scope.get()
+        if scope is None:
+            made: Coroutine[Any, Any, Any] = the_engine().astart_with(options, self, args, kwargs)
+            return made
+        call: Coroutine[Any, Any, Any] = call_task(scope, "start", self, options, args, kwargs)
+        return call
 
     def options(
         self,
@@ -377,6 +421,7 @@ class Task(_Function[P, R]):
         actor: str | None = None,
         origin: str | None = None,
         labels: Mapping[str, str] | None = None,
+        after: Iterable[Any] = (),
     ) -> TaskWithOptions[P, R]:
         """Give the task with options for its next starts; see :class:`StartOptions`.
 
@@ -399,8 +444,24 @@ class Task(_Function[P, R]):
                 actor=actor,
                 origin=origin,
                 labels=labels,
+                after=edges(after),
             ),
         )
+
+    def continue_as_new(self, *args: P.args, **kwargs: P.kwargs) -> NoReturn:
+        """End this execution and go on as a new one with these arguments; never returns.
+
+        For tasks that go on for ever: the new one has an empty log. It has the same parent, and
+        whoever waits for the result gets that of the last one. Signals that nobody has waited for
+        go along; children still under way are cancelled, so wait for them first.
+
+        Raises:
+            OutsideExecution: no execution's code runs here.
+            WrongArguments, BadPayload: the execution goes on.
+        """
+        the_scope("continue_as_new")
+        payload = self.input.bind(args, kwargs)
+        raise ContinueAsNew(ChildCall(self, PLAIN, payload))
 
 
 class TaskWithOptions(Generic[P, R]):
@@ -409,13 +470,17 @@ class TaskWithOptions(Generic[P, R]):
     def __init__(self, task: Task[P, R], options: StartOptions) -> None:
         self.task, self.options = task, options
 
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Call it, as :meth:`Task.__call__`."""
+        return self.task._call(self.options, args, kwargs)
+
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Start an execution, as :meth:`Task.start`."""
-        return the_engine().start_with(self.options, self.task, args, kwargs)
+        return self.task._start(self.options, args, kwargs)
 
     async def astart(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Start an execution, as :meth:`Task.start`, from a coroutine."""
-        return await the_engine().astart_with(self.options, self.task, args, kwargs)
+        return await self.task._astart(self.options, args, kwargs)
 
 
 TASKS: Final[dict[str, Task[Any, Any]]] = {}

@@ -14,6 +14,7 @@ from outlast.lifecycle import Event, Kind, Message, MessageKind
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle.table import REFUSAL_MEANINGS
 from outlast.naming import checked_labels, checked_name, checked_text
+from outlast.store.decisions import continued_as
 from outlast.store.protocol import Answer
 
 
@@ -47,6 +48,7 @@ def birth_event(task: Task[Any, Any], payload: bytes, options: StartOptions, now
         "start_by": None if queue_us is None else (due_at or now) + queue_us,
         "labels": _labels(task.labels, options.labels),
         "attempt_timeout_us": _first(options.attempt_timeout_us, task.attempt_timeout_us),
+        "waits_on": [one.edge() for one in options.after] or None,
     }
     data.update((name, value) for name, value in optional.items() if value is not None)
     return Event(Kind.CREATE, options.actor or "user", data=data, payload=payload)
@@ -72,7 +74,14 @@ def read_birth(answer: Answer, key: str | None) -> Record:
 
     Raises:
         KeyConflict: the key belongs to another task or input.
+        NotFound: it shall start after one that is not there.
     """
+    if answer.refused == "no_upstream":
+        raise NotFound(
+            "an execution that this one depends on is not there",
+            why="nothing was started",
+            do="outlast ls",
+        )
     holder = answer.execution
     assert holder is not None
     if answer.refused == "key_conflict":
@@ -108,6 +117,13 @@ def new_message(
     return Message(id or secrets.token_hex(8), kind, actor, key, data, payload)
 
 
+def successor_of(answer: Answer) -> str | None:
+    """Name the execution that a message is for instead: the one as which its receiver went on."""
+    if answer.refused != "already_final" or answer.execution is None:
+        return None
+    return continued_as(answer.execution)
+
+
 def read_delivery(answer: Answer, id: str, message: Message) -> Record:
     """Give the execution's row after a delivery, or raise what its refusal means.
 
@@ -136,4 +152,4 @@ _SAME_AGAIN: Final[Mapping[MessageKind, Sequence[str]]] = {
 """Refusals that say a request is fulfilled already: asking again is no error."""
 
 
-__all__ = ["birth_event", "new_message", "read_birth", "read_delivery"]
+__all__ = ["birth_event", "new_message", "read_birth", "read_delivery", "successor_of"]

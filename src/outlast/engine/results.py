@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from outlast import failure
-from outlast.engine.registry import Task
 from outlast.errors import (
     ExecutionCancelled,
     ExecutionFailed,
@@ -17,6 +16,10 @@ from outlast.errors import (
 )
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import State, Transition
+from outlast.lifecycle.record import Data
+
+if TYPE_CHECKING:
+    from outlast.engine.registry import Task
 
 
 def outcome_of(record: Record, last: Transition, task: Task[Any, Any] | None) -> Any:
@@ -31,26 +34,40 @@ def outcome_of(record: Record, last: Transition, task: Task[Any, Any] | None) ->
         Exception: what its code raised, where the class is known here; else ExecutionFailed.
         ExecutionCancelled, ExecutionTimedOut, ExecutionNotStarted: it ended so.
     """
-    if record.state is State.SUCCEEDED:
-        data = last.payload if last.payload is not None else b"null"
+    detail = {"by": last.actor, **(record.detail or {})}
+    return value_of(record.state, last.payload, detail, task, record.id, record.task)
+
+
+def value_of(
+    state: State,
+    payload: bytes | None,
+    detail: Data,
+    task: Task[Any, Any] | None,
+    id: str,
+    name: str,
+) -> Any:
+    """Give the result of an execution that ended in this state, with this last row.
+
+    Raises:
+        as :func:`outcome_of`.
+    """
+    where = f"{id}, task {name}"
+    if state is State.SUCCEEDED:
+        data = payload if payload is not None else b"null"
         return task.output.decode(data) if task is not None else msgspec.json.decode(data)
-    where = f"{record.id}, task {record.task}"
-    if record.state is State.CANCELLED:
-        detail = record.detail or {}
+    if state is State.CANCELLED:
         why = f": {detail['why']}" if detail.get("why") else ""
-        raise ExecutionCancelled(
-            f"{record.id} was cancelled by {detail.get('by', last.actor)}{why}"
-        )
-    if record.state is State.TIMED_OUT:
-        if (record.detail or {}).get("why") == "not_started":
+        raise ExecutionCancelled(f"{id} was cancelled by {detail.get('by')}{why}")
+    if state is State.TIMED_OUT:
+        if detail.get("why") == "not_started":
             raise ExecutionNotStarted(
-                f"{record.id} had not begun in time",
+                f"{id} had not begun in time",
                 where=where,
                 why="no engine took it within its queue_timeout",
                 do="start an engine that knows the task, or allow a longer queue_timeout",
             )
-        raise ExecutionTimedOut(f"{record.id} did not end before its deadline", where=where)
-    error = failure.rebuild(last.payload or b"{}")
+        raise ExecutionTimedOut(f"{id} did not end before its deadline", where=where)
+    error = failure.rebuild(payload or b"{}")
     if isinstance(error, StepFailed):
-        raise ExecutionFailed(error.what, where=where, do=f"outlast show {record.id}")
+        raise ExecutionFailed(error.what, where=where, do=f"outlast show {id}")
     raise error

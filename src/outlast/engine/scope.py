@@ -43,6 +43,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeVar
 
 from outlast.engine.change import Changes
+from outlast.engine.cleanup import has_clean_up
 from outlast.engine.current import current_scope
 from outlast.engine.loop import Branch, BranchTask, DeterministicLoop, _Parked, where
 from outlast.errors import InternalError, NotDurable, UsageError
@@ -78,6 +79,7 @@ class CallKind(StrEnum):
     ASK = "ask"
     EVENT = "event"
     CHILD = "child"
+    START = "start"
 
 
 class CallState(StrEnum):
@@ -213,7 +215,8 @@ class Outcome:
         seq: its place in the log.
         at: its time, in microseconds since 1970.
         kind: "start" (only sets the time), "timer", "input" (an answer, by the key of its call),
-            "signal" (by the name of its event), "cancel"; any other is the result of a call.
+            "signal" (by the name of its event), "child" (the end of an execution, which its call
+            reads), "cancel"; any other is the result of a call.
         key: what it is for.
         digest: the digest of the call's arguments, for a timer its deadline; None is not compared.
         value: what the call gives.
@@ -308,6 +311,9 @@ class Scope:
         self._signals: dict[str, deque[Outcome]] = {}
         self._listeners: dict[str, dict[str, DurableCall[Any]]] = {}
         self.changes = Changes()
+        self._child_ends: dict[str, Outcome] = {}
+        self.dropped: set[str] = set()
+        self.unread_signals: list[Outcome] = []
         self.never_awaited: list[str] = []
 
     # The engine's side
@@ -392,6 +398,10 @@ class Scope:
         """Whether the code rests."""
         return not self._loop._running
 
+    def has_clean_up(self) -> bool:
+        """Whether the code stands where a cancel would run some of it."""
+        return any(has_clean_up(task.get_coro()) for task in self._loop.live_tasks())
+
     @property
     def is_closed(self) -> bool:
         """Whether the code is gone."""
@@ -462,7 +472,9 @@ class Scope:
         _unclosed.discard(self)
         self._main = None
         self._make_main = _gone
-        for kept in (self._made, self._open, self._answers, self._signals, self._listeners):
+        for kept in (
+            self._made, self._open, self._answers, self._signals, self._listeners, self._child_ends,
+        ):  # fmt: skip
             kept.clear()
         self._fresh.clear()
         self._explicit.clear()
@@ -609,10 +621,13 @@ class Scope:
         """Let go of what the main branch left behind: nobody waits for its open calls."""
         self._finished = True
         self.never_awaited = [call.key for call in self._made.values()]
+        self.unread_signals = [one for signals in self._signals.values() for one in signals]
         for call in list(self._open.values()):
             call.state = _ABANDONED
             if call._taken:
                 self._abandoned.append(call)
+            if call.kind == "child":
+                self.dropped.add(call.key)
         self.close()
 
     def _pass_time(self, outcome: Outcome) -> None:
@@ -646,12 +661,27 @@ class Scope:
                 self._resolve(call, outcome.value, outcome.error)
             else:
                 self._answers.setdefault(key, outcome)
+        elif kind == "child":
+            assert key is not None
+            self._deliver_child(key, outcome)
         elif kind == "signal":
             assert key is not None
             for listener in list(self._listeners.get(key, {}).values()):
                 if self._offer(listener, outcome):
                     return
             self._signals.setdefault(key, deque()).append(outcome)
+
+    def _deliver_child(self, key: str, outcome: Outcome) -> None:
+        """Give a call what its child came to; one of an earlier try is kept until it is called."""
+        call = self._open.get(key)
+        if call is not None and outcome.digest in (None, call.digest):
+            self._resolve(call, *call.payload.come_to(outcome.value))
+        elif key in self.dropped:
+            return
+        elif outcome.digest is not None:
+            raise Mismatch(outcome, self.wanted())
+        else:
+            self._child_ends.setdefault(key, outcome)
 
     def _resolve(self, call: Call, value: Any, error: BaseException | None) -> None:
         """Let an open call give a value or raise an error."""
@@ -675,6 +705,13 @@ class Scope:
             if answer is not None:
                 self._resolve(call, answer.value, answer.error)
             return answer is not None
+        if call.kind == "child":
+            end = self._child_ends.get(call.key)
+            if end is None or end.value.digest != call.digest:
+                return False
+            del self._child_ends[call.key]
+            self._resolve(call, *call.payload.come_to(end.value))
+            return True
         self._listeners.setdefault(call.name, {})[call.key] = call
         signals = self._signals.get(call.name)
         for signal in list(signals or ()):
@@ -719,6 +756,8 @@ class Scope:
         del self._open[call.key]
         if call.kind == "event":
             self._unlisten(call)
+        elif call.kind == "child":
+            self.dropped.add(call.key)
         if call._taken or call.kind == "ask":
             self._abandoned.append(call)
 
@@ -771,5 +810,5 @@ _MADE: Final = CallState.MADE
 _OPEN: Final = CallState.OPEN
 _DELIVERED: Final = CallState.DELIVERED
 _ABANDONED: Final = CallState.ABANDONED
-_FROM_MAILBOX: Final = frozenset({"ask", "event"})
-_SPECIAL: Final = frozenset({"start", "timer", "input", "signal", "cancel"})
+_FROM_MAILBOX: Final = frozenset({"ask", "event", "child"})
+_SPECIAL: Final = frozenset({"start", "timer", "input", "signal", "child", "cancel"})

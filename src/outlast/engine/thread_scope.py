@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from outlast.engine.change import Changes
+from outlast.engine.cleanup import has_clean_up_above
 from outlast.engine.current import current_scope
 from outlast.engine.scope import Call, Mismatch, Outcome, Timer
 from outlast.errors import UsageError
@@ -73,11 +74,13 @@ class ThreadScope:
         self._answers: dict[str, Any] = {}
         self._signals: dict[str, deque[Any]] = {}
         self._cancelled = False
+        self._child_ends: dict[str, Outcome] = {}
+        self._thread_number: int | None = None
+        self.dropped: set[str] = set()
         self._value: Any = None
         self._error: BaseException | None = None
         self._body: Callable[[], Any] | None = None
         self._body_future: asyncio.Future[Any] | None = None
-        self._thread_number: int | None = None
         self.was_cancelled = False
         self.changes = Changes()
         self.random = random.Random(seed)
@@ -106,7 +109,9 @@ class ThreadScope:
             ]
             self.was_cancelled = True
             if self._open or self._timer is not None:
+                self._timer = None
                 self._abandoned += [c for c in self._open.values() if c.kind == "ask"]
+                self._drop_children()
                 self._go_on(None, asyncio.CancelledError())
         elif kind == "input":
             assert key is not None
@@ -133,12 +138,44 @@ class ThreadScope:
             self._timer = None
             self._timed_out = next(iter(self._open.values()), None)
             self._go_on(_TIMER, None)
+        elif kind == "child":
+            assert key is not None
+            self._deliver_child(key, outcome)
         elif kind == "step":
             assert key is not None
             call = self._open.get(key)
             if call is None or call.digest != outcome.digest:
                 raise Mismatch(outcome, self.wanted())
             self._go_on(outcome.value, outcome.error)
+
+    def _deliver_child(self, key: str, outcome: Outcome) -> None:
+        """Give a call what its child came to; one of an earlier try is kept until it is called."""
+        call = self._open.get(key)
+        if call is not None and outcome.digest in (None, call.digest):
+            self._go_on(*call.payload.come_to(outcome.value))
+        elif key in self.dropped or self._ended:
+            return
+        elif outcome.digest is not None:
+            raise Mismatch(outcome, self.wanted())
+        else:
+            self._child_ends.setdefault(key, outcome)
+
+    def _drop_children(self) -> None:
+        self.dropped |= {call.key for call in self._open.values() if call.kind == "child"}
+
+    @property
+    def unread_signals(self) -> list[Outcome]:
+        """The signals that the code has not waited for."""
+        return [
+            Outcome(0, 0, "signal", name, value=value)
+            for name, values in self._signals.items()
+            for value in values
+        ]
+
+    def has_clean_up(self) -> bool:
+        """Whether the code stands where a cancel would run some of it."""
+        frame = sys._current_frames().get(self._thread_number or 0)
+        return frame is None or has_clean_up_above(frame, self._run.__code__)
 
     def run_body(
         self, call: Call, body: Callable[[], Any], loop: asyncio.AbstractEventLoop
@@ -290,6 +327,14 @@ class ThreadScope:
                 if _is_for(value, payload):
                     del self._signals[name][place]
                     return value
+        if kind == "child" and key in self._child_ends:
+            end = self._child_ends[key].value
+            if end.digest == digest:
+                del self._child_ends[key]
+                value, error = payload.come_to(end)
+                if error is not None:
+                    raise error
+                return value
         return self._open_call(call)
 
     def _open_call(self, call: Call) -> Any:
@@ -380,6 +425,7 @@ class ThreadScope:
         """Let the loop have its turn, and run what it asks for, until it brings an outcome."""
         if self._cancelled:
             self._cancelled = False
+            self._drop_children()
             self._open.clear()
             self._timer = None
             raise asyncio.CancelledError

@@ -86,7 +86,9 @@ def see(scope: Any, row: Transition) -> None:
 
 
 def _announced(scope: Any, row: Transition, data: Mapping[str, Any]) -> None:
-    if "question" in data:
+    if "child" in data:
+        _is_open(scope, row, "child")
+    elif "question" in data:
         _is_open(scope, row, "ask", title=data["question"].get("title"))
     elif "attempt" in data and not scope.was_cancelled:
         _is_open(scope, row, "step")
@@ -111,11 +113,11 @@ def _waited(scope: Any, row: Transition, data: Mapping[str, Any]) -> None:
             if timer is None or timer.deadline_at != wait.get("until"):
                 key = key or (timer.key if timer is not None else "timer")
                 raise _mismatch(scope, Outcome(row.seq, row.at, "timer", key, wait.get("until")))
-        elif kind in _WAITED_FOR:
+        elif kind in _WAITED_FOR and key is not None:
             _is_open(scope, row, _WAITED_FOR[kind], key, title=wait.get("title"))
 
 
-_WAITED_FOR: Final = {"retry": "step", "ask": "ask", "event": "event"}
+_WAITED_FOR: Final = {"retry": "step", "ask": "ask", "event": "event", "child": "child"}
 
 
 def _is_open(

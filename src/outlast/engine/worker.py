@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from concurrent.futures import thread as pool_module
 from functools import partial
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from outlast.engine.clock import Clock
 from outlast.engine.current import current_scope
 from outlast.engine.driver import Driver
-from outlast.engine.identity import nonces
+from outlast.engine.identity import IdMaker, nonces
 from outlast.engine.journal import Journal
 from outlast.engine.registry import Task
 from outlast.errors import NoEngine, OutlastError
@@ -46,6 +46,7 @@ class Worker:
         clock: Clock,
         tasks: Mapping[str, Task[Any, Any]],
         *,
+        ids: IdMaker,
         slots: int,
         threads: int,
         processes: int,
@@ -61,6 +62,7 @@ class Worker:
         self.journal = journal
         self.clock = clock
         self.tasks = tasks
+        self._ids = ids
         self.loop = asyncio.get_running_loop()
         self.payload_bytes_max = payload_bytes_max
         self.cancel_grace_us = cancel_grace_us
@@ -94,29 +96,42 @@ class Worker:
         """How many more executions fit."""
         return self._slots - len(self.drivers) - self._starting if self._open else 0
 
-    def birth(self, id: str, event: Event, now: int) -> tuple[Create, Driver | None]:
+    def new_id(self, now: int) -> str:
+        """Draw an id for a new execution."""
+        return self._ids.make(now)
+
+    def birth(
+        self, id: str, event: Event, now: int, notes: Sequence[Event] = ()
+    ) -> tuple[Create, Driver | None]:
         """Make the item that creates an execution.
 
         Where a slot is free and nobody waits for one, the claim and the start travel with it (the
-        fast path), and the driver that will run it comes along.
+        fast path), and the driver that will run it comes along. ``notes`` are what its log begins
+        with, after its birth; what runs such a one reads them there.
         """
         record, row = create(TENANT, id, event, now)
+        if notes:
+            return Create(record, [row, *self._append(record, notes, now)]), None
         task = self.tasks.get(record.task)
         fast = task is not None and self.free > 0 and not self._more and record.state == "queued"
         if not fast or task is None:
             return Create(record, [row]), None
         (nonce,) = nonces(1)
-        rows = [row]
-        for event in (
-            Event(Kind.CLAIM, "engine", 0, nonce, data={"worker": self.name}),
-            Event(Kind.START, "engine", 1, nonce, data=task.stamp),
-        ):
+        claim = Event(Kind.CLAIM, "engine", 0, nonce, data={"worker": self.name})
+        start = Event(Kind.START, "engine", 1, nonce, data=task.stamp)
+        rows = [row, *self._append(record, (claim, start), now)]
+        self._starting += 1
+        return Create(copy_of(record), rows), Driver(self, task, record, row)
+
+    def _append(self, record: Execution, events: Iterable[Event], now: int) -> list[Transition]:
+        """Decide what a new execution's log begins with."""
+        rows = []
+        for event in events:
             decision = decide(record, event, now)
             assert not isinstance(decision, Refusal)
             apply(record, decision)
             rows.append(decision.transition)
-        self._starting += 1
-        return Create(copy_of(record), rows), Driver(self, task, record, row)
+        return rows
 
     def born(self, driver: Driver, item: Create, stored: bool) -> None:
         """Run what the fast path has created, or forget it."""
@@ -193,9 +208,11 @@ class Worker:
         if self._more and self._open:
             self.look()
 
-    def recorded(self, item: Write) -> None:
+    def recorded(self, item: Write, answer: Answer) -> None:
         """An execution has ended, or given its lease up, and the store has it."""
         assert item.after is not None
+        if answer.told or answer.owes:
+            self.pass_on(answer)
         if item.after.is_final:
             self._on_final(item.after, item.rows[-1])
         else:
@@ -211,6 +228,24 @@ class Worker:
             )
 
     lost_count = 0
+
+    def pass_on(self, answer: Answer) -> None:
+        """See to what an item has led to elsewhere: messages to others, and errands."""
+        for record, entry in answer.told:
+            driver = self.drivers.get(record.id)
+            if driver is not None and record.is_leased:
+                self.loop.call_soon(driver.take, [entry])
+            elif not record.is_leased:
+                self.look()
+        if answer.owes:
+            self._on_parked()
+
+    def read_inboxes(self, ids: Iterable[str]) -> None:
+        """Bring drivers the messages that they have not taken yet."""
+        for id in ids:
+            driver = self.drivers.get(id)
+            if driver is not None:
+                self.read_inbox(driver)
 
     def drop_overdue(self, now: int) -> None:
         """Forget the executions whose deadline has ended them: they are no longer ours."""

@@ -346,7 +346,7 @@ def _pause_requested(record: Execution, event: Event, now: int, changes: Changes
 
 
 def _step_announced(record: Execution, event: Event, now: int, changes: Changes) -> None:
-    if event.data is not None and "child" in event.data:
+    if event.data is not None and "child" in event.data and "again" not in event.data:
         changes["children"] = record.children + 1
 
 

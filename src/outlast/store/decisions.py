@@ -97,8 +97,8 @@ def word_to_parent(ended: Execution, last: Transition) -> Deliver | None:
     if ended.parent_id is None or ended.parent_key is None or continued_as(ended) is not None:
         return None
     data: dict[str, object] = {"child": ended.id, "state": str(ended.state)}
-    if ended.state is State.CANCELLED:
-        data.update(ended.detail or {})
+    if ended.state is not State.FAILED:
+        data.update(ended.detail or {})  # who cancelled it and why; which time had run out
     message = Message(
         f"child:{ended.id}", MessageKind.CHILD, "engine", ended.parent_key, data, last.payload
     )

@@ -386,5 +386,29 @@ def _outcomes(store: MemoryStore) -> Outcomes:
         if record.is_final:
             error = (last.data or {}).get("error")
             value = error if error is not None else last.payload
-        found[id] = (record.task, record.state, value)
+        found[_name(store, id)] = (record.task, record.state, value)
     return found
+
+
+def _name(store: MemoryStore, id: str) -> str:
+    """Name an execution alike in every run: a child by its call, as its id is drawn by a life."""
+    record, birth = store._records[id], store._logs[id][0]
+    source = (birth.data or {}).get("continued_from")
+    if isinstance(source, str) and source in store._records:
+        return f"{_name(store, source)}, continued"
+    if record.parent_id is None:
+        return id
+    parent = _name(store, record.parent_id) if record.parent_id in store._records else "?"
+    if record.parent_key is not None:
+        again = [
+            other
+            for other in store._children[record.parent_id]
+            if store._records[other].parent_key == record.parent_key
+        ].index(id)
+        return f"{parent} / {record.parent_key}" + (f" again {again}" if again else "")
+    started = [
+        other
+        for other in store._children[record.parent_id]
+        if store._records[other].parent_key is None
+    ]
+    return f"{parent} / started {started.index(id)}"
