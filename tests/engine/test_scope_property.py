@@ -371,7 +371,8 @@ class Run:
         for call in calls:
             self.open[call.key] = call
         for call in abandoned:
-            del self.open[call.key]
+            if call.kind != "ask" or call.key in self.open:  # one that was given up at once
+                del self.open[call.key]
         self.seen.append(
             (
                 identity(calls),
