@@ -79,3 +79,21 @@ def test_schedules(tmp_path: Path) -> None:
 def test_change(tmp_path: Path) -> None:
     (marked,) = follow("change.md", tmp_path)
     assert marked == "shipped\nshipped, checked\n"
+
+
+def test_timeouts(tmp_path: Path) -> None:
+    program, _, why, resumed = follow("timeouts.md", tmp_path)
+    assert program in shown("timeouts.md") and len(program.splitlines()) == 3
+    assert "its start time lies ahead: 2999-01-31 07:00:00 UTC" in why
+    assert "queued" in resumed
+
+
+def test_processes(tmp_path: Path) -> None:
+    program, show = follow("processes.md", tmp_path)
+    assert program in shown("processes.md") and len(program.splitlines()) == 3
+    assert "ProcessDied: the process of this step was ended by SIGSEGV" in show
+
+
+def shown(guide: str) -> str:
+    """Give a guide's text."""
+    return (GUIDES / guide).read_text(encoding="utf-8")

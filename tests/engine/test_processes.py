@@ -284,6 +284,21 @@ def test_an_attempt_of_the_task_ends_once_its_processes_are_gone(url: str, tmp_p
     run(main, url)
 
 
+def test_a_deadline_of_the_execution_stops_its_processes(url: str, tmp_path: Path) -> None:
+    place = tmp_path / "pids"
+
+    async def main(engine: Engine) -> None:
+        options = once.options(timeout="2s")
+        h = await engine.astart_with(options.options, once, ("cleans_up", [str(place)]), {})
+        await when(place.exists)
+        assert await h.await_("60s") is State.TIMED_OUT
+        await when(lambda: all(map(is_gone, pids(place))))
+        assert Path(f"{place}.clean").exists()
+        assert await ends_in(engine, "pid") > 0
+
+    run(main, url, processes=1)
+
+
 def test_closing_the_engine_ends_what_runs(url: str, tmp_path: Path) -> None:
     place = tmp_path / "pids"
 

@@ -18,6 +18,7 @@ from outlast.duration import in_words
 from outlast.errors import (
     ExecutionCancelled,
     ExecutionFailed,
+    ExecutionNotStarted,
     ExecutionTimedOut,
     OutlastError,
     ReplayMismatch,
@@ -277,12 +278,12 @@ def _failed(record: Execution, last: Transition, log: Sequence[Transition]) -> E
                 do=f"outlast show {record.id}",
             )
         )
+    if record.state is State.TIMED_OUT and (record.detail or {}).get("why") == "not_started":
+        said = "it had not begun in time"
+        return Ended(ExecutionNotStarted(said, where=where, do=f"outlast show {record.id}"))
     if record.state is State.TIMED_OUT:
-        return Ended(
-            ExecutionTimedOut(
-                "it did not end before its deadline", where=where, do=f"outlast show {record.id}"
-            )
-        )
+        said = "it did not end before its deadline"
+        return Ended(ExecutionTimedOut(said, where=where, do=f"outlast show {record.id}"))
     from outlast import failure
 
     recorded = failure.load(last.payload or b"{}")

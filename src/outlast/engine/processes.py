@@ -60,6 +60,8 @@ IDLE_SECONDS: Final = 30.0
 """How long a process is kept that nobody needs."""
 END_SECONDS: Final = 2.0
 """How long a process that is not needed may take to end by itself."""
+CLOSE_SECONDS: Final = 5.0
+"""How long bodies may clean up when the engine is closed, whatever their grace."""
 FRAME_BYTES_MIN: Final = 1024 * 1024
 """What a process may always send at once: failures and heartbeats are bounded by themselves."""
 POLL_SECONDS: Final = 0.2
@@ -115,6 +117,7 @@ class ProcessPool:
         self.lock = threading.Lock()
         self.threads = ThreadPoolExecutor(limit, "outlast-process")
         self.processes: set[Process] = set()
+        self.working: set[ProcessCall] = set()
         self._idle: list[tuple[float, Process]] = []
         self._trimming: asyncio.TimerHandle | None = None
         self._is_closed = False
@@ -131,9 +134,16 @@ class ProcessPool:
             ProcessDied: its process ended before it.
             CannotLoad: no other process can find the step.
         """
-        body = call.body
         if call.is_stopped():
             return None  # before it had a process to stop; nobody hears of this
+        self.working.add(call)
+        try:
+            return self._run(call)
+        finally:
+            self.working.discard(call)
+
+    def _run(self, call: ProcessCall) -> Any:
+        body = call.body
         job = _job_of(body, call.bytes_max)
         process = self._take()
         is_whole = False
@@ -208,8 +218,9 @@ class ProcessPool:
             self.processes.discard(process)
 
     async def close(self) -> None:
-        """End every process; those whose bodies are being stopped may use their grace."""
+        """End every process; those whose bodies are being stopped have a little time."""
         self._is_closed = True
+        until = time.monotonic() + CLOSE_SECONDS
         if self._trimming is not None:
             self._trimming.cancel()
         with self.lock:
@@ -218,6 +229,9 @@ class ProcessPool:
             self.threads.submit(self._end, process)
         while self.processes:
             await asyncio.sleep(0.005)
+            if time.monotonic() > until:
+                for call in list(self.working):
+                    call.stop(0)
         self.threads.shutdown(wait=False, cancel_futures=True)
         for thread in self.threads._threads:  # the standard library offers no other way
             pool_module._threads_queues.pop(thread, None)  # type: ignore[attr-defined]
