@@ -12,9 +12,9 @@ from outlast.engine.registry import StartOptions, Task
 from outlast.errors import KeyConflict, NotFound, TransitionRefused
 from outlast.lifecycle import Event, Kind, Message, MessageKind
 from outlast.lifecycle import Execution as Record
+from outlast.lifecycle.record import continued_as
 from outlast.lifecycle.table import REFUSAL_MEANINGS
 from outlast.naming import checked_labels, checked_name, checked_text
-from outlast.store.decisions import continued_as
 from outlast.store.protocol import Answer
 
 

@@ -90,6 +90,12 @@ def copy_of(record: Execution) -> Execution:
     return Execution(*_columns_of(record))
 
 
+def continued_as(ended: Execution) -> str | None:
+    """Name the execution as which one that has ended goes on, if any."""
+    name = (ended.detail or {}).get("continued_as")
+    return name if isinstance(name, str) else None
+
+
 _columns_of: Final = attrgetter(*COLUMNS)
 
 

@@ -22,7 +22,7 @@ from outlast.lifecycle import (
     fold,
     note_of,
 )
-from outlast.lifecycle.record import COLUMNS, copy_of
+from outlast.lifecycle.record import COLUMNS, continued_as, copy_of
 from outlast.store.protocol import Answer, Create, Deliver, Descent, InboxEntry, Lease, Verdict
 
 _BY_CLOCK: Final = {
@@ -103,12 +103,6 @@ def word_to_parent(ended: Execution, last: Transition) -> Deliver | None:
         f"child:{ended.id}", MessageKind.CHILD, "engine", ended.parent_key, data, last.payload
     )
     return Deliver(ended.parent_id, message, last.at)
-
-
-def continued_as(ended: Execution) -> str | None:
-    """Name the execution as which one that has ended goes on, if any."""
-    name = (ended.detail or {}).get("continued_as")
-    return name if isinstance(name, str) else None
 
 
 @dataclass(slots=True)

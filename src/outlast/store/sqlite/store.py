@@ -35,11 +35,10 @@ from outlast.lifecycle import (
     applied,
     decide,
 )
-from outlast.lifecycle.record import COLUMNS, copy_of
+from outlast.lifecycle.record import COLUMNS, continued_as, copy_of
 from outlast.store.books import Losses, Paying, budgets_of, charged_by, tell, that_fit
 from outlast.store.decisions import (
     Errand,
-    continued_as,
     crash_loop,
     deliver,
     descent_of,
