@@ -15,6 +15,8 @@ NAMES = [
     "Retry",
     "Retention",
     "Schedule",
+    "After",
+    "Started",
     "sleep",
     "ask",
     "wait_for",

@@ -25,11 +25,10 @@ from outlast.lifecycle import (
     decide,
     fold,
 )
-from outlast.lifecycle.record import copy_of, event_of
+from outlast.lifecycle.record import continued_as, copy_of, event_of
 from outlast.store.books import Losses, Paying, budgets_of, charged_by, tell
 from outlast.store.decisions import (
     Errand,
-    continued_as,
     crash_loop,
     deliver,
     descent_of,
