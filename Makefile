@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 KILLS ?= 20000
+SEEDS ?= 20000
 BENCH ?= all
 ARGS ?=
 
@@ -9,7 +10,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs bench kill verify clean
+.PHONY: help demo test check format docs bench kill simulate verify clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1 \2/p' Makefile | awk '{ printf "  %s %-8s", $$1, $$2; $$1 = $$2 = ""; print }'
@@ -17,7 +18,7 @@ help: ## Say what there is to make
 demo: .venv/.run ## See executions survive kill -9, on real data, in seconds
 	$(BIN)/outlast demo $(ARGS)
 
-test: .venv/.dev ## Run all tests, two thousand kills included
+test: .venv/.dev ## Run all tests, two thousand kills and simulated worlds included
 	$(BIN)/python -m pytest $(ARGS)
 
 check: .venv/.dev ## Lint, format, types, generated pages, the rules of the repository; seconds
@@ -44,7 +45,11 @@ bench: .venv/.dev ## Measure, on the disk under .bench (BENCH=W1 for one workloa
 kill: .venv/.dev ## Kill the engine 20,000 times (KILLS=...) and check what is left
 	$(BIN)/python -m campaigns.kill --kills $(KILLS) $(ARGS)
 
-verify: check test kill ## What a release must pass: all of the above, and the package builds
+simulate: .venv/.dev ## Run 20,000 simulated worlds (SEEDS=...), and see planted bugs caught
+	$(BIN)/python -m campaigns.simulation --seeds $(SEEDS) $(ARGS)
+	$(BIN)/python -m campaigns.simulation --matrix
+
+verify: check test kill simulate ## What a release must pass: all of the above, and the package builds
 	$(BIN)/python -m build
 
 clean: ## Remove everything that was made here, .venv too

@@ -821,7 +821,7 @@ class Driver:
     def _try_again(self, body: Body, error: BaseException, retry_at: int) -> None:
         """Note a failed attempt of a step, which is tried again."""
         key = body.call.key
-        self._append(
+        row = self._append(
             Event(
                 Kind.ATTEMPT_FAILED,
                 "engine",
@@ -831,6 +831,7 @@ class Driver:
                 payload=failure.dump(failure.describe(error)),
             )
         )
+        self._delivered = row.seq  # the next attempt depends on it: it waits until it is durable
         self._failures[key] = body.attempt
         self._back_offs[key] = retry_at
         self._calls.append(body.call)
@@ -938,7 +939,9 @@ class Driver:
         lingers = self._lingers(now)
         if timer is None and not self._back_offs and not lingers:
             return
-        instants = [at for _, at in self._backing_off()]
+        # Of a call that something else holds back, that wakes us; an alarm would only spin.
+        is_free = self._durable >= self._delivered and not self._is_held
+        instants = [at for _, at in self._backing_off() if is_free or at > now]
         if lingers:
             instants.append(self._lingers_until)
         if timer is not None:
@@ -1001,11 +1004,12 @@ class Driver:
         payload = failure.dump(described)
         said = {"type": described.type, "message": described.message[:500]}
         policy = self.task.policy
-        if (
-            not isinstance(error, (*_NEVER_RETRIED, Deadlock))
-            and self.record.cancel_at is None
-            and policy.allows(self.record.failures, error)
+        if not isinstance(error, (*_NEVER_RETRIED, Deadlock)) and policy.allows(
+            self.record.failures, error
         ):
+            if self.record.cancel_at is not None:
+                self._end(self._cancel_event())  # another try would follow, and is cancelled
+                return
             at_least = round(error.delay_seconds * 1e6) if isinstance(error, RetryAfter) else 0
             delay = policy.delay_us(self.record.failures + 1, random.random(), at_least_us=at_least)
             due_at = self.worker.clock.now() + delay
@@ -1177,6 +1181,9 @@ class Driver:
                     return
         if self._then is not None and not self._over:
             again, self._then = self._then, None
+            if self.record.cancel_at is not None:
+                self._end(self._cancel_event())  # what it was to go on to is cancelled
+                return
             again()
             return
         self.pump()

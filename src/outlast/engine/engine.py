@@ -142,6 +142,8 @@ class Engine:
         self._thread: LoopThread | None = None
         self.schedules = Schedules(self)
         self._secret: bytes | None = None
+        self._unsure_of_sweep = False
+        self._behind = False
         self.is_open = False
 
     # Opening and closing
@@ -323,8 +325,10 @@ class Engine:
         assert self._wake is not None
         self._wake.clear()
         now = self.clock.now()
+        unsure, self._unsure_of_sweep = self._unsure_of_sweep, True  # unless it says what it did
         moved, due_at = await self.journal.call(lambda: self.store.sweep(now, SWEEP_MAX))
-        if moved:
+        self._unsure_of_sweep = False
+        if moved or unsure:
             self.worker.drop_overdue(now if moved < SWEEP_MAX else 0)
             self.worker.look()
             self.scheduler.swept()
@@ -342,13 +346,15 @@ class Engine:
     async def _watch(self) -> None:
         """Act on what other processes wrote: new executions, and messages for ours."""
         await asyncio.sleep(WATCH_SECONDS)
-        if not await self.journal.call(self.store.changed):
+        if not await self.journal.call(self.store.changed) and not self._behind:
             return
+        self._behind = True
         self.look()
         self.scheduler.look()
         await self._read_unread()
         self._changed(None)
         await self._check_waiters()
+        self._behind = False
 
     async def _read_unread(self) -> None:
         """Bring the executions that run here what others have sent them."""
@@ -437,18 +443,18 @@ class Engine:
         """
         for driver in list(self.worker.drivers.values()):
             driver.drop(at_once=True)
+        self.name = worker_name()
+        self.worker.reborn(self.name)  # at once: what is claimed from here on is the new one's
         self.worker.spawn(self._rejoin())
 
     async def _rejoin(self) -> None:
-        """Come back as a new incarnation once the store can be written again."""
-        self.name = worker_name()
+        """Take the old incarnation's leases back once the store can be written again."""
         while self.is_open:
             try:
                 await self._join()
             except OutlastError:
                 await asyncio.sleep(PROBE_SECONDS)
                 continue
-            self.worker.reborn(self.name)
             self.look()
             return
 

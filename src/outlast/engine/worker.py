@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from outlast.engine.processes import ProcessPool
 
 T = TypeVar("T")
+READ_AGAIN_SECONDS: Final = 0.25
+"""How often a driver's read is tried again after the store has failed."""
 CLAIMS_MAX: Final = 500
 """Executions a claim takes at most, so that no transaction is long."""
 _BORN_AND_CLAIMED: Final = 2
@@ -136,6 +138,8 @@ class Worker:
     def born(self, driver: Driver, item: Create, stored: bool) -> None:
         """Run what the fast path has created, or forget it."""
         self._starting -= 1
+        if driver.record.worker != self.name:
+            return  # its incarnation is no more: what it has is being taken back
         if stored and self._open:
             self.drivers[driver.record.id] = driver
             driver.begin(item.rows[-1])
@@ -152,10 +156,12 @@ class Worker:
 
     def _claimed(self, task: asyncio.Task[None]) -> None:
         self._claiming = None
-        if not task.cancelled() and task.exception() is not None:
-            error = task.exception()
-            if not isinstance(error, OutlastError):
-                raise error  # type: ignore[misc]
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, OutlastError):
+            if self._open and self.journal.on_failure is not None:
+                self.journal.on_failure(error)  # what it has claimed, if anything, is unknown
+        elif error is not None:
+            raise error
         if self._more and self._open and self.free > 0:
             self.look()
 
@@ -185,6 +191,11 @@ class Worker:
         record = claimed.execution
         driver = Driver(self, self.tasks[record.task], record, claimed.birth)
         self._starting -= 1
+        if record.worker != self.name:
+            return  # its incarnation is no more: what it has is being taken back
+        before = self.drivers.get(record.id)
+        if before is not None:
+            before.drop(at_once=True)  # somebody took its lease away, and it has not heard of it
         self.drivers[record.id] = driver
         if not self._open:
             driver.hand_back()
@@ -194,8 +205,8 @@ class Worker:
             self.spawn(self._replay(driver, claimed))
 
     async def _replay(self, driver: Driver, claimed: Claimed) -> None:
-        rows = await self.read(lambda: self.store.log(driver.record.id))
-        if not driver.is_over:
+        rows = await self._read_for(driver, lambda: self.store.log(driver.record.id))
+        if rows is not None:
             self.loop.call_soon(driver.replay, rows, claimed.unseen)
 
     # What drivers tell
@@ -265,8 +276,24 @@ class Worker:
 
     async def _read_inbox(self, driver: Driver) -> None:
         id, seen = driver.record.id, driver.record.inbox_seen
-        entries = await self.read(lambda: self.store.inbox(id, seen))
-        self.loop.call_soon(driver.take, entries)
+        entries = await self._read_for(driver, lambda: self.store.inbox(id, seen))
+        if entries is not None:
+            self.loop.call_soon(driver.take, entries)
+
+    async def _read_for(self, driver: Driver, call: Callable[[], T]) -> T | None:
+        """Read what a driver cannot go on without, however often the store fails.
+
+        Returns:
+            What was read; None where the driver has ended meanwhile.
+        """
+        while not driver.is_over:
+            try:
+                return await self.read(call)
+            except NoEngine:
+                break
+            except OutlastError:
+                await asyncio.sleep(READ_AGAIN_SECONDS)
+        return None
 
     # Threads
 

@@ -297,6 +297,24 @@ class StoreConformance:
         assert codes(store.commit(batch)) == ["already_exists"] * 3
         assert store.get(["ex_2"]) == [None]
 
+    def test_a_stale_write_takes_nothing_along(self, store: Store) -> None:
+        stale, item = begun("ex_1")
+        assert one(store, item).refused is None
+        assert store.recover(["w1"], "w2", T + 1, 10) == 1
+        owner = claim_one(store, "ex_1", T + 2, worker="w2")
+        batch = [
+            stale.write(Kind.STEP, T + 3, key="s#1", payload=b"1"),
+            owner.write(Kind.STEP, T + 3, key="s#1", payload=b"2"),
+            stale.write(Kind.FINISH, T + 4, payload=b"1"),
+            owner.write(Kind.FINISH, T + 4, payload=b"2"),
+        ]
+        # "fenced" or "already_final": by then its successor may have ended it
+        refused = codes(store.commit(batch))
+        assert refused[1] is refused[3] is None
+        assert refused[0] == "fenced" and refused[2] in ("fenced", "already_final")
+        assert store.log("ex_1")[-1].payload == b"2"
+        self.check(store)
+
     def test_a_whole_life_in_one_batch(self, store: Store) -> None:
         owner, item = begun("ex_1")
         batch: list[Item] = [item]

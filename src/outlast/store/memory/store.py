@@ -95,7 +95,7 @@ class MemoryStore:
 
     def commit(self, batch: Sequence[Item]) -> list[Answer]:
         """See the protocol."""
-        broken: dict[str, str] = {}
+        broken: dict[tuple[str, int], str] = {}
         answers: dict[int, Answer] = {}
         paying: list[tuple[int, Paying]] = []
         with self._lock:
@@ -158,19 +158,24 @@ class MemoryStore:
         self._money.charge(losses.charges)
 
     def _one(
-        self, item: Item, broken: dict[str, str], paying: list[tuple[int, Paying]], place: int
+        self,
+        item: Item,
+        broken: dict[tuple[str, int], str],
+        paying: list[tuple[int, Paying]],
+        place: int,
     ) -> Answer:
         if isinstance(item, Deliver):
             return self._deliver(item)
         if isinstance(item, Reserve | Adjust):
             paying.append((place, item))
             return Answer()
-        id = item.after.id if isinstance(item, Create) else item.id
-        if id in broken and isinstance(item, Write):
-            return Answer(broken[id])
+        head = item.after if isinstance(item, Create) else item
+        id, fence = head.id, head.fence
+        if (id, fence) in broken and isinstance(item, Write):
+            return Answer(broken[id, fence])
         answer = self._create(item) if isinstance(item, Create) else self._write(item)
         if answer.refused is not None and not (isinstance(item, Create) and id in self._records):
-            broken[id] = answer.refused
+            broken[id, fence] = answer.refused
         if isinstance(item, Write) and item.charge is not None:
             paying.append((place, item))
         return answer

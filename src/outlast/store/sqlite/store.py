@@ -130,6 +130,10 @@ _FAULTS: Final = (
 """What one item can do to its batch: a guard that fires, or a value no column can hold."""
 
 
+class _TwoLeases(Exception):
+    """A batch has writes of two leases of one execution: they are judged item by item."""
+
+
 class SqliteStore:
     """All verbs of the protocol on one file.
 
@@ -187,7 +191,7 @@ class SqliteStore:
             try:
                 with immediate(self._writer):
                     return self._write_batch(batch)
-            except _FAULTS:
+            except (_TwoLeases, *_FAULTS):
                 return self._one_by_one(batch)
 
     def _see_file(self) -> None:
@@ -207,12 +211,12 @@ class SqliteStore:
     def _one_by_one(self, batch: Sequence[Item]) -> list[Answer]:
         """Find the guilty item of a batch that a guard refused; the others are stored."""
         answers: dict[int, Answer] = {}
-        broken: dict[str, str] = {}
+        broken: dict[tuple[str, int], str] = {}
         for place in sorted(range(len(batch)), key=lambda place: _TURN[type(batch[place])]):
             item = batch[place]
-            id = _id_of(item)
-            if id in broken and isinstance(item, Write):
-                answers[place] = Answer(broken[id])
+            id, fence = _id_of(item), _fence_of(item)
+            if (id, fence) in broken and isinstance(item, Write):
+                answers[place] = Answer(broken[id, fence])
                 continue
             try:
                 with immediate(self._writer):
@@ -231,7 +235,7 @@ class SqliteStore:
                 isinstance(item, Create) and not self._records([id])
             )
             if answer.refused is not None and breaks:
-                broken[id] = answer.refused
+                broken[id, fence] = answer.refused
             answers[place] = answer
         return [answers[place] for place in range(len(batch))]
 
@@ -248,6 +252,8 @@ class SqliteStore:
                 if item.charge is not None:
                     paying.append((place, item))
                 if item.id in chains:
+                    if chains[item.id][0][1].fence != item.fence:
+                        raise _TwoLeases  # the refusal of one must not fall on the other
                     chains[item.id].append((place, item))
                 else:
                     chains[item.id] = [(place, item)]
@@ -1034,6 +1040,13 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _fence_of(item: Item) -> int:
+    """Give the fence of the lease that an item is written under."""
+    if isinstance(item, Create):
+        return item.after.fence
+    return item.fence if isinstance(item, Write) else 0
 
 
 def _id_of(item: Item) -> str:

@@ -1,0 +1,308 @@
+"""Who uses the simulated engines: starts executions, sends messages, and waits for ends.
+
+A client asks a worker that is open, or writes to the store itself, as a process beside it does. Of
+what it has not heard about it asks again, under the same key or message id; sometimes it gives up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from campaigns.simulation.actions import Need
+from campaigns.simulation.invariants import Auditor
+from campaigns.simulation.node import SimEngine
+from campaigns.simulation.programs import SORTS, Sort
+from outlast.engine.questions import open_questions
+from outlast.engine.registry import StartOptions
+from outlast.errors import NoEngine, OutlastError, StoreBusy, StoreFull, StoreUnavailable
+from outlast.lifecycle import Execution as Record
+from outlast.lifecycle import Kind, Message, MessageKind, State, Transition
+from outlast.store.protocol import InboxEntry
+
+AGAIN_US: Final = 40_000
+_UNKNOWN: Final = (StoreUnavailable, StoreBusy, StoreFull, NoEngine)
+_SENDS: Final = (MessageKind.CANCEL, MessageKind.PAUSE, MessageKind.RESUME, MessageKind.NOTE)
+
+
+class Market(Protocol):
+    """What clients need of their world."""
+
+    dice: Random
+    auditor: Auditor
+    reader: Any
+
+    def later(self, delay_us: int, what: Callable[[], None]) -> None:
+        """Do something later."""
+
+    def ask(
+        self,
+        make: Callable[[SimEngine], Coroutine[Any, Any, Any]],
+        heard: Callable[[Any, BaseException | None], None],
+        lost: Callable[[], None],
+    ) -> None:
+        """Ask some worker; either it is heard, or it was lost."""
+
+    def deliver_as_guest(self, id: str, message: Message) -> str | None:
+        """Write a message from a process beside the engines; gives the refusal."""
+
+    def note(self, *said: object) -> None:
+        """Put something into the trace."""
+
+    def count(self, name: str) -> None:
+        """Count something."""
+
+    def cares(self, client: Client, id: str) -> None:
+        """Hear which execution a client has started."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """An execution that somebody wants.
+
+    Attributes:
+        number: the how-manieth.
+        key: under which key it is started; None: without one.
+        deadline_us: how long it may take; None: as long as it likes.
+        delay_us: how long it waits before it may run.
+        ops: what is sent to it, and how long after its start.
+    """
+
+    number: int
+    sort: Sort
+    seed: int
+    at_us: int
+    key: str | None
+    deadline_us: int | None
+    delay_us: int | None
+    ops: tuple[tuple[int, MessageKind], ...]
+
+
+def draw_order(number: int, dice: Random, horizon_us: int) -> Order:
+    """Draw an order."""
+    sorts = [sort for sort in SORTS.values() for _ in range(sort.weight)]
+    sort = sorts[int(dice.random() * len(sorts))]
+    ops = []
+    if dice.random() < 0.35:
+        for _ in range(1 + int(dice.random() * 3)):
+            kind = (
+                _SENDS[int(len(_SENDS) * dice.random() ** 0.7)]
+                if dice.random() < 0.8
+                else (MessageKind.CANCEL)
+            )
+            ops.append((int(horizon_us * dice.random() ** 2), kind))
+    return Order(
+        number,
+        sort,
+        int(dice.random() * 1_000_000),
+        int(horizon_us * 0.5 * dice.random() ** 2),
+        f"key-{number}" if dice.random() < 0.8 else None,
+        int(10 ** (4 + 5 * dice.random())) if dice.random() < 0.12 else None,
+        int(2_000_000 * dice.random()) if dice.random() < 0.1 else None,
+        tuple(ops),
+    )
+
+
+class Client:
+    """Wants one execution, and cares for it."""
+
+    def __init__(self, market: Market, order: Order, horizon_us: int) -> None:
+        self.market = market
+        self.order = order
+        self.id: str | None = None
+        self._horizon_us = horizon_us
+        self._messages = 0
+        market.later(order.at_us, self.start)
+
+    def start(self) -> None:
+        """Start it; where nothing is heard, start it again under the same key."""
+        order = self.order
+        options = StartOptions(
+            key=order.key, deadline_us=order.deadline_us, delay_us=order.delay_us
+        )
+
+        async def make(engine: SimEngine) -> str:
+            handle = await engine.astart_with(options, order.sort.task, (order.seed,), {})
+            return handle.id
+
+        self.market.ask(make, self._started, self._start_lost)
+
+    def _start_lost(self) -> None:
+        if self.order.key is not None:
+            self.market.count("starts_repeated")
+            self.market.later(AGAIN_US, self.start)
+        else:
+            self.market.count("starts_unknown")
+
+    def _started(self, id: Any, error: BaseException | None) -> None:
+        if error is not None:
+            _expected(error)
+            self._start_lost()
+            return
+        market, order, dice = self.market, self.order, self.market.dice
+        market.note("started", id, order.key)
+        market.count("acknowledged")
+        market.auditor.told_start(id, order.key)
+        if self.id is not None:
+            market.auditor.check("INV-9 acknowledged", id == self.id, order.key, "is", self.id, id)
+            return
+        self.id = id
+        market.cares(self, id)
+        for delay, kind in order.ops:
+            market.later(delay, lambda kind=kind: self.send(kind))  # type: ignore[misc]
+        for need in needs_of(order.sort, order.seed):
+            if need.kind != "answer" and dice.random() < 0.7:
+                delay = int(self._horizon_us * dice.random() ** 3)
+                market.later(delay, lambda need=need: self.signal(need))  # type: ignore[misc]
+        for _ in range(3):
+            market.later(int(self._horizon_us * dice.random()), self.answer)
+        if dice.random() < 0.5:
+            market.later(int(self._horizon_us * dice.random()), self.wait)
+
+    def react(self, row: Transition) -> None:
+        """Do something just after a row was stored: that is when an execution may be parking."""
+        dice = self.market.dice
+        delay = int(3_000 * dice.random() ** 2)
+        if row.kind is Kind.STEP_ANNOUNCED and dice.random() < 0.3:
+            self.market.later(delay, self.answer)
+        elif row.kind in (Kind.STEP, Kind.TIMER_FIRED, Kind.START) and dice.random() < 0.15:
+            needs = [
+                one for one in needs_of(self.order.sort, self.order.seed) if one.kind != "answer"
+            ]
+            if needs:
+                need = needs[int(dice.random() * len(needs))]
+                self.market.later(delay, lambda: self.signal(need))
+
+    def signal(self, need: Need) -> None:
+        """Send a signal, now and then two."""
+        for _ in range(2 if self.market.dice.random() < 0.15 else 1):
+            self.send(MessageKind.SIGNAL, need.name)
+
+    def answer(self) -> None:
+        """Answer what it asks, now and then twice."""
+        if self.id is None:
+            return
+        (record,) = self.market.reader.get([self.id])
+        if record is None or record.is_final:
+            return
+        for question in open_questions(record, self.market.reader.log(self.id)):
+            for _ in range(2 if self.market.dice.random() < 0.3 else 1):
+                self.send(MessageKind.ANSWER, question.key)
+
+    def send(self, kind: MessageKind, key: str | None = None) -> None:
+        """Send a message, with an id of its own."""
+        if self.id is None:
+            return
+        self._messages += 1
+        send(
+            self.market, self.id, make_message(kind, f"m{self.order.number}.{self._messages}", key)
+        )
+
+    def wait(self) -> None:
+        """Wait for its end, with some worker."""
+        id = self.id
+        if id is None:
+            return
+        self.market.ask(lambda engine: engine.wait_final(id), self._ended, lambda: None)
+
+    def _ended(self, ended: Any, error: BaseException | None) -> None:
+        if error is not None:
+            _expected(error)
+            return
+        self.market.count("ends_told")
+        self.market.note("told", self.id, ended[1].kind)
+        self.market.auditor.told_end(*ended)
+
+
+def make_message(kind: MessageKind, message_id: str, key: str | None) -> Message:
+    """Make a message; answers and signals carry a token that only they have."""
+    payload = None
+    if kind in (MessageKind.SIGNAL, MessageKind.ANSWER):
+        payload = msgspec.json.encode(f"Ts{message_id}")
+    return Message(message_id, kind, "client", key, None, payload)
+
+
+def send(market: Market, id: str, message: Message, *, as_guest: bool | None = None) -> None:
+    """Send a message until it is heard what became of it; now and then twice, or give up."""
+    dice = market.dice
+
+    def heard(_: Any, error: BaseException | None) -> None:
+        if isinstance(error, _UNKNOWN):
+            lost()
+        elif error is not None:
+            _expected(error)
+            refused()
+        else:
+            accepted()
+
+    def accepted() -> None:
+        market.count("acknowledged")
+        market.note("accepted", id, message.id, message.kind)
+        market.auditor.told_message(id, message.id, message.kind)
+
+    def refused() -> None:
+        market.count("refusals")
+        market.note("refused", id, message.id, message.kind)
+        market.auditor.told_refusal(id, message.id)
+
+    def lost() -> None:
+        if dice.random() < 0.9:
+            market.count("messages_repeated")
+            market.later(AGAIN_US, go)
+        else:
+            market.count("messages_unknown")
+
+    def go() -> None:
+        if as_guest is True or (as_guest is None and dice.random() < 0.25):
+            try:
+                refusal = market.deliver_as_guest(id, message)
+            except _UNKNOWN:
+                lost()
+                return
+            if refusal is None:
+                accepted()
+            elif message.kind is not MessageKind.PAUSE:
+                refused()
+            return
+        market.ask(lambda engine: engine.asend(id, message), heard, lost)
+
+    go()
+    if dice.random() < 0.1:
+        market.count("messages_doubled")
+        market.later(int(100_000 * dice.random()), go)
+
+
+def needs_of(sort: Sort, seed: int) -> list[Need]:
+    """Give what somebody outside must do for an execution."""
+    return [need for action in sort.plan(seed).walk() for need in action.needs]
+
+
+def nudges(record: Record, rows: Any, inbox: Sequence[InboxEntry]) -> list[Message]:
+    """Give what an open execution still needs to come to its end, and nobody has sent.
+
+    What was sent is not sent again: if it was lost on the way, that must show.
+    """
+    sent = {(entry.message.kind, entry.message.key) for entry in inbox}
+    if record.state is State.PAUSED or record.state is State.SUSPENDED:
+        return [Message(f"resume-{record.seq}", MessageKind.RESUME, "nudge")]
+    sort, seed = SORTS[record.task], msgspec.json.decode(rows[0].payload)["seed"]
+    found = [
+        make_message(MessageKind.SIGNAL, f"final-{need.name}", need.name)
+        for need in needs_of(sort, seed)
+        if need.kind == "signal" and (MessageKind.SIGNAL, need.name) not in sent
+    ]
+    for question in open_questions(record, rows):
+        if (MessageKind.ANSWER, question.key) not in sent:
+            name = f"final-{question.key}"
+            found.append(make_message(MessageKind.ANSWER, name, question.key))
+    return found
+
+
+def _expected(error: BaseException) -> None:
+    """What an engine may tell its caller is an error of Outlast's; anything else is a bug."""
+    if not isinstance(error, OutlastError):
+        raise error

@@ -1,0 +1,122 @@
+"""Tasks made of actions by a seed, and what each may end as."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from random import Random
+from typing import Any, Final
+
+from campaigns.simulation.actions import Action, Chain, Life, choices, draw_nap, other, refuse, tidy
+from outlast import Retry, task
+
+TASK_RETRIES: Final = 4
+DOOMED_RETRIES: Final = 2
+
+
+@lru_cache(maxsize=2_000)
+def plan(seed: int, *, steady: bool = False, plain: bool = False) -> Action:
+    """Make the program of a seed."""
+    dice = Random(seed)
+    leaves = choices(node=False, steady=steady, plain=plain)
+    nodes = choices(node=True, steady=steady, plain=plain)
+    numbers = iter(range(1, 1_000))
+
+    def make(depth: int) -> Action:
+        is_node = depth == 0 or (depth < 3 and dice.random() < 0.25)
+        kinds = nodes if is_node else leaves
+        kind = kinds[int(dice.random() * len(kinds))] if depth else Chain
+        number, nap = next(numbers), draw_nap(dice)
+        count = 1 + int(dice.random() * (4 if depth else 5)) if is_node else 0
+        return kind(number, nap, tuple(make(depth + 1) for _ in range(count)))
+
+    return make(0)
+
+
+@dataclass
+class Came:
+    """What a program returns: what it adds up to, and every token it has learned."""
+
+    total: int
+    tokens: list[str] = field(default_factory=list)
+
+
+@task(name="sim_program")
+async def program(seed: int) -> Came:
+    """Run the program of a seed."""
+    life = Life()
+    return Came(await plan(seed).run(life), life.tokens)
+
+
+@task(name="sim_tidied")
+async def tidied(seed: int) -> Came:
+    """Run the program of a seed, and clean up with a step whatever ends it."""
+    life = Life()
+    try:
+        total = await plan(seed).run(life)
+    finally:
+        life.learned(await tidy(2_000, life.witness()))
+    return Came(total, life.tokens)
+
+
+@task(name="sim_plain")
+def plain(seed: int) -> Came:
+    """Run the plain program of a seed, in a thread."""
+    life = Life()
+    return Came(plan(seed, plain=True).run_def(life), life.tokens)
+
+
+@task(name="sim_retried", retries=Retry(TASK_RETRIES, base="1ms", cap="1s", factor=10))
+async def retried(seed: int) -> Came:
+    """Run the steady program of a seed; fail a few times before it ends."""
+    import outlast
+
+    life = Life(silent=True)
+    total = await plan(seed, steady=True).run(life)
+    life.learned(await other(0, []))
+    if Random(f"{seed}/{round(outlast.now().timestamp() * 1e6)}").random() < 0.6:
+        raise ConnectionError("the task is to fail")
+    return Came(total, life.tokens)
+
+
+@task(name="sim_doomed", retries=Retry(DOOMED_RETRIES, base="1ms", cap="1s", factor=10))
+async def doomed(seed: int) -> Came:
+    """Run the steady program of a seed, and fail each time."""
+    life = Life(silent=True)
+    await plan(seed, steady=True).run(life)
+    await refuse(0, [])
+    raise AssertionError("refuse() has given a result")
+
+
+@dataclass(frozen=True)
+class Sort:
+    """A sort of task: how its programs are made, and what it may end as.
+
+    Attributes:
+        weight: how often it is taken.
+        retries: how often the whole task is tried again.
+        ends: what it may end as, if nobody cancels it and it has no deadline.
+    """
+
+    task: Any
+    weight: int
+    retries: int
+    ends: frozenset[str]
+    steady: bool = False
+    plain: bool = False
+
+    def plan(self, seed: int) -> Action:
+        """Give the program of a seed."""
+        return plan(seed, steady=self.steady, plain=self.plain)
+
+
+_DONE: Final = frozenset({"succeeded"})
+SORTS: Final = {
+    "sim_program": Sort(program, 6, 0, _DONE),
+    "sim_tidied": Sort(tidied, 3, 0, _DONE),
+    "sim_plain": Sort(plain, 2, 0, _DONE, plain=True),
+    "sim_retried": Sort(retried, 2, TASK_RETRIES, frozenset({"succeeded", "failed"}), steady=True),
+    "sim_doomed": Sort(doomed, 1, DOOMED_RETRIES, frozenset({"failed"}), steady=True),
+}
+"""The sorts of tasks by name."""
+TASKS: Final = tuple(sort.task for sort in SORTS.values())
