@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import apsw
 import pytest
 
 from outlast import Engine, Schedule, ask, blocking, now, sleep, slot, step, task, testing
@@ -13,7 +14,6 @@ from outlast.duration import instant
 from outlast.engine.registry import TASKS, Task
 from outlast.errors import (
     BadSchedule,
-    InternalError,
     NotFound,
     OutsideExecution,
     ScheduleRefused,
@@ -491,21 +491,21 @@ def test_another_process_may_make_and_trigger(url: str) -> None:
 
 
 def test_a_broken_schedule_does_not_stop_the_others(url: str) -> None:
+    """Its time zone is gone, say, as the zone database was changed."""
     clock = Hands()
     said: list[Any] = []
 
     async def main(engine: Engine) -> int:
         engine.loop.set_exception_handler(lambda loop, context: said.append(context["message"]))
-        await engine.schedules.acreate("broken", plain, Schedule(every="1h"))
+        await engine.schedules.acreate("broken", plain, Schedule(cron="30 * * * *"))
         await engine.schedules.acreate("sound", plain, Schedule(every="1h"))
-        apply = engine.store.schedules.apply
-
-        def breaking(name: str, *rest: Any) -> Any:
-            if name == "broken":
-                raise InternalError("a planted bug")
-            return apply(name, *rest)
-
-        engine.store.schedules.apply = breaking  # type: ignore[method-assign]
+        shell = apsw.Connection(url.removeprefix("sqlite:///"))
+        shell.set_busy_timeout(10_000)
+        shell.execute("DROP TRIGGER schedule_changed")
+        shell.execute(
+            "UPDATE schedule SET plan = replace(plan, 'UTC', 'Mars/Base') WHERE name = 'broken'"
+        )
+        shell.close()
         clock.forward(hours=1)
         engine.scheduler.look()
         async with asyncio.timeout(10):
@@ -515,6 +515,22 @@ def test_a_broken_schedule_does_not_stop_the_others(url: str) -> None:
 
     assert run(main, url, tasks=[plain], clock=clock) == 0
     assert said == ["outlast cannot fire schedule broken"]
+
+
+def test_many_schedules_at_one_instant(url: str) -> None:
+    clock = Hands()
+
+    async def main(engine: Engine) -> None:
+        for number in range(250):
+            await engine.schedules.acreate(f"s{number}", plain, Schedule(every="1h"))
+        clock.forward(hours=1)
+        engine.scheduler.look()
+        async with asyncio.timeout(20):
+            while not all(one.fired for one in await engine.schedules.alist()):
+                await asyncio.sleep(0)
+        assert len(engine.store.page(Filter(limit=1_000))) == 250
+
+    run(main, url, tasks=[plain], clock=clock)
 
 
 def test_old_entries_are_pruned(url: str) -> None:
@@ -529,4 +545,6 @@ def test_old_entries_are_pruned(url: str) -> None:
         await engine.prune()
         return [str(one.kind) for one in await engine.schedules.alog("s")]
 
-    assert run(main, url, tasks=[plain], clock=clock) == ["resume"]
+    assert run(main, url, tasks=[plain], clock=clock, retention=None)[-1] == "create"
+    clock = Hands()
+    assert run(main, url + "2", tasks=[plain], clock=clock) == ["resume"]

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from outlast.schedule import (
+    Change,
     Plan,
     Request,
     Schedule,
@@ -193,6 +194,16 @@ def test_deciding_changes_no_record() -> None:
         request = Request(wish=wish, draft=draft(every(2 * MINUTE)), seq=1, ids=("a", "b"))
         decide(row, request, T + MINUTE)
     assert str(row) == before
+
+
+def test_a_slot_that_is_none_any_more_is_passed() -> None:
+    """As the zone's rules may change after it was computed."""
+    plan = every(anchor_at=T + MINUTE)
+    moved = draft(plan, next_slot=T + MINUTE + 7, next_at=T + MINUTE + 7)
+    change = decide(moved, Request(wish=Wish.ADVANCE, seq=0, ids=("x",)), T + MINUTE + 7)
+    assert isinstance(change, Change) and change.births == []
+    assert change.after.next_slot == T + 2 * MINUTE
+    assert [entry.kind for entry in change.entries] == [ScheduleKind.UPDATE]
 
 
 # Guards

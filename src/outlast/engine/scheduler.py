@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from outlast.duration import microseconds
 from outlast.engine.schedules import Book
-from outlast.errors import InternalError
 from outlast.lifecycle import Execution as Record
+from outlast.lifecycle import State
 from outlast.naming import SCHEDULE_ORIGIN
-from outlast.retention import DEFAULT
 from outlast.schedule import Request, ScheduleState, Wish
 
 if TYPE_CHECKING:
@@ -30,8 +29,6 @@ DUE_MAX: Final = 100
 """Schedules advanced after one look."""
 BIRTHS_MAX: Final = 16
 """Executions that one schedule makes in one transaction, so that nobody waits long behind it."""
-LOG_KEPT_US: Final = microseconds(DEFAULT)
-"""How long entries of schedules' logs are kept: as long as executions, by default."""
 BROKEN_SECONDS: Final = 1.0
 """How often it looks while a schedule that is due is broken."""
 PRUNE_MAX: Final = 500
@@ -76,12 +73,9 @@ class Scheduler:
         self._wake.clear()
         now = engine.clock.now()
         due, next_at = await engine.worker.read(lambda: engine.store.schedules.due(now, DUE_MAX))
-        advanced = False
-        for name, seq in due:
-            if name not in self._broken:
-                advanced = True
-                await self._advance(name, seq)
-        if advanced:
+        sound = [one for one in due if one[0] not in self._broken]
+        if sound:
+            await self._advance(sound)
             return
         longest = engine.tick_seconds_max
         delay = longest if next_at is None else (next_at - engine.clock.now()) / 1e6
@@ -91,30 +85,36 @@ class Scheduler:
             async with asyncio.timeout(min(delay, longest)):
                 await self._wake.wait()
 
-    async def _advance(self, name: str, seq: int) -> None:
-        """Advance one schedule; one that cannot be is left to its operator, the others go on."""
+    async def _advance(self, due: Sequence[tuple[str, int]]) -> None:
+        """Advance schedules together: one commit for all that come at the same instant."""
         engine = self._engine
         now = engine.clock.now()
-        ids = tuple(engine.new_id() for _ in range(BIRTHS_MAX))
-        request = Request(wish=Wish.ADVANCE, actor="engine", seq=seq, ids=ids)
-        try:
-            answer = await engine.journal.call(
-                lambda: engine.store.schedules.apply(name, request, now)
-            )
-        except InternalError as error:
-            self._broken.add(name)
-            engine.loop.call_exception_handler(
-                {"message": f"outlast cannot fire schedule {name}", "exception": error}
-            )
-            return
-        if answer.record is not None and answer.record.waiting_slot is not None:
-            self._waiting.add(name)
-        else:
-            self._waiting.discard(name)
-        if answer.made:
+        requests = [(name, self._request(seq)) for name, seq in due]
+        apply_all = engine.store.schedules.apply_all
+        answers = await engine.journal.call(lambda: apply_all(requests, now))
+        for (name, _), answer in zip(due, answers, strict=True):
+            if answer.error is not None:
+                self._set_aside(name, answer.error)
+                continue
+            if answer.record is not None and answer.record.waiting_slot is not None:
+                self._waiting.add(name)
+            else:
+                self._waiting.discard(name)
+            for id in answer.cancelled:
+                self.tell_cancelled(id)
+        if any(answer.made for answer in answers):
             engine.look()
-        for id in answer.cancelled:
-            self.tell_cancelled(id)
+
+    def _request(self, seq: int) -> Request:
+        ids = tuple(self._engine.new_id() for _ in range(BIRTHS_MAX))
+        return Request(wish=Wish.ADVANCE, actor="engine", seq=seq, ids=ids)
+
+    def _set_aside(self, name: str, error: Exception) -> None:
+        """Leave a schedule that cannot be advanced to its operator; the others go on."""
+        self._broken.add(name)
+        self._engine.loop.call_exception_handler(
+            {"message": f"outlast cannot fire schedule {name}", "exception": error}
+        )
 
     def tell_cancelled(self, id: str) -> None:
         """Bring the driver of an execution its cancel, or its waiters its end."""
@@ -125,9 +125,12 @@ class Scheduler:
             self._engine._ended(id)
 
     async def prune(self) -> None:
-        """Delete entries of logs that have been kept long enough."""
+        """Delete entries of logs that are older than executions that succeeded are kept."""
         engine = self._engine
-        before = engine.clock.now() - LOG_KEPT_US
+        kept_us = engine._retention.kept_us(State.SUCCEEDED)
+        if kept_us is None:
+            return
+        before = engine.clock.now() - kept_us
         prune = partial(engine.store.schedules.prune, before, PRUNE_MAX)
         while await engine.journal.call(prune) == PRUNE_MAX:
             pass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from hashlib import blake2b
 from itertools import takewhile
 
 from outlast.schedule.cron import cron_slots
@@ -49,6 +48,8 @@ def fires_at(name: str, plan: Plan, slot: int) -> int:
     """
     if not plan.jitter_us:
         return slot
+    from hashlib import blake2b  # dear to import, and few have a jitter
+
     drawn = blake2b(f"{name}\0{slot}".encode(errors="surrogatepass"), digest_size=8).digest()
     return slot + int.from_bytes(drawn, "big") % (plan.jitter_us + 1)
 

@@ -357,6 +357,7 @@ class ScheduleAnswer:
         made: the executions that were made by it, by id.
         cancelled: those that were sent a cancel.
         more: whether there is more to advance at this instant.
+        error: the fault behind a refusal ``internal_error``.
     """
 
     refused: str | None = None
@@ -364,6 +365,7 @@ class ScheduleAnswer:
     made: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     more: bool = False
+    error: Exception | None = None
 
 
 class Schedules(Protocol):
@@ -375,6 +377,16 @@ class Schedules(Protocol):
         The schedule's row and log, the executions it makes and the cancels it sends are one
         transaction. Of several that advance the same row, one is first and the others are refused
         as ``moved``. An execution whose key or id is there already is not made again.
+        """
+
+    def apply_all(self, requests: Sequence[tuple[str, Request]], now: int) -> list[ScheduleAnswer]:
+        """Decide requests to several schedules, as :meth:`apply` does, in one transaction.
+
+        One that cannot be decided or written (its time zone is gone, or a bug of ours) is answered
+        with ``internal_error``, and the others are as if it were not there.
+
+        Raises:
+            StoreUnavailable: nothing of it may be taken as written or as not written.
         """
 
     def get(self, name: str) -> ScheduleRecord | None:

@@ -134,6 +134,31 @@ class ScheduleConformance:
         assert clerk.wish(Wish.ADVANCE, T + MINUTE, seq=seq).refused == "moved"
         assert len(clerk.executions()) == 1
 
+    def test_several_are_advanced_together_and_a_bad_one_alone_is_left(self, store: Store) -> None:
+        clerk = Clerk(store)
+        for name in ("a", "b", "c"):
+            clerk.create(name=name)
+        requests = [
+            (name, Request(wish=Wish.ADVANCE, seq=seq, ids=clerk.ids()))
+            for name, seq in store.schedules.due(T + MINUTE, 10)[0]
+        ]
+        cron = Plan(cron="* * * * *", tz="No/Where")
+        clerk.wish(Wish.CREATE, T, "d", draft=draft(every(), "d"))
+        answers = store.schedules.apply_all(requests, T + MINUTE)
+        assert [len(answer.made) for answer in answers] == [1, 1, 1]
+        bad = [
+            ("d", Request(wish=Wish.ADVANCE, seq=1, ids=clerk.ids())),
+            ("e", Request(wish=Wish.CREATE, draft=draft(cron, "e"))),
+            ("a", Request(wish=Wish.PAUSE)),
+            ("none", Request(wish=Wish.PAUSE)),
+        ]
+        answers = store.schedules.apply_all(bad, T + MINUTE)
+        refused = [answer.refused for answer in answers]
+        assert refused == [None, "internal_error", None, "no_schedule"]
+        assert answers[1].error is not None and store.schedules.get("e") is None
+        assert len(answers[0].made) == 1 and clerk.row("a").state is ScheduleState.PAUSED
+        assert store.verify().defects == []
+
     def test_due_gives_what_is_due_and_the_next_instant(self, store: Store) -> None:
         clerk = Clerk(store)
         assert store.schedules.due(T, 10) == ([], None)

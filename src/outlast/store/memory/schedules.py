@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from outlast.errors import OutlastError
 from outlast.schedule import Entry, Refused, Request, ScheduleRecord, ScheduleState, decide
 from outlast.schedule.record import copy_of
 from outlast.store.protocol import Answer, ScheduleAnswer
@@ -36,6 +37,16 @@ class MemorySchedules:
                 self._rows[name] = copy_of(change.after)
                 self._logs.setdefault(name, []).extend(change.entries)
             return answer
+
+    def apply_all(self, requests: Sequence[tuple[str, Request]], now: int) -> list[ScheduleAnswer]:
+        """See the protocol."""
+        return [self._alone(name, request, now) for name, request in requests]
+
+    def _alone(self, name: str, request: Request, now: int) -> ScheduleAnswer:
+        try:
+            return self.apply(name, request, now)
+        except OutlastError as error:
+            return ScheduleAnswer("internal_error", error=error)
 
     def _cancel(self, answers: Sequence[Answer], ids: Sequence[str]) -> list[str]:
         return [id for id, answer in zip(ids, answers, strict=True) if answer.refused is None]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import apsw
 import msgspec
 
-from outlast.errors import InternalError
+from outlast.errors import InternalError, UsageError
 from outlast.schedule import (
     Change,
     Entry,
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 
 _SQL = load("outlast.store.sqlite")
 _LAST = 2**62
+_FAULTS = (
+    *(ValueError, TypeError, LookupError, OverflowError, AssertionError),
+    *(msgspec.MsgspecError, apsw.TooBigError, apsw.MismatchError),
+)
+"""What a row that nobody of ours wrote can do."""
 
 
 class SqliteSchedules:
@@ -43,14 +49,34 @@ class SqliteSchedules:
         store = self._store
         store._see_file()
         with translated(store.path), immediate(store._writer):
+            return self._apply(name, request, now)
+
+    def apply_all(self, requests: Sequence[tuple[str, Request]], now: int) -> list[ScheduleAnswer]:
+        """See the protocol."""
+        store = self._store
+        store._see_file()
+        try:
+            with translated(store.path), immediate(store._writer):
+                return [self._apply(name, request, now) for name, request in requests]
+        except (InternalError, UsageError):
+            return [self._alone(name, request, now) for name, request in requests]
+
+    def _alone(self, name: str, request: Request, now: int) -> ScheduleAnswer:
+        """Find the guilty one of several; the others are written."""
+        try:
+            return self.apply(name, request, now)
+        except (InternalError, UsageError) as error:
+            return ScheduleAnswer("internal_error", error=error)
+
+    def _apply(self, name: str, request: Request, now: int) -> ScheduleAnswer:
+        try:
             record = self._find(name)
             change = decide(record, request, now, self._open(name))
             if isinstance(change, Refused):
                 return ScheduleAnswer(change.code, record)
-            try:
-                return self._write(change, now, is_new=record is None)
-            except (ValueError, TypeError, OverflowError, msgspec.MsgspecError) as error:
-                raise InternalError(f"schedule {name} cannot be written: {error}") from error
+            return self._write(change, now, is_new=record is None)
+        except _FAULTS as error:
+            raise InternalError(f"schedule {name} cannot be decided or written: {error}") from error
 
     def _write(self, change: Change, now: int, *, is_new: bool) -> ScheduleAnswer:
         """Write a change: executions, entries, and last the row, as the guards look at them."""
