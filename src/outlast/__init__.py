@@ -34,12 +34,14 @@ if TYPE_CHECKING:
     from outlast.lifecycle import Reason, State
     from outlast.retention import Retention
     from outlast.schedule.plan import Schedule
+    from outlast.store.protocol import Filter
 
 _HOMES: Final = {
     "After": "outlast.engine.after",
     "Engine": "outlast.engine.engine",
     "Execution": "outlast.engine.handle",
     "Fatal": "outlast.errors",
+    "Filter": "outlast.store.protocol",
     "OutlastError": "outlast.errors",
     "Reason": "outlast.lifecycle",
     "Retention": "outlast.retention",
@@ -65,7 +67,7 @@ _HOMES: Final = {
 
 # fmt: off
 __all__ = [  # noqa: RUF022 - in the order a newcomer meets them
-    "task", "step", "Engine", "Execution", "Retry", "Retention", "Schedule", "After",
+    "task", "step", "Engine", "Execution", "Retry", "Retention", "Filter", "Schedule", "After",
     "Started",
     "sleep", "ask", "wait_for", "now", "random", "uuid4", "changed", "slot",
     "this_step", "heartbeat",

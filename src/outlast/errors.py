@@ -211,6 +211,7 @@ class TransitionRefused(Refused):
     Attributes:
         state: the state the execution was in.
         kind: the transition that was asked for.
+        refusal: the lifecycle's name for the refusal, as ``already_final``.
     """
 
     code = "transition_refused"
@@ -221,12 +222,13 @@ class TransitionRefused(Refused):
         *,
         state: str = "",
         kind: str = "",
+        refusal: str = "",
         where: str = "",
         why: str = "",
         do: str = "",
     ) -> None:
         super().__init__(what, where=where, why=why, do=do)
-        self.state, self.kind = state, kind
+        self.state, self.kind, self.refusal = state, kind, refusal
 
 
 class LeaseLost(Refused):

@@ -1,11 +1,10 @@
-"""The commands that decide: answer, signal, cancel, pause, resume."""
+"""The commands that decide: answer, signal."""
 
 from __future__ import annotations
 
 import getpass
 import json
 import sys
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -14,7 +13,7 @@ from outlast.cli.forms import at
 from outlast.cli.prompting import prompt, read_json, read_value
 from outlast.cli.session import Session, is_interactive, read_stdin, shared, span_of
 from outlast.cli.words import now_us, one_line, state_of
-from outlast.errors import OutlastError, UsageError
+from outlast.errors import UsageError
 from outlast.lifecycle import Execution
 
 if TYPE_CHECKING:
@@ -145,60 +144,6 @@ def signal(session: Session, id: str, name: str, value: str | None, message_id: 
         payload = None if value is None else read_json(value)
         record = guest.signal(id, name, payload, message_id=message_id, actor=actor())
         tell_done(session, guest, record, f"signal {one_line(name)} sent")
-
-
-@click.command()
-@click.argument("ids", nargs=-1, required=True, metavar="ID…")
-@click.option("--why", help="Kept in the log, and shown to everybody who looks.")
-@shared
-def cancel(session: Session, ids: Sequence[str], why: str | None) -> int:
-    """Ask executions to end; their code sees CancelledError and may clean up.
-
-    A single - reads ids from stdin, as in: outlast ls --state queued -o ids | outlast cancel -
-    """
-    return _each(
-        session, ids, "cancel asked for", lambda guest, id: guest.cancel(id, why, actor=actor())
-    )
-
-
-@click.command()
-@click.argument("ids", nargs=-1, required=True, metavar="ID…")
-@click.option("--why", help="Kept in the log, and shown to everybody who looks.")
-@shared
-def pause(session: Session, ids: Sequence[str], why: str | None) -> int:
-    """Hold executions at their next safe point; a step under way ends first."""
-    return _each(
-        session, ids, "pause asked for", lambda guest, id: guest.pause(id, why, actor=actor())
-    )
-
-
-@click.command()
-@click.argument("ids", nargs=-1, required=True, metavar="ID…")
-@shared
-def resume(session: Session, ids: Sequence[str]) -> int:
-    """Let executions go on: after a pause, a suspension, or before their time has come."""
-    return _each(session, ids, "resumed", lambda guest, id: guest.resume(id, actor=actor()))
-
-
-def _each(
-    session: Session, ids: Sequence[str], said: str, act: Callable[[Guest, str], Execution]
-) -> int:
-    """Do something to each execution; all are tried, and the first error gives the exit code."""
-    from outlast.cli.problems import tell
-
-    if list(ids) == ["-"]:
-        ids = read_stdin("-").split()
-    code = 0
-    with session.guest() as guest:
-        for id in ids:
-            try:
-                id = guest.find(id)
-                tell_done(session, guest, act(guest, id), said)
-            except OutlastError as error:
-                if len(ids) == 1:
-                    raise
-                code = code or tell(session, error)
-    return code
 
 
 def tell_done(session: Session, guest: Guest, record: Execution, said: str) -> None:

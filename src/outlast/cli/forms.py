@@ -13,6 +13,7 @@ from outlast.lifecycle import Execution, Reason, Transition, reason_of
 
 if TYPE_CHECKING:
     from outlast.engine.questions import OpenQuestion
+    from outlast.store.protocol import Descent
 
 
 LAST_US: Final = 253_402_300_799_000_000
@@ -36,7 +37,8 @@ def execution_form(record: Execution, reason: Reason | None = None) -> dict[str,
         "id": record.id,
         "task": record.task,
         "state": record.state,
-        "is_cancelling": record.cancel_at is not None and not record.is_final,
+        "is_cancelling": not record.is_final
+        and (record.cancel_at is not None or (reason is not None and reason.code == "cancelling")),
         "is_pausing": record.pause_at is not None and not record.is_final,
         "reason": reason_form(reason or reason_of(record)),
         "error": detail.get("error"),
@@ -55,6 +57,17 @@ def execution_form(record: Execution, reason: Reason | None = None) -> dict[str,
         "key": record.key,
         "version": record.version,
         "origin": record.origin,
+        "labels": record.labels or {},
+    }
+
+
+def descent_form(descent: Descent) -> dict[str, Any]:
+    """Write of which execution another one was made."""
+    return {
+        "id": descent.id,
+        "source": descent.source_id,
+        "mode": descent.mode,
+        "step": descent.step,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +35,7 @@ from outlast.naming import SCHEDULE_ORIGIN, checked_name
 if TYPE_CHECKING:
     from outlast.cli.story import Step, Story
     from outlast.engine.guest import Guest
+    from outlast.store.protocol import Descent
 
 WIDTH_FULL = 80
 """A terminal with fewer columns shows the ends of ids only: they differ, and name them as well."""
@@ -53,6 +55,9 @@ DIALECT_NAMES: Final = ("julep", "flyte", "flyte-action", "actionqueue", "autopi
 )
 @click.option("--task", help="Only this task.")
 @click.option("--schedule", metavar="NAME", help="Only those that this schedule has made.")
+@click.option(
+    "--label", "labels", multiple=True, metavar="NAME=VALUE", help="Only those with this label."
+)
 @click.option("--since", metavar="DURATION", help="Only those created since then, as in 24h or 7d.")
 @click.option(
     "--limit", default=50, type=click.IntRange(1, 10_000), show_default=True, help="How many."
@@ -64,6 +69,7 @@ def ls(
     states: str | None,
     task: str | None,
     schedule: str | None,
+    labels: Sequence[str],
     since: str | None,
     limit: int,
     cursor: str | None,
@@ -73,35 +79,71 @@ def ls(
 
     span = span_of("--since", since)
     wanted = Filter(
-        states=_states(states),
+        states=states_of(states),
         task=task if task is None else checked_name(task, "task"),
         origin=None if schedule is None else SCHEDULE_ORIGIN + checked_name(schedule, "schedule"),
         limit=limit + 1,
+        labels=labels_of(labels),
         created_after=None if span is None else now_us() - span,
     )
     with session.guest() as guest:
         if cursor is not None:
             wanted = replace(wanted, before_id=guest.find(cursor))
         found = guest.store.page(wanted)
+        stops = _stopping(guest, found[:limit])
+        made = {one.id: one for one in guest.store.descents([record.id for record in found])}
     following = found[limit - 1].id if len(found) > limit else None
     found = found[:limit]
     if session.as_json:
-        from outlast.cli.forms import execution_form
+        from outlast.cli.forms import descent_form, execution_form
 
-        session.json({"items": [execution_form(record) for record in found], "next": following})
+        items = [
+            {
+                **execution_form(record, stops.get(record.id)),
+                "from": descent_form(made[record.id]) if record.id in made else None,
+            }
+            for record in found
+        ]
+        session.json({"items": items, "next": following})
     elif session.output == "ids":
         for record in found:
             session.out(record.id)
     else:
-        _list(
-            session,
-            found,
-            following,
-            is_filtered=bool(states or task or schedule or since or cursor),
-        )
+        is_filtered = bool(states or task or schedule or labels or since or cursor)
+        _list(session, found, following, stops, made, is_filtered=is_filtered)
 
 
-def _states(text: str | None) -> tuple[State, ...]:
+def _stopping(guest: Guest, found: list[Execution]) -> dict[str, Reason]:
+    """Say which of these are being cancelled; asks for their engine only if there may be some."""
+    from outlast.cli.stopping import stopping
+
+    maybe = [one for one in found if one.cancel_at or one.inbox_count > one.inbox_seen]
+    owner = guest.owner() if maybe else None
+    told = {record.id: stopping(guest, record, owner) for record in maybe}
+    return {id: reason for id, reason in told.items() if reason is not None}
+
+
+def labels_of(words: Sequence[str]) -> dict[str, str]:
+    """Read labels to look for.
+
+    Raises:
+        UsageError: one is not NAME=VALUE.
+    """
+    labels = {}
+    for word in words:
+        name, has_value, value = word.partition("=")
+        if not has_value:
+            raise UsageError(f'"{one_line(word, 40)}" is no label', do="--label NAME=VALUE")
+        labels[checked_name(name, "label")] = value
+    return labels
+
+
+def states_of(text: str | None) -> tuple[State, ...]:
+    """Read a list of states.
+
+    Raises:
+        UsageError: one is none.
+    """
     wanted: list[State] = []
     for word in filter(None, (text or "").lower().replace(" ", "").split(",")):
         if word == "open":
@@ -118,7 +160,13 @@ def _states(text: str | None) -> tuple[State, ...]:
 
 
 def _list(
-    session: Session, found: list[Execution], following: str | None, *, is_filtered: bool
+    session: Session,
+    found: list[Execution],
+    following: str | None,
+    stops: Mapping[str, Reason],
+    made: Mapping[str, Descent],
+    *,
+    is_filtered: bool,
 ) -> None:
     if not found:
         session.say(
@@ -133,8 +181,11 @@ def _list(
         [
             ("…" + record.id[1 - COLUMN_MIN :] if is_narrow else record.id, "bold"),
             one_line(record.task, 40),
-            (f"{ICONS[record.state]} {state_of(record)}", COLOURS[record.state]),
-            _why_short(record),
+            (
+                f"{ICONS[record.state]} {state_of(record, stops.get(record.id))}",
+                COLOURS[record.state],
+            ),
+            _why_short(record, stops.get(record.id), made.get(record.id)),
             in_words(now - record.created_at),
             str(record.failures + 1) if record.started_at else "–",
         ]
@@ -145,8 +196,16 @@ def _list(
     session.say(session.paint_remark(f"{len(found)} shown, the newest first{more}", "dim"))
 
 
-def _why_short(record: Execution) -> str:
-    reason = reason_of(record)
+def _why_short(
+    record: Execution, reason: Reason | None = None, descent: Descent | None = None
+) -> str:
+    said = _why(record, reason)
+    made = "" if descent is None else f"{descent.mode} of {descent.source_id}"
+    return ", ".join(filter(None, (said, made)))
+
+
+def _why(record: Execution, reason: Reason | None) -> str:
+    reason = reason or reason_of(record)
     if reason is not None:
         return (
             ""
@@ -180,6 +239,7 @@ def show(session: Session, id: str, dialect: str | None) -> None:
 
     ID is a whole id, at least three characters of its beginning or end, or the word last.
     """
+    from outlast.cli.stopping import stopping
     from outlast.cli.story import story_of
     from outlast.engine.questions import open_questions
 
@@ -187,20 +247,32 @@ def show(session: Session, id: str, dialect: str | None) -> None:
         id = guest.find(id)
         record, log = guest.record(id), guest.log(id)
         owner = guest.owner()
+        stop = stopping(guest, record, owner, log)
+        descents = guest.store.descents([id])
     if dialect is not None:
         from outlast.cli.translating import tell
 
         tell(session, dialect, record, log)
         return
     story = story_of(id, log)
-    reason = reason_with_hint(record, owner)
+    reason = stop or reason_with_hint(record, owner)
     questions = open_questions(record, log)
     if session.as_json:
-        from outlast.cli.forms import execution_form, outcome_form, question_form, raw, story_form
+        from outlast.cli.forms import (
+            descent_form,
+            execution_form,
+            outcome_form,
+            question_form,
+            raw,
+            story_form,
+        )
 
+        source = next((one for one in descents if one.id == id), None)
         session.json(
             {
                 **execution_form(record, reason),
+                "from": None if source is None else descent_form(source),
+                "descendants": [descent_form(one) for one in descents if one.id != id],
                 "input": raw(log[0].payload),
                 "steps": story_form(story),
                 "questions": [question_form(question) for question in questions],
@@ -211,7 +283,7 @@ def show(session: Session, id: str, dialect: str | None) -> None:
     elif session.output == "ids":
         session.out(id)
     else:
-        for line in _shown(session, record, story, log, reason):
+        for line in _shown(session, record, story, log, reason, descents):
             session.out(line)
         for question in questions:
             to = f" of {one_line(question.to)}" if question.to else ""
@@ -221,10 +293,15 @@ def show(session: Session, id: str, dialect: str | None) -> None:
 
 
 def _shown(
-    session: Session, record: Execution, story: Story, log: list[Transition], reason: Reason | None
+    session: Session,
+    record: Execution,
+    story: Story,
+    log: list[Transition],
+    reason: Reason | None,
+    descents: list[Descent],
 ) -> list[str]:
     paint = session.paint
-    state = paint(f"{ICONS[record.state]} {state_of(record)}", COLOURS[record.state])
+    state = paint(f"{ICONS[record.state]} {state_of(record, reason)}", COLOURS[record.state])
     end = record.state_at if record.is_final else now_us()
     lines = [
         f"{paint(record.id, 'bold')}  {one_line(record.task)}  {state}",
@@ -235,6 +312,10 @@ def _shown(
         lines.append(f"key      {one_line(record.key)}")
     if record.origin is not None and record.origin.startswith(SCHEDULE_ORIGIN):
         lines.append(f"schedule {one_line(record.origin.removeprefix(SCHEDULE_ORIGIN))}")
+    if record.labels:
+        said = " ".join(f"{name}={value}" for name, value in sorted(record.labels.items()))
+        lines.append(f"labels   {one_line(said, 400)}")
+    lines += descent_lines(record, descents, log)
     if reason is not None:
         lines += [f"why      {one_line(reason.text, 400)}"]
         if reason.until is not None:
@@ -262,6 +343,22 @@ def _shown(
         lines.append(f"end      cancelled {_why_short(record)}")
     elif record.state is State.TIMED_OUT:
         lines.append(f"end      timed out: {_why_short(record)}")
+    return lines
+
+
+def descent_lines(
+    record: Execution, descents: list[Descent], log: list[Transition] | None = None
+) -> list[str]:
+    """Say of which execution this one was made, and which were made of it."""
+    lines = []
+    for one in descents:
+        where = f" from {one_line(one.step)}" if one.step else ""
+        if one.id == record.id:
+            source: Any = ((log[0].data if log else None) or {}).get("from") or {}
+            why = f": {one_line(source['why'])}" if source.get("why") else ""
+            lines.append(f"made by  {one.mode} of {one.source_id}{where}{why}")
+        else:
+            lines.append(f"made     {one.id}, by {one.mode}{where}")
     return lines
 
 
@@ -359,10 +456,14 @@ def event_line(row: Transition, *, colour: bool = False) -> str:
 @shared
 def why(session: Session, id: str) -> None:
     """Say why an execution is not moving, and what to do about it."""
+    from outlast.cli.stopping import stopping
+
     with session.guest() as guest:
         id = guest.find(id)
         record = guest.record(id)
-        reason = reason_with_hint(record, guest.owner())
+        owner = guest.owner()
+        reason = stopping(guest, record, owner) or reason_with_hint(record, owner)
+        descents = guest.store.descents([id])
         title = _question_title(guest, record)
     facts = facts_of(record)
     if session.as_json:
@@ -376,6 +477,8 @@ def why(session: Session, id: str) -> None:
         said = _why_short(record)
         if said:
             session.out(f"  because   {said}")
+        for line in descent_lines(record, descents):
+            session.out(f"  {line.replace('  ', '   ', 1)}")
         session.out(f"  do        outlast show {id}")
         return
     if facts is not None:
@@ -385,12 +488,14 @@ def why(session: Session, id: str) -> None:
         session.out(f"  {SAFE}")
         return
     age = in_words(now_us() - record.state_at)
-    session.out(f"{id} ({one_line(record.task)}) has been {state_of(record)} for {age}.")
+    session.out(f"{id} ({one_line(record.task)}) has been {state_of(record, reason)} for {age}.")
     session.out(f"  because   {one_line(reason.text, 400)}")
     if title:
         session.out(f"  asks      {title}")
     if reason.until is not None:
         session.out(f"  until     {until(reason.until, now_us())}")
+    for line in descent_lines(record, descents):
+        session.out(f"  {line.replace('  ', '   ', 1)}")
     if reason.hint:
         session.out(f"  do        {one_line(reason.hint)}")
 

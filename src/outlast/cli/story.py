@@ -78,6 +78,7 @@ class Story:
     waits: list[Mapping[str, Any]] = field(default_factory=list)
     reason: Mapping[str, Any] = field(default_factory=dict)
     last: Transition | None = None
+    copies: dict[int, bytes | None] = field(default_factory=dict)
 
     def feed(self, rows: Iterable[Transition]) -> None:
         """Take further rows in."""
@@ -130,9 +131,11 @@ def _done(story: Story, row: Transition, data: Mapping[str, Any]) -> None:
     step = story._step(row)
     if "reused" in data and step.ended_at is not None:
         return
+    copied = story.copies.get(data.get("reused", 0))
     step.status = "failed" if data.get("failed") else "done"
     step.attempts = int(data.get("attempts", 1))
-    step.ended_at, step.retry_at, step.payload = row.at, None, row.payload
+    step.ended_at, step.retry_at = row.at, None
+    step.payload = row.payload if copied is None else copied
 
 
 def _attempt_failed(story: Story, row: Transition, data: Mapping[str, Any]) -> None:
@@ -184,6 +187,11 @@ def _cancelling(story: Story, row: Transition, data: Mapping[str, Any]) -> None:
     story.is_cancelling = True
 
 
+def _copied(story: Story, row: Transition, data: Mapping[str, Any]) -> None:
+    if "reusable" in data:
+        story.copies[row.seq] = row.payload
+
+
 _ENDS: Final = (State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.CANCELLED)
 _TAKERS: Final[dict[Kind, Any]] = {
     Kind.CREATE: _create,
@@ -199,6 +207,7 @@ _TAKERS: Final[dict[Kind, Any]] = {
     Kind.LEASE_EXPIRED: _lost,
     Kind.RELEASE: _lost,
     Kind.CANCEL_REQUESTED: _cancelling,
+    Kind.ANNOTATION: _copied,
 }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from outlast.duration import in_words
-from outlast.lifecycle import Execution, Kind, State, Transition
+from outlast.lifecycle import Execution, Kind, Reason, State, Transition
 from outlast.lifecycle.reason import pattern
 
 ICONS: Final[dict[State, str]] = {
@@ -95,11 +95,11 @@ def lines_of(text: str) -> list[str]:
     ]
 
 
-def state_of(record: Execution) -> str:
+def state_of(record: Execution, reason: Reason | None = None) -> str:
     """Say the state, with what is under way beside it."""
     if record.is_final:
         return record.state
-    if record.cancel_at is not None:
+    if record.cancel_at is not None or (reason is not None and reason.code == "cancelling"):
         return f"{record.state}, cancelling"
     if record.pause_at is not None:
         return f"{record.state}, pausing"
@@ -162,6 +162,10 @@ def sentence(row: Transition) -> str:
 
 def _create(row: Transition, data: Mapping[str, Any]) -> str:
     said = f"{data.get('task')} created, {row.to_state}"
+    source = data.get("from")
+    if source:
+        where = f" from {source['step']}" if source.get("step") else ""
+        said += f", by {source['mode']} of {source['id']}{where}"
     return said if row.actor == "user" else f"{said}, by {row.actor}"
 
 
@@ -254,7 +258,20 @@ def _fixed(text: str) -> Any:
     return lambda row, data: text
 
 
+def _annotation(row: Transition, data: Mapping[str, Any]) -> str:
+    if "reusable" in data:
+        return f"{row.key or 'a point'} can be reused, from row {data['reusable']} of its source"
+    if "point" in data:
+        return "from here on it goes on by itself"
+    return f"asked again: {data['again']}" if "again" in data else "a remark"
+
+
 _TELLERS: Final[dict[Kind, Any]] = {
+    Kind.ANNOTATION: _annotation,
+    Kind.LABELS_CHANGED: lambda row, data: (
+        "labels: " + ", ".join(f"{n}={v or ''}" for n, v in (data.get("labels") or {}).items())
+    ),
+    Kind.PRIORITY_CHANGED: lambda row, data: f"priority {data.get('priority')}",
     Kind.CREATE: _create,
     Kind.PROMOTE: _fixed("its time has come: queued"),
     Kind.CLAIM: lambda row, data: f"claimed by {data.get('worker')}",

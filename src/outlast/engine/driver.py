@@ -1192,6 +1192,8 @@ class Driver:
         """Write the note by which a message enters the log."""
         self.record.inbox_count = max(self.record.inbox_count, entry.number)
         event = note_of(entry.message, entry.number)
+        if event.kind is Kind.CANCEL_REQUESTED:
+            event.data = {**(event.data or {}), "grace_us": self.worker.cancel_grace_us}
         if self._try_append(event) is not None:
             # Asked twice: the second request changes nothing, and is kept as a remark.
             data = {**(event.data or {}), "again": str(event.kind)}

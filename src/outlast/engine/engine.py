@@ -22,6 +22,7 @@ from outlast.duration import Duration, microseconds
 from outlast.engine import current
 from outlast.engine import token as tokens
 from outlast.engine.background import LoopThread
+from outlast.engine.bulk import Bulk, BulkReport, action_of
 from outlast.engine.clock import Clock, WallClock
 from outlast.engine.current import closed, opened
 from outlast.engine.descent import Descent, descend
@@ -51,7 +52,7 @@ from outlast.lifecycle import Event, Message, Transition
 from outlast.lifecycle import Execution as Record
 from outlast.retention import DEFAULT, Retention, retention_of
 from outlast.store import DEFAULT_URL, open_store
-from outlast.store.protocol import Answer, Create, Deliver, Store, WorkerRow
+from outlast.store.protocol import Answer, Create, Deliver, Filter, Store, WorkerRow
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -682,6 +683,63 @@ class Engine:
 
             self._secret = await self.request(keep)
         return self._secret
+
+    async def abulk(
+        self,
+        action: str,
+        filter: Filter,
+        *,
+        why: str | None = None,
+        actor: str = "user",
+        dry_run: bool = False,
+    ) -> BulkReport:
+        """Do something to all executions that a filter fits; gives an account of it.
+
+        One that was broken off is asked for again: what is done is not found again. What is asked
+        of each is as durable as by its own handle.
+
+        Args:
+            action: ``cancel``, ``pause``, ``resume``, ``retry`` or ``rerun``.
+            filter: which executions. Where it names no states, those that the action makes sense
+                for; its limit does not count.
+            why: kept in the log of each.
+            actor: who wants it.
+            dry_run: only tell how many there are, how old, and some of them.
+
+        Raises:
+            UsageError: there is no such action.
+            StoreUnavailable: some of it may have been done; ask again.
+        """
+        bulk = Bulk(action_of(action), filter, why, actor)
+        report, found = await self.worker.read(lambda: bulk.find(self.store))
+        report.is_dry = dry_run
+        if dry_run:
+            return report
+        parts = bulk.parts(self.store, report, found)
+        while (part := await self.worker.read(lambda: next(parts, None))) is not None:
+            come = [self._wished(id, wish, report) for id, wish in part]
+            for one in await asyncio.gather(*come, return_exceptions=True):
+                report.take(one)
+        return report
+
+    def bulk(
+        self,
+        action: str,
+        filter: Filter,
+        *,
+        why: str | None = None,
+        actor: str = "user",
+        dry_run: bool = False,
+    ) -> BulkReport:
+        """Do something to all executions that a filter fits, as :meth:`abulk`."""
+        return self.run(self.abulk(action, filter, why=why, actor=actor, dry_run=dry_run))
+
+    async def _wished(self, id: str, wish: Message | Descent, report: BulkReport) -> Record:
+        if isinstance(wish, Message):
+            return await self.asend(id, wish)
+        made = await self.adescend(id, wish)
+        report.made.append(made.id)
+        return made
 
     # Looking
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -23,12 +23,14 @@ from outlast.errors import (
     TransitionRefused,
     UsageError,
 )
-from outlast.lifecycle import FINAL, OPEN, MessageKind, State, Transition, create
+from outlast.lifecycle import FINAL, OPEN, Message, MessageKind, State, Transition, create
 from outlast.lifecycle import Execution as Record
+from outlast.naming import checked_priority
 from outlast.store import DEFAULT_URL, open_store, owner_of
 from outlast.store.protocol import TENANT, Answer, Create, Deliver, Filter, Store
 
 if TYPE_CHECKING:
+    from outlast.engine.bulk import BulkReport
     from outlast.engine.descent import Descent
     from outlast.engine.identity import IdMaker
     from outlast.engine.inbox import QuestionPage
@@ -317,6 +319,84 @@ class Guest:
             NotFound, TransitionRefused: as :meth:`cancel`.
         """
         return self._send(id, MessageKind.RESUME, actor)
+
+    def label(self, id: str, labels: Mapping[str, str | None], *, actor: str = "user") -> Record:
+        """Set labels of an execution, and take away those given as None.
+
+        Raises:
+            NotFound, TransitionRefused: as :meth:`cancel`.
+        """
+        return self._send(id, MessageKind.LABELS, actor, data={"labels": dict(labels)})
+
+    def prioritize(self, id: str, priority: int, *, actor: str = "user") -> Record:
+        """Give an execution another priority.
+
+        Raises:
+            UsageError: it is too large.
+            NotFound, TransitionRefused: as :meth:`cancel`.
+        """
+        data = {"priority": checked_priority(priority)}
+        return self._send(id, MessageKind.PRIORITY, actor, data=data)
+
+    def bulk(
+        self,
+        action: str,
+        filter: Filter,
+        *,
+        why: str | None = None,
+        actor: str = "user",
+        confirm: Callable[[BulkReport], bool] = lambda report: True,
+    ) -> BulkReport:
+        """Do something to all executions that a filter fits, as :meth:`outlast.Engine.bulk`.
+
+        Args:
+            action: ``cancel``, ``pause``, ``resume``, ``retry`` or ``rerun``.
+            filter: which executions.
+            why: kept in the log of each.
+            actor: who wants it.
+            confirm: is shown what it would be done to; only if it agrees, something is done.
+
+        Raises:
+            UsageError: there is no such action.
+        """
+        from outlast.engine.bulk import Bulk, action_of
+
+        bulk = Bulk(action_of(action), filter, why, actor)
+        report, found = bulk.find(self.store)
+        if not confirm(report):
+            report.is_dry = True
+            return report
+        for part in bulk.parts(self.store, report, found):
+            for came in self._wished(part, report):
+                report.take(came)
+        return report
+
+    def _wished(
+        self, part: list[tuple[str, Message | Descent]], report: BulkReport
+    ) -> list[Record | OutlastError]:
+        """Do what is wished for some executions; messages share a transaction."""
+        from outlast.engine.request import read_delivery
+
+        now = time.time_ns() // 1000
+        come: list[Record | OutlastError] = []
+        sent = [(id, wish) for id, wish in part if isinstance(wish, Message)]
+        answers = self.store.commit([Deliver(id, wish, now) for id, wish in sent])
+        self._wrote = True
+        for (id, message), answer in zip(sent, answers, strict=True):
+            try:
+                come.append(read_delivery(answer, id, message))
+            except OutlastError as error:
+                come.append(error)
+        for id, wish in part:
+            if isinstance(wish, Message):
+                continue
+            try:
+                come.append(self.descend(id, wish))
+            except OutlastError as error:
+                come.append(error)
+            else:
+                report.made.append(come[-1].id)  # type: ignore[union-attr]
+        return come
 
     def _send(
         self,

@@ -142,6 +142,7 @@ def read_delivery(answer: Answer, id: str, message: Message) -> Record:
         f"{message.kind} is not possible: {REFUSAL_MEANINGS.get(code, code)}",
         state=record.state,
         kind=message.kind,
+        refusal=code,
         where=f"{id}, {record.state}",
     )
 

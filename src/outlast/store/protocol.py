@@ -292,7 +292,20 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which executions to list; all that is given must hold. Newest first, by id."""
+    """Which executions are meant; all that is given must hold. Newest first, by id.
+
+    Attributes:
+        states: they are in one of these; empty: in any.
+        task: of this task.
+        origin: started by this.
+        input_digest: with this input.
+        created_after: created at this instant or later, in microseconds since 1970.
+        created_before: created at this instant or earlier.
+        labels: with all these labels.
+        parent_id: children of this execution.
+        before_id: with smaller ids than this: the next page.
+        limit: how many, at most.
+    """
 
     states: tuple[State, ...] = ()
     task: str | None = None

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TypeVar
 
 from outlast.duration import Duration, instant, microseconds, microseconds_of
+from outlast.engine.bulk import BulkReport
 from outlast.engine.descent import Descent
 from outlast.engine.engine import Ended, Engine
 from outlast.engine.handle import Execution
@@ -322,6 +323,11 @@ class VirtualEngine(Engine):
     async def request(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Make a request to the store; see :meth:`outlast.Engine.request`."""
         return await self._here(lambda: self._lasting(make))
+
+    async def abulk(self, action: str, filter: Filter, **options: Any) -> BulkReport:
+        """Do something to many executions; see :meth:`outlast.Engine.abulk`."""
+        plain = super().abulk
+        return await self._here(lambda: plain(action, filter, **options))
 
     async def wait_final(self, id: str) -> Ended:
         """Wait for an end; see :meth:`outlast.Engine.wait_final`."""
