@@ -14,6 +14,7 @@ NAMES = [
     "Execution",
     "Retry",
     "Retention",
+    "Filter",
     "Schedule",
     "After",
     "Started",
