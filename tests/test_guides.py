@@ -77,8 +77,10 @@ def test_schedules(tmp_path: Path) -> None:
 
 
 def test_change(tmp_path: Path) -> None:
-    (marked,) = follow("change.md", tmp_path)
+    marked, shop, gate = follow("change.md", tmp_path)
     assert marked == "shipped\nshipped, checked\n"
+    assert shop == "1 fits\n"
+    assert gate == "1 open executions: 1 go on, 0 would be suspended, 0 have no task\n"
 
 
 def test_timeouts(tmp_path: Path) -> None:

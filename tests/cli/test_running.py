@@ -332,3 +332,25 @@ def test_worker_as_json(terminal: Terminal) -> None:
     assert said["pid"] == worker.process.pid
     assert "hello" in said["tasks"]
     assert said["store"] == "sqlite:///outlast.db"
+
+
+def test_check_is_a_gate_before_a_deploy(terminal: Terminal) -> None:
+    first = terminal.spawn("run", "tasks.py:gated", "Ada")
+    until(lambda: bodies(terminal)["gate"] == 1)
+    first.kill()
+    before = terminal.here("events", "last").out
+    fits = terminal.run("check", "tasks.py")
+    assert (fits.code, fits.out.splitlines()[-1][:28]) == (0, "1 open executions: 1 go on, ")
+    source = terminal.directory / "tasks.py"
+    old = source.read_text(encoding="utf-8")
+    source.write_text(old.replace('await note("first")', 'await note("1st")'), encoding="utf-8")
+    breaks = terminal.run("check", "tasks.py")
+    assert breaks.code == 1
+    assert "✗ gated  note#1 is called with other arguments than recorded" in breaks.out
+    assert "recorded    note#1" in breaks.out and "tasks.py:" in breaks.out
+    as_json = terminal.run("check", "-o", "json", "tasks.py")
+    assert as_json.code == 1 and '"verdict":"mismatch"' in as_json.out.replace(" ", "")
+    source.write_text("", encoding="utf-8")
+    gone = terminal.run("check", "tasks.py")
+    assert gone.code == 1 and "today's code has no task gated" in gone.out
+    assert terminal.here("events", "last").out == before

@@ -26,6 +26,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "label": ("controlling:label", "Set labels of executions, or take them away."),
     "priority": ("controlling:priority", "Give executions another priority."),
     "schedule": ("scheduling:schedule", "Make executions by the clock, and ask why one did not."),
+    "check": ("checking:check", "Say which open executions would go on with today's code."),
     "db": ("database:db", "Make, look at, check or upgrade the database file."),
     "explain": ("explaining:explain_code", "Explain an error code, offline."),
     "demo": ("demonstrating:demo", "See an execution survive kill -9, on real data, in seconds."),

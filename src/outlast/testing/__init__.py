@@ -48,12 +48,16 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from outlast.testing.crash import CrashPoint, CrashReport, crash_everywhere
     from outlast.testing.history import Replayed, load_history, replay, save_history
+    from outlast.testing.rehearsal import Checked, assert_fits, check
     from outlast.testing.virtual import VirtualEngine, engine
 
 _HOMES: Final = {
     "CrashPoint": "outlast.testing.crash",
     "CrashReport": "outlast.testing.crash",
+    "Checked": "outlast.testing.rehearsal",
     "Replayed": "outlast.testing.history",
+    "assert_fits": "outlast.testing.rehearsal",
+    "check": "outlast.testing.rehearsal",
     "VirtualEngine": "outlast.testing.virtual",
     "crash_everywhere": "outlast.testing.crash",
     "engine": "outlast.testing.virtual",
@@ -67,6 +71,7 @@ __all__ = [  # noqa: RUF022 - in the order a newcomer meets them
     "engine", "VirtualEngine",
     "crash_everywhere", "CrashReport", "CrashPoint",
     "save_history", "load_history", "replay", "Replayed",
+    "check", "assert_fits", "Checked",
 ]
 # fmt: on
 
