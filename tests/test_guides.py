@@ -99,3 +99,33 @@ def test_processes(tmp_path: Path) -> None:
 def shown(guide: str) -> str:
     """Give a guide's text."""
     return (GUIDES / guide).read_text(encoding="utf-8")
+
+
+def test_people(tmp_path: Path) -> None:
+    program, escalated, inbox, shown, why, schema, answered = follow("people.md", tmp_path)
+    assert program.splitlines() == [
+        "['Release parcel 4?', 'Release parcel 3?']",
+        "parcel 1 sent, by hand",
+        "parcel 2 kept, as JSON",
+        "parcel 3 sent, by token",
+    ]
+    assert escalated.splitlines() == [
+        'role:boss must answer "Release parcel 7?", as role:ops did not',
+        "parcel 7 sent, the boss",
+        "parcel 8 kept, nobody answered",
+    ]
+    head, line = inbox.splitlines()
+    assert head.split()[:4] == ["ID", "QUESTION", "TO", "TITLE"]
+    assert "role:ops" in line and "Release parcel 4?" in line and "1d 23h" in line
+    assert 'ask#1 "Release parcel 4?" to role:ops' in shown
+    assert 'role:ops must answer "Release parcel 4?"' in why
+    assert '"title": "Verdict"' in schema
+    assert 'answered "Release parcel 4?"' in answered
+
+
+def test_signals(tmp_path: Path) -> None:
+    program, before, missed, after, taken = follow("signals.md", tmp_path)
+    assert program == "5 boxes, paid\n"
+    for said in (before, after):
+        assert 'it waits for the signal packed with {"order": 9}' in said
+    assert "(awaiting_input)" in missed and "(queued)" in taken
