@@ -9,9 +9,12 @@ from pathlib import Path
 import apsw
 import pytest
 
+from outlast.lifecycle import Kind
+from outlast.store.protocol import Item
 from outlast.store.sql import KEPT_ROWS_MAX, ROWS_MAX, Statement, load
 from outlast.store.sqlite.connect import open_reader
 from outlast.store.sqlite.store import SqliteStore
+from outlast.testing.conformance import begun
 
 SQL = load("outlast.store.sqlite")
 FILES = {
@@ -271,3 +274,36 @@ def test_the_inbox_is_read_by_its_index(reader: apsw.Connection, name: str) -> N
         assert any(line.startswith(part) for line in wanted), f"{part} is not in {lines}"
     scans = [line for line in lines if line.startswith("SCAN")]
     assert all("VALUES" in line or "subquery" in line for line in scans), scans
+
+
+def test_a_page_of_the_inbox_costs_the_same_however_many_wait(tmp_path: Path) -> None:
+    """Counted in instructions of SQLite's machine, which no other load disturbs."""
+    store = SqliteStore(tmp_path / "outlast.db", owner="w1", now=1)
+    costs: list[list[int]] = []
+    made = 0
+    for total in (100, 2_000):
+        batch: list[Item] = []
+        while made < total:
+            owner, item = begun(f"ex_{made:05}", nonce=made.to_bytes(16))
+            ask = {"kind": "ask", "key": "ask#1", "to": f"r{made % 5}", "outside": True}
+            batch += [item, owner.park(Kind.WAIT, data={"waits": [ask], "due_at": None})]
+            made += 1
+        assert all(answer.refused is None for answer in store.commit(batch))
+        costs.append([])
+        for to in (None, "r3", "nobody"):
+            for newest in (True, False):
+                count = 0
+
+                def counted() -> bool:
+                    nonlocal count
+                    count += 1
+                    return False
+
+                store._reader.set_progress_handler(counted, 10)
+                found = store.asking(to, "", 10, newest=newest)
+                store._reader.set_progress_handler(None)
+                assert len(found) == (0 if to == "nobody" else 10)
+                costs[-1].append(count)
+    few, many = costs
+    assert min(few) > 0 and all(b <= a + 10 for a, b in zip(few, many, strict=True)), costs
+    store.close()

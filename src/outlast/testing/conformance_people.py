@@ -66,6 +66,17 @@ class PeopleConformance:
         assert oldest(store, "boss") == ["ex_2"]
         assert oldest(store, "nobody") == []
 
+    def test_who_is_born_and_waits_in_one_batch_is_named(self, store: Store) -> None:
+        """As the engine writes it where code asks at once."""
+        owner, item = begun("ex_1")
+        announcement = owner.write(Kind.STEP_ANNOUNCED, key="q#1", data={"question": ask(to="ops")})
+        park = owner.park(Kind.WAIT, data={"waits": [ask(to="ops")], "due_at": None})
+        assert [answer.refused for answer in store.commit([item, announcement, park])] == [None] * 3
+        assert oldest(store) == oldest(store, "ops") == ["ex_1"]
+        assert one(store, Deliver("ex_1", answer_to("q#1"), T)).refused is None
+        claim_one(store, "ex_1")
+        assert oldest(store, "boss") == ["ex_1"]  # it runs: only its log tells
+
     def test_pages_of_those_who_ask(self, store: Store) -> None:
         """A page begins behind the one before it, in both orders."""
         ids = [f"ex_{number}" for number in range(5)]

@@ -25,6 +25,16 @@ BEGIN
    WHERE w.value ->> '$.kind' = 'ask';
 END;
 
+-- One that is born and parks in one batch is inserted as it is at the end.
+CREATE TRIGGER question_asked_at_birth AFTER INSERT ON execution
+WHEN NEW.state = 'awaiting_input'
+BEGIN
+  INSERT INTO question (tenant, execution_id, key, recipient)
+  SELECT NEW.tenant, NEW.id, w.value ->> '$.key', w.value ->> '$.to'
+    FROM json_each(NEW.detail, '$.waits') AS w
+   WHERE w.value ->> '$.kind' = 'ask';
+END;
+
 CREATE TRIGGER question_left AFTER UPDATE OF state ON execution
 WHEN OLD.state = 'awaiting_input' AND NEW.state <> 'awaiting_input'
 BEGIN
