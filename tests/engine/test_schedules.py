@@ -218,6 +218,25 @@ def test_task_code_sees_its_slot() -> None:
         slot()
 
 
+def test_one_that_goes_on_as_a_new_execution_is_still_of_its_slot() -> None:
+    """And open: a later slot sees the overlap."""
+
+    @task
+    async def rolling(turn: int = 0) -> str:
+        await sleep("50m")
+        if turn < 2:
+            rolling.continue_as_new(turn + 1)
+        return str(slot())
+
+    with testing.engine(tasks=[rolling]) as engine:
+        engine.schedules.create("s", rolling, Schedule(every="1h"))
+        engine.advance("3h40m")
+        first = engine.executions()[0]
+        assert first.result() == str(at("2026-01-01T01:00"))
+        kinds = [str(one.kind) for one in engine.schedules.log("s")[::-1]]
+        assert kinds == ["create", "fire", "skip", "skip"]
+
+
 def test_a_timeout_lets_the_slot_go_that_waits() -> None:
     @task(timeout="90m")
     async def stuck() -> None:

@@ -165,7 +165,10 @@ class Children:
         """Make the execution as which this one goes on: of the same parent, for the same call."""
         event = birth_event(call.task, call.payload, call.options, now)
         was = birth.data or {}
-        inherited = ("parent_id", "parent_key", "root_id", "origin", "labels", "queue", "priority")
+        inherited = (
+            *("parent_id", "parent_key", "root_id", "origin", "slot"),
+            *("labels", "queue", "priority"),
+        )
         event.data = {
             **(event.data or {}),
             **{name: was[name] for name in inherited if name in was},

@@ -46,8 +46,6 @@ def sentence(entry: Entry, tz: str) -> str:
         return "exhausted: there is no further slot"
     if kind is ScheduleKind.RETIRE:
         return "retired: its task declares it no more"
-    if kind is ScheduleKind.REVIVE:
-        return "goes on: its task declares it again"
     by = "" if entry.actor == "code" else f" by {entry.actor}"
     return f"{_BY_HAND[kind]}{by}" + (f": {why}" if why else "")
 

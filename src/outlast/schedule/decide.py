@@ -225,23 +225,17 @@ def _put(
             return Refused("already_exists")
         return _create(draft, record, request, now)
     if request.wish is Wish.DECLARE:
-        by_hand = record.state is ScheduleState.CANCELLED and record.why != RETIRED
         if not record.is_declared and record.has_ended:
-            return _create(draft, record, request, now)
-        if not record.is_declared or by_hand:
+            return _create(draft, record, request, now)  # it was retired, or made by hand
+        if not record.is_declared or record.state is ScheduleState.CANCELLED:
             return Change(copy_of(record))  # an operator's word survives a redeploy
-        if record.state is ScheduleState.CANCELLED:
-            return _replan(record, draft, request, now, ScheduleKind.REVIVE)
     elif record.state is ScheduleState.CANCELLED:
         return Refused("schedule_ended")
     elif record.is_declared:
         return Refused("declared")  # the next deploy would undo it
     if is_same:
         return Change(copy_of(record))
-    return _replan(record, draft, request, now, ScheduleKind.UPDATE)
-
-
-RETIRED: Final = "its task declares it no more"
+    return _replan(record, draft, request, now)
 
 
 def _same(record: ScheduleRecord, other: ScheduleRecord) -> bool:
@@ -250,32 +244,23 @@ def _same(record: ScheduleRecord, other: ScheduleRecord) -> bool:
 
 
 def _replan(
-    record: ScheduleRecord,
-    draft: ScheduleRecord,
-    request: Request,
-    now: int,
-    kind: ScheduleKind,
+    record: ScheduleRecord, draft: ScheduleRecord, request: Request, now: int
 ) -> Change | Refused:
+    """Plan a schedule anew: where the slots stay the same, what is late stays due."""
     fresh = _anchored(draft, record.plan, now)
     step = _Step(record, request, now)
     step.after.task, step.after.plan = fresh.task, fresh.plan
     step.after.input, step.after.input_digest = fresh.input, fresh.input_digest
     step.after.options = fresh.options
     passed = max(now, record.last_slot or 0)
-    may_go_on = record.state is not ScheduleState.EXHAUSTED or not step.is_used_up()
-    has_slots = may_go_on and (
-        _when(record.plan) == _when(fresh.plan) or next_slot(fresh.plan, passed) is not None
-    )
-    if record.state is ScheduleState.EXHAUSTED and (
-        not has_slots or next_slot(fresh.plan, passed) is None
-    ):
-        if request.wish is Wish.DECLARE:
-            return Change(copy_of(record))
-        return Refused("no_slot")
-    step.enter(kind, data=fresh.plan.as_data())
+    has_none = step.is_used_up() or next_slot(fresh.plan, passed) is None
+    if record.state is ScheduleState.EXHAUSTED and has_none:
+        is_code = request.wish is Wish.DECLARE
+        return Change(copy_of(record)) if is_code else Refused("no_slot")
+    step.enter(ScheduleKind.UPDATE, data=fresh.plan.as_data())
     is_kept = record.next_slot is not None or record.state is ScheduleState.PAUSED
     if is_kept and _when(record.plan) == _when(fresh.plan):
-        step.go_to(record.next_slot)  # what is late stays due
+        step.go_to(record.next_slot)
     else:
         step.look_ahead(passed)
     return step.change
@@ -326,7 +311,7 @@ def _cancel(step: _Step) -> Change:
 
 def _retire(step: _Step) -> Change:
     step.enter(ScheduleKind.RETIRE)
-    step.after.why = RETIRED
+    step.after.why, step.after.is_declared = "its task declares it no more", False
     step.after.next_slot = step.after.next_at = step.after.waiting_slot = None
     return step.change
 
@@ -444,4 +429,4 @@ def _decide_slot(step: _Step, slot: int, open_ids: list[str], *, is_overtaken: b
         step.enter(ScheduleKind.SKIP, slot=slot, execution_id=open_ids[0], data=data)
 
 
-__all__ = ["BACKFILL_MAX", "RETIRED", "WALK_MAX", "Birth", "Change", "decide", "slot_key"]
+__all__ = ["BACKFILL_MAX", "WALK_MAX", "Birth", "Change", "decide", "slot_key"]

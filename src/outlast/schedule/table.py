@@ -36,7 +36,6 @@ class ScheduleKind(StrEnum):
     EXHAUST = "exhaust"
     CANCEL = "cancel"
     RETIRE = "retire"
-    REVIVE = "revive"
 
 
 S, K = ScheduleState, ScheduleKind
@@ -71,7 +70,6 @@ RULES: Final = (
     Rule("S12", K.EXHAUST, (S.ACTIVE,), S.EXHAUSTED, "there is no further slot"),
     Rule("S13", K.CANCEL, _NOT_CANCELLED, S.CANCELLED, "somebody ended it"),
     Rule("S14", K.RETIRE, _NOT_CANCELLED, S.CANCELLED, "its task declares it no more"),
-    Rule("S15", K.REVIVE, (S.CANCELLED,), S.ACTIVE, "its task declares it again"),
 )
 # fmt: on
 

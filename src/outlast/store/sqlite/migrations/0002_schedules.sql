@@ -42,7 +42,7 @@ CREATE TABLE schedule_entry (
   seq INTEGER NOT NULL,
   kind TEXT NOT NULL CHECK (kind IN (
     'create', 'update', 'fire', 'queue', 'skip', 'miss', 'trigger', 'backfill', 'pause', 'resume',
-    'exhaust', 'cancel', 'retire', 'revive')),
+    'exhaust', 'cancel', 'retire')),
   at INTEGER NOT NULL,
   actor TEXT NOT NULL CHECK (actor <> ''),
   slot INTEGER,
