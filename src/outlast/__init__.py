@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from outlast.engine.engine import Engine
     from outlast.engine.handle import Execution
     from outlast.engine.registry import Retry, step, task
+    from outlast.engine.saga import saga
     from outlast.engine.task_call import Started
     from outlast.errors import Fatal, OutlastError, RetryAfter
     from outlast.lifecycle import Reason, State
@@ -56,6 +57,7 @@ _HOMES: Final = {
     "heartbeat": "outlast.engine.calls",
     "now": "outlast.engine.calls",
     "random": "outlast.engine.calls",
+    "saga": "outlast.engine.saga",
     "sleep": "outlast.engine.calls",
     "slot": "outlast.engine.calls",
     "step": "outlast.engine.registry",
@@ -69,7 +71,7 @@ _HOMES: Final = {
 __all__ = [  # noqa: RUF022 - in the order a newcomer meets them
     "task", "step", "Engine", "Execution", "Retry", "Retention", "Filter", "Schedule", "After",
     "Started",
-    "sleep", "ask", "wait_for", "now", "random", "uuid4", "changed", "slot",
+    "sleep", "ask", "wait_for", "now", "random", "uuid4", "changed", "saga", "slot",
     "this_step", "heartbeat",
     "Fatal", "RetryAfter", "OutlastError", "State", "Reason", "StepInfo", "__version__",
 ]

@@ -9,11 +9,12 @@ from outlast.duration import Duration, microseconds
 from outlast.engine.calls import changed, now, random, slot, unanswered, unsignalled, uuid4
 from outlast.engine.current import the_scope
 from outlast.engine.question import Escalation, question_of
+from outlast.engine.saga import BlockingSaga
 from outlast.engine.signal import Match, Signal
 from outlast.engine.thread_scope import ThreadScope
 from outlast.errors import BadPayload, WrongColour
 
-__all__ = ["ask", "changed", "now", "random", "sleep", "slot", "uuid4", "wait_for"]
+__all__ = ["ask", "changed", "now", "random", "saga", "sleep", "slot", "uuid4", "wait_for"]
 
 T = TypeVar("T")
 _NOTHING: Final[Any] = object()
@@ -27,6 +28,15 @@ def _thread_scope(what: str) -> ThreadScope:
             do=f"from outlast import {what}, and await it",
         )
     return scope
+
+
+def saga() -> BlockingSaga:
+    """Begin a block that undoes what it did where it fails or is cancelled.
+
+    Raises (when it is entered):
+        OutsideExecution: no execution's code runs here.
+    """
+    return BlockingSaga()
 
 
 def sleep(duration: Duration) -> None:

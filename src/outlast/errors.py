@@ -422,6 +422,12 @@ class AttemptTimeout(OutlastError, TimeoutError):
     code = "attempt_timeout"
 
 
+class UndoFailed(OutlastError):
+    """A saga could not undo all that it had done; what it could, it has undone."""
+
+    code = "undo_failed"
+
+
 class Deadlock(OutlastError):
     """Nothing can ever wake this task again: every branch waits for something nobody will do."""
 

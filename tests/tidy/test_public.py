@@ -25,6 +25,7 @@ NAMES = [
     "random",
     "uuid4",
     "changed",
+    "saga",
     "slot",
     "this_step",
     "heartbeat",
@@ -36,7 +37,7 @@ NAMES = [
     "StepInfo",
     "__version__",
 ]
-BLOCKING = ["ask", "changed", "now", "random", "sleep", "slot", "uuid4", "wait_for"]
+BLOCKING = ["ask", "changed", "now", "random", "saga", "sleep", "slot", "uuid4", "wait_for"]
 
 
 def test_the_names_are_these() -> None:

@@ -211,6 +211,13 @@ _TEXTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         "one try of the task took longer than attempt_timeout, its waits and restarts included",
         ("allow a longer attempt_timeout, or retries", "give what waits for people a timeout"),
     ),
+    "undo_failed": (
+        "steps that undo others have failed themselves, also after their retries",
+        (
+            "outlast show ID names them; undo by hand what they left behind",
+            "give steps that undo more retries than those that do",
+        ),
+    ),
     "deadlock": (
         "no step is under way, no timer is set, nothing from outside is awaited",
         ("set the event, fill the queue or release the lock that the message names",),

@@ -213,7 +213,8 @@ class Body:
 
     def _in_thread(self, call: Callable[[], Any]) -> asyncio.Future[Any]:
         host, scope = self._host, self._scope
-        if self.step.limits is None:
+        apart = isinstance(scope, ThreadScope) and scope.fans_out
+        if self.step.limits is None and not apart:
             if isinstance(scope, ThreadScope):
                 return scope.run_body(self.call, call, host.loop)
             return host.in_thread(call)

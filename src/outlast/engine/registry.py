@@ -6,20 +6,22 @@ recorded result is given back in every replay, and its body runs only where none
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Generic, Literal, NoReturn, ParamSpec, TypeVar, overload
+from typing import Any, Final, Generic, Literal, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from outlast.codec import Codec, InputCodec, digest, result_codec
 from outlast.duration import Duration, microseconds, microseconds_of
+from outlast.engine import fan
 from outlast.engine.after import After, edges
-from outlast.engine.current import current_scope, current_step, the_engine, the_scope
+from outlast.engine.current import AnyScope, current_scope, current_step, the_engine, the_scope
 from outlast.engine.fingerprint import fingerprint
 from outlast.engine.limits import GRACE_US, Limits, limits_of
-from outlast.engine.task_call import ChildCall, ContinueAsNew, call_task
+from outlast.engine.task_call import ChildCall, ContinueAsNew, call_task, request_of
 from outlast.errors import BadSchedule, Fatal, UsageError, WrongColour
 from outlast.lifecycle import NO_RETRY, RetryPolicy
 from outlast.naming import checked_labels
@@ -184,12 +186,26 @@ class _Step(_Function[P, R]):
         scope = current_scope.get()
         if scope is None:
             return self.fn(*args, **kwargs)
+        return scope.call(*self._request(scope, args, kwargs), explicit_key=key)
+
+    def _request(
+        self, scope: AnyScope, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> fan.Request:
         data, copies, named = self.input.round_trip(args, kwargs)
         deadline_at = None
         if self.limits is not None and self.limits.deadline_us is not None:
             deadline_at = scope.now() + self.limits.deadline_us
         call = StepCall(self, data, copies, named, deadline_at)
-        return scope.call("step", self.name, digest(data), call, explicit_key=key)
+        return "step", self.name, digest(data), call
+
+    def _map_on_loop(
+        self, items: Iterable[Any], limit: int, on_error: fan.OnError
+    ) -> Coroutine[Any, Any, list[Any]]:
+        scope = current_scope.get()
+        if scope is None:
+            return fan.plainly(_as_coroutine(self.fn), ((one,) for one in items), limit, on_error)
+        requests = (self._request(scope, (one,), {}) for one in items)
+        return fan.on_loop(scope, requests, limit, on_error)
 
 
 class AsyncStep(_Step[P, R]):
@@ -209,6 +225,22 @@ class AsyncStep(_Step[P, R]):
             )
         call: Coroutine[Any, Any, R] = self._call(args, kwargs)
         return call
+
+    def map(
+        self, items: Iterable[Any], *, limit: int = fan.LIMIT, on_error: fan.OnError = "raise"
+    ) -> Coroutine[Any, Any, list[R]]:
+        """Call it once for each item; await that for the results, in the order of the items.
+
+        Args:
+            items: what it is called with, one argument each.
+            limit: how many calls are under way at once.
+            on_error: ``raise`` the first error and give the others up, or ``collect`` errors where
+                their results would be.
+
+        Raises:
+            UsageError: a limit below 1.
+        """
+        return self._map_on_loop(items, limit, on_error)
 
     def key(self, key: str) -> Callable[P, Coroutine[Any, Any, R]]:
         """Give the step with an identity of your own, for loops whose order depends on data."""
@@ -244,6 +276,32 @@ class DefStep(_Step[P, R]):
         call: Coroutine[Any, Any, R] = self._call(args, kwargs)
         return call
 
+    def map(
+        self, items: Iterable[Any], *, limit: int = fan.LIMIT, on_error: fan.OnError = "raise"
+    ) -> list[R]:
+        """Call it once for each item, in a ``def`` task; gives the results in their order.
+
+        The bodies run in threads of their own, at most ``limit`` at once. See
+        :meth:`AsyncStep.map`; in an ``async def`` task it is :meth:`amap`.
+        """
+        scope = current_scope.get()
+        if scope is None:
+            return asyncio.run(self._map_on_loop(items, limit, on_error))
+        if scope.is_async:
+            raise WrongColour(
+                f"{self.name}.map was called in an async def task",
+                do=f"await {self.name}.amap(…)",
+            )
+        requests = (self._request(scope, (one,), {}) for one in items)
+        results: list[R] = fan.in_thread(cast(fan.Fanning, scope), requests, limit, on_error)
+        return results
+
+    def amap(
+        self, items: Iterable[Any], *, limit: int = fan.LIMIT, on_error: fan.OnError = "raise"
+    ) -> Coroutine[Any, Any, list[R]]:
+        """Call it once for each item, as :meth:`AsyncStep.map`, in an ``async def`` task."""
+        return self._map_on_loop(items, limit, on_error)
+
     def key(self, key: str) -> KeyedDefStep[P, R]:
         """Give the step with an identity of your own, for loops whose order depends on data."""
         return KeyedDefStep(self, key)
@@ -266,6 +324,14 @@ class KeyedDefStep(Generic[P, R]):
             return _in_coroutine(self._step.fn, args, kwargs)
         call: Coroutine[Any, Any, R] = self._step._call(args, kwargs, self._key)
         return call
+
+
+def _as_coroutine(fn: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
+    async def call(*args: Any) -> Any:
+        made = fn(*args)
+        return await made if inspect.isawaitable(made) else made
+
+    return call
 
 
 async def _in_coroutine(fn: Callable[..., R], args: Any, kwargs: Any) -> R:
@@ -371,6 +437,28 @@ class Task(_Function[P, R]):
             )
         return self.fn(*args, **kwargs)
 
+    def map(
+        self, items: Iterable[Any], *, limit: int = fan.LIMIT, on_error: fan.OnError = "raise"
+    ) -> Any:
+        """Call it once for each item, as a child each; gives the results in their order.
+
+        To be awaited in an ``async def`` task; a ``def`` one gets the list. The arguments are those
+        of :meth:`AsyncStep.map`.
+        """
+        return self._map(PLAIN, items, limit, on_error)
+
+    def _map(
+        self, options: StartOptions, items: Iterable[Any], limit: int, on_error: fan.OnError
+    ) -> Any:
+        scope = current_scope.get()
+        if scope is None:
+            made = fan.plainly(_as_coroutine(self.fn), ((one,) for one in items), limit, on_error)
+            return made if self.is_async else asyncio.run(made)
+        requests = (request_of("child", self, options, (one,), {}) for one in items)
+        if scope.is_async:
+            return fan.on_loop(scope, requests, limit, on_error)
+        return fan.in_thread(cast(fan.Fanning, scope), requests, limit, on_error)
+
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Start an execution on the open engine and give its handle, once it is durable.
 
@@ -473,6 +561,12 @@ class TaskWithOptions(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Call it, as :meth:`Task.__call__`."""
         return self.task._call(self.options, args, kwargs)
+
+    def map(
+        self, items: Iterable[Any], *, limit: int = fan.LIMIT, on_error: fan.OnError = "raise"
+    ) -> Any:
+        """Call it once for each item, as :meth:`Task.map`."""
+        return self.task._map(self.options, items, limit, on_error)
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Start an execution, as :meth:`Task.start`."""

@@ -81,6 +81,21 @@ def call_task(
     """Make the durable call of a task in a task's code: a coroutine, or its result in ``def`` code.
 
     Raises:
+        UsageError, WrongArguments, BadPayload: as :func:`request_of`.
+    """
+    return scope.call(*request_of(kind, task, options, args, kwargs))
+
+
+def request_of(
+    kind: str,
+    task: Task[Any, Any],
+    options: StartOptions,
+    args: tuple[Any, ...],
+    kwargs: Any,
+) -> tuple[str, str, int, ChildCall]:
+    """Give what a scope needs to call a task: as a ``child``, or to ``start`` it.
+
+    Raises:
         UsageError: the options have a key, or name what must have ended before.
         WrongArguments, BadPayload: at the call, before anything runs.
     """
@@ -92,4 +107,4 @@ def call_task(
         )
     payload = task.input.bind(args, kwargs)
     make = ChildCall if kind == "child" else StartCall
-    return scope.call(kind, task.name, digest(payload), make(task, options, payload))
+    return kind, task.name, digest(payload), make(task, options, payload)

@@ -1,8 +1,9 @@
 """The replay machine of ``def`` tasks: their code runs in a thread of its own and blocks at calls.
 
-It is sequential: at any time there is at most one open call. The engine's loop and the thread take
-turns: the thread makes a call and waits; the loop delivers an outcome and the thread goes on.
-"Quiet" means the thread waits at a call, or has ended; every change of turn is told to the loop.
+It is sequential: at any time there is at most one open call, but where it fans out (``fan.py``).
+The engine's loop and the thread take turns: the thread makes a call and waits; the loop delivers an
+outcome and the thread goes on. "Quiet" means the thread waits at a call, or has ended; every change
+of turn is told to the loop.
 
 Theory of operation. All state belongs to whoever's turn it is, so there is no lock but the
 hand-over itself: ``_turn`` is a binary semaphore that the loop releases, and the thread tells the
@@ -19,14 +20,16 @@ import sys
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from outlast.engine.change import Changes
 from outlast.engine.cleanup import has_clean_up_above
 from outlast.engine.current import current_scope
+from outlast.engine.fan import Request
 from outlast.engine.scope import Call, Mismatch, Outcome, Timer
 from outlast.errors import UsageError
 from outlast.naming import checked_name
@@ -36,6 +39,16 @@ _REFUSALS_MAX: Final = 100
 
 class ParkedThread(BaseException):
     """Unwinds the thread of a parked execution; not for user code to catch."""
+
+
+@dataclass(slots=True)
+class _Fan:
+    """Many calls that the thread waits for at once."""
+
+    limit: int
+    collects: bool
+    waiting: deque[Call]
+    ends: dict[str, tuple[Any, BaseException | None]]
 
 
 class ThreadScope:
@@ -75,6 +88,7 @@ class ThreadScope:
         self._signals: dict[str, deque[Any]] = {}
         self._cancelled = False
         self._child_ends: dict[str, Outcome] = {}
+        self._fan: _Fan | None = None
         self._thread_number: int | None = None
         self.dropped: set[str] = set()
         self._value: Any = None
@@ -104,9 +118,7 @@ class ThreadScope:
             raise Mismatch(outcome, None)
         if kind == "cancel":
             self._cancelled = True
-            self._broken_off += [
-                call for call in self._open.values() if call.kind == "step" and call._taken
-            ]
+            self._break_off()
             self.was_cancelled = True
             if self._open or self._timer is not None:
                 self._timer = None
@@ -146,19 +158,57 @@ class ThreadScope:
             call = self._open.get(key)
             if call is None or call.digest != outcome.digest:
                 raise Mismatch(outcome, self.wanted())
-            self._go_on(outcome.value, outcome.error)
+            self._settle(call, outcome.value, outcome.error)
 
     def _deliver_child(self, key: str, outcome: Outcome) -> None:
         """Give a call what its child came to; one of an earlier try is kept until it is called."""
         call = self._open.get(key)
         if call is not None and outcome.digest in (None, call.digest):
-            self._go_on(*call.payload.come_to(outcome.value))
+            self._settle(call, *call.payload.come_to(outcome.value))
         elif key in self.dropped or self._ended:
             return
         elif outcome.digest is not None:
             raise Mismatch(outcome, self.wanted())
         else:
             self._child_ends.setdefault(key, outcome)
+
+    def _settle(self, call: Call, value: Any, error: BaseException | None) -> None:
+        """Give a call its outcome; the thread goes on once all that it waits for is there."""
+        fan = self._fan
+        if fan is None:
+            self._go_on(value, error)
+            return
+        del self._open[call.key]
+        fan.ends[call.key] = (value, error)
+        if error is not None and not fan.collects:
+            self._break_off()
+            self._drop_children()
+            self._go_on(None, None)
+        elif not self._open_more(fan):
+            self._go_on(None, None)
+
+    def _open_more(self, fan: _Fan) -> bool:
+        """Open as many of the calls as may be under way; gives whether any is."""
+        while fan.waiting and len(self._open) < fan.limit:
+            call = fan.waiting.popleft()
+            end = self._child_ends.get(call.key) if call.kind == "child" else None
+            if end is not None and end.value.digest == call.digest:
+                del self._child_ends[call.key]
+                fan.ends[call.key] = call.payload.come_to(end.value)
+            else:
+                self._open[call.key] = call
+                self._new.append(call)
+        return bool(self._open)
+
+    @property
+    def fans_out(self) -> bool:
+        """Whether the thread waits for many calls at once: then it cannot run their bodies."""
+        return self._fan is not None
+
+    def _break_off(self) -> None:
+        self._broken_off += [
+            call for call in self._open.values() if call.kind == "step" and call._taken
+        ]
 
     def _drop_children(self) -> None:
         self.dropped |= {call.key for call in self._open.values() if call.kind == "child"}
@@ -336,6 +386,30 @@ class ThreadScope:
                     raise error
                 return value
         return self._open_call(call)
+
+    def fan_out(
+        self, requests: Iterable[Request], limit: int, collect: bool
+    ) -> list[tuple[Any, BaseException | None]]:
+        """Make many durable calls, at most ``limit`` at once, and wait for their outcomes.
+
+        Args:
+            requests: kind, name, digest and payload of each.
+            limit: how many are under way at once.
+            collect: wait for all; else the first error ends it, and comes alone.
+        """
+        self._refuse_if_closed()
+        calls = [
+            Call(self._key(name, None), kind, name, digest, payload)
+            for kind, name, digest, payload in requests
+        ]
+        fan = self._fan = _Fan(limit, collect, deque(calls), {})
+        try:
+            if self._open_more(fan):
+                self._wait()
+        finally:
+            self._fan = None
+        failed = [end for end in fan.ends.values() if end[1] is not None]
+        return failed[:1] if failed and not collect else [fan.ends[call.key] for call in calls]
 
     def _open_call(self, call: Call) -> Any:
         self._open[call.key] = call
