@@ -42,6 +42,7 @@
     ├─ HeartbeatLost          raised in task code: a step was silent for too long
     ├─ ProcessDied            raised in task code: the process that ran a step is gone
     ├─ AttemptTimeout         an attempt of the whole task took too long
+    ├─ UndoFailed             raised where a saga could not undo all that it had done
     ├─ Deadlock               raised for task code that nothing can ever wake
     ├─ ReplayMismatch         the code changed under a running execution
     ├─ StoreUnavailable       the world; a retry is safe

@@ -74,6 +74,7 @@ EXITS: Final[dict[type[errors.OutlastError], int]] = {
     errors.HeartbeatLost: FAILED,
     errors.ProcessDied: FAILED,
     errors.AttemptTimeout: FAILED,
+    errors.UndoFailed: FAILED,
     errors.Deadlock: FAILED,
     errors.ReplayMismatch: FAILED,
     errors.StoreUnavailable: STORE,
