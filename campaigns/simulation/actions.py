@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import ClassVar, Final
 
 import outlast
-from outlast import Retry, blocking, step
+from outlast import Retry, blocking, step, task
 from outlast.errors import StepTimeout, WaitTimeout
 
 TOKEN: Final = "T"
@@ -126,6 +126,30 @@ def flaky_def(fails: int, witness: Witness) -> str:
     if outlast.this_step().attempt <= fails:
         raise Refused(token)
     return token
+
+
+@dataclass
+class Came:
+    """What a program returns: what it adds up to, and every token it has learned."""
+
+    total: int
+    tokens: list[str] = field(default_factory=list)
+
+
+def little_needs(seed: int) -> tuple[Need, ...]:
+    """Give what somebody outside must do for a child."""
+    return (Need("signal", "s0"),) if seed % 4 == 1 else ()
+
+
+@task(name="sim_little")
+async def little(seed: int) -> Came:
+    """Do a little, as a child of another execution."""
+    token = await work(0, [])
+    if seed % 3 == 0:
+        await outlast.sleep(0.3)
+    for need in little_needs(seed):
+        await outlast.wait_for(need.name, str)
+    return Came(seed, [token])
 
 
 STEP_RETRIES: Final = {"sim_flaky": FLAKY_RETRIES, "sim_flaky_def": FLAKY_RETRIES}
@@ -404,6 +428,49 @@ class WaitsBriefly(Action):
         return (Need("early", f"s{self.number}"),)
 
 
+class Calls(Action):
+    """A child execution."""
+
+    weight = 3
+
+    async def run(self, life: Life) -> int:
+        came: Came = await little(self.number)
+        life.learned(came.tokens[0])
+        return came.total
+
+    def run_def(self, life: Life) -> int:
+        came: Came = little(self.number)
+        life.learned(came.tokens[0])
+        return came.total
+
+
+class CallsBriefly(Action):
+    """A child execution that may take too long; then it is cancelled."""
+
+    is_steady = False
+
+    async def run(self, life: Life) -> int:
+        try:
+            async with asyncio.timeout(0.2):
+                came: Came = await little(self.number)
+                life.learned(came.tokens[0])
+        except TimeoutError:
+            life.learned(await other(0, life.witness()))
+        return self.number
+
+
+class Starts(Action):
+    """An execution that goes its own way."""
+
+    async def run(self, life: Life) -> int:
+        await little.astart(self.number)
+        return self.number
+
+    def run_def(self, life: Life) -> int:
+        little.start(self.number)
+        return self.number
+
+
 class Chain(Action):
     """One after the other."""
 
@@ -530,7 +597,8 @@ class Stubborn(Action):
 
 ACTIONS: Final[tuple[type[Action], ...]] = (
     Work, ThreadWork, Keyed, Flaky, Hopeless, Fails, Hasty, Limited, Sleeps, Asks, AsksBriefly,
-    WaitsFor, WaitsBriefly, Race, Chain, Gather, Group, Each, Locked, Tidies, Stubborn,
+    WaitsFor, WaitsBriefly, Calls, CallsBriefly, Starts, Race, Chain, Gather, Group, Each, Locked,
+    Tidies, Stubborn,
 )  # fmt: skip
 """All that a program can be made of."""
 

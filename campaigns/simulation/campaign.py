@@ -16,6 +16,7 @@ from campaigns.simulation.world import Limits, Outcome, World, run
 
 LEAST_PER_THOUSAND: Final = {
     "executions": 2_000,
+    "children": 500,
     "transitions": 40_000,
     "bodies": 12_000,
     "replays": 2_500,

@@ -154,7 +154,7 @@ class Client:
         market.cares(self, id)
         for delay, kind in order.ops:
             market.later(delay, lambda kind=kind: self.send(kind))  # type: ignore[misc]
-        for need in needs_of(order.sort, order.seed):
+        for need in order.sort.needs(order.seed):
             if need.kind != "answer" and dice.random() < 0.7:
                 delay = int(self._horizon_us * dice.random() ** 3)
                 market.later(delay, lambda need=need: self.signal(need))  # type: ignore[misc]
@@ -170,9 +170,7 @@ class Client:
         if row.kind is Kind.STEP_ANNOUNCED and dice.random() < 0.3:
             self.market.later(delay, self.answer)
         elif row.kind in (Kind.STEP, Kind.TIMER_FIRED, Kind.START) and dice.random() < 0.15:
-            needs = [
-                one for one in needs_of(self.order.sort, self.order.seed) if one.kind != "answer"
-            ]
+            needs = [one for one in self.order.sort.needs(self.order.seed) if one.kind != "answer"]
             if needs:
                 need = needs[int(dice.random() * len(needs))]
                 self.market.later(delay, lambda: self.signal(need))
@@ -276,11 +274,6 @@ def send(market: Market, id: str, message: Message, *, as_guest: bool | None = N
         market.later(int(100_000 * dice.random()), go)
 
 
-def needs_of(sort: Sort, seed: int) -> list[Need]:
-    """Give what somebody outside must do for an execution."""
-    return [need for action in sort.plan(seed).walk() for need in action.needs]
-
-
 def nudges(record: Record, rows: Any, inbox: Sequence[InboxEntry]) -> list[Message]:
     """Give what an open execution still needs to come to its end, and nobody has sent.
 
@@ -292,7 +285,7 @@ def nudges(record: Record, rows: Any, inbox: Sequence[InboxEntry]) -> list[Messa
     sort, seed = SORTS[record.task], msgspec.json.decode(rows[0].payload)["seed"]
     found = [
         make_message(MessageKind.SIGNAL, f"final-{need.name}", need.name)
-        for need in needs_of(sort, seed)
+        for need in sort.needs(seed)
         if need.kind == "signal" and (MessageKind.SIGNAL, need.name) not in sent
     ]
     for question in open_questions(record, rows):

@@ -48,6 +48,7 @@ RULES: Final = {
     "INV-18 messages": "a message is taken once, in order; a question has one answer",
     "INV-19 inert": "who has given a lease up starts nothing: parked, paused or ended",
     "INV-20 parked": "a parked execution ends by cancel or deadline only, and not without one",
+    "INV-21 children": "a child is born with its parent's row; its end is told after it, once a try",
     "timers": "a timer fires once, and never early",
     "results": "an execution ends as its program can, with tokens of its own",
     "sound": "nothing goes wrong inside the engine",
@@ -80,7 +81,8 @@ class Seen:
         gave_up: the leases that their owners have ended themselves, and those owners. One whose
             lease somebody else has ended may not know it yet.
         tries: how often the whole task was tried again.
-        recorded, failures, fired: of the present try: keys of results, failed attempts, timers.
+        recorded, failures, fired, told: of the present try: keys of results, failed attempts,
+            timers, children whose end was told.
         reusable: results of earlier tries: key and digest.
         tokens, instants: what its code can have learned.
         started: attempts that began, by lease, try and key.
@@ -100,6 +102,7 @@ class Seen:
     reusable: set[tuple[str, int | None]] = field(default_factory=set)
     failures: dict[str, int] = field(default_factory=dict)
     fired: set[str] = field(default_factory=set)
+    told: set[str] = field(default_factory=set)
     tokens: set[str] = field(default_factory=set)
     instants: set[int] = field(default_factory=set)
     started: set[tuple[bytes | None, int, str, int]] = field(default_factory=set)
@@ -447,6 +450,25 @@ def _waits(record: Execution) -> list[Any]:
     return list(waits or ())
 
 
+def _on_create(auditor: Auditor, seen: Seen, row: Transition) -> None:
+    parent_id = seen.record.parent_id
+    if parent_id is not None and seen.record.parent_key is not None:
+        parent = auditor.seen.get(parent_id)
+        named = parent is not None and any(
+            one.data and one.data.get("child") == row.execution_id for one in parent.rows
+        )
+        auditor.check("INV-21 children", named, row.execution_id, "is a child of nobody")
+        auditor.counts["children"] += 1
+
+
+def _on_child_finished(auditor: Auditor, seen: Seen, row: Transition) -> None:
+    id = str((row.data or {}).get("child"))
+    child = auditor.reader.get([id])[0]
+    auditor.check("INV-21 children", child is not None and child.is_final, id, "has not ended")
+    auditor.check("INV-21 children", id not in seen.told, "the end of", id, "was told twice")
+    seen.told.add(id)
+
+
 def _on_start(auditor: Auditor, seen: Seen, row: Transition) -> None:
     seen.starts += 1
 
@@ -506,6 +528,7 @@ def _on_retry(auditor: Auditor, seen: Seen, row: Transition) -> None:
     seen.recorded.clear()
     seen.failures.clear()
     seen.fired.clear()
+    seen.told.clear()
 
 
 def _on_suspend(auditor: Auditor, seen: Seen, row: Transition) -> None:
@@ -522,6 +545,8 @@ def _on_takeover(auditor: Auditor, seen: Seen, row: Transition) -> None:
 
 
 _ROW_CHECKS: Final = {
+    Kind.CREATE: _on_create,
+    Kind.CHILD_FINISHED: _on_child_finished,
     Kind.START: _on_start,
     Kind.STEP: _on_step,
     Kind.ATTEMPT_FAILED: _on_attempt_failed,

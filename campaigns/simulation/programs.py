@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 from typing import Any, Final
 
-from campaigns.simulation.actions import Action, Chain, Life, choices, draw_nap, other, refuse, tidy
+from campaigns.simulation.actions import (
+    Action,
+    Came,
+    Chain,
+    Life,
+    Need,
+    Work,
+    choices,
+    draw_nap,
+    little,
+    little_needs,
+    other,
+    refuse,
+    tidy,
+)
 from outlast import Retry, task
 
 TASK_RETRIES: Final = 4
@@ -31,14 +45,6 @@ def plan(seed: int, *, steady: bool = False, plain: bool = False) -> Action:
         return kind(number, nap, tuple(make(depth + 1) for _ in range(count)))
 
     return make(0)
-
-
-@dataclass
-class Came:
-    """What a program returns: what it adds up to, and every token it has learned."""
-
-    total: int
-    tokens: list[str] = field(default_factory=list)
 
 
 @task(name="sim_program")
@@ -107,7 +113,15 @@ class Sort:
 
     def plan(self, seed: int) -> Action:
         """Give the program of a seed."""
+        if self.task is little:
+            return Work(seed, 0)
         return plan(seed, steady=self.steady, plain=self.plain)
+
+    def needs(self, seed: int) -> list[Need]:
+        """Give what somebody outside must do for an execution."""
+        if self.task is little:
+            return list(little_needs(seed))
+        return [need for action in self.plan(seed).walk() for need in action.needs]
 
 
 _DONE: Final = frozenset({"succeeded"})
@@ -116,6 +130,7 @@ SORTS: Final = {
     "sim_tidied": Sort(tidied, 3, 0, _DONE),
     "sim_plain": Sort(plain, 2, 0, _DONE, plain=True),
     "sim_retried": Sort(retried, 2, TASK_RETRIES, frozenset({"succeeded", "failed"}), steady=True),
+    "sim_little": Sort(little, 0, 0, _DONE),
     "sim_doomed": Sort(doomed, 1, DOOMED_RETRIES, frozenset({"failed"}), steady=True),
 }
 """The sorts of tasks by name."""

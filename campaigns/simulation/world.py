@@ -95,7 +95,7 @@ class World:
         self.horizon_us = _HORIZONS_US[int(plan.random() * len(_HORIZONS_US))]
         orders = [
             draw_order(number, plan, self.horizon_us)
-            for number in range(1 + int(plan.random() * (3 if self.is_on_disk else 6)))
+            for number in range(1 + int(plan.random() * (3 if self.is_on_disk else 5)))
         ]
         kept = self.limits.orders
         self.orders: list[Order] = [one for one in orders if kept is None or one.number in kept]
