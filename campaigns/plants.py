@@ -82,8 +82,8 @@ def _park_overlooks_messages() -> None:
     driver = _find("engine.driver:Driver")
     original = driver._try_append
 
-    def try_append(self: Any, event: Any, *, inbox_seen: int | None = None) -> Any:
-        return original(self, event, inbox_seen=None)
+    def try_append(self: Any, event: Any, **more: Any) -> Any:
+        return original(self, event, **{**more, "inbox_seen": None})
 
     driver._try_append = try_append
 
@@ -94,16 +94,17 @@ def _park_runs_clean_up() -> None:
     driver, outcome = module.Driver, _find("engine.scope:Outcome")
     original = driver._leave
 
-    def leave(self: Any) -> None:
+    def leave(self: Any, **more: Any) -> None:
         scope = self._scope
         parks = self._before_park is not None and scope is not None and scope.is_async
         if parks and not scope.finished:
             scope.deliver(outcome(self.record.seq, self._row.at, "cancel"))
             for call in scope.take_calls():
                 if call.kind == "step":
-                    place = (self.record.id, self.worker, scope, lambda *_: None)
+                    nobody = [lambda *_: None] * 2
+                    place = (self.record.id, self.worker, scope, *nobody)
                     module.Body(call, 1, *place).start()
-        original(self)
+        original(self, **more)
 
     driver._leave = leave
 

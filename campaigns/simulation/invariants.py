@@ -48,7 +48,7 @@ RULES: Final = {
     "INV-18 messages": "a message is taken once, in order; a question has one answer",
     "INV-19 inert": "who has given a lease up starts nothing: parked, paused or ended",
     "INV-20 parked": "a parked execution ends by cancel or deadline only, and not without one",
-    "INV-21 children": "a child is born with its parent's row; its end is told after it, once a try",
+    "INV-21 children": "a child is born with its parent's row; its end is told once, after it",
     "timers": "a timer fires once, and never early",
     "results": "an execution ends as its program can, with tokens of its own",
     "sound": "nothing goes wrong inside the engine",

@@ -179,8 +179,8 @@ def _attempt_counted_late() -> list[Patch]:
 def _park_overlooks_messages() -> list[Patch]:
     plain = Driver._try_append
 
-    def try_append(self: Any, event: Any, *, inbox_seen: int | None = None) -> Any:
-        return plain(self, event, inbox_seen=None)
+    def try_append(self: Any, event: Any, **more: Any) -> Any:
+        return plain(self, event, **{**more, "inbox_seen": None})
 
     def overlooking(guard: Any) -> Any:
         def unseen(record: Any, event: Any, now: int) -> bool:
