@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from outlast.engine import current
-from outlast.engine.registry import TASKS, Task
+from outlast.engine.registry import TASKS, VERSIONS, Task
 
 # Before anything imports it: its assertions are to say what they saw.
 pytest.register_assert_rewrite(
@@ -39,11 +39,13 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="module")
 def _module_alone(request: pytest.FixtureRequest) -> Iterator[None]:
     """Give a module its own tasks, and take away what its fixtures define."""
-    tasks = dict(TASKS)
+    tasks, versions = dict(TASKS), dict(VERSIONS)
     TASKS.update(request.node.stash.get(OWN, {}))
     yield
     TASKS.clear()
     TASKS.update(tasks)
+    VERSIONS.clear()
+    VERSIONS.update(versions)
 
 
 @pytest.fixture(autouse=True)
@@ -53,8 +55,10 @@ def _alone() -> Iterator[None]:
     That is the tasks it defined, which would replace others of the same name, and the engine of a
     test that plays a crash, on which the next test would start its tasks.
     """
-    tasks = dict(TASKS)
+    tasks, versions = dict(TASKS), dict(VERSIONS)
     yield
     TASKS.clear()
     TASKS.update(tasks)
+    VERSIONS.clear()
+    VERSIONS.update(versions)
     current._engines.clear()

@@ -80,12 +80,15 @@ def pause(session: Session, ids: Sequence[str], why: str | None, **selection: An
 @click.command()
 @selecting
 @_why
+@click.option("--pin", metavar="VERSION", help="From now on only code of this version runs them.")
 @shared
-def resume(session: Session, ids: Sequence[str], why: str | None, **selection: Any) -> int:
+def resume(
+    session: Session, ids: Sequence[str], why: str | None, pin: str | None, **selection: Any
+) -> int:
     """Let executions go on: after a pause, a suspension, or before their time has come."""
     return _each_or_all(
         *(session, "resume", ids, why, selection, "resumed"),
-        lambda guest, id: guest.resume(id, actor=actor()),
+        lambda guest, id: guest.resume(id, pin=pin, actor=actor()),
     )
 
 

@@ -522,7 +522,10 @@ def reason_with_hint(record: Execution, owner: str | None) -> Reason | None:
         )
         return Reason(reason.code, text, reason.since, reason.until, f"{hint}{record.task}")
     if record.state is State.QUEUED:
-        text = f"the engine ({owner}) has not taken it: it does not know the task, or is full"
+        lacks = f"it does not know task {one_line(record.task)}"
+        if record.pin is not None:
+            lacks = f"it is pinned to version {one_line(record.pin)}, which that lacks"
+        text = f"the engine ({owner}) has not taken it: {lacks}, or is full"
         return Reason(reason.code, text, reason.since, reason.until, hint)
     if owner is None and not hint and record.state is not State.RUNNING:
         hint = "no engine runs on this store now: outlast worker FILE"

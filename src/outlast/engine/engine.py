@@ -34,7 +34,7 @@ from outlast.engine.journal import Journal
 from outlast.engine.permitted import answered, permitted_answer, permitted_question, token_for
 from outlast.engine.pruner import Pruner, Rules
 from outlast.engine.questions import OpenQuestion
-from outlast.engine.registry import PLAIN, TASKS, StartOptions, Task
+from outlast.engine.registry import PLAIN, TASKS, VERSIONS, StartOptions, Task, by_name
 from outlast.engine.request import birth_event, read_birth, read_delivery, successor_of
 from outlast.engine.scheduler import Scheduler
 from outlast.engine.schedules import Schedules
@@ -126,7 +126,13 @@ class Engine:
         self.url = store or os.environ.get("OUTLAST_STORE") or DEFAULT_URL
         self.name = worker_name()
         self.clock = clock or WallClock()
-        self._tasks = None if tasks is None else {task.name: task for task in tasks}
+        known = None if tasks is None else list(tasks)
+        self._tasks = None if known is None else by_name(known)
+        self._versions = (
+            VERSIONS
+            if known is None
+            else {(task.name, task.version): task for task in known if task.version is not None}
+        )
         self._slots, self._threads = slots, threads
         self._processes = processors() if processes is None else max(1, processes)
         self._patience_us = microseconds(patience)
@@ -183,6 +189,7 @@ class Engine:
             on_gone=self._ended,
             changed=self._changed,
         )
+        self.worker.versions = self._versions
         self._wake = asyncio.Event()
         self.scheduler = Scheduler(self)
         await self._join()

@@ -25,7 +25,7 @@ from outlast.errors import (
 )
 from outlast.lifecycle import FINAL, OPEN, Message, MessageKind, State, Transition, create
 from outlast.lifecycle import Execution as Record
-from outlast.naming import checked_priority
+from outlast.naming import checked_name, checked_priority
 from outlast.store import DEFAULT_URL, open_store, owner_of
 from outlast.store.protocol import TENANT, Answer, Create, Deliver, Filter, Store
 
@@ -312,13 +312,16 @@ class Guest:
         """
         return self._send(id, MessageKind.PAUSE, actor, data=_why(why))
 
-    def resume(self, id: str, *, actor: str = "user") -> Record:
+    def resume(self, id: str, *, pin: str | None = None, actor: str = "user") -> Record:
         """Let an execution go on: after a pause, a suspension, or before its time has come.
+
+        With ``pin`` only code of that version of its task may have it from now on.
 
         Raises:
             NotFound, TransitionRefused: as :meth:`cancel`.
         """
-        return self._send(id, MessageKind.RESUME, actor)
+        data = None if pin is None else {"pin": checked_name(pin, "version")}
+        return self._send(id, MessageKind.RESUME, actor, data=data)
 
     def label(self, id: str, labels: Mapping[str, str | None], *, actor: str = "user") -> Record:
         """Set labels of an execution, and take away those given as None.

@@ -17,7 +17,7 @@ from outlast.engine.token import EXPIRES
 from outlast.errors import NotRecoverable, WaitTimeout
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import Message, MessageKind, Reason, State, Transition, reason_of
-from outlast.naming import checked_labels, checked_priority
+from outlast.naming import checked_labels, checked_name, checked_priority
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -183,13 +183,33 @@ class Execution(Generic[R]):
         """Hold it, as :meth:`apause`."""
         self._engine.run(self.apause(why, actor=actor))
 
-    async def aresume(self, *, actor: str = "user") -> None:
-        """Let it go on: after a pause, a suspension, or before its time has come."""
-        await self._send(MessageKind.RESUME, actor)
+    async def aresume(self, *, pin: str | None = None, actor: str = "user") -> None:
+        """Let it go on: after a pause, a suspension, or before its time has come.
 
-    def resume(self, *, actor: str = "user") -> None:
+        Args:
+            pin: leave it to code of this version; see :meth:`apin`.
+            actor: who resumes it.
+        """
+        await self._send(MessageKind.RESUME, actor, data=_pin(pin) if pin is not None else None)
+
+    def resume(self, *, pin: str | None = None, actor: str = "user") -> None:
         """Let it go on, as :meth:`aresume`."""
-        self._engine.run(self.aresume(actor=actor))
+        self._engine.run(self.aresume(pin=pin, actor=actor))
+
+    async def apin(self, version: str | None, *, actor: str = "user") -> None:
+        """Leave it to code of this version of its task, from the next time that it is claimed.
+
+        Only an engine that has that version takes it; ``outlast why`` says so while none does.
+
+        Args:
+            version: the version, as in ``@task(version="1")``; None lets any version have it.
+            actor: who says so.
+        """
+        await self._send(MessageKind.NOTE, actor, data=_pin(version))
+
+    def pin(self, version: str | None, *, actor: str = "user") -> None:
+        """Leave it to code of a version, as :meth:`apin`."""
+        self._engine.run(self.apin(version, actor=actor))
 
     async def aquestions(self) -> list[OpenQuestion]:
         """Give its questions that somebody can still answer, the oldest first.
@@ -442,6 +462,10 @@ class Execution(Generic[R]):
 
     async def _send(self, kind: MessageKind, actor: str, **parts: Any) -> None:
         await self._engine.asend(self.id, new_message(kind, actor, **parts))
+
+
+def _pin(version: str | None) -> dict[str, Any]:
+    return {"pin": None if version is None else checked_name(version, "version")}
 
 
 _FINAL = (State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.CANCELLED)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import re
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +24,7 @@ from outlast.engine.fingerprint import fingerprint
 from outlast.engine.limits import GRACE_US, Limits, limits_of
 from outlast.engine.task_call import ChildCall, ContinueAsNew, call_task, request_of
 from outlast.errors import BadSchedule, Fatal, UsageError, WrongColour
-from outlast.lifecycle import NO_RETRY, RetryPolicy
+from outlast.lifecycle import NO_RETRY, Execution, RetryPolicy
 from outlast.naming import checked_labels
 from outlast.retention import Retention, retention_of
 from outlast.schedule.plan import Misfire, Overlap, Schedule
@@ -395,6 +396,7 @@ class Task(_Function[P, R]):
         super().__init__(fn, name, retries, timeout)
         self.labels = checked_labels(labels or {})
         self.queue, self.priority, self.version = queue, priority, version
+        self.pin = False
         self.queue_timeout_us = span(queue_timeout)
         self.attempt_timeout_us = span(attempt_timeout)
         self.retention = None if retention is None else retention_of(retention)
@@ -578,7 +580,40 @@ class TaskWithOptions(Generic[P, R]):
 
 
 TASKS: Final[dict[str, Task[Any, Any]]] = {}
-"""Every task defined in this process, by name."""
+"""Every task defined in this process, by name; of several versions the newest."""
+VERSIONS: Final[dict[tuple[str, str], Task[Any, Any]]] = {}
+"""Every task that has a version, by its name and that."""
+
+
+def is_newer(version: str | None, other: str | None) -> bool:
+    """Tell whether a version is at least as new as another: numbers in it count as numbers."""
+
+    def order(text: str | None) -> list[tuple[int, int, str]]:
+        parts = re.findall(r"\d+|\D+", text or "")
+        return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
+
+    return order(version) >= order(other)
+
+
+def by_name(tasks: Iterable[Task[Any, Any]]) -> dict[str, Task[Any, Any]]:
+    """Give tasks by name, of several versions the newest."""
+    found: dict[str, Task[Any, Any]] = {}
+    for task in tasks:
+        other = found.get(task.name)
+        if other is None or is_newer(task.version, other.version):
+            found[task.name] = task
+    return found
+
+
+def code_for(
+    record: Execution,
+    tasks: Mapping[str, Task[Any, Any]],
+    versions: Mapping[tuple[str, str], Task[Any, Any]],
+) -> Task[Any, Any] | None:
+    """Give the code that runs an execution: of its own version, else, if not pinned, the newest."""
+    wanted = record.pin or record.version
+    own = None if wanted is None else versions.get((record.task, wanted))
+    return own if own is not None or record.pin is not None else tasks.get(record.task)
 
 
 def _register(task: Task[Any, Any]) -> None:
@@ -587,7 +622,10 @@ def _register(task: Task[Any, Any]) -> None:
     Raises:
         UsageError: another function has a task of this name.
     """
-    other = TASKS.get(task.name)
+    newest = TASKS.get(task.name)
+    other = newest if newest is None or newest.version == task.version else None
+    if task.version is not None:
+        other = VERSIONS.get((task.name, task.version), other)
     if (
         other is not None
         and _lasting(other)
@@ -600,7 +638,10 @@ def _register(task: Task[Any, Any]) -> None:
             where=f"{other.where} and {task.where}",
             do='give one another name: @task(name="…")',
         )
-    TASKS[task.name] = task
+    if task.version is not None:
+        VERSIONS[task.name, task.version] = task
+    if newest is None or not _lasting(task) or is_newer(task.version, newest.version):
+        TASKS[task.name] = task
 
 
 def _check_runs_alone(task: Task[Any, Any]) -> None:
@@ -638,6 +679,7 @@ def task(
     queue: str = "default",
     priority: int = 0,
     version: str | None = None,
+    pin: bool = False,
     retention: Duration | Retention | None = None,
     schedule: Schedule | None = None,
     every: Duration | None = None,
@@ -660,6 +702,7 @@ def task(
     queue: str = "default",
     priority: int = 0,
     version: str | None = None,
+    pin: bool = False,
     retention: Duration | Retention | None = None,
     schedule: Schedule | None = None,
     every: Duration | None = None,
@@ -682,7 +725,10 @@ def task(
         attempt_timeout: how long one attempt of the whole task may take, its waits included.
         queue: the queue its executions wait in.
         priority: higher runs first.
-        version: a label of the code, kept with each execution.
+        version: a label of the code, kept with each execution. Of several versions in one process
+            new starts by name take the newest ("10" is newer than "9"), and an execution goes on
+            with its own, if it is there.
+        pin: only code of this very version may ever run executions that are started now.
         retention: how long its executions are kept after their end; by default as the engine says.
         labels: names and values that its executions are found by.
         schedule: when executions of it are made by themselves; see :class:`~outlast.Schedule`.
@@ -718,6 +764,13 @@ def task(
             schedule,
             labels,
         )
+        made.pin = pin
+        if pin and version is None:
+            raise UsageError(
+                f"task {made.name} is pinned, but has no version",
+                where=made.where,
+                do='@task(version="1", pin=True)',
+            )
         _register(made)
         return made
 

@@ -42,6 +42,7 @@ def birth_event(task: Task[Any, Any], payload: bytes, options: StartOptions, now
     optional = {
         "key": options.key,
         "version": task.version,
+        "gates": {"version": task.version} if task.pin else None,
         "origin": options.origin,
         "due_at": due_at,
         "deadline_at": None if deadline_us is None else now + deadline_us,

@@ -15,7 +15,7 @@ from outlast.engine.current import current_scope
 from outlast.engine.driver import Driver
 from outlast.engine.identity import IdMaker, nonces
 from outlast.engine.journal import Journal
-from outlast.engine.registry import Task
+from outlast.engine.registry import Task, code_for
 from outlast.errors import NoEngine, OutlastError
 from outlast.lifecycle import Event, Execution, Kind, Refusal, Transition, apply, create, decide
 from outlast.lifecycle.record import copy_of
@@ -64,6 +64,7 @@ class Worker:
         self.journal = journal
         self.clock = clock
         self.tasks = tasks
+        self.versions: Mapping[tuple[str, str], Task[Any, Any]] = {}
         self._ids = ids
         self.loop = asyncio.get_running_loop()
         self.payload_bytes_max = payload_bytes_max
@@ -114,7 +115,7 @@ class Worker:
         record, row = create(TENANT, id, event, now)
         if notes:
             return Create(record, [row, *self._append(record, notes, now)]), None
-        task = self.tasks.get(record.task)
+        task = code_for(record, self.tasks, self.versions)
         fast = task is not None and self.free > 0 and not self._more and record.state == "queued"
         if not fast or task is None:
             return Create(record, [row]), None
@@ -185,11 +186,14 @@ class Worker:
         # No slot is free; whoever frees one looks again.
 
     def _claim_some(self, limit: int, drawn: Sequence[bytes]) -> list[Claimed]:
-        return self.store.claim(self._lease, self.tasks.keys(), limit, self.clock.now(), drawn)
+        names, now = self.tasks.keys(), self.clock.now()
+        return self.store.claim(self._lease, names, limit, now, drawn, list(self.versions))
 
     def _take(self, claimed: Claimed) -> None:
         record = claimed.execution
-        driver = Driver(self, self.tasks[record.task], record, claimed.birth)
+        task = code_for(record, self.tasks, self.versions)
+        assert task is not None, "the store gives what was asked for"
+        driver = Driver(self, task, record, claimed.birth)
         self._starting -= 1
         if record.worker != self.name:
             return  # its incarnation is no more: what it has is being taken back

@@ -90,6 +90,8 @@ def decide(record: Execution, event: Event, now: int) -> Decision | Refusal:
         changes["idle_claims"] = 0
     if event.data is not None and "inbox" in event.data:
         changes["inbox_seen"] = event.data["inbox"]  # the fold must count what was taken out
+        if "pin" in event.data:
+            _pin(record, event.data["pin"], changes)
     effect = _EFFECTS.get(kind)
     if effect is not None:
         effect(record, event, now, changes)
@@ -233,6 +235,14 @@ def _enter(record: Execution, target: State, fence: int, now: int, changes: Chan
         changes["pause_at"] = None
 
 
+def _pin(record: Execution, version: object, changes: Changes) -> None:
+    """Leave an execution to the code of a version, as a message asked; None lets it go."""
+    gates = {name: gate for name, gate in (record.gates or {}).items() if name != "version"}
+    if version is not None:
+        gates["version"] = version
+    changes["gates"] = gates or None
+
+
 def _claim(record: Execution, event: Event, now: int, changes: Changes) -> None:
     changes["nonce"] = event.nonce
     changes["worker"] = (event.data or {}).get("worker")
@@ -253,6 +263,8 @@ def _start(record: Execution, event: Event, now: int, changes: Changes) -> None:
     if record.started_at is None:
         changes["started_at"] = now
         changes["start_by"] = None
+    if event.data is not None and "version" in event.data:
+        changes["version"] = event.data["version"]
 
 
 def _wait(record: Execution, event: Event, now: int, changes: Changes) -> None:

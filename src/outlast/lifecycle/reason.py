@@ -74,6 +74,12 @@ def _dependency(record: Execution, waits_on: object) -> Answer:
 
 
 def _queued(record: Execution, detail: Data) -> Answer:
+    if record.pin is not None:
+        return (
+            "no_worker",
+            f"it is pinned to version {record.pin} of {record.task}; no engine that has it took it",
+            f"start an engine that has version {record.pin} of {record.task}",
+        )
     return (
         "no_worker",
         f'no worker has taken it from queue "{record.queue}" yet',

@@ -71,6 +71,12 @@ class Execution:
     detail: Data | None = None
 
     @property
+    def pin(self) -> str | None:
+        """The version of its task's code that alone may run it; None: any may."""
+        version = (self.gates or {}).get("version")
+        return version if isinstance(version, str) else None
+
+    @property
     def is_final(self) -> bool:
         """Whether it has ended; a final execution never changes again."""
         return self.state in FINAL

@@ -449,9 +449,17 @@ class Store(Protocol):
         """
 
     def claim(
-        self, lease: Lease, tasks: Collection[str], limit: int, now: int, nonces: Sequence[bytes]
+        self,
+        lease: Lease,
+        tasks: Collection[str],
+        limit: int,
+        now: int,
+        nonces: Sequence[bytes],
+        versions: Collection[tuple[str, str]] = (),
     ) -> list[Claimed]:
         """Claim up to ``limit`` queued executions of these tasks, by priority, then age (T06).
+
+        One that is pinned (``gates["version"]``) only if its task and version are in ``versions``.
 
         One whose claims without progress are used up is suspended as ``crash_loop`` instead.
         """

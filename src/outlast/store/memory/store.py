@@ -272,7 +272,13 @@ class MemoryStore:
             self._ended.append((self._place, record, rows[-1]))
 
     def claim(
-        self, lease: Lease, tasks: Collection[str], limit: int, now: int, nonces: Sequence[bytes]
+        self,
+        lease: Lease,
+        tasks: Collection[str],
+        limit: int,
+        now: int,
+        nonces: Sequence[bytes],
+        versions: Collection[tuple[str, str]] = (),
     ) -> list[Claimed]:
         """See the protocol."""
         claimed = []
@@ -281,7 +287,9 @@ class MemoryStore:
                 (
                     record
                     for record in self._records.values()
-                    if record.state is State.QUEUED and record.task in tasks
+                    if record.state is State.QUEUED
+                    and record.task in tasks
+                    and (record.pin is None or (record.task, record.pin) in versions)
                 ),
                 key=lambda record: (-record.priority, record.state_at, record.id),
             )

@@ -33,6 +33,9 @@ SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.hig
   FROM execution AS e
  CROSS JOIN transition AS t ON t.tenant = 1 AND t.execution_id = e.id AND t.seq = 1
  WHERE e.tenant = 1 AND e.state = 'queued' AND e.task IN (SELECT value FROM json_each(:tasks))
+   AND (e.gates IS NULL OR e.gates ->> 'version' IS NULL
+        OR e.task || char(31) || (e.gates ->> 'version')
+           IN (SELECT value FROM json_each(:versions)))
  ORDER BY e.priority DESC, e.state_at, e.id
  LIMIT :limit;
 

@@ -490,12 +490,19 @@ class SqliteStore:
         return earlier
 
     def claim(
-        self, lease: Lease, tasks: Collection[str], limit: int, now: int, nonces: Sequence[bytes]
+        self,
+        lease: Lease,
+        tasks: Collection[str],
+        limit: int,
+        now: int,
+        nonces: Sequence[bytes],
+        versions: Collection[tuple[str, str]] = (),
     ) -> list[Claimed]:
         """See the protocol."""
         claimed: list[Claimed] = []
         names: dict[str, Value] = {
             "tasks": _json(sorted(tasks)),
+            "versions": _json(sorted(f"{task}\x1f{version}" for task, version in versions)),
             "limit": min(limit, len(nonces)),
         }
         self._see_file()
