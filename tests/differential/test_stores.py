@@ -128,6 +128,12 @@ class Pair:
             assert self.memory.log(id) == self.sqlite.log(id), id
             assert self.memory.inbox(id) == self.sqlite.inbox(id), id
         assert self.memory.counts() == self.sqlite.counts()
+        for newest in (True, False):
+            asking = [
+                store.asking(None, "", 1_000, newest=newest) for store in (self.memory, self.sqlite)
+            ]
+            assert asking[0] == asking[1]
+            self.seen["asking"] += len(asking[0])
 
     def close(self) -> None:
         for store in (self.memory, self.sqlite):
