@@ -331,3 +331,36 @@ def test_labels_and_priority_reach_one_that_runs() -> None:
         engine.advance("1m")
         assert running.result() == "done"
         assert engine.store.verify().defects == []
+
+
+@task
+async def part(number: int) -> int:
+    _did("part", number)
+    return await reserve(number)
+
+
+@task
+async def whole() -> str:
+    first = await part(1)
+    second = await part(2)
+    return await charge(first + second)
+
+
+def test_a_recovery_makes_no_child_again_that_succeeded() -> None:
+    BROKEN.add("charge")
+    with testing.engine() as engine:
+        first = engine.start(whole)
+        assert first.wait() is State.FAILED
+        BROKEN.clear()
+        CALLS.clear()
+        again = first.recover()
+        assert again.result() == "paid 5"
+        assert names() == ["charge"]
+        assert first.fork(from_step="part#2").result() == "paid 5"
+        assert CALLS == [("charge", 5), ("part", 2), ("reserve", 2), ("charge", 5)]
+        BROKEN.add("part")
+        failing = engine.start(whole)
+        assert failing.wait() is State.FAILED
+        BROKEN.clear()
+        assert failing.recover().result() == "paid 5"
+        assert engine.store.verify().defects == []

@@ -55,6 +55,12 @@ class Child:
     digest: int | None
 
 
+def child_end(copied: Transition) -> ChildEnd:
+    """Read what a child of another execution came to from what this one copied of it."""
+    data: Any = copied.data or {}
+    return ChildEnd(str(data["child"]), str(data["state"]), copied.payload, data, copied.digest)
+
+
 class Children:
     """The book that a driver keeps of its execution's children."""
 

@@ -45,7 +45,10 @@ _OUTCOMES: Final = {
     Kind.TIMER_FIRED: "timer",
     Kind.INPUT_RECEIVED: "input",
     Kind.SIGNAL_RECEIVED: "signal",
+    Kind.CHILD_FINISHED: "child",
 }
+_STEPS: Final = ("step", "input", "child")
+"""What a fork can begin at."""
 _MESSAGES: Final = ("input", "signal")
 NAMED_MAX: Final = 20
 """How many steps an error names."""
@@ -218,7 +221,7 @@ def _copies(
     learned = list(_learned(log))
     key = _step_of(source, log, learned, wish.step)
     for place, copy in enumerate(learned):
-        if copy.row.key == key and copy.kind in ("step", "input"):
+        if copy.row.key == key and copy.kind in _STEPS:
             return learned[:place], key
     return learned, key
 
@@ -237,7 +240,8 @@ def _finished(source: Execution, log: Sequence[Transition]) -> Iterator[_Copy]:
     if source.state is State.FAILED and learned and learned[-1].kind == "timer":
         learned.pop()  # a wait that was over in vain; it would end it again at once
     for copy in [*learned, *_left_over(log, learned)]:
-        if not (copy.original.data or {}).get("failed"):
+        said = copy.original.data or {}
+        if not said.get("failed") and said.get("state", State.SUCCEEDED) == State.SUCCEEDED:
             yield copy
 
 
@@ -247,7 +251,8 @@ def _learned(log: Sequence[Transition]) -> Iterator[_Copy]:
     What a cancel led to is left out: it belongs to that cancel.
     """
     first = _first_of_last_try(log)
-    rows = {row.seq: row for row in log if is_reusable(row) or row.kind is Kind.STEP}
+    again = (Kind.STEP, Kind.CHILD_FINISHED)
+    rows = {row.seq: row for row in log if is_reusable(row) or row.kind in again}
     questions = _questions(log)
     came = [row for row in log[:first] if _OUTCOMES.get(row.kind) in _MESSAGES]
     on_source_way = past_of(log[0]) is not None
@@ -256,8 +261,9 @@ def _learned(log: Sequence[Transition]) -> Iterator[_Copy]:
         reused = rows.get(int(str((row.data or {}).get("reused", 0))))
         if on_source_way:
             at = 0 if reused is None else int(str((reused.data or {}).get("at", 0)))
-        wanted = questions.get(row.key or "") if kind == "input" else row.digest
-        return _Copy(kind, row, at, row if reused is None or kind != "step" else reused, wanted)
+        wanted = questions.get(row.key or "") if kind in ("input", "child") else row.digest
+        original = row if reused is None or kind not in ("step", "child") else reused
+        return _Copy(kind, row, at, original, wanted)
 
     for row in log[first:]:
         kind = _OUTCOMES.get(row.kind)
@@ -305,10 +311,10 @@ def _began_at(log: Sequence[Transition]) -> int | None:
 
 
 def _questions(log: Iterable[Transition]) -> dict[str, int]:
-    """Give the digests of the questions that were asked: a call that asks the same has it."""
+    """Give the digests of questions and calls of tasks: a call that asks the same has it."""
     digests: dict[str, int] = {}
     for row in log:
-        is_asked = row.kind is Kind.STEP_ANNOUNCED and "question" in (row.data or {})
+        is_asked = row.kind is Kind.STEP_ANNOUNCED
         if (is_asked or is_reusable(row)) and row.key is not None and row.digest is not None:
             digests[row.key] = row.digest
     return digests
@@ -319,7 +325,7 @@ def _questions(log: Iterable[Transition]) -> dict[str, int]:
 
 def steps_of(log: Sequence[Transition]) -> list[str]:
     """Give the keys of the steps and questions of an execution, in the order of their outcomes."""
-    learned = [copy for copy in _learned(log) if copy.kind in ("step", "input")]
+    learned = [copy for copy in _learned(log) if copy.kind in _STEPS]
     keys = dict.fromkeys(copy.row.key for copy in learned if copy.row.key is not None)
     begun = (Kind.STEP_ANNOUNCED, Kind.ATTEMPT_FAILED)
     rows = log[_first_of_last_try(log) :]

@@ -27,7 +27,7 @@ from typing import Any, Final, Protocol
 from outlast import failure
 from outlast.engine.body import Body, Host
 from outlast.engine.change import PREFIX
-from outlast.engine.children import Children, Midwife
+from outlast.engine.children import Children, Midwife, child_end
 from outlast.engine.journal import Journal
 from outlast.engine.progress import Progress
 from outlast.engine.question import Question
@@ -360,6 +360,9 @@ class Driver:
                 value = self._read(row, call, source.payload or b"null")
         elif kind == "child":
             assert row.key is not None
+            copied = None if self._script is None else self._script.row(row)
+            if copied is not None:
+                return Outcome(row.seq, at, kind, row.key, row.digest, child_end(copied))
             number = self._children.digest_of(row.key) if row.digest is None else row.digest
             return Outcome(row.seq, at, kind, row.key, number, self._children.end(row))
         elif kind in ("input", "signal"):

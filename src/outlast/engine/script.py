@@ -32,13 +32,14 @@ REUSABLE: Final = "reusable"
 """In the data of an annotation: the row of the source that it copies."""
 POINT: Final = "point"
 """In the data of an annotation: here the code comes to the end of what it brought along."""
-KEPT: Final = ("failed", "attempts", POINT)
+KEPT: Final = ("failed", "attempts", "child", "state", POINT)
 """What a copy says of an outcome besides."""
 _KINDS: Final = {
     "step": Kind.STEP,
     "timer": Kind.TIMER_FIRED,
     "input": Kind.INPUT_RECEIVED,
     "signal": Kind.SIGNAL_RECEIVED,
+    "child": Kind.CHILD_FINISHED,
     "point": Kind.ANNOTATION,
 }
 
@@ -80,6 +81,10 @@ def is_point(row: Transition) -> bool:
     return data is not None and POINT in data and REUSABLE not in data
 
 
+_CALLS: Final = {"step": ("step", "start"), "input": ("ask",), "child": ("child",)}
+"""Which outcomes are for which calls."""
+
+
 class Script:
     """The outcomes that an execution brought along and that its code has not come by again.
 
@@ -99,7 +104,7 @@ class Script:
                 continue
             self._rows[row.seq] = row
             kind, key = _kind(row), row.key or ""
-            if kind in ("step", "input"):
+            if kind in _CALLS:
                 self._calls.setdefault(key, row)
             elif kind == "timer":
                 self._timers[key] = row
@@ -131,11 +136,7 @@ class Script:
     def offer(self, call: Call) -> bool:
         """Show it a call that the code has made; gives whether it has the outcome."""
         row = self._calls.get(call.key)
-        if (
-            row is None
-            or row.digest != call.digest
-            or (_kind(row) == "input") != (call.kind == "ask")
-        ):
+        if row is None or row.digest != call.digest or call.kind not in _CALLS[_kind(row)]:
             return False
         heappush(self._ready, (row.seq, call))
         return True
@@ -176,7 +177,7 @@ class Script:
             (name, copied[name]) for name in ("failed", "attempts", POINT) if name in copied
         )
         payload = row.payload if kind in ("input", "signal") else None
-        again = digest if kind in ("step", "timer") else None
+        again = digest if kind in ("step", "timer", "child") else None
         return Event(_KINDS[kind], row.actor, key=row.key, digest=again, data=data, payload=payload)
 
     def when(self, row: Transition) -> int:
