@@ -129,3 +129,20 @@ def test_signals(tmp_path: Path) -> None:
     for said in (before, after):
         assert 'it waits for the signal packed with {"order": 9}' in said
     assert "(awaiting_input)" in missed and "(queued)" in taken
+def test_control(tmp_path: Path) -> None:
+    program, listed, dry, paused, cancelled, retried, again, why = follow("control.md", tmp_path)
+    assert program.splitlines() == [
+        "a box of tea for 500 / failed",
+        "a box of jam for 500",
+        "a box of tea for 7",
+        "a box of tea for 9",
+        "3 would be cancelled",
+        "1 cancelled: cancelled",
+    ]
+    assert listed.count("order") == 4 and "fork of ex_" in listed and "recover of ex_" in listed
+    assert dry.startswith("This cancels 2 executions (oldest ")
+    assert paused == "pause: 2 of 2 executions\n"
+    assert cancelled == "cancel: 2 of 2 executions\n"
+    assert retried.startswith("This retries 1 execution (")
+    assert "made by rerun of ex_" in again
+    assert "made by   rerun of ex_" in why and "no engine runs on this store" in why

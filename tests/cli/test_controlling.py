@@ -136,7 +136,7 @@ def test_recover_and_retry_make_another_execution(shop: Terminal) -> None:
     for command in ("recover", "retry"):
         done = shop.here(command, bad)
         assert done.code == 0
-        assert f"made by recover of {bad}, 1 finished steps reused" in done.out
+        assert f"made by recover of {bad}, 1 finished step reused" in done.out
     refused = shop.here("recover", only(shop, "succeeded"), "-o", "json")
     assert (refused.code, refused.error["code"]) == (5, "not_recoverable")
 

@@ -295,7 +295,11 @@ def _tell_made(session: Session, guest: Guest, record: Execution, source: str) -
     (told,) = (one for one in guest.store.descents([record.id]) if one.id == record.id)
     reused = sum(is_reusable(row) and (row.data or {}).get("kind") == "step" for row in log)
     where = f" from {told.step}" if told.step else ""
-    steps = f", {reused} finished steps reused" if told.mode != "rerun" else ""
+    steps = (
+        f", {reused} finished step{'' if reused == 1 else 's'} reused"
+        if told.mode != "rerun"
+        else ""
+    )
     tell_done(session, guest, record, f"made by {told.mode} of {source}{where}{steps}")
 
 
@@ -386,7 +390,8 @@ def _meant(report: BulkReport) -> str:
     verbs = {Action.RETRY: "retries"}
     verb = verbs.get(report.action, f"{report.action}s")
     age = in_words(now_us() - (report.oldest_at or 0))
-    return f"This {verb} {report.matched:,} executions (oldest {age})."
+    noun = "execution" if report.matched == 1 else "executions"
+    return f"This {verb} {report.matched:,} {noun} (oldest {age})."
 
 
 def _tell_report(session: Session, report: BulkReport) -> None:
