@@ -129,6 +129,8 @@ def test_signals(tmp_path: Path) -> None:
     for said in (before, after):
         assert 'it waits for the signal packed with {"order": 9}' in said
     assert "(awaiting_input)" in missed and "(queued)" in taken
+
+
 def test_control(tmp_path: Path) -> None:
     program, listed, dry, paused, cancelled, retried, again, why = follow("control.md", tmp_path)
     assert program.splitlines() == [

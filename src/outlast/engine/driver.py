@@ -153,6 +153,7 @@ class Driver:
         self._then: Callable[[], None] | None = None
         self._late: list[Transition] = []
         self._cancel: Transition | None = None
+        self._hold: tuple[str, object] = ("engine", None)
         self._grace_from: int | None = None
         self._pumping = False
         self._reporting = False
@@ -315,6 +316,8 @@ class Driver:
                 self._recall(row)
                 self._outcomes.append((row, row.at))
                 self._drain_outcomes()
+            elif kind is Kind.PAUSE_REQUESTED:
+                self._hold_asked(row)
             elif self._script is not None and is_point(row):
                 self._script.spend(row)
                 self._deliver_row(row, row.at)
@@ -844,8 +847,9 @@ class Driver:
     def _settle_down(self, scope: Scope | ThreadScope) -> None:
         """No code can run and no body is in flight: wait a moment, park, or see a deadlock."""
         if self._is_held:
-            data = {"why": "requested", **self._clean_up(scope)}
-            self._park(Event(Kind.PAUSE, "engine", data=data))
+            actor, why = self._hold
+            data = {"why": why, **self._clean_up(scope)}
+            self._park(Event(Kind.PAUSE, actor, data=data))
             return
         now = self.worker.clock.now()
         if any(self._back_offs.get(call.key, 0) <= now for call in self._calls):
@@ -1207,7 +1211,13 @@ class Driver:
             self._bound_clean_up()
         elif event.kind is Kind.CHILD_FINISHED:
             self._children.take(self._row)
+        elif event.kind is Kind.PAUSE_REQUESTED:
+            self._hold_asked(self._row)
         return self._row
+
+    def _hold_asked(self, row: Transition) -> None:
+        """Keep who asked for a pause, and why: the row that takes it says so."""
+        self._hold = row.actor, (row.data or {}).get("why")
 
     def _cancel_asked(self, row: Transition) -> None:
         self._cancel = row
