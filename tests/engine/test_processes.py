@@ -274,7 +274,7 @@ def test_an_attempt_of_the_task_ends_once_its_processes_are_gone(url: str, tmp_p
     place = tmp_path / "pids"
 
     async def main(engine: Engine) -> None:
-        options = once.options(attempt_timeout="2s")
+        options = once.options(attempt_timeout="4s")
         h = await engine.astart_with(options.options, once, ("computes", [str(place)]), {})
         await when(place.exists)
         with pytest.raises(AttemptTimeout):
@@ -288,7 +288,7 @@ def test_a_deadline_of_the_execution_stops_its_processes(url: str, tmp_path: Pat
     place = tmp_path / "pids"
 
     async def main(engine: Engine) -> None:
-        options = once.options(timeout="2s")
+        options = once.options(timeout="4s")
         h = await engine.astart_with(options.options, once, ("cleans_up", [str(place)]), {})
         await when(place.exists)
         assert await h.await_("60s") is State.TIMED_OUT
@@ -322,9 +322,17 @@ async def both(place: str) -> None:
     await steps.has_children.aio(place)
 
 if __name__ == "__main__":
-    import sys
+    import os, sys, time
     with Engine(sys.argv[1]) as engine:
-        engine.start(both, sys.argv[2]).result()
+        h = engine.start(both, sys.argv[2])
+        while not os.path.exists(sys.argv[2] + ".ready"):
+            time.sleep(0.01)
+        fork = os.fork()  # a program may do so; what it gets must not keep the lifeline open
+        if not fork:
+            time.sleep(600)
+        with open(sys.argv[2] + ".fork", "w") as file:
+            print(fork, file=file)
+        h.result()
 """
 
 
@@ -339,11 +347,16 @@ def test_a_killed_engine_takes_its_bodies_and_their_children_along(
     )
 
     async def main() -> None:
-        await when(Path(f"{place}.ready").exists)
+        await when(lambda: pids(Path(f"{place}.fork")))
         assert len(pids(place)) == 3 and not any(map(is_gone, pids(place)))
         killed.send_signal(signal.SIGKILL)
         killed.wait()
-        await when(lambda: all(map(is_gone, pids(place))))
+        (fork,) = pids(Path(f"{place}.fork"))
+        try:
+            await when(lambda: all(map(is_gone, pids(place))))
+            assert not is_gone(fork)
+        finally:
+            os.kill(fork, signal.SIGKILL)
 
     asyncio.run(main())
 

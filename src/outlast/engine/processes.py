@@ -84,6 +84,8 @@ class ProcessCall:
         self.future: asyncio.Future[Any] = asyncio.wrap_future(
             pool.threads.submit(pool.run, self), loop=pool.loop
         )
+        pool.futures.add(self.future)
+        self.future.add_done_callback(pool.futures.discard)
 
     def stop(self, grace_us: int) -> None:
         """Stop it: SIGTERM to its group now, SIGKILL after the grace."""
@@ -118,6 +120,7 @@ class ProcessPool:
         self.threads = ThreadPoolExecutor(limit, "outlast-process")
         self.processes: set[Process] = set()
         self.working: set[ProcessCall] = set()
+        self.futures: set[asyncio.Future[Any]] = set()
         self._idle: list[tuple[float, Process]] = []
         self._trimming: asyncio.TimerHandle | None = None
         self._is_closed = False
@@ -227,7 +230,7 @@ class ProcessPool:
             idle, self._idle = self._idle, []
         for _, process in idle:
             self.threads.submit(self._end, process)
-        while self.processes:
+        while self.processes or self.futures:
             await asyncio.sleep(0.005)
             if time.monotonic() > until:
                 for call in list(self.working):
@@ -244,6 +247,7 @@ class Process:
         job_end, self._jobs = os.pipe()
         self._answers, answer_end = os.pipe()
         life_end, self._lifeline = os.pipe()
+        _lifelines.add(self._lifeline)
         theirs = (job_end, answer_end, life_end)
         try:
             self._popen = subprocess.Popen(
@@ -385,6 +389,7 @@ class Process:
         for name in ("_jobs", "_answers", "_lifeline", "_pidfd"):
             descriptor = getattr(self, name, None)
             if descriptor is not None and descriptor >= 0:
+                _lifelines.discard(descriptor)
                 os.close(descriptor)
                 setattr(self, name, -1)
 
@@ -452,6 +457,13 @@ def _job_of(body: Body, bytes_max: int) -> Job:
     )
 
 
+def _let_go() -> None:
+    """Close the lifelines in a fork of this process: it is not the engine, and may live longer."""
+    for descriptor in _lifelines:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+
 def _write(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
@@ -463,6 +475,8 @@ _BOOTSTRAP: Final = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
     "from outlast.engine.process_child import main; main(*map(int, sys.argv[2:6]))"
 )
+_lifelines: Final[set[int]] = set()
+os.register_at_fork(after_in_child=_let_go)
 _LOOK: Final = "look at what it wrote to stderr, and at the kernel's log"
 
 
