@@ -1242,8 +1242,9 @@ class Driver:
         if self._over or self._before_park is not None or not self._live:
             return
         for key, body in self.bodies.items():
-            if not body.is_noted:
-                self.beaten(body)
+            if body.details is not None:
+                self.beaten(body)  # that says as well that it is under way
+                continue
             is_late = now - body.started_at >= ANNOUNCE_US
             if is_late and key not in self._announced and body.call.state is not _ABANDONED:
                 self._announced.add(key)

@@ -69,6 +69,7 @@ class Progress:
                 Kind.STEP_ANNOUNCED,
                 "engine",
                 key=key,
+                digest=body.call.digest,
                 data={
                     "attempt": body.attempt,
                     "since": body.begun_at or body.started_at,
