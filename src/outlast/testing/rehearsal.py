@@ -22,7 +22,7 @@ from outlast.duration import Duration, microseconds
 from outlast.engine.current import current_scope
 from outlast.engine.driver import Driver
 from outlast.engine.engine import Engine
-from outlast.engine.registry import TASKS, Task
+from outlast.engine.registry import TASKS, VERSIONS, Task, code_for
 from outlast.errors import OutlastError, ReplayMismatch
 from outlast.lifecycle import OPEN, BrokenLog, Execution, Kind, State, Transition, fold
 from outlast.store import open_store
@@ -176,6 +176,11 @@ class Rehearsal:
         self, tasks: Mapping[str, Task[Any, Any]], *, patience_us: int = 5_000_000
     ) -> None:
         self._tasks = tasks
+        self._versions = {
+            (one.name, one.version): one
+            for one in (VERSIONS.values() if tasks is TASKS else tasks.values())
+            if one.version is not None
+        }
         self._patience_seconds = patience_us / 1e6
         self._loop = asyncio.new_event_loop()
 
@@ -193,9 +198,14 @@ class Rehearsal:
         def verdict(word: str, text: str = "", facts: Mapping[str, Any] | None = None) -> Checked:
             return Checked(birth.execution_id, name, state, word, text, facts or {}, path)
 
-        task = self._tasks.get(name)
+        try:
+            record = fold(rows)
+        except BrokenLog as error:
+            return verdict("mismatch", f"its log is broken: {error}")
+        task = code_for(record, self._tasks, self._versions)
         if task is None:
-            return verdict("no_task", f"today's code has no task {name}")
+            pinned = "" if record.pin is None else f" of version {record.pin}"
+            return verdict("no_task", f"today's code has no task {name}{pinned}")
         if all(row.kind is not Kind.START for row in rows):
             try:
                 task.input.unbind(birth.payload or b"{}")
