@@ -156,6 +156,13 @@ def test_labels_and_priority(shop: Terminal) -> None:
     assert shop.here("label", naps[0]).code == 2
 
 
+def test_a_start_takes_labels_and_a_priority(shop: Terminal) -> None:
+    done = shop.run("start", "shop.py:nap", "--label", "a=b", "--priority", "7", "-o", "json")
+    assert done.code == 0, done.err
+    shown = shop.here("show", done.json["id"], "-o", "json").json
+    assert (shown["labels"], shown["priority"]) == ({"a": "b"}, 7)
+
+
 def test_many_are_cancelled_at_once(shop: Terminal) -> None:
     select = ("cancel", "--task", "nap", "--state", "waiting")
     dry = shop.here(*select, "--dry-run")

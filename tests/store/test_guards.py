@@ -295,6 +295,23 @@ def test_a_purge_may_delete_what_has_ended(store: SqliteStore) -> None:
     assert store.verify().defects == []
 
 
+DESCENT = "INSERT INTO descent (tenant, id, source_id, mode) VALUES (1, '{id}', '{source}', 'fork')"
+
+
+def test_an_execution_was_made_of_what_its_log_says(store: SqliteStore) -> None:
+    source: dict[str, object] = {"from": {"id": "done", "mode": "fork"}}
+    assert one(store, born("made", labels={"a": "b"}, **source)).refused is None
+    shell = apsw.Connection(str(store.path))
+    for id, other in (("idle", "done"), ("nobody", "done"), ("made", "idle")):
+        with pytest.raises(apsw.ConstraintError, match="says what it was made of"):
+            shell.execute(DESCENT.format(id=id, source=other))
+    with pytest.raises(apsw.ConstraintError, match="never changes"):
+        shell.execute("UPDATE descent SET source_id = 'idle' WHERE id = 'made'")
+    shell.execute("DELETE FROM label WHERE execution_id = 'made'")
+    shell.close()
+    assert store.verify().defects == ["made: its labels are not those it is found by"]
+
+
 # A guard that fires inside a batch
 
 

@@ -227,6 +227,8 @@ def _actor() -> str:
 @click.option("--deadline", metavar="DURATION", help="How long it may take in all.")
 @click.option("--queue-timeout", metavar="DURATION", help="How long it may wait to begin.")
 @click.option("--attempt-timeout", metavar="DURATION", help="How long one attempt may take.")
+@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Find it by this.")
+@click.option("--priority", type=int, help="Of those that are queued, the highest goes first.")
 @shared
 def start(
     session: Session,
@@ -239,8 +241,11 @@ def start(
     deadline: str | None,
     queue_timeout: str | None,
     attempt_timeout: str | None,
+    labels: Sequence[str],
+    priority: int | None,
 ) -> None:
     """Start a task and do not wait; the engine that runs takes it up, or the next one does."""
+    from outlast.cli.looking import labels_of
     from outlast.engine.registry import StartOptions
 
     if at is not None and delay is not None:
@@ -254,6 +259,8 @@ def start(
         deadline_us=span_of("--deadline", deadline),
         queue_timeout_us=span_of("--queue-timeout", queue_timeout),
         attempt_timeout_us=span_of("--attempt-timeout", attempt_timeout),
+        labels=labels_of(labels) or None,
+        priority=priority,
     )
     task, call = called(target, words, document)
     with session.guest(make=True) as guest:
