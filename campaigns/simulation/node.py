@@ -102,7 +102,8 @@ class SimEngine(Engine):
         taken = len(names)
         while taken:
             taken = await self.journal.call(recover)
-            self.look()
+            if self.is_open:  # else its opening looks, once it is
+                self.look()
 
     def notice(self) -> None:
         """Somebody else has written (from outside the process)."""
