@@ -48,6 +48,8 @@ from outlast.store.protocol import (
     Filter,
     Item,
     Lease,
+    QueueSetting,
+    Setting,
     Store,
     WorkerRow,
     Write,
@@ -73,6 +75,9 @@ VERBS = {
     "unread",
     "verify",
     "changed",
+    "set_queue",
+    "set_gate",
+    "reset_gate",
 }
 REFUSALS = {
     "fenced",
@@ -134,6 +139,13 @@ class Pair:
             ]
             assert asking[0] == asking[1]
             self.seen["asking"] += len(asking[0])
+        assert self.memory.capacity.queues() == self.sqlite.capacity.queues()
+        gates = self.memory.capacity.gates()
+        assert gates == self.sqlite.capacity.gates()
+        assert self.sqlite.capacity.defects() == []
+        self.seen["blocked"] += any(gate.waiting for gate in gates)
+        for id in ids[-20:]:
+            assert self.memory.capacity.standing(id) == self.sqlite.capacity.standing(id), id
 
     def close(self) -> None:
         for store in (self.memory, self.sqlite):
@@ -159,6 +171,32 @@ def twice(items: list[Item]) -> Callable[[], list[Item]]:
         return fresh
 
     return make
+
+
+LIMITS: list[dict[str, Any]] = [
+    {"name": "k:a", "of": "k", "capacity": 1, "hold": False},
+    {"name": "k:a", "of": "k", "capacity": 2, "hold": False},
+    {"name": "k:b", "of": "k", "capacity": 1, "hold": True},
+    {"name": "one", "of": "one", "capacity": 1, "hold": False},
+    {"name": "one", "of": "one", "capacity": 2, "hold": True},
+]
+RATES: list[dict[str, Any]] = [
+    {"name": "rate:r", "of": "rate:r", "interval_us": 3 * SECOND, "burst": 1},
+    {"name": "rate:r:a", "of": "rate:r", "interval_us": 2 * SECOND, "burst": 2},
+]
+
+
+def some_gates(dice: random.Random) -> dict[str, Any]:
+    """Gates of a few names, so that they are met again and again."""
+    gates: dict[str, Any] = {}
+    if dice.random() < 0.8:
+        limits = {one["name"]: one for one in dice.sample(LIMITS, dice.choice([1, 1, 2]))}
+        gates["limits"] = list(limits.values())
+    if dice.random() < 0.25:
+        gates["rates"] = dice.sample(RATES, dice.choice([1, 1, 2]))
+    if dice.random() < 0.15:
+        gates["needs"] = ["gpu"]
+    return gates
 
 
 OWNED = [
@@ -234,12 +272,15 @@ class Machine(RuleBasedStateMachine):
             upstream = dice.choice([*self.pair.ids[-20:], "ex_other"])
             need, or_else = dice.choice(["success", "end"]), dice.choice(["cancel", "hold"])
             data["waits_on"] = [{"id": upstream, "need": need, "or_else": or_else}]
+        data["queue"] = dice.choice(["default", "default", "a", "b"])
+        if dice.random() < 0.5:
+            data["gates"] = some_gates(dice)
         if dice.random() < 0.1 and self.pair.ids:
             return born(dice.choice(self.pair.ids), self.now, **data)
         if dice.random() < 0.3 and "waits_on" not in data:
             data["due_at"] = None
             owner, item = begun(self.fresh_id(), "w0", self.now, nonce=self.nonce(), **data)
-            self.owners[owner.record.id] = owner
+            self.owners[owner.record.id] = owner  # look_again finds out if it was born queued
             return item
         return born(self.fresh_id(), self.now, task=dice.choice(["t", "t", "u"]), **data)
 
@@ -373,15 +414,47 @@ class Machine(RuleBasedStateMachine):
         tasks=st.sampled_from([["t"], ["t", "u"], ["unknown"]]),
         cap=st.sampled_from([5, 5, 1]),
         worker=st.sampled_from(["w0", "w1"]),
+        queues=st.sampled_from([None, None, None, frozenset({"a", "default"})]),
+        able=st.sampled_from([frozenset(), frozenset(), frozenset({"gpu"})]),
     )
-    def claim(self, limit: int, tasks: list[str], cap: int, worker: str) -> None:
+    def claim(
+        self,
+        limit: int,
+        tasks: list[str],
+        cap: int,
+        worker: str,
+        queues: frozenset[str] | None,
+        able: frozenset[str],
+    ) -> None:
         drawn = [self.nonce() for _ in range(limit)]
+        lease = Lease(worker, cap, queues, able)
         claimed = self.pair.call(
-            "claim", lambda store: store.claim(Lease(worker, cap), tasks, limit, self.now, drawn)
+            "claim", lambda store: store.claim(lease, tasks, limit, self.now, drawn)
         )
         for one in claimed:
             self.owners[one.execution.id] = Owner(one.execution)
         self.look_again()
+
+    @rule(seed=st.integers(0, 2**32))
+    def operate(self, seed: int) -> None:
+        """Rules for queues and gates, set and taken back."""
+        dice = random.Random(seed)
+        roll = dice.random()
+        queue = QueueSetting(
+            dice.choice(["default", "a", "b"]),
+            dice.choice([None, None, 0, 1, 3]),
+            dice.choice([None, None, self.now]),
+        )
+        gate = dice.choice(["k", "k:a", "one", "rate:r"])
+        interval_us = dice.choice([SECOND, 5 * SECOND]) if gate.startswith("rate:") else None
+        capacity = dice.choice([1, 2]) if interval_us else dice.randrange(4)
+        setting = Setting(gate, capacity, interval_us, "ann", self.now)
+        if roll < 0.4:
+            self.pair.call("set_queue", lambda store: store.capacity.set_queue(queue))
+        elif roll < 0.8:
+            self.pair.call("set_gate", lambda store: store.capacity.set_gate(setting))
+        else:
+            self.pair.call("reset_gate", lambda store: store.capacity.reset_gate(gate))
 
     @rule(seconds=st.integers(0, 12), limit=st.sampled_from([100, 100, 2]))
     def sweep(self, seconds: int, limit: int) -> None:
@@ -471,7 +544,7 @@ def seen() -> Counter[str]:
 
 def test_the_stores_agree(seen: Counter[str]) -> None:
     """By the fixture; here: it was not an idle run."""
-    assert seen["stored"] > 50
+    assert seen["stored"] > 50 and seen["blocked"]
 
 
 def directed() -> Counter[str]:
@@ -509,7 +582,7 @@ def test_every_verb_and_every_refusal_was_seen(seen: Counter[str]) -> None:
     assert {name for name in VERBS if not seen[name]} == set()
     every = seen + directed()
     assert {name for name in REFUSALS if not every[name]} == set()
-    unforeseen = every.keys() - VERBS - REFUSALS - {"stored", "told", "owes"}
+    unforeseen = every.keys() - VERBS - REFUSALS - {"stored", "told", "owes", "blocked"}
     assert not unforeseen, "a refusal that the protocol does not name"
 
 

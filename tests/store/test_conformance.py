@@ -11,6 +11,7 @@ from outlast.store import open_store
 from outlast.store.protocol import Store
 from outlast.testing.conformance import StoreConformance
 from outlast.testing.conformance_budgets import BudgetConformance
+from outlast.testing.conformance_capacity import CapacityConformance
 from outlast.testing.conformance_labels import LabelsConformance
 from outlast.testing.conformance_people import PeopleConformance
 from outlast.testing.conformance_schedules import ScheduleConformance
@@ -24,6 +25,7 @@ class Suite(
     LabelsConformance,
     PeopleConformance,
     BudgetConformance,
+    CapacityConformance,
 ):
     """All there is."""
 

@@ -10,7 +10,18 @@ from outlast.store.sql import load, parse
 from . import SOURCES
 
 BACKENDS: Final = ["sqlite"]
-BY_NAME: Final = {"_send", "_query", "_read", "_all", "_ask"}
+BY_NAME: Final = {
+    "_send",
+    "_query",
+    "_read",
+    "_all",
+    "_ask",
+    "_page",
+    "_write",
+    "ask",
+    "read",
+    "send",
+}
 """The functions that are given a statement's name."""
 
 

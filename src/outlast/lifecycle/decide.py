@@ -256,6 +256,12 @@ def _block(record: Execution, event: Event, now: int, changes: Changes) -> None:
     changes["detail"] = event.data
 
 
+def _unblock(record: Execution, event: Event, now: int, changes: Changes) -> None:
+    """Keep since when it waits: back in its queue it does not begin anew."""
+    since = (record.detail or {}).get("since")
+    changes["detail"] = None if since is None else {"since": since}
+
+
 def _start(record: Execution, event: Event, now: int, changes: Changes) -> None:
     changes["high_water"] = 3
     changes["cause"] = None
@@ -390,6 +396,7 @@ def _priority_changed(record: Execution, event: Event, now: int, changes: Change
 Effect = Callable[[Execution, Event, int, Changes], None]
 _EFFECTS: Final[dict[Kind, Effect]] = {
     Kind.BLOCK: _block,
+    Kind.UNBLOCK: _unblock,
     Kind.CLAIM: _claim,
     Kind.START: _start,
     Kind.WAIT: _wait,

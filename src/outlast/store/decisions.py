@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from outlast.lifecycle import (
     fold,
     note_of,
 )
+from outlast.lifecycle.gate import is_gated
 from outlast.lifecycle.record import COLUMNS, continued_as, copy_of
 from outlast.store.protocol import Answer, Create, Deliver, Descent, InboxEntry, Lease, Verdict
 
@@ -155,6 +156,19 @@ def taken_answer(holder: Execution, item: Create) -> Answer:
     """Answer a create whose key is taken: the same input means the same execution."""
     same = holder.input_digest == item.after.input_digest and holder.task == item.after.task
     return Answer("already_exists" if same else "key_conflict", holder)
+
+
+def unclaimed(item: Create, controlled: Container[str]) -> Create:
+    """Take the claim out of a birth that may not have one: its gates, or its queue, ask for one.
+
+    ``controlled`` are the queues that have rules. Gives the item itself where it may stay as it is.
+    """
+    record = item.after
+    if record.worker is None or not (is_gated(record) or record.queue in controlled):
+        return item
+    kinds = [row.kind for row in item.rows]
+    rows = item.rows[: kinds.index(Kind.CLAIM)]
+    return Create(fold(rows), rows)
 
 
 def take_backlog(

@@ -258,6 +258,8 @@ class Answer:
             its record after it and the entry in its inbox.
         owes: whether it left errands to others, which the next sweep runs.
         budgets: the budgets that the item touched, or was refused for, after it.
+        unclaimed: the executions whose claim and start came with their birth and were not stored,
+            as their gates or their queue ask for a claim; they are there, and ``queued``.
     """
 
     refused: str | None = None
@@ -267,6 +269,7 @@ class Answer:
     told: Sequence[tuple[Execution, InboxEntry]] = ()
     owes: bool = False
     budgets: Sequence[BudgetRow] = ()
+    unclaimed: Sequence[str] = ()
 
 
 STORED = Answer()
@@ -282,12 +285,127 @@ class Claimed:
     unseen: list[InboxEntry] = field(default_factory=list)
 
 
+class Claims(list[Claimed]):
+    """What a claim has given.
+
+    Attributes:
+        is_held_back: whether a full queue kept something from being claimed.
+        is_unfinished: whether there was more to examine than one transaction takes.
+        opens: whether something waits for a rate to open: the clock has another next instant.
+    """
+
+    is_held_back = False
+    is_unfinished = False
+    opens = False
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Who claims: a process incarnation, and how often a claim may show no progress."""
+    """Who claims: a process incarnation, and how often a claim may show no progress.
+
+    Attributes:
+        worker: the incarnation.
+        idle_claims_max: claims in a row without progress after which it is a crash loop.
+        queues: the queues it takes from; None for all.
+        capabilities: what it offers.
+    """
 
     worker: str
     idle_claims_max: int = 5
+    queues: frozenset[str] | None = None
+    capabilities: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What an operator has set for a gate, or for all gates of a family.
+
+    Attributes:
+        gate: the name, as in ``fulfil``, ``fulfil:ada`` or ``rate:mail``.
+        capacity: how many may hold it; of a rate: how many at once after a rest.
+        interval_us: of a rate: at most one dispatch each so many microseconds.
+        by: who set it.
+        at: when.
+    """
+
+    gate: str
+    capacity: int
+    interval_us: int | None
+    by: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSetting:
+    """What an operator has set for a queue.
+
+    Attributes:
+        name: the queue.
+        capacity: how many of its executions may be leased at once; None for any number.
+        paused_at: since when nothing is claimed from it, or None.
+        paused_by, why: who paused it, and why.
+    """
+
+    name: str
+    capacity: int | None = None
+    paused_at: int | None = None
+    paused_by: str | None = None
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRow:
+    """A queue that has a setting, or open executions that wait or run.
+
+    Attributes:
+        setting: what is set for it.
+        queued, blocked, leased: how many of its executions are in which state.
+        waiting_since: since when the oldest of those that wait does, or None.
+    """
+
+    setting: QueueSetting
+    queued: int = 0
+    blocked: int = 0
+    leased: int = 0
+    waiting_since: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GateRow:
+    """A gate that has a setting, holders or executions that wait at it.
+
+    Attributes:
+        gate: its name.
+        setting: what is set for just this name.
+        holders: who holds it, where it is a limit.
+        waiting: how many wait.
+        next_id: who is next, or None.
+    """
+
+    gate: str
+    setting: Setting | None
+    holders: Sequence[str]
+    waiting: int
+    next_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where an execution that waits for a worker stands.
+
+    Attributes:
+        gate: the gate whose line it stands in; None for its queue.
+        place: its place in that line, from 1.
+        holders: who holds the gate; for a queue with a limit, who runs in it.
+        queue: what is set for its queue.
+        capacity: how many may hold the gate, as it is now; None where it is no limit.
+    """
+
+    gate: str | None
+    place: int
+    holders: Sequence[str]
+    queue: QueueSetting
+    capacity: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -429,10 +547,42 @@ class Schedules(Protocol):
         """Say which rows do not stand at the end of their logs."""
 
 
+class Capacity(Protocol):
+    """The verbs on queues and gates. Every verb is one transaction."""
+
+    def queues(self) -> list[QueueRow]:
+        """List the queues, by name."""
+
+    def set_queue(self, setting: QueueSetting) -> None:
+        """Set what holds for a queue, from the next claim on."""
+
+    def gates(self, limit: int = 1_000) -> list[GateRow]:
+        """List the gates, by name."""
+
+    def set_gate(self, setting: Setting) -> None:
+        """Set what holds for a gate, or a family of gates, and let those who wait look again."""
+
+    def reset_gate(self, gate: str) -> bool:
+        """Take a setting back; gives whether there was one."""
+
+    def queue(self, name: str) -> QueueSetting:
+        """Give what is set for a queue."""
+
+    def standing(self, id: str) -> Standing | None:
+        """Say where an execution stands; None for one that waits for no worker."""
+
+    def defects(self) -> list[str]:
+        """Say where the indexes of holders and lines are not what the executions' rows say."""
+
+
 class Store(Protocol):
     """Durable state. Every verb is one transaction."""
 
     url: str
+
+    @property
+    def capacity(self) -> Capacity:
+        """The verbs on queues and gates."""
 
     @property
     def schedules(self) -> Schedules:
@@ -456,8 +606,13 @@ class Store(Protocol):
         now: int,
         nonces: Sequence[bytes],
         versions: Collection[tuple[str, str]] = (),
-    ) -> list[Claimed]:
-        """Claim up to ``limit`` queued executions of these tasks, by priority, then age (T06).
+    ) -> Claims:
+        """Claim up to ``limit`` executions of these tasks, in the order of their turn (T06).
+
+        A turn comes by priority and waiting time together (``lifecycle.gate.turn_of``). Taken are
+        those that are ``queued``, and those ``blocked`` ones whose gate has opened; one whose gate
+        is closed is moved to ``blocked`` (T04), or from one gate to another (T05, T04). Paused and
+        full queues are passed over.
 
         One that is pinned (``gates["version"]``) only if its task and version are in ``versions``.
 

@@ -210,7 +210,7 @@ class StoreConformance:
             root_id="ex_0",
             origin="o",
             deadline_at=T + 10**9,
-            gates={"needs": ["gpu"]},
+            gates={"version": "7"},
             labels={"team": "ü"},
         )
         assert one(store, item).refused is None

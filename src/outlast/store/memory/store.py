@@ -39,11 +39,13 @@ from outlast.store.decisions import (
     take_as_owner,
     take_backlog,
     taken_answer,
+    unclaimed,
     verify_charges,
     verify_one,
     word_to_parent,
 )
 from outlast.store.memory.budgets import MemoryBudgets
+from outlast.store.memory.capacity import MemoryCapacity
 from outlast.store.memory.people import may_ask
 from outlast.store.memory.schedules import MemorySchedules
 from outlast.store.protocol import (
@@ -52,6 +54,7 @@ from outlast.store.protocol import (
     BudgetEvent,
     BudgetRow,
     Claimed,
+    Claims,
     Create,
     Deliver,
     Descent,
@@ -92,6 +95,7 @@ class MemoryStore:
         self._losses = Losses()
         self._lock = threading.RLock()
         self.schedules = MemorySchedules(self)
+        self.capacity = MemoryCapacity(self)
 
     def commit(self, batch: Sequence[Item]) -> list[Answer]:
         """See the protocol."""
@@ -194,6 +198,8 @@ class MemoryStore:
             return _broken("the rows do not fold to the row")
         if not self._depend(record.id, item.rows[0]):
             return Answer("no_upstream")
+        sent, item = item, unclaimed(item, self.capacity.controlled)
+        record = fold(item.rows)
         if record.parent_id is not None:
             self._children.setdefault(record.parent_id, []).append(record.id)
         self._money.open(budgets_of(item.rows[0]))
@@ -202,7 +208,7 @@ class MemoryStore:
         self._inboxes[record.id] = []
         if key is not None:
             self._keys[key] = record.id
-        return Answer(None, copy_of(record))
+        return Answer(None, copy_of(record), unclaimed=() if item is sent else [record.id])
 
     def _depend(self, id: str, birth: Transition) -> bool:
         """Note whom a new execution waits for; gives whether all of them are there."""
@@ -243,11 +249,13 @@ class MemoryStore:
         if twin != expected:
             return _broken("the rows do not fold to the row")
         self._put(twin, item.rows)
+        late: list[str] = []
         for birth in item.births:
             answer = self._create(birth)
             assert answer.refused is None, answer
+            late += answer.unclaimed
         self._sends += item.sends
-        return Answer()
+        return Answer(unclaimed=late)
 
     def _deliver(self, item: Deliver) -> Answer:
         record = self._records.get(item.execution_id)
@@ -279,22 +287,19 @@ class MemoryStore:
         now: int,
         nonces: Sequence[bytes],
         versions: Collection[tuple[str, str]] = (),
-    ) -> list[Claimed]:
+    ) -> Claims:
         """See the protocol."""
-        claimed = []
+        claims = Claims()
+        limit = min(limit, len(nonces))
         with self._lock:
-            queued = sorted(
-                (
-                    record
-                    for record in self._records.values()
-                    if record.state is State.QUEUED
-                    and record.task in tasks
-                    and (record.pin is None or (record.task, record.pin) in versions)
-                ),
-                key=lambda record: (-record.priority, record.state_at, record.id),
-            )
-            for record, nonce in zip(queued[:limit], nonces, strict=False):
-                event = Event(Kind.CLAIM, "engine", nonce=nonce, data={"worker": lease.worker})
+            part = self.capacity.claim(lease, now)
+            drawn = iter(nonces)
+            for record, events in part.desk.admit(part.candidates(tasks, versions), limit):
+                if events:
+                    part.blocked(self._append(record, events, now))
+                    continue
+                worker = {"worker": lease.worker}
+                event = Event(Kind.CLAIM, "engine", nonce=next(drawn), data=worker)
                 twin = self._append(record, [event], now)
                 unseen = self._inboxes[twin.id][twin.inbox_seen :]
                 if crash_loop(twin, lease) is not None:
@@ -302,10 +307,12 @@ class MemoryStore:
                     self._put(twin, rows)
                     loop = crash_loop(twin, lease)
                     assert loop is not None
-                    self._append(twin, [loop], now)
+                    part.desk.left(self._append(twin, [loop], now))
                 else:
-                    claimed.append(Claimed(copy_of(twin), self._logs[twin.id][0], unseen))
-        return claimed
+                    claims.append(Claimed(copy_of(twin), self._logs[twin.id][0], unseen))
+            part.leave()
+        part.tell(claims)
+        return claims
 
     def _append(self, record: Execution, events: Iterable[Event], now: int) -> Execution:
         for event in events:
@@ -326,6 +333,7 @@ class MemoryStore:
             if self._errands:
                 instants.append(0)
             instants += self._money.instants()
+            instants.append(self.capacity.next_opening(now))
             return moved, min((at for at in instants if at is not None), default=None)
 
     def _sweep_some(self, now: int, limit: int) -> int:
@@ -488,6 +496,7 @@ class MemoryStore:
                 verify_charges(verdict, id, charged, self._money.spending_of(id), known)
             verdict.defects += self._money.defects()
             verdict.defects += self.schedules.defects()
+            verdict.defects += self.capacity.defects()
         return verdict
 
     def ended(self, after_id: str, before_id: str, before: int, limit: int) -> list[Ended]:

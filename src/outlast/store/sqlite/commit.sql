@@ -10,8 +10,12 @@ SELECT v.column1, e.state, e.fence, e.nonce, e.seq, e.inbox_count
 
 -- name: taken_ids
 -- columns: 1
--- Which of these executions exist already: a create that was sent twice.
-SELECT id FROM execution WHERE tenant = 1 AND id IN (VALUES {rows});
+-- Which of these executions exist already, as a create was sent twice; and which queues have rules,
+-- so that what is born there with a claim has to wait for one.
+SELECT id, NULL, NULL FROM execution WHERE tenant = 1 AND id IN (VALUES {rows})
+ UNION ALL
+SELECT name, capacity, paused_at FROM queue_setting
+ WHERE tenant = 1 AND (capacity IS NOT NULL OR paused_at IS NOT NULL);
 
 -- name: insert_transitions
 -- columns: 14

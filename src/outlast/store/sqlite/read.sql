@@ -22,7 +22,8 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
 -- name: queued_executions
 -- packed: 53, blobs 7 47 53
 -- rule: T06
--- With the first row of its log, which has the input. The cross join keeps the order of the index.
+-- What waits in a queue, behind one turn, with the first row of its log, which has the input. The
+-- cross join keeps the order of the index.
 SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.high_water, e.cause,
        e.paused_from, e.attempt, e.failures, e.claims, e.idle_claims, e.inbox_count,
        e.inbox_seen, e.cancel_at, e.pause_at, e.created_at, e.updated_at, e.state_at, e.started_at,
@@ -32,11 +33,15 @@ SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.hig
        t.at, t.key, t.digest, t.data, t.payload
   FROM execution AS e
  CROSS JOIN transition AS t ON t.tenant = 1 AND t.execution_id = e.id AND t.seq = 1
- WHERE e.tenant = 1 AND e.state = 'queued' AND e.task IN (SELECT value FROM json_each(:tasks))
+ WHERE e.tenant = 1 AND e.state = 'queued' AND e.queue = :queue
+   AND coalesce(json_extract(e.detail, '$.since'), e.state_at) - e.priority * 60000000 >= :turn
+   AND (coalesce(json_extract(e.detail, '$.since'), e.state_at) - e.priority * 60000000 > :turn
+        OR e.id > :id)
+   AND e.task IN (SELECT value FROM json_each(:tasks))
    AND (e.gates IS NULL OR e.gates ->> 'version' IS NULL
         OR e.task || char(31) || (e.gates ->> 'version')
            IN (SELECT value FROM json_each(:versions)))
- ORDER BY e.priority DESC, e.state_at, e.id
+ ORDER BY coalesce(json_extract(e.detail, '$.since'), e.state_at) - e.priority * 60000000, e.id
  LIMIT :limit;
 
 -- name: due_executions
@@ -100,7 +105,10 @@ SELECT (SELECT due_at FROM execution
        (SELECT 0 FROM errand LIMIT 1) AS errand,
        (SELECT 0 FROM budget WHERE tenant = 1 AND stirred = 1 LIMIT 1) AS stirred,
        (SELECT turns_at FROM budget WHERE tenant = 1 AND turns_at IS NOT NULL
-         ORDER BY turns_at LIMIT 1) AS turns_at;
+         ORDER BY turns_at LIMIT 1) AS turns_at,
+       (SELECT look_at FROM line
+         WHERE tenant = 1 AND look_at > :now AND look_at IS NOT NULL
+         ORDER BY look_at LIMIT 1) AS opens_at;
 
 -- name: leased_executions
 -- packed: 39, blobs 7

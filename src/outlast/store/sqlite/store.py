@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import chain as chained
 from pathlib import Path
 from typing import Final
@@ -48,6 +49,7 @@ from outlast.store.decisions import (
     take_as_owner,
     take_backlog,
     taken_answer,
+    unclaimed,
     verify_charges,
     verify_one,
     word_to_parent,
@@ -60,6 +62,7 @@ from outlast.store.protocol import (
     BudgetEvent,
     BudgetRow,
     Claimed,
+    Claims,
     Create,
     Deliver,
     Descent,
@@ -86,6 +89,7 @@ from outlast.store.sqlite.budgets import (
     values_of,
     write_books,
 )
+from outlast.store.sqlite.capacity import SqliteCapacity
 from outlast.store.sqlite.connect import (
     check_path,
     copy_to,
@@ -180,6 +184,7 @@ class SqliteStore:
         self._identity = _identity(self._file)
         self._reading = threading.Lock()
         self.schedules = SqliteSchedules(self)
+        self.capacity = SqliteCapacity(self)
         self._data_version = self._read_data_version()
 
     # Writing
@@ -267,6 +272,8 @@ class SqliteStore:
             self._take_creates(creates, chains, answers, pending)
         if chains:
             self._take_writes(chains, answers, pending)
+            if pending.births:
+                self._take_births(batch, answers, pending)
         self._flush(pending)
         ended = pending.ended
         for send in pending.sends:
@@ -298,10 +305,11 @@ class SqliteStore:
         keys = [item.after.key for _, item in creates if item.after.key is not None]
         holders = {record.key: record for record in self._with_keys(keys)} if keys else {}
         ids = [item.after.id for _, item in creates]
-        taken = {str(id) for (id,) in self._query("taken_ids", ids)}
+        taken, controlled = self._taken(ids)
         records = self._records(taken)
         upstream = self._upstream(creates)
-        for place, item in creates:
+        for place, sent in creates:
+            item = unclaimed(sent, controlled)
             record = item.after
             holder = holders.get(record.key) if record.key is not None else None
             if holder is not None:
@@ -313,7 +321,7 @@ class SqliteStore:
             ):
                 answers[place] = Answer("no_upstream")
             else:
-                answers[place] = Answer(None, record)
+                answers[place] = Answer(None, record, unclaimed=() if item is sent else [record.id])
             if record.id in records:
                 continue  # what follows is judged by what is stored
             followers = chains.pop(record.id, ()) if chains else ()
@@ -337,6 +345,26 @@ class SqliteStore:
                 if position is not None:
                     record = _moved(after or record, position)
             pending.born.append(values_of_execution(record))
+
+    def _take_births(self, batch: Sequence[Item], answers: list[Answer], pending: _Pending) -> None:
+        """See whether what is born with other executions' rows may be born with its claim."""
+        _, controlled = self._taken([birth.after.id for birth in pending.births])
+        changed: set[str] = set()
+        for place, birth in enumerate(pending.births):
+            pending.births[place] = unclaimed(birth, controlled)
+            if pending.births[place] is not birth:
+                changed.add(birth.after.id)
+        for place, item in enumerate(batch):
+            if changed and isinstance(item, Write) and answers[place].refused is None:
+                ids = [birth.after.id for birth in item.births if birth.after.id in changed]
+                answers[place] = Answer(unclaimed=ids) if ids else answers[place]
+
+    def _taken(self, ids: Sequence[str]) -> tuple[set[str], set[str]]:
+        """Give which executions exist already, and which queues have rules."""
+        found = self._query("taken_ids", ids)
+        rules = [one for one in found if one[1] is not None or one[2] is not None]
+        queues = {str(name) for name, *_ in rules}
+        return {str(id) for id, *_ in found} - queues, queues
 
     def _upstream(self, creates: list[tuple[int, Create]]) -> dict[str, Execution]:
         """Read the executions that new ones depend on, and those as which they went on."""
@@ -497,21 +525,28 @@ class SqliteStore:
         now: int,
         nonces: Sequence[bytes],
         versions: Collection[tuple[str, str]] = (),
-    ) -> list[Claimed]:
+    ) -> Claims:
         """See the protocol."""
-        claimed: list[Claimed] = []
-        names: dict[str, Value] = {
+        claims = Claims()
+        limit = min(limit, len(nonces))
+        known: dict[str, Value] = {
             "tasks": _json(sorted(tasks)),
             "versions": _json(sorted(f"{task}\x1f{version}" for task, version in versions)),
-            "limit": min(limit, len(nonces)),
         }
         self._see_file()
         with translated(self.path), immediate(self._writer):
-            queued = _all(self._writer, "queued_executions", names)
             pending = _Pending()
-            for values, nonce in zip(queued, nonces, strict=False):
-                record, birth = execution_of(values[:_WIDTH]), values[_WIDTH:]
-                event = Event(Kind.CLAIM, "engine", nonce=nonce, data={"worker": lease.worker})
+            part = self.capacity.claim(partial(_all, self._writer), lease, now)
+            waiting = part.candidates(limit, known)
+            drawn = iter(nonces)
+            for record, events in part.desk.admit(waiting, limit):
+                if events:
+                    after = self._append(record, events, now, pending)
+                    part.blocked(after)
+                    pending.saved.append(changed_values_of(after))
+                    continue
+                worker = {"worker": lease.worker}
+                event = Event(Kind.CLAIM, "engine", nonce=next(drawn), data=worker)
                 after = self._decide(record, event, now, pending)
                 unseen = self._unseen(after)
                 if crash_loop(after, lease) is not None:
@@ -520,11 +555,14 @@ class SqliteStore:
                     loop = crash_loop(after, lease)
                     assert loop is not None
                     after = self._decide(after, loop, now, pending)
+                    part.desk.left(after)
                 else:
-                    claimed.append(Claimed(after, transition_of(birth), unseen))
+                    claims.append(Claimed(after, transition_of(part.births[record.id]), unseen))
                 pending.saved.append(changed_values_of(after))
             self._flush(pending)
-        return claimed
+            part.leave(self._send)
+        part.tell(claims)
+        return claims
 
     def _unseen(self, record: Execution) -> list[InboxEntry]:
         if record.inbox_count == record.inbox_seen:
@@ -535,14 +573,14 @@ class SqliteStore:
     def sweep(self, now: int, limit: int) -> tuple[int, int | None]:
         """See the protocol."""
         with translated(self.path):
-            next_at = self._next_due()
+            next_at = self._next_due(now)
             if next_at is None or next_at > now:
                 return 0, next_at
             moved = 0
             with immediate(self._writer):
                 while moved < limit and (some := self._sweep_some(now, limit - moved)):
                     moved += some  # what an errand lets go may be due at once
-            return moved, self._next_due()
+            return moved, self._next_due(now)
 
     def _sweep_some(self, now: int, limit: int) -> int:
         run = self._run_errands(now, limit)
@@ -588,8 +626,8 @@ class SqliteStore:
                 self._writer.execute(_SQL["calm_budget"].text, names)
         return moved
 
-    def _next_due(self) -> int | None:
-        (instants,) = self._writer.execute(_SQL["next_due"].text).fetchall()
+    def _next_due(self, now: int) -> int | None:
+        (instants,) = self._writer.execute(_SQL["next_due"].text, {"now": now}).fetchall()
         return min((int(at) for at in instants if at is not None), default=None)
 
     def recover(self, dead: Collection[str] | None, alive: str, now: int, limit: int) -> int:
@@ -832,6 +870,7 @@ class SqliteStore:
         reader = open_reader(self.path)
         try:
             verdict.defects += self.schedules.defects()
+            verdict.defects += self.capacity.defects()
             with translated(self.path):
                 for (said,) in reader.execute("PRAGMA integrity_check(10)").fetchall():
                     if said != "ok":

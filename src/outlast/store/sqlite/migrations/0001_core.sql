@@ -86,7 +86,10 @@ CREATE TABLE execution (
 ) STRICT, WITHOUT ROWID;
 
 CREATE UNIQUE INDEX execution_by_key ON execution (tenant, key) WHERE key IS NOT NULL;
-CREATE INDEX execution_queued ON execution (tenant, priority DESC, state_at, id)
+-- Priority and waiting time together, which keep their order by themselves: a minute is worth one
+-- step of priority (lifecycle.gate.turn_of). By queue, so that a closed one is not looked at.
+CREATE INDEX execution_queued ON execution (
+    tenant, queue, coalesce(json_extract(detail, '$.since'), state_at) - priority * 60000000, id)
   WHERE state = 'queued';
 CREATE INDEX execution_due ON execution (tenant, due_at)
   WHERE due_at IS NOT NULL AND state IN ('scheduled', 'waiting', 'awaiting_input', 'retry_wait');
@@ -95,7 +98,7 @@ CREATE INDEX execution_deadline ON execution (tenant, deadline_at)
 CREATE INDEX execution_start_by ON execution (tenant, start_by)
   WHERE start_by IS NOT NULL AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled');
 CREATE INDEX execution_children ON execution (tenant, parent_id, id) WHERE parent_id IS NOT NULL;
-CREATE INDEX execution_leased ON execution (tenant, worker) WHERE worker IS NOT NULL;
+CREATE INDEX execution_leased ON execution (tenant, worker, id, queue) WHERE worker IS NOT NULL;
 CREATE INDEX execution_parked ON execution (tenant, state, id)
   WHERE state IN ('scheduled', 'blocked', 'awaiting_input', 'waiting', 'retry_wait', 'paused',
                   'suspended');

@@ -1,0 +1,281 @@
+"""Queues, limits and rates in SQLite: what a claim reads and leaves, and what an operator sets.
+
+Theory of operation. Blocked executions stand in *lines*, one for a gate and a queue. A line says
+when a claim has to look at it: at once, at an instant (a rate opens), or when a holder leaves; the
+triggers of the schema see to the last, in the transaction in which it leaves, whoever writes that.
+So a claim reads the lines that may move, and of each as many executions as it takes. It notes what
+it found: a gate closed again, or a line empty. What it did not come to stays to be looked at.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from outlast.lifecycle import Execution, State
+from outlast.lifecycle.gate import CAPABILITY, gates_of, turn_of, waits_at
+from outlast.lifecycle.record import COLUMNS
+from outlast.store.admission import Desk, capacity_of
+from outlast.store.protocol import Claims, GateRow, Lease, QueueRow, QueueSetting, Setting, Standing
+from outlast.store.sql import load
+from outlast.store.sqlite.connect import immediate, translated
+from outlast.store.sqlite.rows import Value, execution_of
+
+if TYPE_CHECKING:
+    from outlast.store.sqlite.store import SqliteStore
+
+_SQL: Final = load("outlast.store.sqlite")
+Rows = Sequence[Sequence[object]]
+Ask = Callable[[str, Mapping[str, Value]], Rows]
+_WIDTH: Final = len(COLUMNS)
+_PAGE: Final = 8
+_PAGE_MAX: Final = 500
+LINES_MAX: Final = 256
+"""Lines of a queue that one claim looks at, those that wait longest to be looked at first."""
+_FIRST: Final = -(2**62)
+
+
+class SqliteBooks:
+    """What is in the tables about capacity; ``ask`` runs a named statement."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self.settings: dict[str, QueueSetting | None] = {}
+
+    def holders(self, gate: str) -> list[str]:
+        """See :class:`outlast.store.admission.Books`."""
+        return [str(id) for (id,) in self._ask("holders", {"gate": gate})]
+
+    def setting(self, gate: str) -> Setting | None:
+        """See :class:`outlast.store.admission.Books`."""
+        found = self._ask("gate_setting", {"gate": gate})
+        return Setting(*found[0]) if found else None  # type: ignore[arg-type]
+
+    def arrival(self, gate: str) -> int:
+        """See :class:`outlast.store.admission.Books`."""
+        found = self._ask("arrival", {"gate": gate})
+        return int(str(found[0][0])) if found else 0
+
+    def queue(self, name: str) -> QueueSetting | None:
+        """See :class:`outlast.store.admission.Books`."""
+        if name not in self.settings:
+            found = self._ask("queue_setting", {"name": name})
+            self.settings[name] = QueueSetting(*found[0]) if found else None  # type: ignore[arg-type]
+        return self.settings[name]
+
+    def running(self, queue: str) -> int:
+        """See :class:`outlast.store.admission.Books`."""
+        return len(self._ask("queue_holders", {"queue": queue}))
+
+
+class Claim:
+    """The part of one claim that is about capacity; inside its transaction."""
+
+    def __init__(self, ask: Ask, lease: Lease, now: int) -> None:
+        self._ask = ask
+        self._lease = lease
+        self._now = now
+        books = SqliteBooks(ask)
+        self.desk = Desk(books, lease, now)
+        self._settings = books.settings
+        self._lines: list[tuple[str, str]] = []
+        self._blocked: dict[tuple[str, str], int | None] = {}
+        self.births: dict[str, Sequence[object]] = {}
+
+    def candidates(self, limit: int, known: Mapping[str, Value]) -> Iterator[Execution]:
+        """Give what waits, in the order of its turn; ``births`` has the first row of each log.
+
+        ``known`` says which tasks, and versions of tasks, can be run.
+        """
+        queues: dict[str, bool] = {}
+        for name, has_lines, *setting in self._ask("waiting_queues", {}):
+            queue = str(name)
+            queues[queue] = queues.get(queue, False) or bool(has_lines)
+            given = any(one is not None for one in setting)
+            self._settings[queue] = QueueSetting(queue, *setting) if given else None  # type: ignore[arg-type]
+        streams = []
+        for queue, has_lines in queues.items():
+            if not self.desk.serves(queue):
+                continue
+            streams.append(self._page("queued_executions", {"queue": queue, **known}, limit))
+            if has_lines:
+                bounds: dict[str, Value] = {"queue": queue, "now": self._now, "limit": LINES_MAX}
+                for (gate,) in self._ask("open_lines", bounds):
+                    self._lines.append((str(gate), queue))
+                    bounds = {"gate": str(gate), "queue": queue, **known}
+                    streams.append(self._page("blocked_executions", bounds, _PAGE))
+        if len(streams) == 1:
+            yield from streams[0]
+        else:
+            yield from heapq.merge(*streams, key=turn_of)
+
+    def _page(self, name: str, bounds: dict[str, Value], size: int) -> Iterator[Execution]:
+        """Read one queue or line, page by page, as long as it is open."""
+        turn, id = _FIRST, ""
+        while True:
+            rows = self._ask(name, {**bounds, "turn": turn, "id": id, "limit": size})
+            for values in rows:
+                record = execution_of(values[:_WIDTH])
+                if self.desk.is_passed_over(record):
+                    return
+                self.births[record.id] = values[_WIDTH:]
+                turn, id = turn_of(record)
+                yield record
+            if len(rows) < size:
+                return
+            size = min(4 * size, _PAGE_MAX)
+
+    def blocked(self, record: Execution) -> None:
+        """Note one that was moved into a line."""
+        gate = waits_at(record)
+        assert gate is not None
+        self._blocked[gate, record.queue] = self.desk.closed[gate]
+
+    def leave(self, send: Callable[[str, Sequence[tuple[Value, ...]]], None]) -> None:
+        """Write what the claim has found, once its executions are written."""
+        desk = self.desk
+        closed = [
+            (*line, desk.closed[line[0]])
+            for line in self._lines
+            if line[0] in desk.closed and line not in self._blocked
+        ]
+        send("end_empty_lines", [line for line in self._lines if line not in self._blocked])
+        send("close_lines", closed)
+        send("put_lines", [(*line, at) for line, at in self._blocked.items()])
+        if desk.taken:
+            self._ask("end_rates", {"now": self._now})
+            send("put_rates", list(desk.taken.items()))
+
+    def tell(self, claims: Claims) -> None:
+        """Say what the claim has found besides."""
+        claims.is_held_back, claims.is_unfinished = self.desk.held_back, self.desk.more
+        claims.opens = any(at is not None for at in self.desk.closed.values())
+
+
+class SqliteCapacity:
+    """The verbs on queues and gates; see the protocol."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+
+    def claim(self, ask: Ask, lease: Lease, now: int) -> Claim:
+        """Begin a claim, inside its transaction."""
+        if lease.capabilities:
+            gates = [CAPABILITY + name for name in sorted(lease.capabilities)]
+            ask("look_for_capabilities", {"gates": msgspec.json.encode(gates).decode()})
+        return Claim(ask, lease, now)
+
+    def queues(self) -> list[QueueRow]:
+        """See the protocol."""
+        read = self._store._read
+        settings = {
+            setting.name: setting
+            for setting in (QueueSetting(*row) for row in read("queue_settings", {}))  # type: ignore[arg-type]
+        }
+        counts: dict[str, dict[str, int]] = {name: {} for name in settings}
+        since: dict[str, int] = {}
+        for name, state, count, oldest in read("queue_states", {}):
+            queue = str(name)
+            counts.setdefault(queue, {})[str(state)] = int(str(count))
+            if oldest is not None:
+                since[queue] = min(since.get(queue, int(str(oldest))), int(str(oldest)))
+        return [
+            QueueRow(
+                settings.get(name, QueueSetting(name)),
+                counts[name].get("queued", 0),
+                counts[name].get("blocked", 0),
+                counts[name].get("leased", 0),
+                since.get(name),
+            )
+            for name in sorted(counts)
+        ]
+
+    def set_queue(self, setting: QueueSetting) -> None:
+        """See the protocol."""
+        values = (
+            setting.name, setting.capacity, setting.paused_at, setting.paused_by, setting.why,
+        )  # fmt: skip
+        self._write("put_queue_setting", values)
+
+    def queue(self, name: str) -> QueueSetting:
+        """See the protocol."""
+        found = self._store._read("queue_setting", {"name": name})
+        return QueueSetting(*found[0]) if found else QueueSetting(name)  # type: ignore[arg-type]
+
+    def gates(self, limit: int = 1_000) -> list[GateRow]:
+        """See the protocol."""
+        read = self._store._read
+        settings = {
+            setting.gate: setting
+            for setting in (Setting(*row) for row in read("gate_settings", {}))  # type: ignore[arg-type]
+        }
+        names = {str(gate) for (gate,) in read("gate_names", {"limit": limit})} | settings.keys()
+        books = SqliteBooks(read)
+        rows = []
+        for gate in sorted(names)[:limit]:
+            ((waiting, first),) = read("line_of", {"gate": gate})
+            holders, setting = books.holders(gate), settings.get(gate)
+            if waiting or holders or setting is not None:
+                next_id = None if first is None else str(first)
+                rows.append(GateRow(gate, setting, holders, int(str(waiting)), next_id))
+        return rows
+
+    def set_gate(self, setting: Setting) -> None:
+        """See the protocol."""
+        values = (setting.gate, setting.capacity, setting.interval_us, setting.by, setting.at)
+        self._write("put_gate_setting", values, setting.gate)
+
+    def reset_gate(self, gate: str) -> bool:
+        """See the protocol."""
+        return self._write("end_gate_setting", {"gate": gate}, gate) > 0
+
+    def _write(
+        self, name: str, values: Sequence[Value] | dict[str, Value], gate: str | None = None
+    ) -> int:
+        store = self._store
+        store._see_file()
+        with translated(store.path), immediate(store._writer):
+            store._writer.execute(_SQL[name].text, values)
+            changed = store._writer.changes()
+            if gate is not None:
+                store._writer.execute(_SQL["look_at_gate"].text, {"gate": gate})
+            return changed
+
+    def standing(self, id: str) -> Standing | None:
+        """See the protocol."""
+        (record,) = self._store.get([id])
+        if record is None or record.state not in (State.QUEUED, State.BLOCKED):
+            return None
+        read = self._store._read
+        books = SqliteBooks(read)
+        setting = self.queue(record.queue)
+        turn, _ = turn_of(record)
+        gate = waits_at(record)
+        if gate is None:
+            bounds: dict[str, Value] = {"queue": record.queue, "turn": turn, "id": id}
+            ((place,),) = read("place_in_queue", bounds)
+            running: list[str] = []
+            if setting.capacity is not None:
+                running = [str(one) for (one,) in read("queue_holders", {"queue": record.queue})]
+            return Standing(None, int(str(place)), sorted(running), setting)
+        ((place,),) = read("place_in_line", {"gate": gate, "turn": turn, "id": id})
+        capacity = next(
+            (
+                capacity_of(limit, books.setting)
+                for limit in gates_of(record.gates).limits
+                if limit.name == gate
+            ),
+            None,
+        )
+        return Standing(gate, int(str(place)), books.holders(gate), setting, capacity)
+
+    def defects(self) -> list[str]:
+        """See the protocol."""
+        found = self._store._read("wrong_holders", {})
+        return [f"{id}: {said}: {gate}" for gate, id, said in found]
+
+
+__all__ = ["Claim", "SqliteBooks", "SqliteCapacity"]
