@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from outlast.engine.current import StepInfo
     from outlast.engine.engine import Engine
+    from outlast.engine.gate import Limit, Rate
     from outlast.engine.handle import Execution
     from outlast.engine.registry import Retry, step, task
     from outlast.engine.saga import saga
@@ -43,6 +44,8 @@ _HOMES: Final = {
     "Execution": "outlast.engine.handle",
     "Fatal": "outlast.errors",
     "Filter": "outlast.store.protocol",
+    "Limit": "outlast.engine.gate",
+    "Rate": "outlast.engine.gate",
     "OutlastError": "outlast.errors",
     "Reason": "outlast.lifecycle",
     "Retention": "outlast.retention",
@@ -69,8 +72,8 @@ _HOMES: Final = {
 
 # fmt: off
 __all__ = [  # noqa: RUF022 - in the order a newcomer meets them
-    "task", "step", "Engine", "Execution", "Retry", "Retention", "Filter", "Schedule", "After",
-    "Started",
+    "task", "step", "Engine", "Execution", "Retry", "Limit", "Rate", "Retention", "Filter",
+    "Schedule", "After", "Started",
     "sleep", "ask", "wait_for", "now", "random", "uuid4", "changed", "saga", "slot",
     "this_step", "heartbeat",
     "Fatal", "RetryAfter", "OutlastError", "State", "Reason", "StepInfo", "__version__",

@@ -13,6 +13,8 @@ NAMES = [
     "Engine",
     "Execution",
     "Retry",
+    "Limit",
+    "Rate",
     "Retention",
     "Filter",
     "Schedule",

@@ -197,14 +197,16 @@ class Children:
             self._newborn[id] = driver
         return item
 
-    def settled(self, births: Sequence[Create], stored: bool) -> None:
-        """Hear whether the store has them."""
+    def settled(
+        self, births: Sequence[Create], stored: bool, unclaimed: Sequence[str] = ()
+    ) -> None:
+        """Hear whether the store has them, and which of them have to wait for a claim."""
         waits = False
         for item in births:
             driver = self._newborn.pop(item.after.id, None)
             if driver is not None:
-                self._midwife.born(driver, item, stored)
-            else:
+                self._midwife.born(driver, item, stored and item.after.id not in unclaimed)
+            if driver is None or item.after.id in unclaimed:
                 waits = True
         if waits and stored:
             self._midwife.look()

@@ -1120,7 +1120,7 @@ class Driver:
     def settled(self, item: Write, answer: Answer) -> None:
         """Hear from the journal what became of a write."""
         if item.births:
-            self._children.settled(item.births, answer.refused is None)
+            self._children.settled(item.births, answer.refused is None, answer.unclaimed)
         if answer.refused is None:
             self._durable = item.position[0]
             if self.worker.watched:

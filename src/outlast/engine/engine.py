@@ -23,6 +23,7 @@ from outlast.engine import current
 from outlast.engine import token as tokens
 from outlast.engine.background import LoopThread
 from outlast.engine.bulk import Bulk, BulkReport, action_of
+from outlast.engine.capacity import Limits, Queues, names_of
 from outlast.engine.clock import Clock, WallClock
 from outlast.engine.current import closed, opened
 from outlast.engine.descent import Descent, descend
@@ -94,6 +95,8 @@ class Engine:
         threads: how many ``def`` steps, and how many ``def`` tasks, run at once.
         processes: how many steps that run in a process run at once; by default as many as there
             are processors.
+        queues: the queues it takes executions from; by default all.
+        capabilities: what it offers to executions that need it, as ``("gpu",)``.
         patience: how long a graceful stop waits for steps under way.
         cancel_grace: how long a task's code may clean up after a cancel, before it is cut off.
         payload_bytes_max: the largest result or input that is stored.
@@ -117,6 +120,8 @@ class Engine:
         slots: int = 4_000,
         threads: int = 64,
         processes: int | None = None,
+        queues: Iterable[str] | None = None,
+        capabilities: Iterable[str] = (),
         patience: Duration = "5s",
         cancel_grace: Duration = "30s",
         payload_bytes_max: int = PAYLOAD_BYTES_MAX,
@@ -134,6 +139,8 @@ class Engine:
             else {(task.name, task.version): task for task in known if task.version is not None}
         )
         self._slots, self._threads = slots, threads
+        self._queues = None if queues is None else names_of(queues, "queue")
+        self._capabilities = names_of(capabilities, "capability")
         self._processes = processors() if processes is None else max(1, processes)
         self._patience_us = microseconds(patience)
         self._payload_bytes_max = payload_bytes_max
@@ -148,6 +155,8 @@ class Engine:
         self._wake: asyncio.Event | None = None
         self._thread: LoopThread | None = None
         self.schedules = Schedules(self)
+        self.queues, self.limits = Queues(self), Limits(self)
+        self._due_at: int | None = None
         self._secret: bytes | None = None
         self._unsure_of_sweep = False
         self._behind = False
@@ -182,6 +191,8 @@ class Engine:
             slots=self._slots,
             threads=self._threads,
             processes=self._processes,
+            queues=self._queues,
+            capabilities=self._capabilities,
             payload_bytes_max=self._payload_bytes_max,
             cancel_grace_us=self._cancel_grace_us,
             on_final=self._recorded,
@@ -335,6 +346,7 @@ class Engine:
         now = self.clock.now()
         unsure, self._unsure_of_sweep = self._unsure_of_sweep, True  # unless it says what it did
         moved, due_at = await self.journal.call(lambda: self.store.sweep(now, SWEEP_MAX))
+        due_before, self._due_at = self._due_at, due_at
         self._unsure_of_sweep = False
         if moved or unsure:
             self.worker.drop_overdue(now if moved < SWEEP_MAX else 0)
@@ -345,6 +357,12 @@ class Engine:
             await self._read_unread()
             if moved == SWEEP_MAX:
                 return
+        elif due_before is not None and due_before <= now:
+            self.worker.look()  # a rate has opened, of which an earlier engine knew
+        self.worker.look_if_open(now)
+        if self.worker.opens_at is not None:
+            opens_at = self.worker.opens_at
+            due_at = opens_at if due_at is None else min(opens_at, due_at)
         longest = self.tick_seconds_max
         delay = longest if due_at is None else max(0.0, (due_at - self.clock.now()) / 1e6)
         with contextlib.suppress(TimeoutError):
@@ -845,7 +863,9 @@ class _Births:
         """Hear from the journal; a driver is let go here, in a plain callback of the loop."""
         driver = self._drivers.get(item.after.id)
         if driver is not None:
-            self._engine.worker.born(driver, item, answer.refused is None)
+            stored = answer.refused is None and not answer.unclaimed
+            self._engine.worker.born(driver, item, stored)
+            self._waits = self._waits or bool(answer.unclaimed)
         self._answers.append(answer)
         if answer.refused not in (None, "already_exists", "key_conflict", "no_upstream"):
             error = answer.error or InternalError(f"a start was refused: {answer.refused}")

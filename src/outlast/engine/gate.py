@@ -111,8 +111,8 @@ class Rate:
         return RATE + (self.name or _family(task) or task)
 
 
-Limits = Limit | Sequence[Limit]
-Rates = Rate | Sequence[Rate]
+Limited = Limit | Sequence[Limit]
+Rated = Rate | Sequence[Rate]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class Demand:
         """
         if not (self.limits or self.rates or self.needs):
             return None
-        wanted = [*(self.limits or ()), *(self.rates or ())]
+        wanted: list[Limit | Rate] = [*(self.limits or ()), *(self.rates or ())]
         given = msgspec.json.decode(payload) if any(one.per for one in wanted) else None
         gates = {
             "limits": [limit.gate(task, given) for limit in self.limits or ()],
@@ -149,8 +149,12 @@ class Demand:
         return {name: value for name, value in gates.items() if value}
 
 
+FREE: Final = Demand()
+"""It says nothing."""
+
+
 def demand_of(
-    limit: Limits | None, rate: Rates | None, needs: str | Iterable[str] | None, task: str
+    limit: Limited | None, rate: Rated | None, needs: str | Iterable[str] | None, task: str
 ) -> Demand:
     """Read what was written at a task or a start.
 
@@ -173,7 +177,7 @@ def demand_of(
 
 
 def _many(given: Any, kind: type[Any], what: str) -> tuple[Any, ...]:
-    wanted = (given,) if isinstance(given, kind) else tuple(given)
+    wanted = tuple(given) if isinstance(given, Iterable) else (given,)
     for one in wanted:
         if not isinstance(one, kind):
             raise UsageError(f"{one!r} is no {what}", do=f"{kind.__name__}(…)")
@@ -232,4 +236,4 @@ def _keyed(family: str, per: str | None, given: object) -> str:
     return f"{family}:{checked_name(text, 'key of a limit')}"
 
 
-__all__ = ["Demand", "Limit", "Limits", "Rate", "Rates", "demand_of"]
+__all__ = ["FREE", "Demand", "Limit", "Limited", "Rate", "Rated", "demand_of"]

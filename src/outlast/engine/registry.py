@@ -21,6 +21,7 @@ from outlast.engine import fan
 from outlast.engine.after import After, edges
 from outlast.engine.current import AnyScope, current_scope, current_step, the_engine, the_scope
 from outlast.engine.fingerprint import fingerprint
+from outlast.engine.gate import FREE, Demand, Limited, Rated, demand_of
 from outlast.engine.limits import GRACE_US, Limits, limits_of
 from outlast.engine.task_call import ChildCall, ContinueAsNew, call_task, request_of
 from outlast.errors import BadSchedule, Fatal, UsageError, WrongColour
@@ -350,12 +351,13 @@ class StartOptions:
         deadline_us: how long it may take in all, from its creation.
         queue_timeout_us: how long it may wait to begin, from its creation or its start time.
         attempt_timeout_us: how long one attempt of the whole task may take.
-        priority: higher runs first.
+        priority: higher runs first; each step of it is worth a minute of waiting.
         queue: the queue it waits in.
         actor: who starts it.
         origin: what started it.
         labels: names and values that it is found by, on top of its task's.
         after: what must have ended before it may begin.
+        demand: what a claim must find open, where it differs from the task's.
     """
 
     key: str | None = None
@@ -370,6 +372,7 @@ class StartOptions:
     origin: str | None = None
     labels: Mapping[str, str] | None = None
     after: tuple[After, ...] = ()
+    demand: Demand = FREE
 
 
 PLAIN: Final = StartOptions()
@@ -392,8 +395,10 @@ class Task(_Function[P, R]):
         attempt_timeout: Duration | None = None,
         schedule: Schedule | None = None,
         labels: Mapping[str, str] | None = None,
+        demand: Demand = FREE,
     ) -> None:
         super().__init__(fn, name, retries, timeout)
+        self.demand = demand
         self.labels = checked_labels(labels or {})
         self.queue, self.priority, self.version = queue, priority, version
         self.pin = False
@@ -512,6 +517,9 @@ class Task(_Function[P, R]):
         origin: str | None = None,
         labels: Mapping[str, str] | None = None,
         after: Iterable[Any] = (),
+        limit: Limited | None = None,
+        rate: Rated | None = None,
+        needs: str | Iterable[str] | None = None,
     ) -> TaskWithOptions[P, R]:
         """Give the task with options for its next starts; see :class:`StartOptions`.
 
@@ -535,6 +543,7 @@ class Task(_Function[P, R]):
                 origin=origin,
                 labels=labels,
                 after=edges(after),
+                demand=demand_of(limit, rate, needs, self.name),
             ),
         )
 
@@ -689,6 +698,9 @@ def task(
     overlap: Overlap = "skip",
     misfire: Misfire = "last",
     labels: Mapping[str, str] | None = None,
+    limit: Limited | None = None,
+    rate: Rated | None = None,
+    needs: str | Iterable[str] | None = None,
 ) -> _TaskDecorator: ...
 def task(
     fn: Callable[..., Any] | None = None,
@@ -712,6 +724,9 @@ def task(
     overlap: Overlap = "skip",
     misfire: Misfire = "last",
     labels: Mapping[str, str] | None = None,
+    limit: Limited | None = None,
+    rate: Rated | None = None,
+    needs: str | Iterable[str] | None = None,
 ) -> Any:
     """Make a task of a function: each start of it is an execution that outlives the process.
 
@@ -724,7 +739,7 @@ def task(
             time if that is later.
         attempt_timeout: how long one attempt of the whole task may take, its waits included.
         queue: the queue its executions wait in.
-        priority: higher runs first.
+        priority: higher runs first; each step of it is worth a minute of waiting.
         version: a label of the code, kept with each execution. Of several versions in one process
             new starts by name take the newest ("10" is newer than "9"), and an execution goes on
             with its own, if it is there.
@@ -738,8 +753,12 @@ def task(
         jitter: with ``every`` or ``cron``: up to so much later.
         overlap: with ``every`` or ``cron``: ``skip``, ``queue``, ``cancel_old`` or ``allow``.
         misfire: with ``every`` or ``cron``: ``skip``, ``last`` or ``all``.
+        limit: at most so many at a time: a :class:`~outlast.Limit`, or several.
+        rate: at most so many begin in a span of time: a :class:`~outlast.Rate`, or several.
+        needs: what an engine must offer to run it, as in ``Engine(capabilities=("gpu",))``.
 
     Raises:
+        UsageError: a limit or rate is none, or two have one name.
         BadSchedule: there is no such schedule, or the task needs arguments.
     """
     if every is not None or cron is not None:
@@ -763,6 +782,7 @@ def task(
             attempt_timeout,
             schedule,
             labels,
+            demand_of(limit, rate, needs, name or function.__name__),
         )
         made.pin = pin
         if pin and version is None:

@@ -14,7 +14,7 @@ from outlast.lifecycle import Event, Kind, Message, MessageKind
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle.record import continued_as
 from outlast.lifecycle.table import REFUSAL_MEANINGS
-from outlast.naming import checked_labels, checked_name, checked_text
+from outlast.naming import checked_labels, checked_name, checked_priority, checked_text
 from outlast.store.protocol import Answer
 
 
@@ -32,7 +32,9 @@ def birth_event(task: Task[Any, Any], payload: bytes, options: StartOptions, now
         "task": task.name,
         "input_digest": digest(payload),
         "queue": options.queue or task.queue,
-        "priority": task.priority if options.priority is None else options.priority,
+        "priority": checked_priority(
+            task.priority if options.priority is None else options.priority
+        ),
     }
     due_at = options.start_at if options.delay_us is None else now + options.delay_us
     if due_at is not None and due_at <= now:
@@ -50,6 +52,7 @@ def birth_event(task: Task[Any, Any], payload: bytes, options: StartOptions, now
         "labels": _labels(task.labels, options.labels),
         "attempt_timeout_us": _first(options.attempt_timeout_us, task.attempt_timeout_us),
         "waits_on": [one.edge() for one in options.after] or None,
+        "gates": options.demand.over(task.demand).gates(task.name, payload),
     }
     data.update((name, value) for name, value in optional.items() if value is not None)
     return Event(Kind.CREATE, options.actor or "user", data=data, payload=payload)

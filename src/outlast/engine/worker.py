@@ -7,6 +7,7 @@ import contextvars
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from concurrent.futures import thread as pool_module
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -18,8 +19,9 @@ from outlast.engine.journal import Journal
 from outlast.engine.registry import Task, code_for
 from outlast.errors import NoEngine, OutlastError
 from outlast.lifecycle import Event, Execution, Kind, Refusal, Transition, apply, create, decide
+from outlast.lifecycle.gate import is_gated
 from outlast.lifecycle.record import copy_of
-from outlast.store.protocol import TENANT, Answer, Claimed, Create, Lease, Store, Write
+from outlast.store.protocol import TENANT, Answer, Claimed, Claims, Create, Lease, Store, Write
 
 if TYPE_CHECKING:
     from outlast.engine.processes import ProcessPool
@@ -52,6 +54,8 @@ class Worker:
         slots: int,
         threads: int,
         processes: int,
+        queues: frozenset[str] | None,
+        capabilities: frozenset[str],
         payload_bytes_max: int,
         cancel_grace_us: int,
         on_final: Callable[[Execution, Transition], None],
@@ -80,7 +84,7 @@ class Worker:
         self._processes: ProcessPool | None = None
         self._slots = slots
         self._starting = 0
-        self._lease = Lease(name)
+        self._lease = Lease(name, queues=queues, capabilities=capabilities)
         self._on_final = on_final
         self._on_parked = on_parked
         self.on_gone = on_gone
@@ -88,6 +92,8 @@ class Worker:
         self.watched = 0
         self._claiming: asyncio.Task[None] | None = None
         self._more = False
+        self._is_held_back = False
+        self.opens_at: int | None = None
         self._open = True
         self._reads = True
         self._pending: set[asyncio.Task[Any]] = set()
@@ -116,7 +122,13 @@ class Worker:
         if notes:
             return Create(record, [row, *self._append(record, notes, now)]), None
         task = code_for(record, self.tasks, self.versions)
-        fast = task is not None and self.free > 0 and not self._more and record.state == "queued"
+        fast = (
+            task is not None
+            and self.free > 0
+            and not self._more
+            and record.state == "queued"
+            and self._may_be_born_running(record)
+        )
         if not fast or task is None:
             return Create(record, [row]), None
         (nonce,) = nonces(1)
@@ -125,6 +137,11 @@ class Worker:
         rows = [row, *self._append(record, (claim, start), now)]
         self._starting += 1
         return Create(copy_of(record), rows), Driver(self, task, record, row)
+
+    def _may_be_born_running(self, record: Execution) -> bool:
+        """Tell whether no claim has to be asked for; of rules of its queue the store knows."""
+        queues = self._lease.queues
+        return not is_gated(record) and (queues is None or record.queue in queues)
 
     def _append(self, record: Execution, events: Iterable[Event], now: int) -> list[Transition]:
         """Decide what a new execution's log begins with."""
@@ -173,19 +190,23 @@ class Worker:
             limit = min(self.free, CLAIMS_MAX)
             drawn = nonces(limit)
             self._starting += limit
-            claimed: list[Claimed] = []
+            claimed = Claims()
             try:
                 claimed = await self.journal.call(partial(self._claim_some, limit, drawn))
             finally:
                 self._starting -= limit - len(claimed)
             for one in claimed:
                 self.loop.call_soon(self._take, one)
-            if len(claimed) < limit:
+            self._is_held_back = claimed.is_held_back
+            if claimed.opens_at is not None:
+                self.opens_at = min(claimed.opens_at, self.opens_at or claimed.opens_at)
+                self._on_parked()
+            if len(claimed) < limit and not claimed.is_unfinished:
                 return
             self._more = True
         # No slot is free; whoever frees one looks again.
 
-    def _claim_some(self, limit: int, drawn: Sequence[bytes]) -> list[Claimed]:
+    def _claim_some(self, limit: int, drawn: Sequence[bytes]) -> Claims:
         names, now = self.tasks.keys(), self.clock.now()
         return self.store.claim(self._lease, names, limit, now, drawn, list(self.versions))
 
@@ -213,6 +234,12 @@ class Worker:
         if rows is not None:
             self.loop.call_soon(driver.replay, rows, claimed.unseen)
 
+    def look_if_open(self, now: int) -> None:
+        """Look whether there is something to claim if a rate has opened, which moves nothing."""
+        if self.opens_at is not None and self.opens_at <= now:
+            self.opens_at = None
+            self.look()
+
     # What drivers tell
 
     def left(self, driver: Driver) -> None:
@@ -228,6 +255,8 @@ class Worker:
         assert item.after is not None
         if answer.told or answer.owes:
             self.pass_on(answer)
+        if self._is_held_back or is_gated(item.after):
+            self.look()  # somebody may have waited for just this place
         if item.after.is_final:
             self._on_final(item.after, item.rows[-1])
         else:
@@ -272,7 +301,7 @@ class Worker:
     def reborn(self, name: str) -> None:
         """Go on as a new incarnation, after the store had failed."""
         self.name = name
-        self._lease = Lease(name)
+        self._lease = replace(self._lease, worker=name)
 
     def read_inbox(self, driver: Driver) -> None:
         """Bring a driver the messages that it has not taken yet."""

@@ -88,7 +88,27 @@ def _queued(record: Execution, detail: Data) -> Answer:
 
 
 def _blocked(record: Execution, detail: Data) -> Answer:
-    return "gate_closed", f"the gate {detail.get('gate', '?')} is closed", ""
+    gate = detail.get("gate", "?")
+    kind = detail.get("kind")
+    if kind == "limit":
+        holders = detail.get("holders")
+        named = ", ".join(map(str, holders)) if isinstance(holders, list | tuple) else ""
+        capacity = detail.get("capacity")
+        held = f": {named}" if named else ""
+        more = " and others" if named and _integer(capacity) > named.count(",") + 1 else ""
+        text = f"the limit {gate} lets {capacity} in at a time, and was full{held}{more}"
+        return "limit_full", text, f"outlast limit ls; outlast limit set {gate} …"
+    if kind == "rate":
+        until = _written(_integer(detail.get("until")))
+        return "rate_closed", f"the rate {gate} opens again at {until}", ""
+    if kind == "capability":
+        need = str(gate).partition(":")[2]
+        return (
+            "capability_missing",
+            f"it needs {need}, which no engine offers",
+            (f'start one with Engine(capabilities=("{need}",))'),
+        )
+    return "gate_closed", f"the gate {gate} is closed", ""
 
 
 def _starting(record: Execution, detail: Data) -> Answer:

@@ -291,12 +291,12 @@ class Claims(list[Claimed]):
     Attributes:
         is_held_back: whether a full queue kept something from being claimed.
         is_unfinished: whether there was more to examine than one transaction takes.
-        opens: whether something waits for a rate to open: the clock has another next instant.
+        opens_at: when the first of the rates opens that were found closed, or None.
     """
 
     is_held_back = False
     is_unfinished = False
-    opens = False
+    opens_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -285,7 +285,7 @@ class CapacityConformance:
         for n in range(4):
             one(store, born(f"ex_{n}", T + n, gates=rated()))
         claims = claim(store, T + 9)
-        assert ids(claims) == ["0"] and claims.opens
+        assert ids(claims) == ["0"] and claims.opens_at == T + 9 + MINUTE
         assert state(store, "ex_1").detail["until"] == T + 9 + MINUTE  # type: ignore[index]
         assert store.sweep(T + 10, 9) == (0, T + 9 + MINUTE)
         assert claim(store, T + 8 + MINUTE) == []

@@ -231,7 +231,8 @@ class Claim:
     def tell(self, claims: Claims) -> None:
         """Say what the claim has found besides."""
         claims.is_held_back, claims.is_unfinished = self.desk.held_back, self.desk.more
-        claims.opens = any(at is not None for at in self.desk.closed.values())
+        openings = (at for at in self.desk.closed.values() if at is not None)
+        claims.opens_at = min(openings, default=None)
 
 
 __all__ = ["MemoryCapacity"]
