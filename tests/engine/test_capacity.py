@@ -98,7 +98,7 @@ def test_each_customer_has_a_limit_of_its_own(engine: VirtualEngine) -> None:
 
 def test_the_key_has_to_be_in_the_input(engine: VirtualEngine) -> None:
     for path in ("order.client", "order.customer.name", "orders", "order"):
-        with pytest.raises(UsageError, match="order|input"):
+        with pytest.raises(UsageError, match=r"order|input"):
             fulfil.options(limit=Limit(1, per=path)).start(Order("ada", 1))
     numbered = fulfil.options(limit=Limit(1, per="order.number")).start(Order("ada", 7))
     (record,) = engine.store.get([numbered.id])

@@ -44,7 +44,6 @@ def birth_event(task: Task[Any, Any], payload: bytes, options: StartOptions, now
     optional = {
         "key": options.key,
         "version": task.version,
-        "gates": {"version": task.version} if task.pin else None,
         "origin": options.origin,
         "due_at": due_at,
         "deadline_at": None if deadline_us is None else now + deadline_us,
@@ -52,10 +51,15 @@ def birth_event(task: Task[Any, Any], payload: bytes, options: StartOptions, now
         "labels": _labels(task.labels, options.labels),
         "attempt_timeout_us": _first(options.attempt_timeout_us, task.attempt_timeout_us),
         "waits_on": [one.edge() for one in options.after] or None,
-        "gates": options.demand.over(task.demand).gates(task.name, payload),
+        "gates": _gates(task, options, payload),
     }
     data.update((name, value) for name, value in optional.items() if value is not None)
     return Event(Kind.CREATE, options.actor or "user", data=data, payload=payload)
+
+
+def _gates(task: Task[Any, Any], options: StartOptions, payload: bytes) -> dict[str, Any] | None:
+    gates = options.demand.over(task.demand).gates(task.name, payload) or {}
+    return ({**gates, "version": task.version} if task.pin else gates) or None
 
 
 def _first(given: int | None, usual: int | None) -> int | None:
