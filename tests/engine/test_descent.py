@@ -307,6 +307,10 @@ def test_labels_come_from_the_task_the_start_and_later() -> None:
             plain.label(team=7)  # type: ignore[arg-type]
         with pytest.raises(outlast.errors.UsageError):
             plain.prioritize(2**40)
+        with pytest.raises(outlast.errors.UsageError):
+            labelled.options(priority=2**40).start()
+        with pytest.raises(outlast.errors.UsageError):
+            labelled.options(labels={"": "x"}).start()
         found = engine.store.page(Filter(labels={"team": "tea", "owner": "ann"}))
         assert [record.id for record in found] == [again.id, plain.id]
 
