@@ -368,3 +368,19 @@ def test_a_recovery_makes_no_child_again_that_succeeded() -> None:
         BROKEN.clear()
         assert failing.recover().result() == "paid 5"
         assert engine.store.verify().defects == []
+
+
+def test_a_recovery_is_not_pinned_to_the_code_that_failed() -> None:
+    async def pinned() -> str:
+        return await charge(1)
+
+    BROKEN.add("charge")
+    old = task(name="pinned", version="1", pin=True)(pinned)
+    with testing.engine() as engine:
+        first = engine.start(old)
+        assert first.wait() is State.FAILED
+        BROKEN.clear()
+        task(name="pinned", version="2", pin=True)(pinned)
+        again = first.recover()
+        assert again.result() == "paid 1"
+        assert again.record().version == "2"

@@ -151,6 +151,7 @@ def descend(
     payload = _input_of(birth.payload or b"{}", wish, task, source.task, bytes_max)
     copies, step = _copies(source, log, wish)
     event = _birth(source, birth, wish, payload, now)
+    _unpin(event, task)
     origin: dict[str, Any] = {"id": source.id, "mode": str(wish.mode)}
     origin.update(_past(source, log, wish, step))
     if wish.why is not None:
@@ -179,6 +180,19 @@ def _birth(source: Execution, birth: Transition, wish: Descent, payload: bytes, 
     if isinstance(deadline_at, int):
         data["deadline_at"] = now + deadline_at - birth.at
     return Event(Kind.CREATE, checked_name(wish.actor, "actor"), data=data, payload=payload)
+
+
+def _unpin(event: Event, task: Task[Any, Any] | None) -> None:
+    """Let today's code run it: what the source was pinned to may be the code that failed."""
+    data: dict[str, Any] = dict(event.data or {})
+    gates = {name: gate for name, gate in data.pop("gates", {}).items() if name != "version"}
+    if task is not None and task.version is not None:
+        data["version"] = task.version
+        if task.pin:
+            gates["version"] = task.version
+    if gates:
+        data["gates"] = gates
+    event.data = data
 
 
 def _past(
