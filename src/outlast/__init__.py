@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from outlast.budget import Budget
     from outlast.engine.after import After
+    from outlast.engine.budgets import BudgetState
     from outlast.engine.calls import (
         ask,
         changed,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from outlast.engine.handle import Execution
     from outlast.engine.registry import Retry, step, task
     from outlast.engine.saga import saga
+    from outlast.engine.spend import reserve, spend
     from outlast.engine.task_call import Started
     from outlast.errors import Fatal, OutlastError, RetryAfter
     from outlast.lifecycle import Reason, State
@@ -40,6 +43,10 @@ if TYPE_CHECKING:
 
 _HOMES: Final = {
     "After": "outlast.engine.after",
+    "Budget": "outlast.budget",
+    "BudgetState": "outlast.engine.budgets",
+    "reserve": "outlast.engine.spend",
+    "spend": "outlast.engine.spend",
     "Engine": "outlast.engine.engine",
     "Execution": "outlast.engine.handle",
     "Fatal": "outlast.errors",
@@ -73,10 +80,12 @@ _HOMES: Final = {
 # fmt: off
 __all__ = [  # noqa: RUF022 - in the order a newcomer meets them
     "task", "step", "Engine", "Execution", "Retry", "Limit", "Rate", "Retention", "Filter",
-    "Schedule", "After", "Started",
+    "Schedule", "After", "Started", "Budget",
     "sleep", "ask", "wait_for", "now", "random", "uuid4", "changed", "saga", "slot",
     "this_step", "heartbeat",
-    "Fatal", "RetryAfter", "OutlastError", "State", "Reason", "StepInfo", "__version__",
+    "spend", "reserve",
+    "Fatal", "RetryAfter", "OutlastError", "State", "Reason", "StepInfo", "BudgetState",
+    "__version__",
 ]
 # fmt: on
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from outlast.errors import UsageError
+from outlast.lifecycle import Transition
 
 Amount = int | float | Decimal | str
 """What every public parameter that is an amount takes."""
@@ -180,19 +181,74 @@ def shown(amount: int) -> str:
     return f"{sign}{whole:,}" + (f".{digits.ljust(2, '0')}" if digits else "")
 
 
+def limits_at_birth(birth: Transition) -> list[tuple[str, str, int, int | None]]:
+    """Read the budgets that an execution is born with: scope, meter, limit and soft share."""
+    own: Any = (birth.data or {}).get("budget")
+    if own is None:
+        return []
+    scope, soft = f"{own['scope']}:{birth.execution_id}", own.get("soft")
+    return [(scope, meter, limit, soft) for meter, limit in own["limits"].items()]
+
+
+def data_of_charge(spent: Mapping[str, int], charged: Iterable[str]) -> dict[str, object]:
+    """Give what a row of the log says about its charge.
+
+    Args:
+        spent: in millionths, by meter.
+        charged: the names of the budgets.
+    """
+    names = sorted(name for name in charged if parts_of(name)[1] in spent)
+    return {"spent": dict(spent)} | ({"charged": names} if names else {})
+
+
+def charged_by(rows: Iterable[Transition]) -> dict[str, int]:
+    """Add up what the rows of a log have charged, by the budget's name."""
+    total: dict[str, int] = {}
+    for row in rows:
+        if row.data is None or "charged" not in row.data:
+            continue
+        for name, amount in charges_of(row.data).items():
+            total[name] = total.get(name, 0) + amount
+    return total
+
+
+def charges_of(data: Mapping[str, object]) -> dict[str, int]:
+    """Give what the data of a row charges, by the budget's name."""
+    spent, charged = data.get("spent"), data.get("charged")
+    if not isinstance(spent, Mapping) or not isinstance(charged, Sequence):
+        return {}
+    return {name: int(spent[parts_of(name)[1]]) for name in charged}
+
+
+def spent_by(rows: Iterable[Transition]) -> dict[str, int]:
+    """Add up what the rows of a log say was spent, by meter, whatever it was charged to."""
+    total: dict[str, int] = {}
+    for row in rows:
+        spent = row.data.get("spent") if row.data is not None else None
+        if isinstance(spent, Mapping):
+            for meter, amount in spent.items():
+                total[meter] = total.get(meter, 0) + int(amount)
+    return total
+
+
 __all__ = [
     "SECONDS",
     "UNIT",
     "Amount",
     "Budget",
     "amounts_of",
+    "charged_by",
+    "charges_of",
     "checked_meter",
     "checked_scope",
+    "data_of_charge",
     "decimal_of",
     "is_shared",
+    "limits_at_birth",
     "millionths",
     "name_of",
     "parts_of",
     "share_of",
     "shown",
+    "spent_by",
 ]

@@ -18,6 +18,7 @@
     │   └─ UnknownStep            the execution has no such step to fork from
     ├─ Refused                a legal request at the wrong moment
     │   ├─ TransitionRefused      the lifecycle has no such row
+    │   ├─ OverBudget             a reservation does not fit into a budget
     │   ├─ LeaseLost              another owner holds the execution; nothing was written
     │   ├─ KeyConflict            the key is taken by another input
     │   ├─ ScheduleRefused        the schedule has ended, is paused already, or is there already
@@ -265,6 +266,15 @@ class AlreadyAnswered(Refused):
     """The question was answered before; the first answer won."""
 
     code = "already_answered"
+
+
+class OverBudget(Refused):
+    """A step's body wanted to set aside more than is left of a budget.
+
+    Where the body lets it go, that is no outcome: the execution is suspended until there is room.
+    """
+
+    code = "over_budget"
 
 
 class NotRecoverable(Refused):

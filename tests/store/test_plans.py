@@ -162,6 +162,7 @@ ASKING = [
     "SEARCH t",
 ]
 PLANS |= {
+    "any_stirred": ["SEARCH b EXISTS USING COVERING INDEX budget_stirred (tenant=?)"],
     "budgets_by_name": ["SEARCH b USING PRIMARY KEY (tenant=? AND scope=? AND meter=?)"],
     "budgets_of_scopes": ["SEARCH budget USING PRIMARY KEY (tenant=? AND scope=?"],
     "shared_budgets": ["SEARCH budget USING PRIMARY KEY (tenant=? AND scope>? AND scope<?)"],

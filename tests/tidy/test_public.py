@@ -20,6 +20,7 @@ NAMES = [
     "Schedule",
     "After",
     "Started",
+    "Budget",
     "sleep",
     "ask",
     "wait_for",
@@ -31,12 +32,15 @@ NAMES = [
     "slot",
     "this_step",
     "heartbeat",
+    "spend",
+    "reserve",
     "Fatal",
     "RetryAfter",
     "OutlastError",
     "State",
     "Reason",
     "StepInfo",
+    "BudgetState",
     "__version__",
 ]
 BLOCKING = ["ask", "changed", "now", "random", "saga", "sleep", "slot", "uuid4", "wait_for"]

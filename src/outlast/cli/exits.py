@@ -55,6 +55,7 @@ EXITS: Final[dict[type[errors.OutlastError], int]] = {
     errors.ScheduleRefused: CONFLICT,
     errors.AlreadyAnswered: CONFLICT,
     errors.NotRecoverable: CONFLICT,
+    errors.OverBudget: CONFLICT,
     errors.TokenUsed: CONFLICT,
     errors.StoreOwned: CONFLICT,
     errors.TokenRefused: AUTH,

@@ -122,6 +122,13 @@ _TEXTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         "somebody else, or the same person twice; the first answer wins",
         ("outlast show ID, to see the answer",),
     ),
+    "over_budget": (
+        "what is spent and set aside already, and this, would be more than the limit",
+        (
+            "catch it in the step's body, and do with less",
+            "outlast budget raise SCOPE METER=AMOUNT, so that what is suspended goes on by itself",
+        ),
+    ),
     "not_recoverable": (
         "a recovery tries again what failed; this execution goes on, or has succeeded",
         (

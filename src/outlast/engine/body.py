@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from asyncio import _get_running_loop
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,6 +26,7 @@ from outlast.engine import eager
 from outlast.engine.clock import Clock
 from outlast.engine.current import StepInfo, current_step
 from outlast.engine.limits import Struck
+from outlast.engine.purse import Purse, add
 from outlast.engine.scope import Call, Scope
 from outlast.engine.thread_scope import ThreadScope
 from outlast.errors import StepDeadline
@@ -76,13 +77,39 @@ class Body:
         details: what the last heartbeat that said something said.
         is_noted: whether that is written down; see :mod:`outlast.engine.progress`.
         deadline_at: when all attempts of this step must be over.
+        spent, reserved: what it has said it spent, by meter, and what it has set aside, by key.
+        purse: what its execution may spend; None where no budget is charged.
     """
 
     __slots__ = (
-        "_alarm", "_beaten", "_execution_id", "_gate", "_has_ended", "_host", "_identity",
-        "_is_barred", "_is_unwanted", "_process", "_report", "_scope", "_struck", "_task",
-        "attempt", "beat_at", "begun_at", "call", "deadline_at", "details", "is_noted", "last",
-        "started_at", "step",
+        "_alarm",
+        "_beaten",
+        "_execution_id",
+        "_gate",
+        "_has_ended",
+        "_host",
+        "_identity",
+        "_is_barred",
+        "_is_unwanted",
+        "_process",
+        "_report",
+        "_reservations",
+        "_scope",
+        "_struck",
+        "_task",
+        "attempt",
+        "beat_at",
+        "begun_at",
+        "call",
+        "deadline_at",
+        "details",
+        "is_noted",
+        "last",
+        "purse",
+        "reserved",
+        "spent",
+        "started_at",
+        "step",
     )  # fmt: skip
 
     def __init__(
@@ -107,6 +134,9 @@ class Body:
         self.is_noted = True
         self.last = last
         self.deadline_at: int | None = call.payload.deadline_at
+        self.spent: dict[str, int] | None = None
+        self.reserved: dict[str, Mapping[str, int]] | None = None
+        self.purse: Purse | None = None
         self._execution_id = execution_id
         self._identity = identity
         self._host = host
@@ -120,6 +150,7 @@ class Body:
         self._struck: BaseException | None = None
         self._is_unwanted = self._is_barred = False
         self._has_ended = False
+        self._reservations = 0
 
     def start(self) -> bool:
         """Start it; gives whether it has ended at once: then ask it to :meth:`finish`."""
@@ -190,6 +221,46 @@ class Body:
         self.take_beat(details)
         if _get_running_loop() is self._host.loop:
             self._beaten(self)
+
+    def spend(self, amounts: Mapping[str, int]) -> None:
+        """Count what was spent, from whichever thread the body runs in."""
+        total = dict(self.spent or {})
+        add(total, amounts)
+        self.spent = total
+
+    async def reserve(self, amounts: Mapping[str, int]) -> str:
+        """Set amounts aside, on the loop; gives the key they are settled by.
+
+        Raises:
+            OverBudget: they do not fit.
+        """
+        self.reserved = self.reserved or {}
+        self._reservations += 1
+        key = f"{self.call.key}/reserve#{self._reservations}"
+        if self.purse is not None:
+            heard: asyncio.Future[BaseException | None] = self._host.loop.create_future()
+            self.purse.ask_for(self, key, amounts, heard.set_result)
+            error = await heard
+            if error is not None:
+                raise error
+        self.reserved[key] = amounts
+        return key
+
+    def reserve_blocking(self, amounts: Mapping[str, int]) -> str:
+        """Set amounts aside, as :meth:`reserve`, from the thread that the body runs in."""
+        return asyncio.run_coroutine_threadsafe(self.reserve(amounts), self._host.loop).result()
+
+    def settle(self, key: str, amounts: Mapping[str, int]) -> None:
+        """Count what was spent of what was set aside."""
+        assert self.reserved is not None
+        self.reserved.pop(key, None)
+        self.spend(amounts)
+
+    def run_us(self) -> int:
+        """Give how long it has run, in microseconds."""
+        if self.begun_at is None:
+            return 0 if self._gate is not None else self._host.clock.now() - self.started_at
+        return self._host.clock.now() - self.begun_at
 
     def take_beat(self, details: bytes | None) -> None:
         """Note a sign of life."""

@@ -65,8 +65,13 @@ class Children:
     """The book that a driver keeps of its execution's children."""
 
     def __init__(
-        self, record: Execution, midwife: Midwife, append: Callable[..., Transition]
+        self,
+        record: Execution,
+        midwife: Midwife,
+        append: Callable[..., Transition],
+        charges: Sequence[str] = (),
     ) -> None:
+        self._charges = charges
         self._id = record.id
         self._root = record.root_id or record.id
         self._midwife = midwife
@@ -173,7 +178,7 @@ class Children:
         was = birth.data or {}
         inherited = (
             *("parent_id", "parent_key", "root_id", "origin", "slot"),
-            *("labels", "queue", "priority"),
+            *("labels", "queue", "priority", "charges"),
         )
         event.data = {
             **(event.data or {}),
@@ -188,6 +193,8 @@ class Children:
         if key is not None:
             family["parent_key"] = key
         event.data = {**(event.data or {}), **family}
+        if self._charges:
+            event.data["charges"] = list(self._charges)
         return self._born(event, now)
 
     def _born(self, event: Event, now: int, notes: Sequence[Event] = ()) -> Create:

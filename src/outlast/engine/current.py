@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -66,6 +67,9 @@ class AnyBody(Protocol):
 
     def beat(self, details: bytes | None) -> None:
         """Take a sign of life, and what it says."""
+
+    def spend(self, amounts: Mapping[str, int]) -> None:
+        """Count what was spent."""
 
 
 current_step: Final[ContextVar[AnyBody | None]] = ContextVar("outlast_step", default=None)

@@ -38,7 +38,7 @@ from outlast.lifecycle import (
 from outlast.naming import checked_name, checked_text
 from outlast.store.protocol import TENANT, Create
 
-_INHERITED: Final = ("task", "queue", "version", "gates", "attempt_timeout_us", "slot")
+_INHERITED: Final = ("task", "queue", "version", "gates", "attempt_timeout_us", "slot", "budget")
 """What the birth of a source says about every execution that is made of it."""
 _OUTCOMES: Final = {
     Kind.STEP: "step",

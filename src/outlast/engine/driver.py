@@ -29,7 +29,9 @@ from outlast.engine.body import Body, Host
 from outlast.engine.change import PREFIX
 from outlast.engine.children import Children, Midwife, child_end
 from outlast.engine.journal import Journal
+from outlast.engine.note import Noted
 from outlast.engine.progress import Progress
+from outlast.engine.purse import Ledger, Purse, inherited, purse_of, spent_by
 from outlast.engine.question import Question
 from outlast.engine.registry import Task
 from outlast.engine.scope import Call, CallState, Mismatch, Outcome, Scope
@@ -45,6 +47,7 @@ from outlast.errors import (
     Fatal,
     InternalError,
     OutlastError,
+    OverBudget,
     PayloadTooLarge,
     RetryAfter,
     StepDeadline,
@@ -71,6 +74,8 @@ ANNOUNCE_US: Final = 1_000_000
 """How long a step runs before a note says so."""
 
 _DELIVERED: Final = OUTCOMES
+_OF_STEPS: Final = ("step", "reserve")
+"""The calls whose outcome is a row of kind ``step``."""
 _POSITION: Final = frozenset({"seq", "idle_claims", "inbox_seen", "updated_at"})
 _KEPT_BY_RETRY: Final = frozenset({Kind.INPUT_RECEIVED, Kind.SIGNAL_RECEIVED})
 _ABANDONED: Final = CallState.ABANDONED
@@ -86,6 +91,7 @@ class Home(Host, Midwife, Protocol):
     """What a driver needs of the worker that holds it."""
 
     journal: Journal
+    ledger: Ledger
     task_threads: Executor
     payload_bytes_max: int
     cancel_grace_us: int
@@ -100,6 +106,9 @@ class Home(Host, Midwife, Protocol):
 
     def recorded(self, item: Write, answer: Answer) -> None:
         """Hear that it has ended, or given its lease up, and that the store has it."""
+
+    def stirred(self) -> None:
+        """Hear that the store has something to sweep."""
 
     def lost(self, driver: Driver, answer: Answer) -> None:
         """Hear that its lease is gone."""
@@ -158,10 +167,13 @@ class Driver:
         self._pumping = False
         self._reporting = False
         self._ending: set[Body] = set()
+        self._noted = Noted()
+        self._has_granted = False
+        self._purse: Purse | None = purse_of(self, worker.journal, worker.ledger, birth)
         self._progress: Progress | None = None
         self._attempt_ends_at: int | None = None
         self._attempt_alarm: asyncio.TimerHandle | None = None
-        self._children = Children(record, worker, self._append)
+        self._children = Children(record, worker, self._append, inherited(birth))
         self._lingers_until = 0
 
     # Coming to life
@@ -269,6 +281,9 @@ class Driver:
                 first = place + 1
         self._children.take_earlier(rows[:first])
         if rows:
+            self._noted.see(rows[:first], rows[first:])
+            if self._purse is not None:
+                self._purse.see(rows[first:])
             self._log = rows
             self._scope.changes.load(rows)
             self._trail = Trail(rows[first:], self.task.code)
@@ -280,7 +295,7 @@ class Driver:
         for row in rows[:first]:
             if row.kind is Kind.STEP and not (row.data and row.data.get("failed")):
                 assert row.key is not None
-                if not (row.data and "reused" in row.data):
+                if not (row.data and ("reused" in row.data or "reserved" in row.data)):
                     self._memo[row.key] = row
         return [row for row in rows[:first] if row.kind in _KEPT_BY_RETRY], list(rows[first:])
 
@@ -359,6 +374,8 @@ class Driver:
                 source = self._memo[row.key] if copied is None else copied
             if source.data and source.data.get("failed"):
                 error = failure.rebuild(source.payload or b"")
+            elif call is not None and call.kind == "reserve":
+                value = row.key  # by which it is settled
             elif call is not None:
                 value = self._read(row, call, source.payload or b"null")
         elif kind == "child":
@@ -380,7 +397,8 @@ class Driver:
         """
         assert self._scope is not None and row.key is not None
         call = self._scope.open_calls.get(row.key)
-        if row.kind is Kind.STEP and call is not None and not hasattr(call.payload, "read"):
+        known = call is None or call.kind == "reserve" or hasattr(call.payload, "read")
+        if row.kind is Kind.STEP and not known:
             raise Mismatch(Outcome(row.seq, row.at, "step", row.key), self._scope.wanted())
         return None if call is None or row.digest not in (None, call.digest) else call
 
@@ -426,6 +444,8 @@ class Driver:
         scope = self._scope
         assert scope is not None
         while self._outcomes and scope.is_quiet:
+            if self._purse is not None and not self._is_counted(self._outcomes[0]):
+                return
             one = self._outcomes.popleft()
             if isinstance(one, Outcome):
                 outcome = one
@@ -442,6 +462,14 @@ class Driver:
             scope.deliver(outcome)
             if scope.changes.fresh:
                 self._mark_changes()
+
+    def _is_counted(self, one: Outcome | tuple[Transition, int]) -> bool:
+        """Whether it is known what budgets an outcome has crossed; the code goes on after that.
+
+        So what the log is told of a budget stands right behind the row that led to it, also where
+        the code would end at once.
+        """
+        return (one.seq if isinstance(one, Outcome) else one[0].seq) <= self._durable
 
     def _look_back(self, outcome: Outcome) -> None:
         """Before an outcome is delivered: say whether what the code will do was done before."""
@@ -557,6 +585,8 @@ class Driver:
     def _pump(self, scope: Scope | ThreadScope) -> None:
         while not self._over and scope.is_quiet:
             answered = False
+            if scope.notes:
+                self._note(scope)
             for call in scope.take_calls():
                 answered = self._admit(call) or answered
             for call in scope.take_abandoned():
@@ -569,14 +599,23 @@ class Driver:
                 if not self._ending:  # else the last process that is being stopped calls again
                     self._finish(scope)
                 return
-            if answered or self._play(scope) or self._reuse_next() or self._fire_timers(scope):
+            if answered or (
+                not self._outcomes
+                and (self._play(scope) or self._reuse_next() or self._fire_timers(scope))
+            ):
                 continue
             break
         if self._over or not scope.is_quiet:
             return  # a def task's thread will call again
         if self._calls and self._durable >= self._delivered:
             self._start_calls()
-        if not self.bodies and not self._outcomes and scope.is_quiet:
+            if self._has_granted:
+                self._has_granted = False
+                self._pump(scope)
+                return
+        if self._purse is not None and self._purse.is_asking:
+            self._set_alarm(scope)  # the store's answer comes first
+        elif not self.bodies and not self._outcomes and scope.is_quiet:
             self._settle_down(scope)
         else:
             self._set_alarm(scope)
@@ -585,7 +624,7 @@ class Driver:
         """Take a call that the code has made; gives whether it has its answer already."""
         if self._script is not None and self._script.offer(call):
             return False
-        if call.kind == "step":
+        if call.kind in ("step", "reserve"):
             self._calls.append(call)
         elif call.kind in _HELD_BEFORE_POINT:
             if self._script is not None and self._script.point_ahead:
@@ -683,9 +722,12 @@ class Driver:
         if call in self._calls:
             self._calls.remove(call)
         body = self.bodies.pop(call.key, None)
+        if body is None and self._purse is not None:
+            self._purse.drop(call)
         if body is not None:
             self._stop(body)
             data = {"attempt": body.attempt, **({} if why is None else {"why": why})}
+            data |= self._spent_by(body, lost=True)
             self._append(Event(Kind.CALL_ABANDONED, "engine", key=call.key, data=data))
 
     # Bodies
@@ -716,11 +758,17 @@ class Driver:
         if self._script is not None and self._script.point_ahead:
             return
         calls, self._calls = self._calls, deque()
+        if self._purse is not None:
+            self._purse.look()
         for call in calls:
             if self._back_offs and self._back_offs.get(call.key, 0) > self.worker.clock.now():
                 self._calls.append(call)  # the alarm starts it
-            else:
+                continue
+            may_go = True if self._purse is None else self._purse.admits(call)
+            if may_go:
                 self._start(call)
+            elif may_go is False:
+                self._calls.append(call)  # it is short of a budget
         if not self._pumping:
             self._report_ended()
 
@@ -735,7 +783,60 @@ class Driver:
         finally:
             self._reporting = False
 
+    def again(self, call: Call) -> None:
+        """Take a call back that has waited for the store's answer."""
+        if call.state is not CallState.ABANDONED:
+            self._calls.append(call)
+        self.pump()
+
+    def forsaken(self, answer: Answer) -> None:
+        """Hear that the lease is gone, from somebody else's item."""
+        self.worker.lost(self, answer)
+        self._leave(at_once=True)
+
+    def see_budgets(self) -> None:
+        """See whether there are budgets now that it charges."""
+        if self._purse is None:
+            self._purse = purse_of(self, self.worker.journal, self.worker.ledger, self._birth)
+
+    @property
+    def own_budgets(self) -> tuple[str, ...]:
+        """The budgets that it charges and that not everybody shares."""
+        return () if self._purse is None else self._purse.own
+
+    def _note(self, scope: Scope | ThreadScope) -> None:
+        """Record what the code has said in passing, unless that was recorded before."""
+        notes, scope.notes = scope.notes, []
+        is_past = self._script is not None and self._script.point_ahead
+        for note in notes:
+            if self._noted.is_new(note):
+                self._append(note.event(reused=is_past))
+
+    def _grant(self, call: Call) -> None:
+        """Give task code what it wanted to set aside."""
+        if self._purse is not None:
+            self._purse.granted_to_code(call)
+        data = {"reserved": dict(call.payload.amounts)}
+        row = self._append(Event(Kind.STEP, "engine", key=call.key, digest=call.digest, data=data))
+        self._has_granted = True
+        self._deliver_row(row, row.at)
+
+    def _spent_by(
+        self, body: Body, error: BaseException | None = None, *, lost: bool = False
+    ) -> dict[str, object]:
+        """Say what a body has spent, for the row of its outcome."""
+        if self._purse is not None:
+            spent = self._purse.spent_by(body, error, lost=lost)
+        elif body.spent is None and body.step.cost is None:
+            return {}
+        else:
+            spent = spent_by(body, lost=lost)
+        return {"spent": spent} if spent else {}
+
     def _start(self, call: Call) -> None:
+        if call.kind == "reserve":
+            self._grant(call)
+            return
         if self._back_offs:
             self._back_offs.pop(call.key, None)
         attempt = self._failures.get(call.key, 0) + 1
@@ -750,6 +851,7 @@ class Driver:
             None if self._progress is None else self._progress.last(call.key),
             None if self._past is None else self._past.identity,
         )
+        body.purse = self._purse
         self.bodies[call.key] = body
         if body.start():
             self._at_once.append(body)
@@ -776,6 +878,9 @@ class Driver:
             except OutlastError as refused:
                 refused.where = f"step {body.call.key} of {self.record.id}, {step.where}"
                 error = refused
+        if isinstance(error, OverBudget) and self._purse is not None:
+            self._come_back(body, error)
+            return
         if error is not None:
             if body.details is not None:
                 self._beats().note(body, self.worker.clock.now())
@@ -787,12 +892,15 @@ class Driver:
             if retry_at is not None:
                 error = _too_late(body, error)
         data: Data | None = None
+        raised = error
         if error is not None:
             payload, value = failure.round_trip(error)
             data = {"failed": True, "attempts": body.attempt}
             error, value = value, None
         elif body.attempt > 1:
             data = {"attempts": body.attempt}
+        if self._purse is not None or body.spent is not None or step.cost is not None:
+            data = {**(data or {}), **self._spent_by(body, raised)} or None
         row = self._append(
             Event(
                 Kind.STEP,
@@ -833,7 +941,11 @@ class Driver:
                 "engine",
                 key=key,
                 digest=body.call.digest,
-                data={"attempt": body.attempt, "retry_at": retry_at},
+                data={
+                    "attempt": body.attempt,
+                    "retry_at": retry_at,
+                    **self._spent_by(body, error),
+                },
                 payload=failure.dump(failure.describe(error)),
             )
         )
@@ -841,6 +953,23 @@ class Driver:
         self._failures[key] = body.attempt
         self._back_offs[key] = retry_at
         self._calls.append(body.call)
+
+    def _come_back(self, body: Body, error: OverBudget) -> None:
+        """A body could not set aside what it needs: that is no outcome, it runs again later."""
+        data = {"over_budget": error.what, **self._spent_by(body)}
+        self._append(Event(Kind.ANNOTATION, "engine", key=body.call.key, data=data))
+        self._calls.append(body.call)
+        self.pump()
+
+    def _stop_short(self) -> bool:
+        """Suspend it where a call waits for a budget and nothing else is under way."""
+        short = None if self._purse is None else self._purse.short
+        if short is None or self._durable < self._delivered:
+            return False
+        if all(call.key != short.key for call in self._calls):
+            return False
+        self._suspend("budget", text=short.text(), hint=short.hint(), budget=short.as_data())
+        return True
 
     # Quiet
 
@@ -850,6 +979,8 @@ class Driver:
             actor, why = self._hold
             data = {"why": why, **self._clean_up(scope)}
             self._park(Event(Kind.PAUSE, actor, data=data))
+            return
+        if self._stop_short():
             return
         now = self.worker.clock.now()
         if any(self._back_offs.get(call.key, 0) <= now for call in self._calls):
@@ -1062,6 +1193,8 @@ class Driver:
         for body in self.bodies.values():
             body.stop(at_once=at_once)
         self.bodies.clear()
+        if self._purse is not None:
+            self._purse.close()
         if self._scope is not None:
             self._scope.close()
         self.worker.left(self)
@@ -1094,6 +1227,7 @@ class Driver:
         fence, nonce, seq = record.fence, record.nonce, record.seq
         if event.nonce is None and event.kind is not Kind.DEADLINE:
             event.fence, event.nonce = fence, nonce
+        charge = None if self._purse is None else self._purse.charge_for(event, self.bodies)
         decision = decide(record, event, self.worker.clock.now())
         if isinstance(decision, Refusal):
             return decision
@@ -1112,6 +1246,7 @@ class Driver:
                 inbox_seen,
                 births,
                 sends,
+                charge=charge,
             ),
             self,
         )
@@ -1123,6 +1258,8 @@ class Driver:
             self._children.settled(item.births, answer.refused is None, answer.unclaimed)
         if answer.refused is None:
             self._durable = item.position[0]
+            if self._purse is not None:
+                self._hear_of_budgets(answer)
             if self.worker.watched:
                 self.worker.changed(item.id)
             if item.after is not None and not item.after.is_leased:
@@ -1130,12 +1267,28 @@ class Driver:
                 if not self._over:
                     self._leave()
             elif self._calls and self._durable >= self._delivered:
-                self._start_calls()
+                if self._purse is None:
+                    self._start_calls()
+                    if self._has_granted:
+                        self.pump()
+                else:
+                    self.pump()  # what is short of a budget may be all there is left
         elif answer.refused == "moved" and self._before_park is not None and not self._over:
             self._unpark()
         elif not self._over:
             self.worker.lost(self, answer)
             self._leave(at_once=True)
+
+    def _hear_of_budgets(self, answer: Answer) -> None:
+        """Hear what a charge has made of budgets, and what this log is told of it."""
+        self.worker.ledger.learn(answer.budgets)
+        if answer.owes and answer.budgets:
+            self.worker.stirred()
+        told = [entry for record, entry in answer.told if record.id == self.record.id]
+        if told and not self._over:
+            self.take(told)
+        if self._outcomes and self._live and not self._over and self._before_park is None:
+            self._thread_is_quiet()  # what waited for this may be delivered now
 
     def _unpark(self) -> None:
         """A message came before the lease was given up: go on with it."""
@@ -1213,6 +1366,8 @@ class Driver:
             self._children.take(self._row)
         elif event.kind is Kind.PAUSE_REQUESTED:
             self._hold_asked(self._row)
+        elif event.kind is Kind.BUDGET_CHANGED and self._purse is not None:
+            self._purse.hear(event.data or {})
         return self._row
 
     def _hold_asked(self, row: Transition) -> None:

@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import Any, ClassVar, Final, ParamSpec, Self, TypeVar
 
@@ -22,6 +22,7 @@ from outlast.duration import Duration, microseconds
 from outlast.engine import current
 from outlast.engine import token as tokens
 from outlast.engine.background import LoopThread
+from outlast.engine.budgets import Budgets, read_adjusted
 from outlast.engine.bulk import Bulk, BulkReport, action_of
 from outlast.engine.capacity import Limits, Queues, names_of
 from outlast.engine.clock import Clock, WallClock
@@ -53,7 +54,16 @@ from outlast.lifecycle import Event, Message, Transition
 from outlast.lifecycle import Execution as Record
 from outlast.retention import DEFAULT, Retention, retention_of
 from outlast.store import DEFAULT_URL, open_store
-from outlast.store.protocol import Answer, Create, Deliver, Filter, Store, WorkerRow
+from outlast.store.protocol import (
+    Adjust,
+    Answer,
+    BudgetRow,
+    Create,
+    Deliver,
+    Filter,
+    Store,
+    WorkerRow,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -157,6 +167,7 @@ class Engine:
         self.schedules = Schedules(self)
         self.queues, self.limits = Queues(self), Limits(self)
         self._due_at: int | None = None
+        self.budgets = Budgets(self)
         self._secret: bytes | None = None
         self._unsure_of_sweep = False
         self._behind = False
@@ -324,6 +335,11 @@ class Engine:
             lambda: self.store.recover(None, self.name, self.clock.now(), SWEEP_MAX)
         ):
             pass
+        await self._learn_budgets()
+
+    async def _learn_budgets(self) -> None:
+        """Hear of the budgets that executions share."""
+        self.worker.learn(await self.worker.read(self.store.budgets))
 
     # Services
 
@@ -375,6 +391,7 @@ class Engine:
         if not await self.journal.call(self.store.changed) and not self._behind:
             return
         self._behind = True
+        await self._learn_budgets()
         self.look()
         self.scheduler.look()
         await self._read_unread()
@@ -765,6 +782,28 @@ class Engine:
         made = await self.adescend(id, wish)
         report.made.append(made.id)
         return made
+
+    # Budgets
+
+    async def aadjust(self, item: Adjust) -> list[BudgetRow]:
+        """Change budgets; gives them as they are then.
+
+        Raises:
+            NotFound: one that shall be raised or reset is not there.
+        """
+        answer = await self.journal.commit(item)
+        budgets = read_adjusted(answer, item)
+        self.worker.learn(budgets)
+        self.look_at_clock()
+        for record, entry in answer.told:
+            driver = self.worker.drivers.get(record.id)
+            if driver is not None and record.is_leased:
+                self.loop.call_soon(driver.take, [entry])
+        return budgets
+
+    async def read_budgets(self, scopes: Collection[str] | None) -> list[BudgetRow]:
+        """Read the budgets of these scopes; None: all shared ones."""
+        return await self.worker.read(lambda: self.store.budgets(scopes))
 
     # Looking
 

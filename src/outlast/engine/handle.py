@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
+from outlast.budget import Amount
 from outlast.codec import as_json
 from outlast.duration import Duration, microseconds
+from outlast.engine.budgets import BudgetState, own_budgets, raise_own
+from outlast.engine.clock import Clock
 from outlast.engine.descent import Descent, Mode
 from outlast.engine.questions import OpenQuestion, asked_by, open_questions, pick
 from outlast.engine.registry import Task
@@ -18,6 +21,7 @@ from outlast.errors import NotRecoverable, WaitTimeout
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import Message, MessageKind, Reason, State, Transition, reason_of
 from outlast.naming import checked_labels, checked_name, checked_priority
+from outlast.store.protocol import Adjust, BudgetRow
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -47,6 +51,16 @@ class Backing(Protocol):
 
     async def asend(self, id: str, message: Message) -> Record:
         """Deliver a message; gives the execution's row after it."""
+
+    @property
+    def clock(self) -> Clock:
+        """Tells the time."""
+
+    async def aadjust(self, item: Adjust) -> list[BudgetRow]:
+        """Change budgets; gives them as they are then."""
+
+    async def read_budgets(self, scopes: Collection[str] | None) -> list[BudgetRow]:
+        """Read the budgets of these scopes; None: all shared ones."""
 
     async def adescend(self, id: str, wish: Descent) -> Record:
         """Make another execution of one; gives its row."""
@@ -140,6 +154,29 @@ class Execution(Generic[R]):
     def result(self, timeout: Duration | None = None) -> R:
         """Wait for its result, as :meth:`aresult`."""
         return self._engine.run(self.aresult(timeout))
+
+    async def abudget(self) -> dict[str, BudgetState]:
+        """Give its own budgets by meter, as they are now; empty where it has none."""
+        return await own_budgets(self._engine, self.id)
+
+    def budget(self) -> dict[str, BudgetState]:
+        """Give its own budgets by meter, as :meth:`abudget`."""
+        return self._engine.run(self.abudget())
+
+    async def araise_budget(
+        self, *, actor: str = "user", **meters: Amount
+    ) -> dict[str, BudgetState]:
+        """Let it spend more, as ``raise_budget(usd=1)``; it goes on if it was suspended for that.
+
+        Raises:
+            NotFound: it has no budget of its own on this meter.
+        """
+        await raise_own(self._engine, self.id, meters, actor)
+        return await self.abudget()
+
+    def raise_budget(self, *, actor: str = "user", **meters: Amount) -> dict[str, BudgetState]:
+        """Let it spend more, as :meth:`araise_budget`."""
+        return self._engine.run(self.araise_budget(actor=actor, **meters))
 
     async def atransitions(self) -> list[Transition]:
         """Read its log."""

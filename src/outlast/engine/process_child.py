@@ -19,6 +19,7 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from types import FrameType, ModuleType
 from typing import Any, Final, NoReturn
 
@@ -26,7 +27,7 @@ import msgspec
 
 HEAD: Final = struct.Struct("!cI")
 """What everything begins with that the process says: its kind, and how many bytes follow."""
-HELLO, READY, BEAT, VALUE, FAILED = b"h", b"r", b"b", b"v", b"f"
+HELLO, READY, BEAT, SPENT, VALUE, FAILED = b"h", b"r", b"b", b"s", b"v", b"f"
 BEGIN, LEAVE = b"b", b"l"
 """What it is told when it is ready to run a body."""
 MAIN: Final = "__outlast_main__"
@@ -204,6 +205,17 @@ class _Body:
             self._said, self._said_at = details, now
             self._child.say(BEAT, details or b"")
 
+    def spend(self, amounts: Mapping[str, int]) -> None:
+        self._child.say(SPENT, msgspec.json.encode(amounts))
+
+    def reserve_blocking(self, amounts: Mapping[str, int]) -> str:
+        from outlast.errors import UsageError
+
+        raise UsageError(
+            "a step in a process of its own cannot reserve",
+            do="give the step its cost: @step(cost={…}), or reserve in the task",
+        )
+
 
 def find(job: Job) -> Any:
     """Import the module of a job and give its step.
@@ -288,4 +300,16 @@ def _renamed(described: Any, module: str) -> Any:
     )
 
 
-__all__ = ["BEAT", "BEGIN", "FAILED", "HEAD", "HELLO", "LEAVE", "READY", "VALUE", "Job", "main"]
+__all__ = [
+    "BEAT",
+    "BEGIN",
+    "FAILED",
+    "HEAD",
+    "HELLO",
+    "LEAVE",
+    "READY",
+    "SPENT",
+    "VALUE",
+    "Job",
+    "main",
+]

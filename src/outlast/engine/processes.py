@@ -48,6 +48,7 @@ from outlast.engine.process_child import (
     HELLO,
     LEAVE,
     READY,
+    SPENT,
     VALUE,
     Job,
 )
@@ -309,6 +310,8 @@ class Process:
                     return VALUE, b"null"  # nobody hears of this
             elif kind == BEAT:
                 body.take_beat(data or None)
+            elif kind == SPENT:
+                body.spend(msgspec.json.decode(data))
             elif kind in (VALUE, FAILED):
                 return kind, data
             else:
@@ -339,7 +342,7 @@ class Process:
         while True:
             if len(self._buffer) >= HEAD.size:
                 kind, size = HEAD.unpack_from(self._buffer)
-                if kind not in (HELLO, READY, BEAT, VALUE, FAILED) or size > bytes_max:
+                if kind not in (HELLO, READY, BEAT, SPENT, VALUE, FAILED) or size > bytes_max:
                     raise self._nonsense()
                 if len(self._buffer) >= HEAD.size + size:
                     data = bytes(self._buffer[HEAD.size : HEAD.size + size])

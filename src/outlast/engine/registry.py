@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Generic, Literal, NoReturn, ParamSpec, TypeVar, cast, overload
 
+from outlast.budget import Amount, Budget, amounts_of
 from outlast.codec import Codec, InputCodec, digest, result_codec
 from outlast.duration import Duration, microseconds, microseconds_of
 from outlast.engine import fan
@@ -178,8 +179,10 @@ class _Step(_Function[P, R]):
         limits: Limits | None = None,
         grace_us: int = GRACE_US,
         on: Where = "auto",
+        cost: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(fn, name, retries, None)
+        self.cost = cost
         self.limits, self.grace_us, self.on = limits, grace_us, on
 
     def _call(
@@ -358,6 +361,7 @@ class StartOptions:
         labels: names and values that it is found by, on top of its task's.
         after: what must have ended before it may begin.
         demand: what a claim must find open, where it differs from the task's.
+        budget: what it may spend, instead of what its task says.
     """
 
     key: str | None = None
@@ -373,6 +377,7 @@ class StartOptions:
     labels: Mapping[str, str] | None = None
     after: tuple[After, ...] = ()
     demand: Demand = FREE
+    budget: Budget | None = None
 
 
 PLAIN: Final = StartOptions()
@@ -396,9 +401,11 @@ class Task(_Function[P, R]):
         schedule: Schedule | None = None,
         labels: Mapping[str, str] | None = None,
         demand: Demand = FREE,
+        budget: Budget | None = None,
     ) -> None:
         super().__init__(fn, name, retries, timeout)
         self.demand = demand
+        self.budget = budget
         self.labels = checked_labels(labels or {})
         self.queue, self.priority, self.version = queue, priority, version
         self.pin = False
@@ -520,6 +527,7 @@ class Task(_Function[P, R]):
         limit: Limited | None = None,
         rate: Rated | None = None,
         needs: str | Iterable[str] | None = None,
+        budget: Budget | None = None,
     ) -> TaskWithOptions[P, R]:
         """Give the task with options for its next starts; see :class:`StartOptions`.
 
@@ -544,6 +552,7 @@ class Task(_Function[P, R]):
                 labels=labels,
                 after=edges(after),
                 demand=demand_of(limit, rate, needs, self.name),
+                budget=budget,
             ),
         )
 
@@ -701,6 +710,7 @@ def task(
     limit: Limited | None = None,
     rate: Rated | None = None,
     needs: str | Iterable[str] | None = None,
+    budget: Budget | None = None,
 ) -> _TaskDecorator: ...
 def task(
     fn: Callable[..., Any] | None = None,
@@ -727,6 +737,7 @@ def task(
     limit: Limited | None = None,
     rate: Rated | None = None,
     needs: str | Iterable[str] | None = None,
+    budget: Budget | None = None,
 ) -> Any:
     """Make a task of a function: each start of it is an execution that outlives the process.
 
@@ -746,6 +757,7 @@ def task(
         pin: only code of this very version may ever run executions that are started now.
         retention: how long its executions are kept after their end; by default as the engine says.
         labels: names and values that its executions are found by.
+        budget: what one execution of it, or one with all that it makes, may spend.
         schedule: when executions of it are made by themselves; see :class:`~outlast.Schedule`.
         every: instead of ``schedule``: the span between two of them.
         cron: instead of ``schedule``: a cron expression.
@@ -783,6 +795,7 @@ def task(
             schedule,
             labels,
             demand_of(limit, rate, needs, name or function.__name__),
+            budget,
         )
         made.pin = pin
         if pin and version is None:
@@ -823,6 +836,7 @@ def step(
     heartbeat: Duration | None = None,
     on: Where = "auto",
     grace: Duration = "5s",
+    cost: Mapping[str, Amount] | None = None,
 ) -> _StepDecorator: ...
 def step(
     fn: Callable[..., Any] | None = None,
@@ -836,6 +850,7 @@ def step(
     heartbeat: Duration | None = None,
     on: Where = "auto",
     grace: Duration = "5s",
+    cost: Mapping[str, Amount] | None = None,
 ) -> Any:
     """Make a step of a function: once its result is recorded, it never runs again.
 
@@ -852,12 +867,15 @@ def step(
             attempt fails as :class:`HeartbeatLost`.
         on: where a ``def`` step runs: "auto" is a thread, "process" a process that can be stopped.
         grace: how long a coroutine or process may take to clean up when it is stopped.
+        cost: what an attempt costs, by meter, as ``{"usd": 0.05}``: set aside before it starts, and
+            charged unless the body says otherwise by :func:`outlast.spend`.
 
     Raises:
         UsageError: an ``async def`` function cannot run in a process; there is no such place.
     """
     if on not in ("auto", "process"):
         raise UsageError(f'no step runs on "{on}"', do='write on="process", or leave it out')
+    costs = None if cost is None else amounts_of(cost, "cost")
     limits = limits_of(span(queue_timeout), span(timeout), span(heartbeat), span(deadline))
 
     def decorate(function: Callable[..., Any]) -> _Step[Any, Any]:
@@ -867,7 +885,7 @@ def step(
                 f"{function.__qualname__} is async def and cannot run in a process",
                 do="make it def: it has the process for itself, and may block",
             )
-        return kind(function, name, retries, limits, microseconds(grace), on)
+        return kind(function, name, retries, limits, microseconds(grace), on, costs)
 
     return decorate if fn is None else decorate(fn)
 

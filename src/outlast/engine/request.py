@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from outlast.budget import Budget
 from outlast.codec import digest
 from outlast.engine.questions import already_answered
 from outlast.engine.registry import StartOptions, Task
@@ -49,6 +50,7 @@ def birth_event(task: Task[Any, Any], payload: bytes, options: StartOptions, now
         "deadline_at": None if deadline_us is None else now + deadline_us,
         "start_by": None if queue_us is None else (due_at or now) + queue_us,
         "labels": _labels(task.labels, options.labels),
+        "budget": _budget(options.budget or task.budget),
         "attempt_timeout_us": _first(options.attempt_timeout_us, task.attempt_timeout_us),
         "waits_on": [one.edge() for one in options.after] or None,
         "gates": _gates(task, options, payload),
@@ -60,6 +62,10 @@ def birth_event(task: Task[Any, Any], payload: bytes, options: StartOptions, now
 def _gates(task: Task[Any, Any], options: StartOptions, payload: bytes) -> dict[str, Any] | None:
     gates = options.demand.over(task.demand).gates(task.name, payload) or {}
     return ({**gates, "version": task.version} if task.pin else gates) or None
+
+
+def _budget(budget: Budget | None) -> dict[str, object] | None:
+    return None if budget is None else budget.as_data()
 
 
 def _first(given: int | None, usual: int | None) -> int | None:

@@ -46,6 +46,7 @@ from outlast.engine.change import Changes
 from outlast.engine.cleanup import has_clean_up
 from outlast.engine.current import current_scope
 from outlast.engine.loop import Branch, BranchTask, DeterministicLoop, _Parked, where
+from outlast.engine.note import Note
 from outlast.errors import InternalError, NotDurable, UsageError
 from outlast.naming import checked_name
 
@@ -314,6 +315,7 @@ class Scope:
         self._child_ends: dict[str, Outcome] = {}
         self.dropped: set[str] = set()
         self.unread_signals: list[Outcome] = []
+        self.notes: list[Note] = []
         self.never_awaited: list[str] = []
 
     # The engine's side
@@ -552,6 +554,34 @@ class Scope:
                 do="call it in the task itself",
             )
         return self.changes.ask(name)
+
+    def note(self, name: str, digest: int, data: dict[str, object], *, whole: bool = False) -> None:
+        """Say something in passing, which is recorded once; see :mod:`outlast.engine.spend`.
+
+        Args:
+            name: what it is known by, with its number in the branch; ``whole``: as it is.
+            digest: stands for what it says.
+            data: what it says.
+            whole: the name is unique already.
+
+        Raises:
+            NotDurable: called from another thread or event loop.
+        """
+        loop = self._loop
+        if self._closed:
+            return  # the code is unwound: what it says now, it does not mean
+        if _get_running_loop() is not loop:
+            raise NotDurable(
+                f"{name} was called outside the execution's own code",
+                why="another thread or event loop has inherited its context",
+                do="call it in the task itself",
+            )
+        key = name
+        if not whole:
+            branch = self._branch_of(_current_task(loop))
+            count = branch.counts[name] = branch.counts.get(name, 0) + 1
+            key = f"{branch.prefix}{name}#{count}"
+        self.notes.append(Note(key, digest, data))
 
     def now(self) -> int:
         """Give the time of the last delivered row, in microseconds since 1970."""

@@ -30,6 +30,7 @@ from outlast.engine.change import Changes
 from outlast.engine.cleanup import has_clean_up_above
 from outlast.engine.current import current_scope
 from outlast.engine.fan import Request
+from outlast.engine.note import Note
 from outlast.engine.scope import Call, Mismatch, Outcome, Timer
 from outlast.errors import UsageError
 from outlast.naming import checked_name
@@ -97,6 +98,7 @@ class ThreadScope:
         self._body_future: asyncio.Future[Any] | None = None
         self.was_cancelled = False
         self.changes = Changes()
+        self.notes: list[Note] = []
         self.random = random.Random(seed)
         self.result: Any = None
         self.exception: BaseException | None = None
@@ -469,6 +471,12 @@ class ThreadScope:
         """Say whether this execution has the edit of this name; see :func:`outlast.changed`."""
         self._refuse_if_closed()
         return self.changes.ask(name)
+
+    def note(self, name: str, digest: int, data: dict[str, object], *, whole: bool = False) -> None:
+        """Say something in passing, which is recorded once; as ``Scope.note``."""
+        if not self._closed:
+            key = name if whole else self._key(name, None)
+            self.notes.append(Note(key, digest, data))
 
     def now(self) -> int:
         """Give the time of the last thing delivered, in microseconds since 1970."""

@@ -11,17 +11,29 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from outlast.budget import limits_at_birth, parts_of
 from outlast.engine.clock import Clock
 from outlast.engine.current import current_scope
 from outlast.engine.driver import Driver
 from outlast.engine.identity import IdMaker, nonces
 from outlast.engine.journal import Journal
+from outlast.engine.purse import Ledger
 from outlast.engine.registry import Task, code_for
 from outlast.errors import NoEngine, OutlastError
 from outlast.lifecycle import Event, Execution, Kind, Refusal, Transition, apply, create, decide
 from outlast.lifecycle.gate import is_gated
 from outlast.lifecycle.record import copy_of
-from outlast.store.protocol import TENANT, Answer, Claimed, Claims, Create, Lease, Store, Write
+from outlast.store.protocol import (
+    TENANT,
+    Answer,
+    BudgetRow,
+    Claimed,
+    Claims,
+    Create,
+    Lease,
+    Store,
+    Write,
+)
 
 if TYPE_CHECKING:
     from outlast.engine.processes import ProcessPool
@@ -78,6 +90,7 @@ class Worker:
         self._task_threads = ThreadPoolExecutor(threads, "outlast-task")
         self.task_threads: Executor = self._task_threads
         self.drivers: dict[str, Driver] = {}
+        self.ledger = Ledger()
         self._step_threads = ThreadPoolExecutor(threads, "outlast-step")
         self._read_threads = ThreadPoolExecutor(2, "outlast-read")
         self.processes_max = processes
@@ -160,6 +173,8 @@ class Worker:
             return  # its incarnation is no more: what it has is being taken back
         if stored and self._open:
             self.drivers[driver.record.id] = driver
+            if driver.own_budgets:
+                self.ledger.learn(BudgetRow(*one) for one in limits_at_birth(item.rows[0]))
             driver.begin(item.rows[-1])
         elif stored:
             self.drivers[driver.record.id] = driver
@@ -224,13 +239,19 @@ class Worker:
         self.drivers[record.id] = driver
         if not self._open:
             driver.hand_back()
-        elif record.started_at is None and record.seq == _BORN_AND_CLAIMED:
+        elif (
+            record.started_at is None and record.seq == _BORN_AND_CLAIMED and not driver.own_budgets
+        ):
             driver.replay([], claimed.unseen)
         else:
             self.spawn(self._replay(driver, claimed))
 
     async def _replay(self, driver: Driver, claimed: Claimed) -> None:
         rows = await self._read_for(driver, lambda: self.store.log(driver.record.id))
+        scopes = {parts_of(name)[0] for name in driver.own_budgets}
+        if scopes and rows is not None:
+            known = await self._read_for(driver, lambda: self.store.budgets(scopes))
+            self.ledger.learn(known or ())
         if rows is not None:
             self.loop.call_soon(driver.replay, rows, claimed.unseen)
 
@@ -261,6 +282,17 @@ class Worker:
             self._on_final(item.after, item.rows[-1])
         else:
             self._on_parked()
+
+    def stirred(self) -> None:
+        """The store has something to sweep."""
+        self._on_parked()
+
+    def learn(self, budgets: Sequence[BudgetRow]) -> None:
+        """Hear of shared budgets; there may be some now that were not there before."""
+        self.ledger.learn(budgets)
+        if budgets:
+            for driver in list(self.drivers.values()):
+                driver.see_budgets()
 
     def lost(self, driver: Driver, answer: Answer) -> None:
         """A driver's lease is gone: what it ran ahead of the store is thrown away with it."""

@@ -16,7 +16,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 
-from outlast.budget import UNIT, name_of, parts_of
+from outlast.budget import (
+    UNIT,
+    charges_of,
+    data_of_charge,
+    limits_at_birth,
+    name_of,
+    parts_of,
+)
 from outlast.lifecycle import Execution, Kind, Message, MessageKind, Transition
 from outlast.store.protocol import (
     Adjust,
@@ -33,52 +40,7 @@ from outlast.store.protocol import (
 
 def budgets_of(birth: Transition) -> list[BudgetRow]:
     """Make the budgets that an execution is born with."""
-    own = (birth.data or {}).get("budget")
-    if not isinstance(own, Mapping):
-        return []
-    scope = f"{own['scope']}:{birth.execution_id}"
-    soft = own.get("soft")
-    return [BudgetRow(scope, meter, limit, soft) for meter, limit in own["limits"].items()]
-
-
-def data_of_charge(spent: Mapping[str, int], charged: Iterable[str]) -> dict[str, object]:
-    """Give what a row of the log says about its charge.
-
-    Args:
-        spent: in millionths, by meter.
-        charged: the names of the budgets.
-    """
-    names = sorted(name for name in charged if parts_of(name)[1] in spent)
-    return {"spent": dict(spent)} | ({"charged": names} if names else {})
-
-
-def charged_by(rows: Iterable[Transition]) -> dict[str, int]:
-    """Add up what the rows of a log have charged, by the budget's name."""
-    total: dict[str, int] = {}
-    for row in rows:
-        if row.data is None or "charged" not in row.data:
-            continue
-        for name, amount in _amounts(row.data).items():
-            total[name] = total.get(name, 0) + amount
-    return total
-
-
-def _amounts(data: Mapping[str, object]) -> dict[str, int]:
-    spent, charged = data.get("spent"), data.get("charged")
-    if not isinstance(spent, Mapping) or not isinstance(charged, Sequence):
-        return {}
-    return {name: int(spent[parts_of(name)[1]]) for name in charged}
-
-
-def spent_by(rows: Iterable[Transition]) -> dict[str, int]:
-    """Add up what the rows of a log say was spent, by meter, whatever it was charged to."""
-    total: dict[str, int] = {}
-    for row in rows:
-        spent = row.data.get("spent") if row.data is not None else None
-        if isinstance(spent, Mapping):
-            for meter, amount in spent.items():
-                total[meter] = total.get(meter, 0) + int(amount)
-    return total
+    return [BudgetRow(*one) for one in limits_at_birth(birth)]
 
 
 def loses(kind: Kind) -> str | None:
@@ -106,7 +68,7 @@ def with_losses(row: Transition, reserved: Sequence[Reservation]) -> Charge | No
         spent[meter] = spent.get(meter, 0) + amount
     names = {one.name for one in lost}
     row.data = {**(row.data or {}), **data_of_charge(spent, names)}
-    return Charge(_amounts(row.data), sorted({one.key for one in lost}))
+    return Charge(charges_of(row.data), sorted({one.key for one in lost}))
 
 
 @dataclass(slots=True)
@@ -368,10 +330,7 @@ __all__ = [
     "Losses",
     "Paying",
     "budgets_of",
-    "charged_by",
-    "data_of_charge",
     "loses",
-    "spent_by",
     "take_item",
     "tell",
     "that_fit",

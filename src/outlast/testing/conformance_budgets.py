@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from outlast.budget import data_of_charge
 from outlast.lifecycle import Kind, MessageKind, State
-from outlast.store.books import data_of_charge
 from outlast.store.protocol import (
     Adjust,
     Answer,

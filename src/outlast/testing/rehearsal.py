@@ -22,11 +22,12 @@ from outlast.duration import Duration, microseconds
 from outlast.engine.current import current_scope
 from outlast.engine.driver import Driver
 from outlast.engine.engine import Engine
+from outlast.engine.purse import Ledger
 from outlast.engine.registry import TASKS, VERSIONS, Task, code_for
 from outlast.errors import OutlastError, ReplayMismatch
 from outlast.lifecycle import OPEN, BrokenLog, Execution, Kind, State, Transition, fold
 from outlast.store import open_store
-from outlast.store.protocol import Filter, Store
+from outlast.store.protocol import Filter, Store, Write
 from outlast.testing.history import _ending, load_history
 
 PAGE: Final = 500
@@ -310,6 +311,7 @@ class _Home:
         self.journal: Any = self
         self.clock: Any = self
         self.loop: Any = self
+        self.ledger = Ledger()
         self.task_threads: Executor = _Threads()
         self.context = contextvars.copy_context()
         self.context.run(current_scope.set, None)
@@ -320,7 +322,8 @@ class _Home:
         return self._now
 
     def submit(self, item: Any, submitter: object) -> None:
-        self.written.extend(item.rows)
+        if isinstance(item, Write):
+            self.written.extend(item.rows)
 
     def call_later(self, delay: float, callback: Any, *args: Any) -> _Home:
         return self  # its time never comes

@@ -29,7 +29,7 @@ from outlast.errors import InternalError, NoEngine, UsageError, WaitTimeout
 from outlast.lifecycle import FINAL, Message
 from outlast.lifecycle import Execution as Record
 from outlast.store.memory import MemoryStore
-from outlast.store.protocol import Filter, Store
+from outlast.store.protocol import Adjust, BudgetRow, Filter, Store
 from outlast.testing.loop import NumberedThreads, VirtualLoop
 from outlast.testing.waiting import explained
 
@@ -314,6 +314,11 @@ class VirtualEngine(Engine):
         """Deliver a message; see :meth:`outlast.Engine.asend`."""
         plain = super().asend
         return await self._here(lambda: self._lasting(lambda: plain(id, message)))
+
+    async def aadjust(self, item: Adjust) -> list[BudgetRow]:
+        """Change budgets, as :meth:`outlast.Engine.aadjust`."""
+        plain = super().aadjust
+        return await self._here(lambda: self._lasting(lambda: plain(item)))
 
     async def adescend(self, id: str, wish: Descent) -> Record:
         """Make another execution of one; see :meth:`outlast.Engine.adescend`."""

@@ -49,6 +49,10 @@ class MemoryBudgets:
             words += ((place, send) for send in self._books.sends)
             self._books.sends.clear()
         self._settle()
+        if any(budget.stirred for budget in self._books.budgets.values()):
+            for place, item in paying:
+                if not isinstance(item, Write) or answers[place].refused is None:
+                    answers[place].owes = True
         return words
 
     def charge(self, charges: Iterable[tuple[str, Charge, int]]) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from outlast.budget import charged_by
 from outlast.errors import CannotLoad, InternalError
 from outlast.lifecycle import (
     FINAL,
@@ -26,7 +27,7 @@ from outlast.lifecycle import (
     fold,
 )
 from outlast.lifecycle.record import continued_as, copy_of, event_of
-from outlast.store.books import Losses, Paying, budgets_of, charged_by, tell
+from outlast.store.books import Losses, Paying, budgets_of, tell
 from outlast.store.decisions import (
     Errand,
     crash_loop,

@@ -9,6 +9,7 @@ from typing import Protocol
 from outlast.budget import name_of, parts_of
 from outlast.store.books import Books, Paying, take_item
 from outlast.store.protocol import (
+    TENANT,
     Adjust,
     Answer,
     BudgetEvent,
@@ -66,7 +67,15 @@ def take_money(
         answers[place] = take_item(books, item, leases, answers[place])
         words += ((place, send) for send in books.sends[len(words) :])
     write_books(store, books)
+    if any_stirred(store):
+        for place, _ in taken:
+            answers[place].owes = True
     return words
+
+
+def any_stirred(store: Sender) -> bool:
+    """Tell whether somebody who waits for a budget may go on."""
+    return bool(store._query("any_stirred", [TENANT]))
 
 
 def take_charges(store: Sender, charges: Sequence[tuple[str, Charge, int]]) -> None:

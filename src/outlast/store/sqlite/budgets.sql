@@ -176,3 +176,9 @@ DELETE FROM budget
    AND scope IN (SELECT 'execution:' || execution_id FROM purge_permit WHERE tenant = 1
                   UNION ALL
                  SELECT 'tree:' || execution_id FROM purge_permit WHERE tenant = 1);
+
+-- name: any_stirred
+-- columns: 1
+SELECT v.column1 FROM (VALUES {rows}) AS v
+ WHERE EXISTS (
+   SELECT 1 FROM budget AS b INDEXED BY budget_stirred WHERE b.tenant = v.column1 AND b.stirred = 1);

@@ -22,6 +22,7 @@ from typing import Final
 import apsw
 import msgspec
 
+from outlast.budget import charged_by
 from outlast.errors import InternalError, OutlastError, SchemaMismatch, StoreBroken
 from outlast.lifecycle import (
     FINAL,
@@ -37,7 +38,7 @@ from outlast.lifecycle import (
     decide,
 )
 from outlast.lifecycle.record import COLUMNS, continued_as, copy_of
-from outlast.store.books import Losses, Paying, budgets_of, charged_by, tell, that_fit
+from outlast.store.books import Losses, Paying, budgets_of, tell, that_fit
 from outlast.store.decisions import (
     Errand,
     crash_loop,
