@@ -6,7 +6,7 @@ import asyncio
 import os
 from time import monotonic
 
-from outlast import step, task, this_step
+from outlast import ask, step, task, this_step
 
 LEDGER = "OUTLAST_BENCH_LEDGER"
 """Where the ledger of begun bodies is; :func:`benchmarks.place.spawn` sets it for a child."""
@@ -63,6 +63,30 @@ async def fan(steps: int) -> int:
     return sum(one["number"] for one in await asyncio.gather(*map(note, range(steps))))
 
 
+@task
+async def nothing() -> None:
+    """Do nothing at all."""
+
+
+@task
+async def asks(number: int) -> int:
+    """Wait for somebody to agree."""
+    await ask("Go on?")
+    return number
+
+
+@task
+async def family(children: int) -> int:
+    """Call children at once; gives the sum of what they return."""
+    return sum(await asyncio.gather(*map(same, range(children))))
+
+
+@task
+async def same(number: int) -> int:
+    """Give back what it is given."""
+    return number
+
+
 @step
 async def slow(number: int, milliseconds: float) -> dict[str, int]:
     """Enter this body in the ledger, then take a while."""
@@ -111,11 +135,15 @@ def enter() -> None:
 
 __all__ = [
     "LEDGER",
+    "asks",
     "chain",
     "chain_aio",
     "chain_def",
     "chained",
+    "family",
     "fan",
     "noted_chain",
+    "nothing",
+    "same",
     "slow_chain",
 ]

@@ -1,6 +1,7 @@
-"""W4: one parent with many concurrent steps by ``gather``.
+"""W4: one parent with many concurrent steps by ``gather``, and one with many children.
 
-The ratio is what two raw commits of one row and one batch of the steps' rows would take, to ours.
+The ratio is what two raw commits of one row and one batch of the rows of the logs would take, to
+ours. A child's log has four rows, and each adds two to its parent's: its birth, and its end.
 """
 
 from __future__ import annotations
@@ -8,37 +9,44 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
 from benchmarks import checks
-from benchmarks.bench import Bench, url
+from benchmarks.bench import Bench, turned, url
 from benchmarks.report import Result
-from benchmarks.tasks import fan
+from benchmarks.tasks import family, fan, same
 from outlast import Engine
 
-FULL: Final = {"steps": 1_000}
-QUICK: Final = {"steps": 1_000}
+FULL: Final = {"calls": 1_000}
+QUICK: Final = {"calls": 1_000}
+STEPS: Final = "steps"
+CHILDREN: Final = "children"
+ROWS: Final = {STEPS: 1, CHILDREN: 6}
+"""What each call adds to the logs."""
 
 
-def run(bench: Bench, *, steps: int) -> Result:
+def run(bench: Bench, *, calls: int) -> Result:
     """Run the workload."""
-    result = Result("W4", f"one parent with {steps:,} concurrent trivial steps by gather")
-    result.notes.append("the half of W4 with 1,000 child executions comes with children (later)")
-    for _ in bench.each_round(result):
-        for _, file in bench.files([""]):
-            seconds, values = asyncio.run(_timed(file, steps))
-            result.check(checks.verify(file, executions=2, steps=steps + 1, results=values))
-            least = 2 / result.limit("commits_per_s") + steps / result.limit("rows_1000_per_s")
-            result.add(wall_s=seconds, steps_per_s=steps / seconds, ratio=least / seconds)
+    result = Result("W4", f"one parent with {calls:,} concurrent trivial steps, or children", STEPS)
+    for number in bench.each_round(result):
+        for variant, file in bench.files(turned([STEPS, CHILDREN], number)):
+            task: Any = fan if variant == STEPS else family
+            seconds, values = asyncio.run(_timed(file, task, calls))
+            steps, children = (calls + 1, 0) if variant == STEPS else (0, calls + 1)
+            executions = 2 + children
+            result.check(checks.verify(file, executions=executions, steps=steps, results=values))
+            rows = calls * ROWS[variant]
+            least = 2 / result.limit("commits_per_s") + rows / result.limit("rows_1000_per_s")
+            result.add(variant, wall_s=seconds, calls_per_s=calls / seconds, ratio=least / seconds)
     return result
 
 
-async def _timed(file: Path, steps: int) -> tuple[float, dict[str, object]]:
-    async with Engine(url(file), tasks=[fan]):
-        await (await fan.astart(1)).aresult()
+async def _timed(file: Path, task: Any, calls: int) -> tuple[float, dict[str, object]]:
+    async with Engine(url(file), tasks=[fan, family, same]):
+        await (await task.astart(1)).aresult()
         began = perf_counter()
-        handle = await fan.astart(steps)
+        handle = await task.astart(calls)
         value = await handle.aresult()
         seconds = perf_counter() - began
-    checks.expect(value == sum(range(steps)), f"the result is wrong: {value}")
+    checks.expect(value == sum(range(calls)), f"the result is wrong: {value}")
     return seconds, {handle.id: value}
