@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import TypeVar
 from benchmarks import limits, quiet
 from benchmarks.place import remove
 from benchmarks.report import Result
+from outlast import Engine
+from outlast.lifecycle import State
 
 T = TypeVar("T")
 
@@ -61,6 +64,18 @@ def percentile(values: Iterable[float], share: float) -> float:
     """Give the value that this share of all does not exceed."""
     ordered = sorted(values)
     return ordered[max(0, ceil(share * len(ordered)) - 1)]
+
+
+async def until_open(engine: Engine, count: int, *states: State) -> None:
+    """Wait until so many executions are in these states, or open at all.
+
+    To ask for each of them would cost more than what is measured.
+    """
+    while True:
+        counts = engine.store.counts()
+        if sum(counts[state] for state in states or counts if state in counts) == count:
+            return
+        await asyncio.sleep(0.01)
 
 
 def url(file: Path) -> str:

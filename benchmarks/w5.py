@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import Final
 
 from benchmarks import checks
-from benchmarks.bench import Bench, url
+from benchmarks.bench import Bench, until_open, url
 from benchmarks.report import Result
 from benchmarks.tasks import chain, nothing
 from outlast import Engine
@@ -30,7 +30,7 @@ def run(bench: Bench, *, executions: int) -> Result:
     for _ in bench.each_round(result):
         for _, file in bench.files([""]):
             put, ids = asyncio.run(_put_in(file, executions))
-            drained = asyncio.run(_drain(file, ids))
+            drained = asyncio.run(_drain(file))
             values = dict.fromkeys(ids, None)
             result.check(checks.verify(file, executions=executions, steps=0, results=values))
             result.add(
@@ -50,10 +50,9 @@ async def _put_in(file: Path, executions: int) -> tuple[float, list[str]]:
     return seconds, [handle.id for handle in handles]
 
 
-async def _drain(file: Path, ids: list[str]) -> float:
+async def _drain(file: Path) -> float:
     """Give the time from an open engine's first look to the last end."""
     began = perf_counter()
     async with Engine(url(file), tasks=[nothing]) as engine:
-        for id in reversed(ids):  # the youngest ends last
-            await engine.wait_final(id)
+        await until_open(engine, 0)
         return perf_counter() - began

@@ -11,10 +11,10 @@ import asyncio
 import gc
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
 from benchmarks import checks
-from benchmarks.bench import Bench, url
+from benchmarks.bench import Bench, until_open, url
 from benchmarks.report import Result
 from benchmarks.tasks import asks
 from outlast import Engine
@@ -22,6 +22,8 @@ from outlast.lifecycle import State
 
 FULL: Final = {"executions": (10_000, 100_000)}
 QUICK: Final = {"executions": (1_000,)}
+PARKED_ROWS: Final = 5
+"""What the log of a parked one has: create, claim, start, the question, wait."""
 TOGETHER: Final = 500
 """Answers that are given at the same time."""
 
@@ -47,7 +49,7 @@ async def _timed(
         before = _rss_kib()
         began = perf_counter()
         handles = [one.id for one in await engine.astart_many(asks, [(n,) for n in range(count)])]
-        await _all_parked(engine, count)
+        await until_open(engine, count, State.AWAITING_INPUT)
         parked = perf_counter() - began
         gc.collect()
         kib_each = (_rss_kib() - before) / count
@@ -55,10 +57,8 @@ async def _timed(
         for place in range(0, count, TOGETHER):
             some = handles[place : place + TOGETHER]
             await asyncio.gather(*(engine.execution(id).aanswer(True) for id in some))
-        for id in reversed(handles):
-            await engine.wait_final(id)
+        await until_open(engine, 0)
         finished = perf_counter() - began
-        rows = 0
     with checks.File(file) as look:
         rows = look.row_count() - count * PARKED_ROWS
     figures = {
@@ -71,18 +71,6 @@ async def _timed(
     return figures, {id: number for number, id in enumerate(handles)}
 
 
-PARKED_ROWS: Final = 5
-"""What the log of a parked one has: create, claim, start, the question, wait."""
-
-
-async def _all_parked(engine: Engine, count: int) -> None:
-    while engine.store.counts().get(State.AWAITING_INPUT, 0) < count:
-        await asyncio.sleep(0.02)
-
-
 def _rss_kib() -> float:
     status = Path("/proc/self/status").read_text().splitlines()
     return float(next(line.split()[1] for line in status if line.startswith("VmRSS")))
-
-
-__all__: list[Any] = ["FULL", "QUICK", "run"]

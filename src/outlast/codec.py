@@ -75,7 +75,9 @@ class Codec(Generic[_T]):
         BadPayload: the type has no JSON form, or none that would come back.
     """
 
-    __slots__ = ("_check", "_decode", "_deep", "_encode", "_exact", "_sort", "name", "tp")
+    __slots__ = (
+        "_check", "_decode", "_deep", "_encode", "_exact", "_schema", "_sort", "name", "tp",
+    )  # fmt: skip
 
     def __init__(self, tp: Any) -> None:
         self.tp = _plain_type(tp)
@@ -84,6 +86,7 @@ class Codec(Generic[_T]):
         self._check, self._sort = plan.check, plan.sort
         self._exact, self._deep = plan.exact, plan.is_recursive
         self._encode = _ENCODER.encode
+        self._schema: dict[str, Any] | None = None
         self._decode = plan.decoder.decode
 
     def encode(
@@ -154,8 +157,10 @@ class Codec(Generic[_T]):
             ) from None
 
     def json_schema(self) -> dict[str, Any]:
-        """Describe the type as JSON Schema; see :func:`json_schema`."""
-        return json_schema(self.tp)
+        """Describe the type as JSON Schema; see :func:`json_schema`. It is not to be changed."""
+        if self._schema is None:
+            self._schema = json_schema(self.tp)
+        return self._schema
 
     def _unstorable(self, bad: _Bad, name: str) -> BadPayload:
         return unstorable(bad, name, f"annotated as `{self.name}`")
@@ -598,18 +603,13 @@ def validate(schema: Mapping[str, Any], value: object, *, name: str = "value") -
     Raises:
         BadPayload: it does not fit, with the path to the part that does not; or the schema is bad.
     """
-    import jsonschema  # costs 50 ms; only forms and the API need it
-    from referencing import Registry
-
     try:
-        jsonschema.Draft202012Validator.check_schema(schema)
-        checker = jsonschema.Draft202012Validator(
-            schema,
-            # An empty registry: without it a $ref to a URL would make this process fetch it.
-            registry=Registry(),
-            format_checker=_formats(),
-        )
-        error = jsonschema.exceptions.best_match(checker.iter_errors(value))
+        checker = _checker(_ENCODER.encode(schema))
+        error = next(checker.iter_errors(value), None)
+        if error is not None:
+            from jsonschema.exceptions import best_match
+
+            error = best_match(checker.iter_errors(value))
     except Exception as failure:  # noqa: BLE001 - a bad schema, $ref to nowhere, endless $ref
         raise BadPayload(
             f"{name}: cannot be checked, the schema is not usable",
@@ -625,6 +625,22 @@ def validate(schema: Mapping[str, Any], value: object, *, name: str = "value") -
             why=_cut(error.message),
             do="correct the value and send it again",
         )
+
+
+@functools.lru_cache(maxsize=256)
+def _checker(schema: bytes) -> Any:
+    """Make what checks values against a schema; to make it costs more than many a check.
+
+    Raises:
+        jsonschema.SchemaError: it is no schema.
+    """
+    import jsonschema  # costs 50 ms; only forms and the API need it
+    from referencing import Registry
+
+    read = msgspec.json.decode(schema)
+    jsonschema.Draft202012Validator.check_schema(read)
+    # An empty registry: without it a $ref to a URL would make this process fetch it.
+    return jsonschema.Draft202012Validator(read, registry=Registry(), format_checker=_formats())
 
 
 @functools.cache
