@@ -31,8 +31,8 @@ class Fault(StrEnum):
 
 
 READS: Final = frozenset(
-    {"get", "log", "inbox", "unread", "page", "counts", "find", "with_key", "workers", "verify",
-     "ended", "changed", "close", "url", "backup"}
+    {"get", "log", "logs", "inbox", "unread", "page", "counts", "find", "with_key", "workers",
+     "verify", "ended", "changed", "close", "url", "backup"}
 )  # fmt: skip
 _NEVER_FAILS: Final = frozenset({"changed", "close", "url"})
 _ERRORS: Final = (StoreUnavailable, StoreUnavailable, StoreBusy, StoreFull)

@@ -116,6 +116,9 @@ PLANS = {
     "purge_messages": ["SEARCH inbox USING PRIMARY KEY (tenant=? AND execution_id=?)"],
     "purge_executions": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
     "permit_purge": ["SEARCH e USING PRIMARY KEY (tenant=? AND id=?)"],
+    "logs": [
+        "SEARCH t USING PRIMARY KEY (tenant=? AND execution_id=?)",
+    ],
     "log": ["SEARCH transition USING PRIMARY KEY (tenant=? AND execution_id=? AND seq>?)"],
     "inbox": ["SEARCH inbox USING PRIMARY KEY (tenant=? AND execution_id=? AND number>?)"],
     "insert_errands": [

@@ -52,6 +52,7 @@ from outlast.errors import (
 )
 from outlast.lifecycle import Event, Message, Transition
 from outlast.lifecycle import Execution as Record
+from outlast.lifecycle.record import copy_of
 from outlast.retention import DEFAULT, Retention, retention_of
 from outlast.store import DEFAULT_URL, open_store
 from outlast.store.protocol import (
@@ -162,6 +163,8 @@ class Engine:
         self._recent: OrderedDict[str, Ended] = OrderedDict()
         self._services: list[asyncio.Task[None]] = []
         self._watchers: dict[str, list[asyncio.Future[None]]] = {}
+        self._wanted: list[str] = []
+        self._found: asyncio.Task[dict[str, Record]] | None = None
         self._wake: asyncio.Event | None = None
         self._thread: LoopThread | None = None
         self.schedules = Schedules(self)
@@ -587,12 +590,15 @@ class Engine:
         """
         payloads = [task.input.bind(args, {}, bytes_max=self._payload_bytes_max) for args in inputs]
         handles: list[Execution[R]] = []
-        for place in range(0, len(payloads), START_MANY):
+        place = 0
+        while place < len(payloads):
             now = self.clock.now()
             births = _Births(self)
             await self.journal.room()
-            for payload in payloads[place : place + START_MANY]:
-                births.submit(self._ids.make(now), birth_event(task, payload, PLAIN, now), now)
+            while births.has_room and place < len(payloads):
+                event = birth_event(task, payloads[place], PLAIN, now)
+                births.submit(self._ids.make(now), event, now)
+                place += 1
             for answer in await births.done:
                 assert answer.execution is not None
                 handles.append(Execution(self, answer.execution.id, task))
@@ -862,10 +868,21 @@ class Engine:
         Raises:
             NotFound: there is none.
         """
-        (record,) = await self.worker.read(lambda: self.store.get([id]))
+        found = self._found
+        if found is None or not self._wanted:
+            found = self._found = self.loop.create_task(self._read_wanted())
+        self._wanted.append(id)
+        record = (await asyncio.shield(found)).get(id)
         if record is None:
             raise NotFound(f"there is no execution {id}", where=self.url, do="outlast ls")
-        return record
+        return copy_of(record)
+
+    async def _read_wanted(self) -> dict[str, Record]:
+        """Read together what one turn of the loop asks for: each call costs a thread's turn."""
+        await asyncio.sleep(0)
+        ids, self._wanted = list(dict.fromkeys(self._wanted)), []
+        records = await self.worker.read(lambda: self.store.get(ids))
+        return {record.id: record for record in records if record is not None}
 
 
 def processors() -> int:
@@ -886,6 +903,11 @@ class _Births:
         self._waits = False
         self._timed = False
         self.done: asyncio.Future[list[Answer]] = engine.loop.create_future()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be sent before waiting for the commits of these."""
+        return self._submitted < (START_MANY if self._drivers else PUT_MANY)
 
     def submit(self, id: str, event: Event, now: int) -> None:
         """Send one to the journal."""
@@ -922,6 +944,8 @@ class _Births:
 START_MANY: Final = 128
 """Executions that ``start_many`` sends at once, before it waits for their commits: with more, those
 that run meanwhile fall out of the processor's caches, and W1 loses a fifth."""
+PUT_MANY: Final = 4_000
+"""The same where they only wait in their queue."""
 
 
 __all__ = ["Engine"]

@@ -43,6 +43,8 @@ READ_AGAIN_SECONDS: Final = 0.25
 """How often a driver's read is tried again after the store has failed."""
 CLAIMS_MAX: Final = 500
 """Executions a claim takes at most, so that no transaction is long."""
+LOG_ROWS_MAX: Final = 1_000
+"""Rows of logs that are read together, so that the first of them need not wait for long."""
 _BORN_AND_CLAIMED: Final = 2
 """The rows of one that nothing else has happened to; else a message may be among them."""
 
@@ -97,6 +99,7 @@ class Worker:
         self._processes: ProcessPool | None = None
         self._slots = slots
         self._starting = 0
+        self._to_replay: list[tuple[Driver, Claimed]] = []
         self._lease = Lease(name, queues=queues, capabilities=capabilities)
         self._on_final = on_final
         self._on_parked = on_parked
@@ -244,15 +247,37 @@ class Worker:
         ):
             driver.replay([], claimed.unseen)
         else:
-            self.spawn(self._replay(driver, claimed))
+            self._bring_back(driver, claimed)
 
-    async def _replay(self, driver: Driver, claimed: Claimed) -> None:
-        rows = await self._read_for(driver, lambda: self.store.log(driver.record.id))
-        scopes = {parts_of(name)[0] for name in driver.own_budgets}
-        if scopes and rows is not None:
-            known = await self._read_for(driver, lambda: self.store.budgets(scopes))
+    def _bring_back(self, driver: Driver, claimed: Claimed) -> None:
+        """Replay an execution, as soon as its log has been read with those of its neighbours."""
+        if not self._to_replay:
+            self.loop.call_soon(self._read_logs)
+        self._to_replay.append((driver, claimed))
+
+    def _read_logs(self) -> None:
+        """Read the logs of what was claimed together by a few calls: each costs a thread's turn."""
+        waiting, self._to_replay = self._to_replay, []
+        some: list[tuple[Driver, Claimed]] = []
+        rows = 0
+        for one in waiting:
+            rows += one[0].record.seq
+            some.append(one)
+            if rows >= LOG_ROWS_MAX:
+                self.spawn(self._replay(some))
+                some, rows = [], 0
+        if some:
+            self.spawn(self._replay(some))
+
+    async def _replay(self, some: Sequence[tuple[Driver, Claimed]]) -> None:
+        ids = [driver.record.id for driver, _ in some]
+        drivers = [driver for driver, _ in some]
+        logs = await self._read_for(drivers, lambda: self.store.logs(ids))
+        scopes = {parts_of(name)[0] for driver in drivers for name in driver.own_budgets}
+        if scopes and logs is not None:
+            known = await self._read_for(drivers, lambda: self.store.budgets(scopes))
             self.ledger.learn(known or ())
-        if rows is not None:
+        for (driver, claimed), rows in zip(some, logs or (), strict=False):
             self.loop.call_soon(driver.replay, rows, claimed.unseen)
 
     def look_if_open(self, now: int) -> None:
@@ -341,17 +366,17 @@ class Worker:
 
     async def _read_inbox(self, driver: Driver) -> None:
         id, seen = driver.record.id, driver.record.inbox_seen
-        entries = await self._read_for(driver, lambda: self.store.inbox(id, seen))
+        entries = await self._read_for([driver], lambda: self.store.inbox(id, seen))
         if entries is not None:
             self.loop.call_soon(driver.take, entries)
 
-    async def _read_for(self, driver: Driver, call: Callable[[], T]) -> T | None:
-        """Read what a driver cannot go on without, however often the store fails.
+    async def _read_for(self, drivers: Sequence[Driver], call: Callable[[], T]) -> T | None:
+        """Read what drivers cannot go on without, however often the store fails.
 
         Returns:
-            What was read; None where the driver has ended meanwhile.
+            What was read; None where all of them have ended meanwhile.
         """
-        while not driver.is_over:
+        while any(not driver.is_over for driver in drivers):
             try:
                 return await self.read(call)
             except NoEngine:

@@ -665,6 +665,9 @@ class Store(Protocol):
     def log(self, id: str, after_seq: int = 0, limit: int = -1) -> list[Transition]:
         """Read an execution's log in order; a negative limit reads to its end."""
 
+    def logs(self, ids: Sequence[str]) -> list[list[Transition]]:
+        """Read whole logs of several executions at once, each in order."""
+
     def inbox(self, id: str, after: int = 0) -> list[InboxEntry]:
         """Read an execution's inbox in order."""
 

@@ -427,6 +427,11 @@ class MemoryStore:
                     counts[record.state] = counts.get(record.state, 0) + 1
         return counts
 
+    def logs(self, ids: Sequence[str]) -> list[list[Transition]]:
+        """See the protocol."""
+        with self._lock:
+            return [list(self._logs.get(id, ())) for id in ids]
+
     def log(self, id: str, after_seq: int = 0, limit: int = -1) -> list[Transition]:
         """See the protocol."""
         with self._lock:

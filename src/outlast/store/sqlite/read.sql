@@ -197,6 +197,14 @@ SELECT state, count(*) FROM execution
                                 'paused', 'suspended')
  GROUP BY state;
 
+-- name: logs
+-- packed: 14, blobs 8 14
+-- columns: 1
+SELECT t.tenant, t.execution_id, t.seq, t.kind, t.from_state, t.to_state, t.fence, t.nonce, t.actor,
+       t.at, t.key, t.digest, t.data, t.payload
+  FROM (VALUES {rows}) AS v
+ CROSS JOIN transition AS t ON t.tenant = 1 AND t.execution_id = v.column1;
+
 -- name: log
 -- packed: 14, blobs 8 14
 SELECT tenant, execution_id, seq, kind, from_state, to_state, fence, nonce, actor, at, key, digest,

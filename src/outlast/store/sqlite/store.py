@@ -793,6 +793,17 @@ class SqliteStore:
             State(str(state)): int(str(count)) for state, count in self._read("open_counts", {})
         }
 
+    def logs(self, ids: Sequence[str]) -> list[list[Transition]]:
+        """See the protocol."""
+        if len(ids) == 1:
+            return [self.log(ids[0])]
+        with translated(self.path), self._reading:
+            found = _ask(self._reader, _SQL["logs"], ids)
+        rows: dict[str, list[Transition]] = {id: [] for id in ids}
+        for row in map(transition_of, found):
+            rows[row.execution_id].append(row)
+        return [sorted(rows[id], key=lambda row: row.seq) for id in ids]
+
     def log(self, id: str, after_seq: int = 0, limit: int = -1) -> list[Transition]:
         """See the protocol."""
         rows: list[Transition] = []
