@@ -83,6 +83,25 @@ def test_change(tmp_path: Path) -> None:
     assert gate == "1 open executions: 1 go on, 0 would be suspended, 0 have no task\n"
 
 
+def test_budgets(tmp_path: Path) -> None:
+    program, listed, history, more, again, show = follow("budgets.md", tmp_path)
+    assert program.splitlines() == [
+        "about About Rain, printed",
+        "0.33 of 0.4 spent, 0.07 left",
+        "['task:essay:usd']",
+        "budget",
+        "About Snow",
+    ]
+    assert [line.split()[:5] for line in listed.splitlines()] == [
+        ["SCOPE", "METER", "SPENT", "RESERVED", "LIMIT"],
+        ["task:essay", "usd", "0.33", "0", "50"],
+    ]
+    assert "usd set: 0 of 50 spent (user)" in history
+    assert "75" in more and more.splitlines()[1].split()[2] == "0.33"
+    assert again.splitlines()[1].split()[2] == "0"
+    assert "budget   usd 0.17 of 1.06 spent" in show
+
+
 def test_timeouts(tmp_path: Path) -> None:
     program, _, why, resumed = follow("timeouts.md", tmp_path)
     assert program in shown("timeouts.md") and len(program.splitlines()) == 3

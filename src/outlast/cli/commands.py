@@ -25,6 +25,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "fork": ("controlling:fork", "Make another execution that goes on anew from a step."),
     "label": ("controlling:label", "Set labels of executions, or take them away."),
     "priority": ("controlling:priority", "Give executions another priority."),
+    "budget": ("budgeting:budget", "Limit what is spent: list budgets, set and raise them."),
     "schedule": ("scheduling:schedule", "Make executions by the clock, and ask why one did not."),
     "check": ("checking:check", "Say which open executions would go on with today's code."),
     "db": ("database:db", "Make, look at, check or upgrade the database file."),

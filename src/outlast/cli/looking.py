@@ -239,6 +239,7 @@ def show(session: Session, id: str, dialect: str | None) -> None:
 
     ID is a whole id, at least three characters of its beginning or end, or the word last.
     """
+    from outlast.cli.budgeting import budget_form, in_a_line
     from outlast.cli.stopping import stopping
     from outlast.cli.story import story_of
     from outlast.engine.questions import open_questions
@@ -246,6 +247,7 @@ def show(session: Session, id: str, dialect: str | None) -> None:
     with session.guest() as guest:
         id = guest.find(id)
         record, log = guest.record(id), guest.log(id)
+        budgets = guest.store.budgets([f"execution:{id}", f"tree:{id}"])
         owner = guest.owner()
         stop = stopping(guest, record, owner, log)
         descents = guest.store.descents([id])
@@ -275,6 +277,7 @@ def show(session: Session, id: str, dialect: str | None) -> None:
                 "descendants": [descent_form(one) for one in descents if one.id != id],
                 "input": raw(log[0].payload),
                 "steps": story_form(story),
+                **({"budgets": [budget_form(row) for row in budgets]} if budgets else {}),
                 "questions": [question_form(question) for question in questions],
                 **(outcome_form(record, log[-1]) if record.is_final else {}),
                 **({"mismatch": facts} if (facts := facts_of(record)) is not None else {}),
@@ -285,6 +288,8 @@ def show(session: Session, id: str, dialect: str | None) -> None:
     else:
         for line in _shown(session, record, story, log, reason, descents):
             session.out(line)
+        for row in budgets:
+            session.out(f"budget   {in_a_line(row)}")
         for question in questions:
             to = f" of {one_line(question.to)}" if question.to else ""
             session.out(f'asks{to:<4} "{one_line(question.title)}"  →  outlast answer {id}')

@@ -27,7 +27,7 @@ from outlast.lifecycle import FINAL, OPEN, Message, MessageKind, State, Transiti
 from outlast.lifecycle import Execution as Record
 from outlast.naming import checked_name, checked_priority
 from outlast.store import DEFAULT_URL, open_store, owner_of
-from outlast.store.protocol import TENANT, Answer, Create, Deliver, Filter, Store
+from outlast.store.protocol import TENANT, Adjust, Answer, Create, Deliver, Filter, Store
 
 if TYPE_CHECKING:
     from outlast.engine.bulk import BulkReport
@@ -421,7 +421,11 @@ class Guest:
             answer = self._commit(Deliver(id, message, time.time_ns() // 1000))
         return read_delivery(answer, id, message)
 
-    def _commit(self, item: Create | Deliver) -> Answer:
+    def adjust(self, item: Adjust) -> Answer:
+        """Change budgets, durably; gives the store's answer."""
+        return self._commit(item)
+
+    def _commit(self, item: Create | Deliver | Adjust) -> Answer:
         (answer,) = self.store.commit([item])
         self._wrote = True
         if answer.error is not None:
