@@ -167,3 +167,19 @@ def test_control(tmp_path: Path) -> None:
     assert retried.startswith("This retries 1 execution (")
     assert "made by rerun of ex_" in again
     assert "made by   rerun of ex_" in why and "no engine runs on this store" in why
+
+
+def test_capacity(tmp_path: Path) -> None:
+    program, queues, paused, resumed, limited, free, limits, *rest = follow("capacity.md", tmp_path)
+    assert program == "mail to ada and m1 trained\nlimit_full\n"
+    assert "slow" in queues and "‖ paused" in queues and "orders" in queues
+    assert (paused, resumed) == ("queue orders: paused\n", "queue orders: open\n")
+    assert (limited, free) == ("queue orders: 20 at a time\n", "queue orders: without a limit\n")
+    assert "fulfil:ada" in limits and "fulfil:bob" in limits
+    assert rest[:3] == [
+        "limit fulfil: 2\n",
+        "limit fulfil:ada: 3\n",
+        "limit fulfil:ada: as its task says\n",
+    ]
+    assert rest[3] == "limit rate:mail: one each 600ms\n"
+    assert "has ended" in rest[5]

@@ -27,6 +27,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "priority": ("controlling:priority", "Give executions another priority."),
     "budget": ("budgeting:budget", "Limit what is spent: list budgets, set and raise them."),
     "schedule": ("scheduling:schedule", "Make executions by the clock, and ask why one did not."),
+    "queue": ("queueing:queue", "Look at queues; pause, resume and limit them."),
+    "limit": ("queueing:limit", "Look at limits and rates, and who holds them; set them."),
     "check": ("checking:check", "Say which open executions would go on with today's code."),
     "db": ("database:db", "Make, look at, check or upgrade the database file."),
     "explain": ("explaining:explain_code", "Explain an error code, offline."),

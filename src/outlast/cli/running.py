@@ -303,6 +303,16 @@ def start(
     metavar="DURATION",
     help="How long a stop waits for steps under way.",
 )
+@click.option(
+    "--queue", "queues", multiple=True, metavar="NAME", help="Only this queue; repeatable. [all]"
+)
+@click.option(
+    "--capability",
+    "capabilities",
+    multiple=True,
+    metavar="NAME",
+    help="What it offers to tasks with needs=, as in gpu; repeatable.",
+)
 @shared
 def worker(
     session: Session,
@@ -311,6 +321,8 @@ def worker(
     threads: int,
     processes: int | None,
     patience: str,
+    queues: Sequence[str],
+    capabilities: Sequence[str],
 ) -> int:
     """Run the executions of the tasks in FILE until SIGTERM or Ctrl-C; a second one stops at once.
 
@@ -334,7 +346,13 @@ def worker(
             )
         _quieten(session)
         engine = Engine(
-            session.url, slots=slots, threads=threads, processes=processes, patience=patience
+            session.url,
+            slots=slots,
+            threads=threads,
+            processes=processes,
+            patience=patience,
+            queues=queues or None,
+            capabilities=capabilities,
         )
         return _serve(session, engine)
 

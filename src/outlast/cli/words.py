@@ -274,6 +274,8 @@ _TELLERS: Final[dict[Kind, Any]] = {
     Kind.PRIORITY_CHANGED: lambda row, data: f"priority {data.get('priority')}",
     Kind.CREATE: _create,
     Kind.PROMOTE: _fixed("its time has come: queued"),
+    Kind.BLOCK: lambda row, data: f"waits at the gate {data.get('gate')}",
+    Kind.UNBLOCK: lambda row, data: f"the gate {data.get('gate')} is open again",
     Kind.CLAIM: lambda row, data: f"claimed by {data.get('worker')}",
     Kind.RELEASE: _fixed("handed back at a safe point"),
     Kind.LEASE_EXPIRED: _fixed("its worker is gone, before it began"),

@@ -31,6 +31,7 @@ from outlast.store.protocol import TENANT, Adjust, Answer, Create, Deliver, Filt
 
 if TYPE_CHECKING:
     from outlast.engine.bulk import BulkReport
+    from outlast.engine.capacity import Office
     from outlast.engine.descent import Descent
     from outlast.engine.identity import IdMaker
     from outlast.engine.inbox import QuestionPage
@@ -103,6 +104,13 @@ class Guest:
         from outlast.engine.schedules import Book
 
         return Book(self.store, lambda: time.time_ns() // 1000)
+
+    @property
+    def office(self) -> Office:
+        """The queues and limits of the store."""
+        from outlast.engine.capacity import Office
+
+        return Office(self.store, lambda: time.time_ns() // 1000)
 
     def new_ids(self, count: int) -> tuple[str, ...]:
         """Make ids for executions."""

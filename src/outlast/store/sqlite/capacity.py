@@ -82,6 +82,8 @@ class Claim:
         self.desk = Desk(books, lease, now)
         self._settings = books.settings
         self._lines: list[tuple[str, str]] = []
+        self._read: list[tuple[str, str]] = []
+        self._cut = False
         self._blocked: dict[tuple[str, str], int | None] = {}
         self.births: dict[str, Sequence[object]] = {}
 
@@ -103,7 +105,11 @@ class Claim:
             streams.append(self._page("queued_executions", {"queue": queue, **known}, limit))
             if has_lines:
                 bounds: dict[str, Value] = {"queue": queue, "now": self._now, "limit": LINES_MAX}
-                for (gate,) in self._ask("open_lines", bounds):
+                lines = self._ask("open_lines", bounds)
+                # Those that were looked at and left at this very instant stand at the end.
+                old = lines and int(str(lines[-1][1])) < self._now
+                self._cut = self._cut or (len(lines) == LINES_MAX and bool(old))
+                for gate, _ in lines:
                     self._lines.append((str(gate), queue))
                     bounds = {"gate": str(gate), "queue": queue, **known}
                     streams.append(self._page("blocked_executions", bounds, _PAGE))
@@ -125,6 +131,7 @@ class Claim:
                 turn, id = turn_of(record)
                 yield record
             if len(rows) < size:
+                self._read.append((str(bounds.get("gate", "")), str(bounds["queue"])))
                 return
             size = min(4 * size, _PAGE_MAX)
 
@@ -137,13 +144,12 @@ class Claim:
     def leave(self, send: Callable[[str, Sequence[tuple[Value, ...]]], None]) -> None:
         """Write what the claim has found, once its executions are written."""
         desk = self.desk
-        closed = [
-            (*line, desk.closed[line[0]])
-            for line in self._lines
-            if line[0] in desk.closed and line not in self._blocked
-        ]
         send("end_empty_lines", [line for line in self._lines if line not in self._blocked])
-        send("close_lines", closed)
+        # What is still there has tasks that nobody knows here: others are looked at before it.
+        left: dict[tuple[str, str], int | None] = dict.fromkeys(self._read, self._now)
+        left |= {line: desk.closed[line[0]] for line in self._lines if line[0] in desk.closed}
+        looked_at = [line for line in self._lines if line in left and line not in self._blocked]
+        send("close_lines", [(*line, left[line]) for line in looked_at])
         send("put_lines", [(*line, at) for line, at in self._blocked.items()])
         if desk.taken:
             self._ask("end_rates", {"now": self._now})
@@ -151,7 +157,8 @@ class Claim:
 
     def tell(self, claims: Claims) -> None:
         """Say what the claim has found besides."""
-        claims.is_held_back, claims.is_unfinished = self.desk.held_back, self.desk.more
+        claims.is_held_back = self.desk.held_back
+        claims.is_unfinished = self.desk.more or self._cut
         openings = (at for at in self.desk.closed.values() if at is not None)
         claims.opens_at = min(openings, default=None)
 

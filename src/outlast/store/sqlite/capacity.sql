@@ -24,7 +24,7 @@ SELECT f.name, f.has_lines, s.capacity, s.paused_at, s.paused_by, s.why
  WHERE f.name IS NOT NULL;
 
 -- name: open_lines
-SELECT gate FROM line
+SELECT gate, look_at FROM line
  WHERE tenant = 1 AND queue = :queue AND look_at <= :now AND look_at IS NOT NULL
  ORDER BY look_at
  LIMIT :limit;
