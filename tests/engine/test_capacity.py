@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from outlast import Engine, Limit, Rate, ask, sleep, step, task
+from outlast.engine.guest import Guest
 from outlast.errors import NotFound, UsageError
 from outlast.lifecycle import Kind, State
 from outlast.lifecycle.gate import held_by
+from outlast.store.protocol import Filter
 from outlast.testing import crash_everywhere
 from outlast.testing.virtual import VirtualEngine
 
@@ -172,6 +174,39 @@ def test_an_engine_takes_from_its_own_queues_only(tmp_path: Path) -> None:
         assert near.result(timeout=20) == 0 and far.status() is State.QUEUED
     with Engine(store, tasks=[free]) as engine:
         assert engine.execution(far.id).result(timeout=20) == 0
+
+
+def test_what_another_process_sets_counts_for_a_running_engine(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/outlast.db"
+    with Engine(store, tasks=[keeper, free]) as engine:
+        first, second = engine.start(keeper, 1), engine.start(keeper, 2)
+        engine.run(until(engine, second.id, State.BLOCKED))
+        with Guest(store) as guest:
+            guest.office.pause("shut", "lunch")
+            assert guest.office.limit_queue("shut", 5).paused_at is not None
+            held = free.options(queue="shut").start(0)
+            guest.office.set_limit("cap_keeper", 2)
+        engine.run(until(engine, second.id, State.AWAITING_INPUT))
+        first.answer(1)
+        second.answer(1)
+        assert (first.result(timeout=20), second.result(timeout=20)) == (2, 3)
+        assert held.status() is State.QUEUED
+        with Guest(store) as guest:
+            guest.office.resume("shut")
+        assert held.result(timeout=20) == 0
+
+
+def test_a_child_waits_for_its_gate_like_anybody(engine: VirtualEngine) -> None:
+    @task(name="cap_parent")
+    async def parent() -> list[int]:
+        return list(await asyncio.gather(*(single(60) for _ in range(3))))
+
+    started = engine.start(parent)
+    children = [row.state for row in engine.store.page(Filter(parent_id=started.id))]
+    assert sorted(map(str, children)) == ["blocked", "blocked", "running"]
+    engine.queues.limit("default", 1)
+    engine.advance("5m")
+    assert started.result() == [60, 60, 60]
 
 
 def test_a_paused_queue_runs_nothing_new(engine: VirtualEngine) -> None:

@@ -7,15 +7,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
-from outlast.lifecycle import Execution, Kind, MessageKind, State
+from outlast.dialects import DIALECTS
+from outlast.dialects.dialect import project
+from outlast.lifecycle import Event, Execution, Kind, MessageKind, State
 from outlast.lifecycle.gate import gates_of, held_by, turn_of
 from outlast.store.memory import MemoryStore
-from outlast.store.protocol import Deliver, Lease, QueueSetting, Setting, Store
+from outlast.store.protocol import Deliver, Lease, QueueSetting, Setting, Store, Write
 from outlast.store.sqlite import SqliteStore
 from outlast.store.sqlite.capacity import LINES_MAX
-from outlast.testing.conformance import ASK, Owner, T, born, message, nonces, one
+from outlast.store.sqlite.rows import values_of_execution
+from outlast.store.sqlite.store import _Pending
+from outlast.testing.conformance import ASK, Owner, T, begun, born, message, nonces, one
 
 SECOND = 1_000_000
 NAMES = ["k:a", "k:b", "pool"]
@@ -289,3 +294,62 @@ def test_more_lines_than_one_claim_looks_at(tmp_path: Path) -> None:
         again.is_unfinished = more.is_unfinished
     assert len(again) == count
     store.close()
+
+
+GATED = {"limits": [{"name": "k", "of": "k", "capacity": 1, "hold": False}]}
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[SqliteStore]:
+    """One inside a limit, one in its line."""
+    store = SqliteStore(tmp_path / "outlast.db", owner="w0", now=1)
+    store.commit([born("ex_1", T, gates=GATED), born("ex_2", T + 1, gates=GATED)])
+    assert len(store.claim(Lease("w0"), ["t"], 9, T + 2, nonces(9))) == 1
+    yield store
+    store.close()
+
+
+def test_a_second_holder_is_refused_by_the_schema(full: SqliteStore) -> None:
+    """What a claim with a bug would write: the lease, though its limit is full."""
+    (record,) = full.get(["ex_2"])
+    assert record is not None
+    owner = Owner(record)
+    row = owner.decide(Event(Kind.CLAIM, "engine", nonce=b"x" * 16, data={"worker": "w0"}), T + 3)
+    after = owner.record
+    position = (after.seq, after.idle_claims, after.inbox_seen, after.updated_at)
+    item = Write("ex_2", record.fence, None, record.seq, [row], position, after)
+    answer = one(full, item)
+    assert answer.refused == "internal_error" and "no more holders" in str(answer.error)
+    assert full.get(["ex_2"]) == [record] and full.verify().defects == []
+
+
+def test_a_birth_with_a_lease_and_gates_is_refused_by_the_schema(full: SqliteStore) -> None:
+    _, item = begun("ex_3", gates={"needs": ["gpu"]})
+    full._writer.execute("BEGIN")
+    pending = _Pending()
+    pending.transitions += item.rows
+    pending.born.append(values_of_execution(item.after))
+    with pytest.raises(apsw.ConstraintError, match="claimed, not born with a lease"):
+        full._flush(pending)
+    full._writer.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("DELETE FROM holder", "ex_1: is no holder by the index: k"),
+        ("INSERT INTO holder VALUES (1, 'z', 'ex_2')", "ex_2: is a holder by the index only: z"),
+        ("DELETE FROM line", "ex_2: stands in a line that there is not: k"),
+    ],
+)
+def test_verify_finds_an_index_that_is_not_what_the_rows_say(
+    full: SqliteStore, sql: str, said: str
+) -> None:
+    assert full.verify().defects == []
+    full._writer.execute(sql)
+    assert full.verify().defects == [said]
+
+
+def test_a_blocked_execution_waits_for_resources_in_flytes_words(full: SqliteStore) -> None:
+    words = [str(one.target) for one in project(DIALECTS["flyte-action"], full.log("ex_2"))]
+    assert words[-1] == "WAITING_FOR_RESOURCES"
