@@ -16,9 +16,13 @@ _RANDOM_BITS: Final = 5 * _RANDOM_DIGITS
 _PAIRS: Final = [high + low for high in _ALPHABET for low in _ALPHABET]
 
 
+_SHIFTS: Final = tuple(range(90, -10, -10))
+
+
 def _base32(number: int) -> str:
     """Write a number of 100 bits in 20 digits, two at a time."""
-    return "".join([_PAIRS[number >> shift & 1023] for shift in range(90, -10, -10)])
+    pairs = _PAIRS
+    return "".join([pairs[number >> shift & 1023] for shift in _SHIFTS])
 
 
 class _Dice:

@@ -405,6 +405,7 @@ class Task(_Function[P, R]):
     ) -> None:
         super().__init__(fn, name, retries, timeout)
         self.demand = demand
+        self.form: Any = None
         self.budget = budget
         self.labels = checked_labels(labels or {})
         self.queue, self.priority, self.version = queue, priority, version

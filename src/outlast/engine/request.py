@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from outlast.budget import Budget
 from outlast.codec import digest
+from outlast.engine.gate import Demand
 from outlast.engine.questions import already_answered
-from outlast.engine.registry import StartOptions, Task
+from outlast.engine.registry import PLAIN, StartOptions, Task
 from outlast.errors import KeyConflict, NotFound, TransitionRefused
 from outlast.lifecycle import Event, Kind, Message, MessageKind
 from outlast.lifecycle import Execution as Record
@@ -19,49 +21,80 @@ from outlast.naming import checked_labels, checked_name, checked_priority, check
 from outlast.store.protocol import Answer
 
 
+@dataclass(slots=True)
+class _Form:
+    """What all executions of a task that are started with the same options are born with."""
+
+    data: dict[str, Any]
+    delay_us: int | None
+    start_at: int | None
+    deadline_us: int | None
+    queue_us: int | None
+    demand: Demand
+    actor: str
+
+    def fill(self, task: Task[Any, Any], payload: bytes, now: int) -> Event:
+        """Make the event of one of them."""
+        data = {**self.data, "input_digest": digest(payload)}
+        due_at = self.start_at if self.delay_us is None else now + self.delay_us
+        if due_at is not None and due_at > now:  # a time that has passed means now
+            data["due_at"] = due_at
+        else:
+            due_at = now
+        if self.deadline_us is not None:
+            data["deadline_at"] = now + self.deadline_us
+        if self.queue_us is not None:
+            data["start_by"] = due_at + self.queue_us
+        gates = self.demand.gates(task.name, payload) or {}
+        if task.pin:
+            gates = {**gates, "version": task.version}
+        if gates:
+            data["gates"] = gates
+        return Event(Kind.CREATE, self.actor, data=data, payload=payload)
+
+
 def birth_event(task: Task[Any, Any], payload: bytes, options: StartOptions, now: int) -> Event:
     """Make the event by which an execution is born.
 
     Raises:
         UsageError: its key, queue, sender or origin is no name.
     """
+    if options is not PLAIN:
+        return _form_of(task, options).fill(task, payload, now)
+    form: _Form | None = task.form
+    if form is None:
+        form = task.form = _form_of(task, options)
+    return form.fill(task, payload, now)
+
+
+def _form_of(task: Task[Any, Any], options: StartOptions) -> _Form:
     for what in ("key", "queue", "actor", "origin"):
         name = getattr(options, what)
         if name is not None:
             checked_name(name, what)
+    priority = checked_priority(_first(options.priority, task.priority) or 0)
     data: dict[str, Any] = {
-        "task": task.name,
-        "input_digest": digest(payload),
-        "queue": options.queue or task.queue,
-        "priority": checked_priority(
-            task.priority if options.priority is None else options.priority
-        ),
-    }
-    due_at = options.start_at if options.delay_us is None else now + options.delay_us
-    if due_at is not None and due_at <= now:
-        due_at = None  # a time that has passed means now
-    deadline_us = _first(options.deadline_us, task.timeout_us)
-    queue_us = _first(options.queue_timeout_us, task.queue_timeout_us)
+        "task": task.name, "queue": options.queue or task.queue, "priority": priority,
+    }  # fmt: skip
     optional = {
         "key": options.key,
         "version": task.version,
         "origin": options.origin,
-        "due_at": due_at,
-        "deadline_at": None if deadline_us is None else now + deadline_us,
-        "start_by": None if queue_us is None else (due_at or now) + queue_us,
         "labels": _labels(task.labels, options.labels),
         "budget": _budget(options.budget or task.budget),
         "attempt_timeout_us": _first(options.attempt_timeout_us, task.attempt_timeout_us),
         "waits_on": [one.edge() for one in options.after] or None,
-        "gates": _gates(task, options, payload),
     }
     data.update((name, value) for name, value in optional.items() if value is not None)
-    return Event(Kind.CREATE, options.actor or "user", data=data, payload=payload)
-
-
-def _gates(task: Task[Any, Any], options: StartOptions, payload: bytes) -> dict[str, Any] | None:
-    gates = options.demand.over(task.demand).gates(task.name, payload) or {}
-    return ({**gates, "version": task.version} if task.pin else gates) or None
+    return _Form(
+        data,
+        options.delay_us,
+        options.start_at,
+        _first(options.deadline_us, task.timeout_us),
+        _first(options.queue_timeout_us, task.queue_timeout_us),
+        options.demand.over(task.demand),
+        options.actor or "user",
+    )
 
 
 def _budget(budget: Budget | None) -> dict[str, object] | None:

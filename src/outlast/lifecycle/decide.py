@@ -106,8 +106,10 @@ def create(tenant: int, id: str, event: Event, now: int) -> tuple[Execution, Tra
     ``event.data`` gives the columns that are set at birth (task, queue, priority, key, …).
     """
     data = event.data or {}
-    rule = next(rule for rule in CELLS[None, Kind.CREATE] if rule.guard(None, event, now))
-    born = {name: data[name] for name in _AT_BIRTH if name in data}
+    for rule in CELLS[None, Kind.CREATE]:
+        if rule.guard(None, event, now):
+            break
+    born = {name: value for name, value in data.items() if name in _AT_BIRTH}
     record = Execution(
         tenant=tenant,
         id=id,
@@ -187,22 +189,24 @@ def fold(rows: Iterable[Transition]) -> Execution:
     return record
 
 
-_AT_BIRTH: Final = (
-    "task",
-    "queue",
-    "priority",
-    "key",
-    "input_digest",
-    "version",
-    "parent_id",
-    "origin",
-    "due_at",
-    "deadline_at",
-    "parent_key",
-    "root_id",
-    "start_by",
-    "gates",
-    "labels",
+_AT_BIRTH: Final = frozenset(
+    (
+        "task",
+        "queue",
+        "priority",
+        "key",
+        "input_digest",
+        "version",
+        "parent_id",
+        "origin",
+        "due_at",
+        "deadline_at",
+        "parent_key",
+        "root_id",
+        "start_by",
+        "gates",
+        "labels",
+    )
 )
 
 
