@@ -318,7 +318,7 @@ def test_a_reset_and_the_turn_of_a_period_let_go_on() -> None:
         return await priced(name)
 
     with virtual() as engine:
-        engine.budgets.set("task:daily", usd=0.05, period="1d")
+        engine.budgets.set("task:daily", usd=0.06, period="1d")
         runs = [daily.start(name) for name in "abc"]
         engine.advance("1h")
         assert [run.status() for run in runs].count(State.SUSPENDED) == 2
@@ -345,6 +345,45 @@ def test_a_shared_budget_set_meanwhile_counts_from_then_on() -> None:
         run.result()
         assert engine.budgets.get("task:late")["usd"].spent == 2
         sound(engine)
+
+
+def test_what_has_not_begun_waits_at_the_gate() -> None:
+    @task(name="gated")
+    async def gated(name: str) -> str:
+        return await priced(name)
+
+    with virtual() as engine:
+        engine.budgets.set("task:gated", usd=0.05, period="1d")
+        assert gated.start("a").result() == "a"
+        waiting = [gated.start(name) for name in "bc"]
+        engine.advance("1h")
+        assert [run.status() for run in waiting] == [State.BLOCKED] * 2
+        reason = waiting[0].reason()
+        assert reason is not None and reason.code == "budget_spent"
+        assert reason.text == "nothing is left of the budget task:gated:usd"
+        engine.budgets.raise_("task:gated", usd=0.05)
+        engine.advance("1h")
+        assert sorted(run.status() for run in waiting) != [State.BLOCKED] * 2
+        engine.advance("1d")
+        assert sorted(run.result() for run in waiting) == ["b", "c"]
+        sound(engine)
+
+
+def test_the_gate_opens_on_a_file(tmp_path: Path) -> None:
+    @task(name="filed")
+    async def filed(name: str) -> str:
+        return await priced(name)
+
+    url = f"sqlite:///{tmp_path}/outlast.db"
+    with Engine(url, tasks=[filed]) as engine:
+        engine.budgets.set("task:filed", usd=0.05)
+        assert engine.start(filed, "a").result("10s") == "a"
+        run = engine.start(filed, "b")
+        while run.status() is not State.BLOCKED:
+            engine.run(engine.next_change(run.id))
+        engine.budgets.raise_("task:filed", usd=0.05)
+        assert run.result("10s") == "b"
+        assert engine.store.verify().defects == []
 
 
 def test_thresholds_are_recorded_once() -> None:

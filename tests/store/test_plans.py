@@ -166,6 +166,9 @@ ASKING = [
 ]
 PLANS |= {
     "any_stirred": ["SEARCH b EXISTS USING COVERING INDEX budget_stirred (tenant=?)"],
+    "spent_up_budgets": [
+        "SEARCH budget USING INDEX budget_spent_up (tenant=? AND scope>? AND scope<?)"
+    ],
     "budgets_by_name": ["SEARCH b USING PRIMARY KEY (tenant=? AND scope=? AND meter=?)"],
     "budgets_of_scopes": ["SEARCH budget USING PRIMARY KEY (tenant=? AND scope=?"],
     "shared_budgets": ["SEARCH budget USING PRIMARY KEY (tenant=? AND scope>? AND scope<?)"],

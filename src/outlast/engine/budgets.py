@@ -18,6 +18,7 @@ from outlast.budget import (
     checked_meter,
     checked_scope,
     decimal_of,
+    is_shared,
     millionths,
     share_of,
 )
@@ -103,6 +104,7 @@ class Budgets:
 
         Raises:
             UsageError: there is no such scope or meter, or a limit is no amount.
+            NotFound: an execution, or tree, was born without a budget on this meter.
         """
         period_us = None if period is None else microseconds(period)
         amounts = limits_of(meters)
@@ -221,7 +223,10 @@ def read_adjusted(answer: Answer, item: Adjust) -> list[BudgetRow]:
 def no_budget(scope: str, *meters: str) -> NotFound:
     """Make the error of a budget that is not there."""
     said = " on " + ", ".join(meters) if meters else ""
-    return NotFound(f"{scope} has no budget{said}", do=f"outlast budget set {scope} METER=AMOUNT")
+    do = f"outlast budget set {scope} METER=AMOUNT"
+    if not is_shared(scope):
+        do = "give it one at its start: @task(budget=Budget(…)), or task.options(budget=…)"
+    return NotFound(f"{scope} has no budget{said}", do=do)
 
 
 def state_of(row: BudgetRow) -> BudgetState:

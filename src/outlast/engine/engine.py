@@ -800,7 +800,7 @@ class Engine:
         answer = await self.journal.commit(item)
         budgets = read_adjusted(answer, item)
         self.worker.learn(budgets)
-        self.look_at_clock()
+        self.look()
         for record, entry in answer.told:
             driver = self.worker.drivers.get(record.id)
             if driver is not None and record.is_leased:

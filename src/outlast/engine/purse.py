@@ -120,6 +120,11 @@ class Ledger:
             return ()
         return self._shared.get(f"task:{task}", ()) + self._shared.get("tenant", ())
 
+    def is_spent_up(self, task: str) -> bool:
+        """Tell whether nothing is left of a budget that this task shares."""
+        shared = self.shared_by(task)
+        return any(self._known[name].spent_up_at is not None for name in shared)
+
     def learn(self, budgets: Iterable[BudgetRow]) -> None:
         """Hear of budgets as they are now."""
         for budget in budgets:

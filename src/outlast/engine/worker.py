@@ -157,6 +157,8 @@ class Worker:
     def _may_be_born_running(self, record: Execution) -> bool:
         """Tell whether no claim has to be asked for; of rules of its queue the store knows."""
         queues = self._lease.queues
+        if self.ledger.is_spent_up(record.task):
+            return False
         return not is_gated(record) and (queues is None or record.queue in queues)
 
     def _append(self, record: Execution, events: Iterable[Event], now: int) -> list[Transition]:

@@ -17,6 +17,8 @@ AGEING_US: Final = 60_000_000
 """A minute of waiting is worth one step of priority, so nothing waits for ever."""
 CAPABILITY: Final = "capability:"
 """How the gate of a capability begins, as in ``capability:gpu``."""
+BUDGET: Final = "budget:"
+"""How the gate of a budget begins, as in ``budget:task:fulfil:usd``."""
 RATE: Final = "rate:"
 """How the gate of a rate begins."""
 _HAS_RUN: Final = 3

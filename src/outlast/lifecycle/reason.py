@@ -108,6 +108,11 @@ def _blocked(record: Execution, detail: Data) -> Answer:
             f"it needs {need}, which no engine offers",
             (f'start one with Engine(capabilities=("{need}",))'),
         )
+    if kind == "budget":
+        name = str(detail.get("name"))
+        scope, _, meter = name.rpartition(":")
+        hint = f"outlast budget raise {scope} {meter}=…"
+        return "budget_spent", f"nothing is left of the budget {name}", hint
     return "gate_closed", f"the gate {gate} is closed", ""
 
 

@@ -16,12 +16,13 @@ Within one claim a gate that was found closed stays closed: a claim only ever ta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from outlast.lifecycle import Event, Execution, Kind, State
 from outlast.lifecycle.gate import (
+    BUDGET,
     CAPABILITY,
     LimitGate,
     RateGate,
@@ -31,7 +32,7 @@ from outlast.lifecycle.gate import (
     waiting_since,
     waits_at,
 )
-from outlast.store.protocol import Lease, QueueSetting, Setting
+from outlast.store.protocol import BudgetRow, Lease, QueueSetting, Setting
 
 MOVED_MAX: Final = 500
 """Executions that one claim moves to ``blocked``, so that no transaction is long."""
@@ -56,6 +57,9 @@ class Books(Protocol):
 
     def running(self, queue: str) -> int:
         """Give how many executions of a queue are leased."""
+
+    def spent_up(self) -> Sequence[BudgetRow]:
+        """Give the shared budgets of which nothing is left."""
 
 
 @dataclass(slots=True)
@@ -94,6 +98,7 @@ class Desk:
     _holders: dict[str, list[str]] = field(default_factory=dict)
     _settings: dict[str, Setting | None] = field(default_factory=dict)
     _rooms: dict[str, int | None] = field(default_factory=dict)
+    _spent_up: dict[str, BudgetRow] | None = None
 
     def admit(
         self, candidates: Iterable[Execution], limit: int
@@ -206,6 +211,19 @@ class Desk:
                 opens_at = self._arrival(rate.name, interval_us, burst) - (burst - 1) * interval_us
                 if opens_at > self.now:
                     yield Closed(rate.name, {"kind": "rate", "until": opens_at}, opens_at)
+
+        if record.started_at is None:
+            for scope in (f"task:{record.task}", "tenant"):
+                budget = self._spent_up_budgets().get(scope)
+                if budget is not None:
+                    said = {"kind": "budget", "name": budget.name, "limit": budget.limit}
+                    yield Closed(BUDGET + budget.name, said)
+
+    def _spent_up_budgets(self) -> dict[str, BudgetRow]:
+        if self._spent_up is None:
+            found = self.books.spent_up()
+            self._spent_up = {budget.scope: budget for budget in reversed(found)}
+        return self._spent_up
 
     def _holders_of(self, gate: str) -> list[str]:
         if gate not in self._holders:

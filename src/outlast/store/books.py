@@ -20,6 +20,7 @@ from outlast.budget import (
     UNIT,
     charges_of,
     data_of_charge,
+    is_shared,
     limits_at_birth,
     name_of,
     parts_of,
@@ -150,7 +151,8 @@ class Books:
         names = [name_of(item.scope, meter) for meter in item.amounts]
         if item.id in self.known:
             return True
-        if item.what != "set" and not all(name in self.budgets for name in names):
+        may_be_new = item.what == "set" and is_shared(item.scope)
+        if not may_be_new and not all(name in self.budgets for name in names):
             return False
         self.known.add(item.id)
         for name, amount in zip(names, item.amounts.values(), strict=True):

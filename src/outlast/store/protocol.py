@@ -116,7 +116,8 @@ class Reserve:
 class Adjust:
     """Set, raise or reset budgets of one scope.
 
-    Refused as ``no_budget`` where one that shall be raised or reset is not there. Where the scope
+    Refused as ``no_budget`` where one that shall be raised or reset is not there; those of an
+    execution itself are there from its birth, or never. Where the scope
     is an execution that has not ended, its log says so as well.
 
     Attributes:

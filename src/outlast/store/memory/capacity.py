@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from outlast.lifecycle import Execution, State
@@ -16,6 +16,7 @@ from outlast.lifecycle.gate import (
 )
 from outlast.store.admission import Desk, capacity_of, is_controlled
 from outlast.store.protocol import (
+    BudgetRow,
     Claims,
     GateRow,
     Lease,
@@ -71,6 +72,11 @@ class MemoryCapacity:
         return {name for name, setting in self._queues.items() if is_controlled(setting)}
 
     # Claims
+
+    def spent_up(self) -> Sequence[BudgetRow]:
+        """See :class:`outlast.store.admission.Books`."""
+        shared = self._store._money.of(None, "")
+        return [budget for budget in shared if budget.spent_up_at is not None]
 
     def claim(self, lease: Lease, now: int) -> Claim:
         """Begin a claim."""

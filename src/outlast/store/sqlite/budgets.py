@@ -7,6 +7,7 @@ from dataclasses import astuple
 from typing import Protocol
 
 from outlast.budget import name_of, parts_of
+from outlast.lifecycle.gate import BUDGET
 from outlast.store.books import Books, Paying, take_item
 from outlast.store.protocol import (
     TENANT,
@@ -29,6 +30,8 @@ class Sender(Protocol):
     def _send(self, name: str, rows: Sequence[tuple[Value, ...]]) -> None: ...
 
     def _query(self, name: str, values: Sequence[Value]) -> list[Sequence[object]]: ...
+
+    def _look_at_gate(self, gate: str) -> None: ...
 
     def _lease_of(self, ids: Collection[str]) -> dict[str, tuple[int, bytes | None]]: ...
 
@@ -67,6 +70,10 @@ def take_money(
         answers[place] = take_item(books, item, leases, answers[place])
         words += ((place, send) for send in books.sends[len(words) :])
     write_books(store, books)
+    for _, item in taken:
+        if isinstance(item, Adjust):
+            for meter in item.amounts:
+                store._look_at_gate(BUDGET + name_of(item.scope, meter))
     if any_stirred(store):
         for place, _ in taken:
             answers[place].owes = True

@@ -182,3 +182,11 @@ DELETE FROM budget
 SELECT v.column1 FROM (VALUES {rows}) AS v
  WHERE EXISTS (
    SELECT 1 FROM budget AS b INDEXED BY budget_stirred WHERE b.tenant = v.column1 AND b.stirred = 1);
+
+-- name: spent_up_budgets
+-- The shared ones of which nothing is left.
+SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
+       reserved, period_us, turns_at, soft_at, spent_up_at, event_count, stirred
+  FROM budget INDEXED BY budget_spent_up
+ WHERE tenant = 1 AND spent_up_at IS NOT NULL AND scope >= 'task:' AND scope < 'tree:'
+ ORDER BY scope, meter;

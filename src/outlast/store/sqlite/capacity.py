@@ -19,8 +19,18 @@ from outlast.lifecycle import Execution, State
 from outlast.lifecycle.gate import CAPABILITY, gates_of, turn_of, waits_at
 from outlast.lifecycle.record import COLUMNS
 from outlast.store.admission import Desk, capacity_of
-from outlast.store.protocol import Claims, GateRow, Lease, QueueRow, QueueSetting, Setting, Standing
+from outlast.store.protocol import (
+    BudgetRow,
+    Claims,
+    GateRow,
+    Lease,
+    QueueRow,
+    QueueSetting,
+    Setting,
+    Standing,
+)
 from outlast.store.sql import load
+from outlast.store.sqlite.budgets import budget_of
 from outlast.store.sqlite.connect import immediate, translated
 from outlast.store.sqlite.rows import Value, execution_of
 
@@ -69,6 +79,10 @@ class SqliteBooks:
     def running(self, queue: str) -> int:
         """See :class:`outlast.store.admission.Books`."""
         return len(self._ask("queue_holders", {"queue": queue}))
+
+    def spent_up(self) -> Sequence[BudgetRow]:
+        """See :class:`outlast.store.admission.Books`."""
+        return list(map(budget_of, self._ask("spent_up_budgets", {})))
 
 
 class Claim:

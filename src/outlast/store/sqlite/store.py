@@ -37,6 +37,7 @@ from outlast.lifecycle import (
     applied,
     decide,
 )
+from outlast.lifecycle.gate import BUDGET
 from outlast.lifecycle.record import COLUMNS, continued_as, copy_of
 from outlast.store.books import Losses, Paying, budgets_of, tell, that_fit
 from outlast.store.decisions import (
@@ -609,6 +610,8 @@ class SqliteStore:
             for budget in turning:
                 books.turn(books.budgets[budget.name], now)
             write_books(self, books)
+            for budget in turning:
+                self._look_at_gate(BUDGET + budget.name)
         moved = len(turning)
         for budget in map(budget_of, _all(self._writer, "stirred_budgets", bounds)):
             if moved >= limit:
@@ -710,6 +713,10 @@ class SqliteStore:
     def _query(self, name: str, values: Sequence[Value]) -> list[Sequence[object]]:
         """Ask with many rows of parameters, on the writer's connection."""
         return _ask(self._writer, _SQL[name], values)
+
+    def _look_at_gate(self, gate: str) -> None:
+        """Let the next claim look at those that wait at a gate."""
+        self._writer.execute(_SQL["look_at_gate"].text, {"gate": gate})
 
     def _lease_of(self, ids: Collection[str]) -> dict[str, tuple[int, bytes | None]]:
         """Give the leases of executions that are leased."""

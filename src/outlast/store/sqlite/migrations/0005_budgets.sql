@@ -25,6 +25,7 @@ CREATE TABLE budget (
 
 -- Somebody who waits for it may go on: for the next sweep.
 CREATE INDEX budget_stirred ON budget (tenant, scope, meter) WHERE stirred = 1;
+CREATE INDEX budget_spent_up ON budget (tenant, scope, meter) WHERE spent_up_at IS NOT NULL;
 CREATE INDEX budget_turns ON budget (tenant, turns_at) WHERE turns_at IS NOT NULL;
 
 -- What one execution has charged to a budget in all.
