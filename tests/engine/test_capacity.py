@@ -196,6 +196,14 @@ def test_what_another_process_sets_counts_for_a_running_engine(tmp_path: Path) -
         assert held.result(timeout=20) == 0
 
 
+def test_a_rerun_with_another_input_has_that_ones_limit(engine: VirtualEngine) -> None:
+    first = engine.start(fulfil, Order("ada", 1))
+    engine.advance("2m")
+    other = first.rerun(order=Order("bob", 1))
+    (record,) = engine.store.get([other.id])
+    assert record is not None and held_by(record) == ["cap_fulfil:bob"]
+
+
 def test_a_child_waits_for_its_gate_like_anybody(engine: VirtualEngine) -> None:
     @task(name="cap_parent")
     async def parent() -> list[int]:

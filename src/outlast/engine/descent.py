@@ -21,6 +21,7 @@ import msgspec
 
 from outlast.codec import PAYLOAD_BYTES_MAX, codec_for, digest, hints_of
 from outlast.engine.change import marker_of
+from outlast.engine.gate import named_anew
 from outlast.engine.registry import Task, locals_of
 from outlast.engine.script import KEPT, REUSABLE, is_point, is_reusable, past_of
 from outlast.errors import BadPayload, NotRecoverable, UnknownStep, UnknownTask, WrongArguments
@@ -170,6 +171,8 @@ def descend(
 def _birth(source: Execution, birth: Transition, wish: Descent, payload: bytes, now: int) -> Event:
     said = birth.data or {}
     data: dict[str, Any] = {name: said[name] for name in _INHERITED if said.get(name) is not None}
+    if "gates" in data:
+        data["gates"] = named_anew(data["gates"], payload)
     data["input_digest"] = digest(payload)
     data["priority"] = source.priority
     if source.labels:

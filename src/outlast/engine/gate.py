@@ -11,6 +11,7 @@ import msgspec
 from outlast.duration import Duration, microseconds
 from outlast.errors import UsageError
 from outlast.lifecycle.gate import CAPABILITY, RATE
+from outlast.lifecycle.record import Data
 from outlast.naming import checked_name
 
 _RESERVED: Final = frozenset({"queue", RATE.rstrip(":"), CAPABILITY.rstrip(":")})
@@ -46,9 +47,8 @@ class Limit:
 
     def gate(self, task: str, given: object) -> dict[str, Any]:
         """Make the gate of one execution."""
-        family = self.family(task)
-        name = _keyed(family, self.per, given)
-        return {"name": name, "of": family, "capacity": self.capacity, "hold": self.hold}
+        numbers = {"capacity": self.capacity, "hold": self.hold}
+        return {**_named(self.family(task), self.per, given), **numbers}
 
     def family(self, task: str) -> str:
         """Give its name without a key."""
@@ -102,9 +102,8 @@ class Rate:
 
     def gate(self, task: str, given: object) -> dict[str, Any]:
         """Make the gate of one execution."""
-        family = self.family(task)
-        name = _keyed(family, self.per, given)
-        return {"name": name, "of": family, "interval_us": self.interval_us, "burst": self.burst}
+        numbers = {"interval_us": self.interval_us, "burst": self.burst}
+        return {**_named(self.family(task), self.per, given), **numbers}
 
     def family(self, task: str) -> str:
         """Give its name without a key."""
@@ -212,6 +211,27 @@ def _family(name: str | None) -> str | None:
     return name
 
 
+def _named(family: str, per: str | None, given: object) -> dict[str, Any]:
+    """Give the names of a gate, and by what it was named, for another input."""
+    by = {} if per is None else {"per": per}
+    return {"name": _keyed(family, per, given), "of": family, **by}
+
+
+def named_anew(gates: Data, payload: bytes) -> dict[str, Any]:
+    """Give the gates of an execution that is made of another one, with an input of its own.
+
+    Raises:
+        UsageError: the input has no such key.
+    """
+    given = msgspec.json.decode(payload)
+    named = dict(gates)
+    for kind in ("limits", "rates"):
+        found: Any = gates.get(kind) or ()
+        if found:
+            named[kind] = [{**one, **_named(one["of"], one.get("per"), given)} for one in found]
+    return named
+
+
 def _keyed(family: str, per: str | None, given: object) -> str:
     """Give the name of a gate: its family, and the value in the input that it counts by."""
     if per is None:
@@ -236,4 +256,4 @@ def _keyed(family: str, per: str | None, given: object) -> str:
     return f"{family}:{checked_name(text, 'key of a limit')}"
 
 
-__all__ = ["FREE", "Demand", "Limit", "Limited", "Rate", "Rated", "demand_of"]
+__all__ = ["FREE", "Demand", "Limit", "Limited", "Rate", "Rated", "demand_of", "named_anew"]
