@@ -29,7 +29,7 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
     report = yield
     if isinstance(collector, pytest.Module) and report.passed:  # type: ignore[attr-defined]
         named = vars(collector.obj).values()
-        imported = {one.name: one for one in named if isinstance(one, Task)}
+        imported = {one.name: one for one in named if type(one) is Task}
         collector.stash[OWN] = {**TASKS, **imported}
         TASKS.clear()
         TASKS.update(before)
