@@ -96,6 +96,7 @@ def test_each_customer_has_a_limit_of_its_own(engine: VirtualEngine) -> None:
     reason = started[2].reason()
     assert reason is not None and reason.code == "limit_full"
     assert started[0].id in reason.text and "cap_fulfil:ada" in reason.text
+    assert "number 1 in line" in reason.text
 
 
 def test_the_key_has_to_be_in_the_input(engine: VirtualEngine) -> None:
@@ -225,6 +226,8 @@ def test_a_paused_queue_runs_nothing_new(engine: VirtualEngine) -> None:
     other = free.options(queue="other").start(0)
     engine.advance("2m")
     assert states([running, held, other]) == ["succeeded", "queued", "succeeded"]
+    reason = held.reason()
+    assert reason is not None and reason.code == "queue_paused" and "number 1" in reason.text
     (row,) = engine.queues.list()
     assert (row.setting.paused_by, row.setting.why, row.queued) == ("ann", "lunch", 1)
     engine.queues.resume("default")

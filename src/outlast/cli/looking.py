@@ -240,17 +240,17 @@ def show(session: Session, id: str, dialect: str | None) -> None:
     ID is a whole id, at least three characters of its beginning or end, or the word last.
     """
     from outlast.cli.budgeting import budget_form, in_a_line
-    from outlast.cli.standing import standing
     from outlast.cli.stopping import stopping
     from outlast.cli.story import story_of
     from outlast.engine.questions import open_questions
+    from outlast.engine.standing import standing
 
     with session.guest() as guest:
         id = guest.find(id)
         record, log = guest.record(id), guest.log(id)
         budgets = guest.store.budgets([f"execution:{id}", f"tree:{id}"])
         owner = guest.owner()
-        stop = stopping(guest, record, owner, log) or standing(guest, record, owner)
+        stop = stopping(guest, record, owner, log) or standing(guest.store, record, owner)
         descents = guest.store.descents([id])
     if dialect is not None:
         from outlast.cli.translating import tell
@@ -462,8 +462,8 @@ def event_line(row: Transition, *, colour: bool = False) -> str:
 @shared
 def why(session: Session, id: str) -> None:
     """Say why an execution is not moving, and what to do about it."""
-    from outlast.cli.standing import standing
     from outlast.cli.stopping import stopping
+    from outlast.engine.standing import standing
 
     with session.guest() as guest:
         id = guest.find(id)
@@ -471,7 +471,7 @@ def why(session: Session, id: str) -> None:
         owner = guest.owner()
         reason = (
             stopping(guest, record, owner)
-            or standing(guest, record, owner)
+            or standing(guest.store, record, owner)
             or reason_with_hint(record, owner)
         )
         descents = guest.store.descents([id])

@@ -14,6 +14,7 @@ import socket
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Final, ParamSpec, Self, TypeVar
 
@@ -40,6 +41,7 @@ from outlast.engine.registry import PLAIN, TASKS, VERSIONS, StartOptions, Task, 
 from outlast.engine.request import birth_event, read_birth, read_delivery, successor_of
 from outlast.engine.scheduler import Scheduler
 from outlast.engine.schedules import Schedules
+from outlast.engine.standing import standing
 from outlast.engine.token import Permit
 from outlast.engine.worker import Worker
 from outlast.errors import (
@@ -50,7 +52,7 @@ from outlast.errors import (
     OutlastError,
     UsageError,
 )
-from outlast.lifecycle import Event, Message, Transition
+from outlast.lifecycle import Event, Message, Reason, State, Transition
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle.record import copy_of
 from outlast.retention import DEFAULT, Retention, retention_of
@@ -716,6 +718,13 @@ class Engine:
         permit = tokens.read(await self.read_secret(), token, self.clock.now())
         record = await self.read_one(permit.execution_id)
         return permit, permitted_question(permit, record, await self.read_log(record.id))
+
+    async def read_standing(self, record: Record) -> Reason | None:
+        """Say whose turn it is, and who holds what it needs; None for what waits for no worker."""
+        if record.state not in (State.QUEUED, State.BLOCKED):
+            return None
+        read = partial(standing, self.store, record, self.name)
+        return await self.request(lambda: self.worker.read(read))
 
     async def amake_token(self, question: OpenQuestion, actor: str, span_us: int) -> str:
         """Make a token for a question; see :meth:`outlast.Execution.aanswer_token`."""

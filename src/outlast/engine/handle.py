@@ -65,6 +65,9 @@ class Backing(Protocol):
     async def adescend(self, id: str, wish: Descent) -> Record:
         """Make another execution of one; gives its row."""
 
+    async def read_standing(self, record: Record) -> Reason | None:
+        """Say what of the capacity it waits for; None where it waits for something else."""
+
     async def amake_token(self, question: OpenQuestion, actor: str, span_us: int) -> str:
         """Make a token that permits one answer to a question, for so long."""
 
@@ -106,7 +109,8 @@ class Execution(Generic[R]):
 
     async def areason(self) -> Reason | None:
         """Say why it is not moving; None once it has ended."""
-        return reason_of(await self.arecord())
+        record = await self.arecord()
+        return await self._engine.read_standing(record) or reason_of(record)
 
     def reason(self) -> Reason | None:
         """Say why it is not moving, as :meth:`areason`."""

@@ -3,38 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Final
 
-from outlast.cli.words import one_line
 from outlast.lifecycle import Execution, Reason, State, reason_of
+from outlast.store.protocol import Standing, Store
 
-if TYPE_CHECKING:
-    from outlast.engine.guest import Guest
-    from outlast.store.protocol import Standing
-
-NAMED_MAX = 5
+NAMED_MAX: Final = 5
 """Holders that are named."""
-_FAMILY_MAX = 100
+_FAMILY_MAX: Final = 100
 """How far up its family is looked at."""
 
 
-def standing(guest: Guest, record: Execution, owner: str | None) -> Reason | None:
-    """Say what of the capacity an execution waits for; None where it waits for something else."""
+def standing(store: Store, record: Execution, owner: str | None) -> Reason | None:
+    """Say what of the capacity an execution waits for; None where it waits for something else.
+
+    ``owner`` is the process that runs the engine of this store, or None.
+    """
     reason = reason_of(record)
     if record.state not in (State.QUEUED, State.BLOCKED) or reason is None:
         return None
-    found = guest.store.capacity.standing(record.id)
+    found = store.capacity.standing(record.id)
     if found is None:
         return None
     if found.gate is None:
         return _in_queue(record, reason, found)
     if record.cancel_at is not None:
         return reason
-    return _at_gate(guest, record, reason, found, owner)
+    return _at_gate(store, record, reason, found, owner)
 
 
 def _in_queue(record: Execution, reason: Reason, found: Standing) -> Reason | None:
-    queue, setting = one_line(record.queue, 60), found.queue
+    queue, setting = record.queue, found.queue
     place = f"; it is number {found.place} there"
     if setting.paused_at is not None:
         why = f": {setting.why}" if setting.why else ""
@@ -49,7 +48,7 @@ def _in_queue(record: Execution, reason: Reason, found: Standing) -> Reason | No
 
 
 def _at_gate(
-    guest: Guest, record: Execution, reason: Reason, found: Standing, owner: str | None
+    store: Store, record: Execution, reason: Reason, found: Standing, owner: str | None
 ) -> Reason:
     text, hint = reason.text, reason.hint
     if found.capacity is not None:
@@ -57,7 +56,7 @@ def _at_gate(
         text = f"the limit {found.gate} lets {found.capacity} in at a time, {inside}"
         hint = f"outlast limit set {found.gate} …"
     text += f"; it is number {found.place} in line"
-    ancestor = _ancestor_in(guest, record, found.holders)
+    ancestor = _ancestor_in(store, record, found.holders)
     if ancestor is not None:
         text = (
             f"{ancestor}, which made it and may wait for it, holds the limit {found.gate} that it "
@@ -66,20 +65,20 @@ def _at_gate(
         hint = f"outlast cancel {record.id}, or outlast limit set {found.gate} …"
         return Reason("limit_deadlock", text, reason.since, None, hint)
     if found.queue.paused_at is not None:
-        text += f"; its queue {one_line(record.queue, 60)} is paused, too"
+        text += f"; its queue {record.queue} is paused, too"
     if owner is None:
         text += "; no engine runs on this store"
     until = (record.detail or {}).get("until")
     return Reason(reason.code, text, reason.since, until if isinstance(until, int) else None, hint)
 
 
-def _ancestor_in(guest: Guest, record: Execution, holders: Sequence[str]) -> str | None:
+def _ancestor_in(store: Store, record: Execution, holders: Sequence[str]) -> str | None:
     """Find a holder that made this execution, at however many removes."""
     parent = record.parent_id
     for _ in range(_FAMILY_MAX):
         if parent is None or parent in holders:
             return parent
-        (found,) = guest.store.get([parent])
+        (found,) = store.get([parent])
         parent = None if found is None else found.parent_id
     return None
 
