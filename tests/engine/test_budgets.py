@@ -360,7 +360,7 @@ def test_what_has_not_begun_waits_at_the_gate() -> None:
         assert [run.status() for run in waiting] == [State.BLOCKED] * 2
         reason = waiting[0].reason()
         assert reason is not None and reason.code == "budget_spent"
-        assert reason.text == "nothing is left of the budget task:gated:usd"
+        assert reason.text.startswith("nothing is left of the budget task:gated:usd")
         engine.budgets.raise_("task:gated", usd=0.05)
         engine.advance("1h")
         assert sorted(run.status() for run in waiting) != [State.BLOCKED] * 2
@@ -732,3 +732,41 @@ def test_what_is_no_budget_is_refused() -> None:
             engine.budgets.raise_("task:nobody", usd=1)
         with pytest.raises(UsageError):
             engine.budgets.set("nobody", usd=1)
+
+
+# Forks and processes
+
+
+def test_a_fork_pays_for_what_is_new_only() -> None:
+    @task(name="forked", budget=Budget(usd=1))
+    async def forked() -> str:
+        first = await priced("a")
+        spend(usd=0.2)
+        return first + await priced("b")
+
+    with virtual() as engine:
+        run = forked.start()
+        assert run.result() == "ab"
+        again = run.fork(from_step="priced#2")
+        assert again.result() == "ab"
+        assert (spent(run), spent(again)) == (Decimal("0.3"), Decimal("0.05"))
+        sound(engine)
+
+
+@step(on="process")
+def in_a_process() -> int:
+    spend(usd=0.25, tokens=3)
+    return 1
+
+
+@task(name="processing", budget=Budget(usd=1))
+async def processing() -> int:
+    return await in_a_process.aio()
+
+
+def test_a_step_in_a_process_says_what_it_spent(tmp_path: Path) -> None:
+    with Engine(f"sqlite:///{tmp_path}/outlast.db", tasks=[processing]) as engine:
+        run = engine.start(processing)
+        assert run.result("60s") == 1
+        assert spent(run) == Decimal("0.25")
+        assert spent_by(run.transitions()) == {"usd": 250_000, "tokens": 3_000_000}

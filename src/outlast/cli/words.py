@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+from outlast.budget import shown
 from outlast.duration import in_words
 from outlast.lifecycle import Execution, Kind, Reason, State, Transition
 from outlast.lifecycle.reason import pattern
@@ -263,11 +264,31 @@ def _annotation(row: Transition, data: Mapping[str, Any]) -> str:
         return f"{row.key or 'a point'} can be reused, from row {data['reusable']} of its source"
     if "point" in data:
         return "from here on it goes on by itself"
+    if "spent" in data:
+        amounts = ", ".join(f"{meter} {shown(amount)}" for meter, amount in data["spent"].items())
+        return f"spent {amounts}"
+    if "over_budget" in data:
+        return f"comes back: {data['over_budget']}"
     return f"asked again: {data['again']}" if "again" in data else "a remark"
+
+
+_BUDGET: Final = {"soft": "is at its soft limit", "spent_up": "is spent", "set": "was set"}
+
+
+def _budget_changed(row: Transition, data: Mapping[str, Any]) -> str:
+    """Tell what happened to a budget; ``key`` names it, or its scope where a person did it."""
+    what = _BUDGET.get(str(data.get("what")), f"was {data.get('what')}")
+    sums = []
+    for meter, said in (data.get("meters") or {}).items():
+        limit = "" if said["limit"] is None else f" of {shown(said['limit'])}"
+        sums.append(f"{meter} {shown(said['spent'])}{limit} spent")
+    by = "" if row.actor == "engine" else f" by {row.actor}"
+    return f"budget {row.key} {what}{by}: {', '.join(sums)}"
 
 
 _TELLERS: Final[dict[Kind, Any]] = {
     Kind.ANNOTATION: _annotation,
+    Kind.BUDGET_CHANGED: _budget_changed,
     Kind.LABELS_CHANGED: lambda row, data: (
         "labels: " + ", ".join(f"{n}={v or ''}" for n, v in (data.get("labels") or {}).items())
     ),
