@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         wait_for,
     )
     from outlast.engine.current import StepInfo
+    from outlast.engine.emit import progress, stream
     from outlast.engine.engine import Engine
     from outlast.engine.gate import Limit, Rate
     from outlast.engine.handle import Execution
@@ -66,11 +67,13 @@ _HOMES: Final = {
     "changed": "outlast.engine.calls",
     "heartbeat": "outlast.engine.calls",
     "now": "outlast.engine.calls",
+    "progress": "outlast.engine.emit",
     "random": "outlast.engine.calls",
     "saga": "outlast.engine.saga",
     "sleep": "outlast.engine.calls",
     "slot": "outlast.engine.calls",
     "step": "outlast.engine.registry",
+    "stream": "outlast.engine.emit",
     "task": "outlast.engine.registry",
     "this_step": "outlast.engine.calls",
     "uuid4": "outlast.engine.calls",
@@ -82,7 +85,7 @@ __all__ = [  # noqa: RUF022 - in the order a newcomer meets them
     "task", "step", "Engine", "Execution", "Retry", "Limit", "Rate", "Retention", "Filter",
     "Schedule", "After", "Started", "Budget",
     "sleep", "ask", "wait_for", "now", "random", "uuid4", "changed", "saga", "slot",
-    "this_step", "heartbeat",
+    "this_step", "heartbeat", "stream", "progress",
     "spend", "reserve",
     "Fatal", "RetryAfter", "OutlastError", "State", "Reason", "StepInfo", "BudgetState",
     "__version__",

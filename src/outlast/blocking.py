@@ -8,13 +8,27 @@ from typing import Any, Final, Literal, TypeVar, overload
 from outlast.duration import Duration, microseconds
 from outlast.engine.calls import changed, now, random, slot, unanswered, unsignalled, uuid4
 from outlast.engine.current import the_scope
+from outlast.engine.emit import progress_in_thread as progress
+from outlast.engine.emit import stream_in_thread as stream
 from outlast.engine.question import Escalation, question_of
 from outlast.engine.saga import BlockingSaga
 from outlast.engine.signal import Match, Signal
 from outlast.engine.thread_scope import ThreadScope
 from outlast.errors import BadPayload, WrongColour
 
-__all__ = ["ask", "changed", "now", "random", "saga", "sleep", "slot", "uuid4", "wait_for"]
+__all__ = [
+    "ask",
+    "changed",
+    "now",
+    "progress",
+    "random",
+    "saga",
+    "sleep",
+    "slot",
+    "stream",
+    "uuid4",
+    "wait_for",
+]
 
 T = TypeVar("T")
 _NOTHING: Final[Any] = object()

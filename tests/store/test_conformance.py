@@ -15,12 +15,14 @@ from outlast.testing.conformance_capacity import CapacityConformance
 from outlast.testing.conformance_labels import LabelsConformance
 from outlast.testing.conformance_people import PeopleConformance
 from outlast.testing.conformance_schedules import ScheduleConformance
+from outlast.testing.conformance_streams import StreamsConformance
 from outlast.testing.conformance_structure import StructureConformance
 
 
 class Suite(
     StoreConformance,
     StructureConformance,
+    StreamsConformance,
     ScheduleConformance,
     LabelsConformance,
     PeopleConformance,

@@ -36,6 +36,17 @@ ROW = (
     "INSERT INTO transition (tenant, execution_id, seq, kind, from_state, to_state, fence, nonce,"
     " actor, at) VALUES (1, {id}, {seq}, {kind}, {source}, {target}, {fence}, {nonce}, 'a', {at})"
 )
+STREAM = "numbered without a gap"
+
+
+def item(number: int, part: int = 1) -> str:
+    """An item of a stream of the running execution, in SQL."""
+    return (
+        "INSERT INTO stream_item (tenant, execution_id, name, number, step, attempt, lease, part,"
+        f" at, payload) VALUES (1, 'run', 'draft', {number}, '', 1, 0, {part}, 1, X'31')"
+    )
+
+
 LATER = 10**16
 """A time after everything that is stored."""
 
@@ -87,6 +98,12 @@ BAD_WRITES: dict[str, tuple[str, str]] = {
     "a birth with a fence": (row("new", 1, "create", "", "queued", 1, "NULL"), SUCCESSOR),
     "a birth with a nonce": (row("new", 1, "create", "", "queued", 0), SUCCESSOR),
     "a second birth": (row("run", 4, "create", "", "queued", 0, "NULL"), SUCCESSOR),
+    # streams
+    "a gap in a stream": (item(number=2), STREAM),
+    "an item that is there": (f"{item(number=1)}; {item(number=1, part=2)}", STREAM),
+    "what was said already": (f"{item(number=1)}; {item(number=2)}", "UNIQUE"),
+    "a changed item": (f"{item(number=1)}; UPDATE stream_item SET payload = X'32'", "only grows"),
+    "a lost item": (f"{item(number=1)}; DELETE FROM stream_item", "by a purge only"),
     # the log: edges
     "a wrong from-state": (row(source="starting"), SUCCESSOR),
     "an edge that is none": (row(kind="step", target="succeeded"), EDGE),

@@ -190,6 +190,16 @@ PLANS |= {
     ],
     "purge_budgets": ["SEARCH budget USING PRIMARY KEY (tenant=? AND scope=?)"],
     "purge_budget_events": ["SEARCH budget_event USING PRIMARY KEY (tenant=? AND scope=?)"],
+    "stream_ends": ["SEARCH s USING PRIMARY KEY (tenant=? AND execution_id=? AND name=?)"],
+    "stream_parts": [
+        "SEARCH s USING COVERING INDEX stream_item_once (tenant=? AND execution_id=? AND name=?"
+    ],
+    "stream_items": [
+        "SEARCH stream_item USING PRIMARY KEY (tenant=? AND execution_id=? AND name=? AND number>?)"
+    ],
+    "progress_of": ["SEARCH progress USING PRIMARY KEY (tenant=? AND execution_id=?)"],
+    "purge_stream_items": ["SEARCH stream_item USING PRIMARY KEY (tenant=? AND execution_id=?)"],
+    "purge_progress": ["SEARCH progress USING PRIMARY KEY (tenant=? AND execution_id=?)"],
 }
 WRITES_ONLY = {
     *("add_spending", "insert_reservations", "insert_budget_events"),
@@ -203,6 +213,7 @@ WRITES_ONLY = {
     "insert_schedule",
     "insert_schedule_entry",
     *("put_lines", "put_rates", "put_queue_setting", "put_gate_setting"),
+    *("insert_stream_items", "save_progress"),
 }
 READS_ALL = {
     *("unbalanced_budgets", "purge_shares", "purge_reservations"),
@@ -211,6 +222,7 @@ READS_ALL = {
     "asking_newest",
     *("broken_schedules", "wrong_labels"),
     *("gate_settings", "queue_settings", "queue_states", "gate_names", "line_of", "wrong_holders"),
+    "stream_heads",
 }
 """Not hot: a verify, a search by an id's end, tables of a hundred rows, and a purge."""
 

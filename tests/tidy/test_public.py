@@ -32,6 +32,8 @@ NAMES = [
     "slot",
     "this_step",
     "heartbeat",
+    "stream",
+    "progress",
     "spend",
     "reserve",
     "Fatal",
@@ -43,7 +45,19 @@ NAMES = [
     "BudgetState",
     "__version__",
 ]
-BLOCKING = ["ask", "changed", "now", "random", "saga", "sleep", "slot", "uuid4", "wait_for"]
+BLOCKING = [
+    "ask",
+    "changed",
+    "now",
+    "progress",
+    "random",
+    "saga",
+    "sleep",
+    "slot",
+    "stream",
+    "uuid4",
+    "wait_for",
+]
 
 
 def test_the_names_are_these() -> None:

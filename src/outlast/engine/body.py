@@ -25,6 +25,7 @@ import msgspec
 from outlast.engine import eager
 from outlast.engine.clock import Clock
 from outlast.engine.current import StepInfo, current_step
+from outlast.engine.emitter import Emitter, Said
 from outlast.engine.limits import Struck
 from outlast.engine.purse import Purse, add
 from outlast.engine.scope import Call, Scope
@@ -70,6 +71,7 @@ class Body:
         beaten: hears of heartbeats given on the loop.
         last: what the last heartbeat of an earlier attempt said.
         identity: in whose name it speaks to services outside, where that is another execution.
+        emitter: gives who takes what it says of itself: streams and progress.
 
     Attributes:
         begun_at: when the function was called; None while it waits for a thread or process.
@@ -84,6 +86,7 @@ class Body:
     __slots__ = (
         "_alarm",
         "_beaten",
+        "_emitter",
         "_execution_id",
         "_gate",
         "_has_ended",
@@ -123,6 +126,7 @@ class Body:
         beaten: Callable[[Body], None],
         last: bytes | None = None,
         identity: str | None = None,
+        emitter: Callable[[], Emitter] | None = None,
     ) -> None:
         self.call = call
         self.attempt = attempt
@@ -143,6 +147,7 @@ class Body:
         self._scope = scope
         self._report = report
         self._beaten = beaten
+        self._emitter = emitter
         self._task: asyncio.Future[Any] | None = None
         self._process: ProcessCall | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -261,6 +266,30 @@ class Body:
         if self.begun_at is None:
             return 0 if self._gate is not None else self._host.clock.now() - self.started_at
         return self._host.clock.now() - self.begun_at
+
+    def emit(self, name: str, payload: bytes) -> Said:
+        """Append to a stream, from whichever thread the body runs in.
+
+        Raises:
+            CancelledError: nobody awaits this attempt any more.
+        """
+        return self._speaker().say(name, payload, self.call.key, self.attempt)
+
+    def report(self, done: float, total: float | None, text: str | None) -> Said:
+        """Say how far it is, from whichever thread the body runs in; it is a sign of life, too.
+
+        Raises:
+            CancelledError: nobody awaits this attempt any more.
+        """
+        speaker = self._speaker()
+        self.take_beat(None)
+        return speaker.report(done, total, text, self.call.key)
+
+    def _speaker(self) -> Emitter:
+        if self._is_unwanted or self._has_ended:
+            raise asyncio.CancelledError("this attempt is over: nobody awaits it any more")
+        assert self._emitter is not None
+        return self._emitter()
 
     def take_beat(self, details: bytes | None) -> None:
         """Note a sign of life."""

@@ -25,6 +25,12 @@ class AnyScope(Protocol):
     ) -> Any:
         """Make a durable call: an awaitable in ``async def`` code, its result in ``def`` code."""
 
+    def emit(self, name: str, payload: bytes) -> Any:
+        """Append to a stream; gives what may be awaited, or None."""
+
+    def report(self, done: float, total: float | None, text: str | None) -> Any:
+        """Say how far it is; gives what may be awaited, or None."""
+
     def now(self) -> int:
         """Give the time of the last thing that was delivered, in microseconds since 1970."""
 
@@ -70,6 +76,12 @@ class AnyBody(Protocol):
 
     def spend(self, amounts: Mapping[str, int]) -> None:
         """Count what was spent."""
+
+    def emit(self, name: str, payload: bytes) -> Any:
+        """Append to a stream; gives what may be awaited, or None."""
+
+    def report(self, done: float, total: float | None, text: str | None) -> Any:
+        """Say how far it is; gives what may be awaited, or None."""
 
 
 current_step: Final[ContextVar[AnyBody | None]] = ContextVar("outlast_step", default=None)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -28,6 +29,7 @@ from outlast import failure
 from outlast.engine.body import Body, Host
 from outlast.engine.change import PREFIX
 from outlast.engine.children import Children, Midwife, child_end
+from outlast.engine.emitter import DONE, Emitter, Said
 from outlast.engine.journal import Journal
 from outlast.engine.note import Noted
 from outlast.engine.progress import Progress
@@ -38,7 +40,7 @@ from outlast.engine.scope import Call, CallState, Mismatch, Outcome, Scope
 from outlast.engine.script import POINT, Script, is_point, past_of
 from outlast.engine.task_call import ContinueAsNew
 from outlast.engine.thread_scope import ThreadScope
-from outlast.engine.trail import OUTCOMES, WITNESSES, Trail, see, told
+from outlast.engine.trail import OUTCOMES, WITNESSES, Trail, is_of_owner, see, told
 from outlast.errors import (
     AttemptTimeout,
     BadPayload,
@@ -83,6 +85,7 @@ _MISMATCH_HINT: Final = "bring back code that fits, then resume it"
 _HELD_BEFORE_POINT: Final = frozenset({"ask", "child", "start"})
 """Calls that a fork makes only once it lives: before, it goes the way of its source."""
 _ENDS_OF_CANCELLED: Final = (asyncio.CancelledError, ContinueAsNew)
+_MAKING: Final = threading.Lock()
 _NEVER_RETRIED: Final = (Fatal, BadPayload, PayloadTooLarge)
 _STEP_NEVER_RETRIED: Final = (*_NEVER_RETRIED, CannotLoad, StepDeadline, StepQueueTimeout)
 
@@ -174,6 +177,9 @@ class Driver:
         self._attempt_ends_at: int | None = None
         self._attempt_alarm: asyncio.TimerHandle | None = None
         self._children = Children(record, worker, self._append, inherited(birth))
+        self._emitter: Emitter | None = None
+        self._told = 0
+        self._vouched: int | None = None
         self._lingers_until = 0
 
     # Coming to life
@@ -243,6 +249,7 @@ class Driver:
                 threads=self.worker.task_threads,
                 on_quiet=self._thread_is_quiet,
             )
+        self._scope.speaker = self
         self._scope.slot = (self._birth.data or {}).get("slot")  # type: ignore[assignment]
         return True
 
@@ -259,7 +266,7 @@ class Driver:
 
     def _enter(self, started: Transition) -> None:
         assert self._scope is not None
-        self._delivered = started.seq
+        self._delivered = self._told = started.seq
         if self._live:
             self._trail = None
         self._scope.changes.is_past = self._is_past(started.seq)
@@ -459,6 +466,7 @@ class Driver:
                 outcome = self._outcome(*one)
             if self._trail is not None or self._script is not None:
                 self._look_back(outcome)
+            self._told = outcome.seq
             scope.deliver(outcome)
             if scope.changes.fresh:
                 self._mark_changes()
@@ -730,6 +738,54 @@ class Driver:
             data |= self._spent_by(body, lost=True)
             self._append(Event(Kind.CALL_ABANDONED, "engine", key=call.key, data=data))
 
+    # What it says of itself
+
+    def emit(self, name: str, payload: bytes) -> Said:
+        """Append what task code says to a stream; it may come from the thread of a ``def`` task."""
+        if self._told < self._vouched_for():
+            return self.emitter().pass_over(name)
+        return self.emitter().say(name, payload)
+
+    def report(self, done: float, total: float | None, text: str | None) -> Said:
+        """Note how far task code says it is."""
+        if self._told < self._vouched_for():
+            return DONE
+        return self.emitter().report(done, total, text)
+
+    def _vouched_for(self) -> int:
+        """Give the row up to which the store has what was said before it: an owner wrote it."""
+        if self._vouched is None:
+            self._vouched = max((row.seq for row in self._log if is_of_owner(row)), default=0)
+        return self._vouched
+
+    def emitter(self) -> Emitter:
+        """Give who takes what is said; from any thread."""
+        if self._emitter is None:
+            with _MAKING:
+                if self._emitter is None:
+                    worker, record = self.worker, self.record
+                    self._emitter = Emitter(
+                        worker.loop,
+                        worker.clock.now,
+                        record.fence,
+                        record.failures + 1,
+                        self._emit_alone,
+                    )
+        return self._emitter
+
+    def _emit_alone(self) -> None:
+        """Write what was said without a row, as none has come."""
+        if self._over or self._before_park is not None or self._emitter is None:
+            return  # it rides with the row, or is nobody's
+        said = self._emitter.alone()
+        if said is None:
+            return
+        record = self.record
+        position = (record.seq, record.idle_claims, record.inbox_seen, record.updated_at)
+        lease = (record.id, record.fence, record.nonce, record.seq)
+        item = Write(*lease, [], position, emits=said[0], progress=said[1])
+        self.worker.journal.submit(item, self)
+
     # Bodies
 
     def _stop(self, body: Body) -> None:
@@ -757,6 +813,8 @@ class Driver:
             return
         if self._script is not None and self._script.point_ahead:
             return
+        if self._emitter is not None and self._emitter.is_full:
+            return  # what was said is written first, and its end comes here again
         calls, self._calls = self._calls, deque()
         if self._purse is not None:
             self._purse.look()
@@ -850,6 +908,7 @@ class Driver:
             self.beaten,
             None if self._progress is None else self._progress.last(call.key),
             None if self._past is None else self._past.identity,
+            self.emitter,
         )
         body.purse = self._purse
         self.bodies[call.key] = body
@@ -1195,6 +1254,8 @@ class Driver:
         self.bodies.clear()
         if self._purse is not None:
             self._purse.close()
+        if self._emitter is not None:
+            self._emitter.close()
         if self._scope is not None:
             self._scope.close()
         self.worker.left(self)
@@ -1233,6 +1294,7 @@ class Driver:
             return decision
         apply(record, decision)
         self._row = decision.transition
+        emits, progress = ((), None) if self._emitter is None else self._emitter.ride()
         moved = decision.changes.keys() <= _POSITION
         self.worker.journal.submit(
             Write(
@@ -1247,6 +1309,8 @@ class Driver:
                 births,
                 sends,
                 charge=charge,
+                emits=emits,
+                progress=progress,
             ),
             self,
         )
@@ -1254,6 +1318,11 @@ class Driver:
 
     def settled(self, item: Write, answer: Answer) -> None:
         """Hear from the journal what became of a write."""
+        if self._emitter is not None:
+            if answer.refused == "moved":
+                self._emitter.take_back(list(item.emits), item.progress)
+            elif not item.rows and answer.refused is None:
+                self._emitter.went_alone()
         if item.births:
             self._children.settled(item.births, answer.refused is None, answer.unclaimed)
         if answer.refused is None:

@@ -64,7 +64,10 @@ from outlast.store.protocol import (
     Create,
     Deliver,
     Filter,
+    ProgressRow,
     Store,
+    StreamHead,
+    StreamItem,
     WorkerRow,
 )
 
@@ -870,6 +873,18 @@ class Engine:
     async def read_log(self, id: str, after_seq: int = 0) -> list[Transition]:
         """Read an execution's log from behind a row on."""
         return await self.worker.read(lambda: self.store.log(id, after_seq))
+
+    async def read_stream(self, id: str, name: str, after: int, limit: int) -> list[StreamItem]:
+        """Read a stream of an execution from behind an item on."""
+        return await self.worker.read(lambda: self.store.stream(id, name, after, limit))
+
+    async def read_streams(self, id: str) -> list[StreamHead]:
+        """Name the streams of an execution."""
+        return await self.worker.read(lambda: self.store.streams(id))
+
+    async def read_progress(self, id: str) -> ProgressRow | None:
+        """Say how far an execution is, in its own words."""
+        return (await self.worker.read(lambda: self.store.progress([id]))).get(id)
 
     async def read_one(self, id: str) -> Record:
         """Read an execution's row.

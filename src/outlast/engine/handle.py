@@ -16,18 +16,19 @@ from outlast.engine.questions import OpenQuestion, asked_by, open_questions, pic
 from outlast.engine.registry import Task
 from outlast.engine.request import new_message
 from outlast.engine.results import outcome_of
+from outlast.engine.stream import Source, Stream
 from outlast.engine.token import EXPIRES
 from outlast.errors import NotRecoverable, WaitTimeout
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import Message, MessageKind, Reason, State, Transition, reason_of
 from outlast.naming import checked_labels, checked_name, checked_priority
-from outlast.store.protocol import Adjust, BudgetRow
+from outlast.store.protocol import Adjust, BudgetRow, ProgressRow, StreamHead
 
 R = TypeVar("R")
 T = TypeVar("T")
 
 
-class Backing(Protocol):
+class Backing(Source, Protocol):
     """What stands behind a handle: an engine, or whatever reaches one."""
 
     @property
@@ -201,6 +202,33 @@ class Execution(Generic[R]):
                 if row.to_state in _FINAL:
                     return
             await self._engine.next_change(self.id)
+
+    def stream(self, name: str, *, after: int = 0) -> Stream:
+        """Give the items of one of its streams as they come, to its end: ``for`` or ``async for``.
+
+        Each has a ``value``, and a ``number`` from 1 with which to go on later.
+
+        Args:
+            name: of the stream; it need not be there yet.
+            after: the number of the last item that you have.
+        """
+        return Stream(self._engine, self.id, name, after)
+
+    async def astreams(self) -> list[StreamHead]:
+        """Name its streams, with how many items each has."""
+        return await self._engine.read_streams(self.id)
+
+    def streams(self) -> list[StreamHead]:
+        """Name its streams, as :meth:`astreams`."""
+        return self._engine.run(self.astreams())
+
+    async def aprogress(self) -> ProgressRow | None:
+        """Say how far it is, in its own words; None where it never said so."""
+        return await self._engine.read_progress(self.id)
+
+    def progress(self) -> ProgressRow | None:
+        """Say how far it is, as :meth:`aprogress`."""
+        return self._engine.run(self.aprogress())
 
     async def acancel(self, why: str | None = None, *, actor: str = "user") -> None:
         """Ask it to end; its code sees ``CancelledError``. Asking again changes nothing.

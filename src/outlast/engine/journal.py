@@ -246,7 +246,10 @@ def _weight(item: Item) -> tuple[int, int]:
     if not isinstance(item, Create | Write):
         return 1, 0
     rows: list[Transition] = item.rows
-    return len(rows), sum(len(row.payload) for row in rows if row.payload is not None)
+    size = sum(len(row.payload) for row in rows if row.payload is not None)
+    if isinstance(item, Write) and item.emits:
+        return len(rows) + len(item.emits), size + sum(len(one.payload) for one in item.emits)
+    return len(rows), size
 
 
 def _unavailable(error: Exception) -> OutlastError:

@@ -28,6 +28,7 @@ import msgspec
 HEAD: Final = struct.Struct("!cI")
 """What everything begins with that the process says: its kind, and how many bytes follow."""
 HELLO, READY, BEAT, SPENT, VALUE, FAILED = b"h", b"r", b"b", b"s", b"v", b"f"
+EMIT, REPORT = b"e", b"p"
 BEGIN, LEAVE = b"b", b"l"
 """What it is told when it is ready to run a body."""
 MAIN: Final = "__outlast_main__"
@@ -216,6 +217,14 @@ class _Body:
             do="give the step its cost: @step(cost={…}), or reserve in the task",
         )
 
+    def emit(self, name: str, payload: bytes) -> None:
+        with self._lock:
+            self._child.say(EMIT, msgspec.msgpack.encode((name, payload)))
+
+    def report(self, done: float, total: float | None, text: str | None) -> None:
+        with self._lock:
+            self._child.say(REPORT, msgspec.msgpack.encode((done, total, text)))
+
 
 def find(job: Job) -> Any:
     """Import the module of a job and give its step.
@@ -303,11 +312,13 @@ def _renamed(described: Any, module: str) -> Any:
 __all__ = [
     "BEAT",
     "BEGIN",
+    "EMIT",
     "FAILED",
     "HEAD",
     "HELLO",
     "LEAVE",
     "READY",
+    "REPORT",
     "SPENT",
     "VALUE",
     "Job",

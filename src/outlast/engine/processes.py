@@ -43,11 +43,13 @@ from outlast.engine import eager
 from outlast.engine.process_child import (
     BEAT,
     BEGIN,
+    EMIT,
     FAILED,
     HEAD,
     HELLO,
     LEAVE,
     READY,
+    REPORT,
     SPENT,
     VALUE,
     Job,
@@ -312,6 +314,10 @@ class Process:
                 body.take_beat(data or None)
             elif kind == SPENT:
                 body.spend(msgspec.json.decode(data))
+            elif kind in (EMIT, REPORT):
+                with contextlib.suppress(asyncio.CancelledError):  # it is being stopped
+                    said = msgspec.msgpack.decode(data)
+                    (body.emit if kind == EMIT else body.report)(*said)
             elif kind in (VALUE, FAILED):
                 return kind, data
             else:

@@ -291,6 +291,8 @@ class Scope:
     was_cancelled = False
     """Whether a body may be under way that the code does not wait for any more."""
     slot: int | None = None
+    speaker: Any = None
+    """Who takes what the code says of itself: streams and progress."""
 
     def __init__(self, main: Callable[[], Coroutine[Any, Any, Any]], *, seed: bytes) -> None:
         self._make_main = main
@@ -545,15 +547,36 @@ class Scope:
         Raises:
             NotDurable: called from another thread or event loop.
         """
+        self._check_here("changed")
+        return self.changes.ask(name)
+
+    def emit(self, name: str, payload: bytes) -> Any:
+        """Append to a stream of this execution; see :func:`outlast.stream`.
+
+        Raises:
+            NotDurable: called from another thread or event loop.
+        """
+        self._check_here("stream")
+        return self.speaker.emit(name, payload)
+
+    def report(self, done: float, total: float | None, text: str | None) -> Any:
+        """Say how far this execution is; see :func:`outlast.progress`.
+
+        Raises:
+            NotDurable: called from another thread or event loop.
+        """
+        self._check_here("progress")
+        return self.speaker.report(done, total, text)
+
+    def _check_here(self, what: str) -> None:
         if self._closed:
             self._loop.refuse()
         if _get_running_loop() is not self._loop:
             raise NotDurable(
-                "changed was called outside the execution's own code",
+                f"{what} was called outside the execution's own code",
                 why="another thread or event loop has inherited its context",
                 do="call it in the task itself",
             )
-        return self.changes.ask(name)
 
     def note(self, name: str, digest: int, data: dict[str, object], *, whole: bool = False) -> None:
         """Say something in passing, which is recorded once; see :mod:`outlast.engine.spend`.

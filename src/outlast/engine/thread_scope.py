@@ -57,6 +57,7 @@ class ThreadScope:
 
     is_async = False
     slot: int | None = None
+    speaker: Any = None
 
     def __init__(
         self,
@@ -477,6 +478,16 @@ class ThreadScope:
         if not self._closed:
             key = name if whole else self._key(name, None)
             self.notes.append(Note(key, digest, data))
+
+    def emit(self, name: str, payload: bytes) -> Any:
+        """Append to a stream of this execution; see :func:`outlast.stream`."""
+        self._refuse_if_closed()
+        return self.speaker.emit(name, payload)
+
+    def report(self, done: float, total: float | None, text: str | None) -> Any:
+        """Say how far this execution is; see :func:`outlast.progress`."""
+        self._refuse_if_closed()
+        return self.speaker.report(done, total, text)
 
     def now(self) -> int:
         """Give the time of the last thing delivered, in microseconds since 1970."""

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from outlast.engine.scope import Mismatch, Outcome
-from outlast.lifecycle import Kind, State, Transition
+from outlast.lifecycle import LEASED, Kind, State, Transition
 
 OUTCOMES: Final = {
     Kind.STEP: "step",
@@ -38,6 +38,11 @@ SHOWN_MAX: Final = 5
 """How many recorded calls before and behind a mismatch are kept for its reader."""
 WANTED_MAX: Final = 20
 """How many calls of a changed code are kept; a fan-out may make thousands."""
+
+
+def is_of_owner(row: Transition) -> bool:
+    """Tell whether the owner of a lease wrote a row, and not somebody over its head."""
+    return row.from_state in LEASED and row.nonce is not None
 
 
 class Trail:
@@ -236,4 +241,4 @@ def _end_of(scope: Any) -> str:
     return f"it has raised {type(error).__name__}: {error}"[:500] + place
 
 
-__all__ = ["OUTCOMES", "WITNESSES", "Trail", "see", "told"]
+__all__ = ["OUTCOMES", "WITNESSES", "Trail", "is_of_owner", "see", "told"]

@@ -16,7 +16,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+import msgspec
 
 from outlast.lifecycle import Execution, Message, State, Transition
 from outlast.schedule import Entry, Request, ScheduleRecord, ScheduleState
@@ -57,6 +59,9 @@ class Write:
             what is written to them comes in a later batch.
         sends: messages to others that go out with these rows; one that is refused is dropped.
         charge: what was spent with these rows, and which reservations end; never refused.
+        emits: what goes into its streams with these rows, or by itself where there are none; what
+            is there already is passed over.
+        progress: how far it says it is; the latest counts.
     """
 
     id: str
@@ -70,6 +75,88 @@ class Write:
     births: Sequence[Create] = ()
     sends: Sequence[Deliver] = ()
     charge: Charge | None = None
+    emits: Sequence[Emission] = ()
+    progress: ProgressRow | None = None
+
+
+@dataclass(slots=True)
+class Emission:
+    """A value for a stream of an execution.
+
+    Attributes:
+        name: of the stream.
+        part: its number among those of the same try, from 1, gap-free.
+        at: when it was said.
+        payload: the value, as JSON.
+        step: the key of the step whose body says it; "" is the task's own code.
+        attempt: the how-manieth try of the step, or of the whole task, it is.
+        lease: the fence under which the step's body ran; 0 for task code, which says the same
+            again wherever it is replayed.
+    """
+
+    name: str
+    part: int
+    at: int
+    payload: bytes
+    step: str = ""
+    attempt: int = 1
+    lease: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamItem:
+    """An item of a stream.
+
+    Attributes:
+        name, number: the stream, and the item's place there, from 1, gap-free.
+        step, attempt, lease, part, at, payload: as in :class:`Emission`.
+    """
+
+    name: str
+    number: int
+    step: str
+    attempt: int
+    lease: int
+    part: int
+    at: int
+    payload: bytes
+
+    @property
+    def is_anew(self) -> bool:
+        """Whether a try begins with it: what an earlier try of the same said is outdated."""
+        return self.part == 1
+
+    @property
+    def value(self) -> Any:
+        """The value."""
+        return msgspec.json.decode(self.payload)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamHead:
+    """A stream: its name, how many items it has, and when the last one came."""
+
+    name: str
+    count: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressRow:
+    """How far an execution says it is.
+
+    Attributes:
+        at: when it said so.
+        done, total: what is done, and of how much, where that is known.
+        text: a remark.
+        step: the key of the step that says so; "" is the task's own code.
+    """
+
+    at: int
+    done: float
+    total: float | None = None
+    text: str | None = None
+    step: str = ""
 
 
 @dataclass(slots=True)
@@ -687,6 +774,15 @@ class Store(Protocol):
             limit: how many at most.
             newest: in which order.
         """
+
+    def stream(self, id: str, name: str, after: int = 0, limit: int = -1) -> list[StreamItem]:
+        """Read a stream of an execution from behind an item on; a negative limit reads all."""
+
+    def streams(self, id: str) -> list[StreamHead]:
+        """Name the streams of an execution."""
+
+    def progress(self, ids: Collection[str]) -> dict[str, ProgressRow]:
+        """Say how far these executions are, those that said so."""
 
     def secret(self, name: str, drawn: bytes) -> bytes:
         """Give the secret of this name; at the first call it becomes ``drawn``, for good.

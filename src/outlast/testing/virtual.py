@@ -29,7 +29,15 @@ from outlast.errors import InternalError, NoEngine, UsageError, WaitTimeout
 from outlast.lifecycle import FINAL, Message
 from outlast.lifecycle import Execution as Record
 from outlast.store.memory import MemoryStore
-from outlast.store.protocol import Adjust, BudgetRow, Filter, Store
+from outlast.store.protocol import (
+    Adjust,
+    BudgetRow,
+    Filter,
+    ProgressRow,
+    Store,
+    StreamHead,
+    StreamItem,
+)
 from outlast.testing.loop import NumberedThreads, VirtualLoop
 from outlast.testing.waiting import explained
 
@@ -342,6 +350,21 @@ class VirtualEngine(Engine):
     async def read_one(self, id: str) -> Record:
         """Read a row; see :meth:`outlast.Engine.read_one`."""
         plain = super().read_one
+        return await self._here(lambda: plain(id))
+
+    async def read_stream(self, id: str, name: str, after: int, limit: int) -> list[StreamItem]:
+        """Read a stream; see :meth:`outlast.Engine.read_stream`."""
+        plain = super().read_stream
+        return await self._here(lambda: plain(id, name, after, limit))
+
+    async def read_streams(self, id: str) -> list[StreamHead]:
+        """Name streams; see :meth:`outlast.Engine.read_streams`."""
+        plain = super().read_streams
+        return await self._here(lambda: plain(id))
+
+    async def read_progress(self, id: str) -> ProgressRow | None:
+        """Read how far an execution is; see :meth:`outlast.Engine.read_progress`."""
+        plain = super().read_progress
         return await self._here(lambda: plain(id))
 
     async def next_change(self, id: str) -> None:

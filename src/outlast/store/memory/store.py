@@ -49,6 +49,7 @@ from outlast.store.memory.budgets import MemoryBudgets
 from outlast.store.memory.capacity import MemoryCapacity
 from outlast.store.memory.people import may_ask
 from outlast.store.memory.schedules import MemorySchedules
+from outlast.store.memory.streams import MemoryStreams
 from outlast.store.protocol import (
     Adjust,
     Answer,
@@ -64,8 +65,11 @@ from outlast.store.protocol import (
     InboxEntry,
     Item,
     Lease,
+    ProgressRow,
     Reservation,
     Reserve,
+    StreamHead,
+    StreamItem,
     Verdict,
     WorkerRow,
     Write,
@@ -94,6 +98,7 @@ class MemoryStore:
         self._secrets: dict[str, bytes] = {}
         self._money = MemoryBudgets(self._records)
         self._losses = Losses()
+        self._streams = MemoryStreams()
         self._lock = threading.RLock()
         self.schedules = MemorySchedules(self)
         self.capacity = MemoryCapacity(self)
@@ -249,6 +254,10 @@ class MemoryStore:
         expected.inbox_count = twin.inbox_count
         if twin != expected:
             return _broken("the rows do not fold to the row")
+        try:
+            self._streams.take(item)
+        except InternalError as error:
+            return Answer("internal_error", error=error)
         self._put(twin, item.rows)
         late: list[str] = []
         for birth in item.births:
@@ -491,6 +500,21 @@ class MemoryStore:
             found = self._money.reserved_by([execution_id])
         return found.get(execution_id, [])
 
+    def stream(self, id: str, name: str, after: int = 0, limit: int = -1) -> list[StreamItem]:
+        """See the protocol."""
+        with self._lock:
+            return self._streams.read(id, name, after, limit)
+
+    def streams(self, id: str) -> list[StreamHead]:
+        """See the protocol."""
+        with self._lock:
+            return self._streams.heads(id)
+
+    def progress(self, ids: Collection[str]) -> dict[str, ProgressRow]:
+        """See the protocol."""
+        with self._lock:
+            return self._streams.progress(ids)
+
     def verify(self) -> Verdict:
         """See the protocol."""
         verdict = Verdict()
@@ -531,6 +555,7 @@ class MemoryStore:
                     self._children[record.parent_id].remove(id)
                 self._edges.pop(id, None)
                 self._money.purge(id)
+                self._streams.purge(id)
                 deleted += 1
         return deleted
 

@@ -68,13 +68,17 @@ from outlast.store.protocol import (
     Create,
     Deliver,
     Descent,
+    Emission,
     Ended,
     Filter,
     InboxEntry,
     Item,
     Lease,
+    ProgressRow,
     Reservation,
     Reserve,
+    StreamHead,
+    StreamItem,
     Verdict,
     WorkerRow,
     Write,
@@ -115,6 +119,7 @@ from outlast.store.sqlite.rows import (
     values_of_transition,
 )
 from outlast.store.sqlite.schedules import SqliteSchedules
+from outlast.store.sqlite.streams import item_of, progress_of, write_emissions, write_progress
 
 _SQL: Final = load("outlast.store.sqlite")
 _WIDTH: Final = len(COLUMNS)
@@ -699,6 +704,10 @@ class SqliteStore:
         self._send("count_messages", pending.counted)
         self._send("save_executions", pending.saved)
         self._send("save_budgets", list(map(values_of, pending.budgets)))
+        if pending.emits:
+            write_emissions(self, pending.emits)
+        if pending.progress:
+            write_progress(self, pending.progress)
         if pending.losses.charges:
             take_charges(self, pending.losses.charges)  # whom it would tell has no owner, or ended
 
@@ -842,6 +851,19 @@ class SqliteStore:
         rows = self._read("asking_newest" if newest else "asking_oldest", bounds)
         return [str(id) for (id,) in rows]
 
+    def stream(self, id: str, name: str, after: int = 0, limit: int = -1) -> list[StreamItem]:
+        """See the protocol."""
+        bounds: dict[str, Value] = {"id": id, "name": name, "after": after, "limit": limit}
+        return [item_of(name, columns) for columns in self._read("stream_items", bounds)]
+
+    def streams(self, id: str) -> list[StreamHead]:
+        """See the protocol."""
+        return [StreamHead(*row) for row in self._read("stream_heads", {"id": id})]  # type: ignore[arg-type]
+
+    def progress(self, ids: Collection[str]) -> dict[str, ProgressRow]:
+        """See the protocol."""
+        return dict(map(progress_of, self._read("progress_of", {"ids": _json(sorted(ids))})))
+
     def secret(self, name: str, drawn: bytes) -> bytes:
         """See the protocol."""
         bounds: dict[str, Value] = {"name": f"secret:{name}", "value": drawn}
@@ -963,6 +985,7 @@ class SqliteStore:
                 "purge_shares", "purge_spending", "purge_tree_spending", "purge_reservations",
                 "purge_budget_events", "purge_budgets",
                 "purge_transitions", "purge_messages", "purge_dependencies",
+                "purge_stream_items", "purge_progress",
                 "purge_executions",
             ):  # fmt: skip
                 self._writer.execute(_SQL[name].text)
@@ -1002,8 +1025,8 @@ class _Pending:
     """What a transaction has gathered, by table and shape."""
 
     __slots__ = (
-        "births", "born", "budgets", "counted", "descents", "edges", "ended", "losses", "messages",
-        "moved", "saved", "sends", "transitions",
+        "births", "born", "budgets", "counted", "descents", "edges", "emits", "ended", "losses",
+        "messages", "moved", "progress", "saved", "sends", "transitions",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -1011,6 +1034,8 @@ class _Pending:
         self.sends: list[Deliver] = []
         self.budgets: list[BudgetRow] = []
         self.losses = Losses()
+        self.emits: list[tuple[str, Sequence[Emission]]] = []
+        self.progress: dict[str, ProgressRow] = {}
         self.edges: list[tuple[Value, ...]] = []
         self.ended: list[_End] = []
         self.transitions: list[Transition] = []
@@ -1075,6 +1100,12 @@ def _take_chain(
             pending.births += item.births
         if item.sends:
             pending.sends += item.sends
+        if item.emits:
+            pending.emits.append((item.id, item.emits))
+        if item.progress is not None:
+            pending.progress[item.id] = item.progress
+        if not item.rows:
+            continue  # it leaves the row as it is
         position = item.position
         seq = position[0]
         if item.after is not None:

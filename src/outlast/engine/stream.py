@@ -1,0 +1,80 @@
+"""Read the streams of an execution, live."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any, Final, Protocol, TypeVar
+
+from outlast.lifecycle import Execution as Record
+from outlast.store.protocol import ProgressRow, StreamHead, StreamItem
+
+T = TypeVar("T")
+ITEMS_MAX: Final = 500
+"""Items that are read at once."""
+
+
+class Source(Protocol):
+    """Where streams are read."""
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine from a thread without a loop."""
+
+    async def read_one(self, id: str) -> Record:
+        """Read an execution's row, or raise NotFound."""
+
+    async def read_stream(self, id: str, name: str, after: int, limit: int) -> list[StreamItem]:
+        """Read a stream from behind an item on."""
+
+    async def read_streams(self, id: str) -> list[StreamHead]:
+        """Name the streams of an execution."""
+
+    async def read_progress(self, id: str) -> ProgressRow | None:
+        """Say how far an execution is."""
+
+    async def next_change(self, id: str) -> None:
+        """Wait until something may have changed about an execution."""
+
+
+class Stream:
+    """The items of one stream, from behind one of them on, as they come; until its execution ends.
+
+    Iterate over it with ``async for``, or with ``for`` from a thread. All that was ever said is
+    there, in the order in which it was written. Where a step's body was begun again, what it says
+    then follows what it said before: its first item ``is_anew``, and all of them name the step, the
+    attempt and the lease.
+
+    Attributes:
+        after: the number of the last item that was given.
+    """
+
+    def __init__(self, source: Source, id: str, name: str, after: int) -> None:
+        self._source, self._id, self._name = source, id, name
+        self.after = after
+
+    async def __aiter__(self) -> AsyncIterator[StreamItem]:
+        while (items := await self._more()) is not None:
+            for item in items:
+                self.after = item.number
+                yield item
+
+    def __iter__(self) -> Iterator[StreamItem]:
+        while (items := self._source.run(self._more())) is not None:
+            for item in items:
+                self.after = item.number
+                yield item
+
+    async def _more(self) -> list[StreamItem] | None:
+        """Wait for more items; None: there will be none."""
+        is_over = False
+        while True:
+            items = await self._source.read_stream(self._id, self._name, self.after, ITEMS_MAX)
+            if items:
+                return items
+            if is_over:
+                return None
+            is_over = (await self._source.read_one(self._id)).is_final
+            if not is_over:
+                await self._source.next_change(self._id)
+
+
+__all__ = ["Stream"]
