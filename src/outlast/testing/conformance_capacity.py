@@ -439,6 +439,15 @@ class CapacityConformance:
         assert ids(claim(store)) == ["3"]
         self.check(store)
 
+    def test_nor_is_a_child_of_what_is_born_in_the_same_batch(self, store: Store) -> None:
+        store.capacity.set_queue(QueueSetting("a", 0))
+        parent, item = begun("ex_1")
+        _, birth = child_of(parent, "ex_2", queue="a")
+        _, row = store.commit([item, calls_child(parent, birth)])
+        assert list(row.unclaimed) == ["ex_2"]
+        assert state(store, "ex_2").state is State.QUEUED and claim(store) == []
+        self.check(store)
+
     def test_a_line_waits_while_its_queue_is_closed(self, store: Store) -> None:
         for n, queue in enumerate(["a", "b", "a", "b"]):
             one(store, born(f"ex_{n}", T + n, queue=queue, gates=limited()))

@@ -279,8 +279,8 @@ class SqliteStore:
             self._take_creates(creates, chains, answers, pending)
         if chains:
             self._take_writes(chains, answers, pending)
-            if pending.births:
-                self._take_births(batch, answers, pending)
+        if pending.births:
+            self._take_births(batch, answers, pending)
         self._flush(pending)
         ended = pending.ended
         for send in pending.sends:
