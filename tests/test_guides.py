@@ -183,3 +183,39 @@ def test_capacity(tmp_path: Path) -> None:
     ]
     assert rest[3] == "limit rate:mail: one each 600ms\n"
     assert "has ended" in rest[5]
+
+
+def test_streams(tmp_path: Path) -> None:
+    program, draft, log, shown = follow("streams.md", tmp_path)
+    assert program.splitlines() == [
+        "1 durable write#1",
+        "2 code write#1",
+        "3 finishes write#2",
+        "4 what write#2",
+        "5 it write#3",
+        "6 started write#3",
+        "[{'part': 2}, {'part': 3}]",
+        "(3.0, 3.0, 'part 3 written')",
+    ]
+    assert draft.split() == ["durable", "code", "finishes", "what", "it", "started"]
+    assert [line.split('"value":')[1].split(',"at"')[0] for line in log.splitlines()] == [
+        '{"part":1}',
+        '{"part":2}',
+        '{"part":3}',
+    ]
+    assert "progress 3 of 3 (100 %), part 3 written" in shown
+    assert "streams  draft (6), log (3)" in shown
+
+
+def test_structure(tmp_path: Path) -> None:
+    program, tree, roots = follow("structure.md", tmp_path)
+    assert program.splitlines() == [
+        "Ulm ['succeeded', 'succeeded', 'succeeded']",
+        "['hotel in Ulm', 'car in Ulm']",
+        "failed ['hotel in Ulm', 'car in Ulm']",
+        "24",
+        "4",
+        "[22, 24, 24] {'succeeded': 3}",
+    ]
+    assert "plan" in tree and "succeeded" in tree
+    assert "cheapest" in roots and "trip" in roots

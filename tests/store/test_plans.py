@@ -190,6 +190,9 @@ PLANS |= {
     ],
     "purge_budgets": ["SEARCH budget USING PRIMARY KEY (tenant=? AND scope=?)"],
     "purge_budget_events": ["SEARCH budget_event USING PRIMARY KEY (tenant=? AND scope=?)"],
+    "dependents": [
+        "SEARCH dependency USING COVERING INDEX dependency_watched (tenant=? AND watched_id=?)"
+    ],
     "stream_ends": ["SEARCH s USING PRIMARY KEY (tenant=? AND execution_id=? AND name=?)"],
     "stream_parts": [
         "SEARCH s USING COVERING INDEX stream_item_once (tenant=? AND execution_id=? AND name=?"

@@ -12,6 +12,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "ls": ("looking:ls", "List executions, the newest first."),
     "show": ("looking:show", "Show one execution: state, steps, questions, result."),
     "events": ("looking:events", "Show the log of an execution, one line a transition."),
+    "tree": ("tree:tree", "Show an execution and its children of all levels."),
+    "stream": ("streaming:stream", "Show what an execution said into a stream, live with -f."),
     "why": ("looking:why", "Say why an execution is not moving."),
     "inbox": ("inbox:inbox", "List the open questions of all executions."),
     "answer": ("deciding:answer", "Answer the question of an execution."),

@@ -35,7 +35,7 @@ from outlast.naming import SCHEDULE_ORIGIN, checked_name
 if TYPE_CHECKING:
     from outlast.cli.story import Step, Story
     from outlast.engine.guest import Guest
-    from outlast.store.protocol import Descent
+    from outlast.store.protocol import Descent, ProgressRow
 
 WIDTH_FULL = 80
 """A terminal with fewer columns shows the ends of ids only: they differ, and name them as well."""
@@ -55,6 +55,8 @@ DIALECT_NAMES: Final = ("julep", "flyte", "flyte-action", "actionqueue", "autopi
 )
 @click.option("--task", help="Only this task.")
 @click.option("--schedule", metavar="NAME", help="Only those that this schedule has made.")
+@click.option("--parent", metavar="ID", help="Only children of this execution.")
+@click.option("--roots", is_flag=True, help="Only those that no other execution made.")
 @click.option(
     "--label", "labels", multiple=True, metavar="NAME=VALUE", help="Only those with this label."
 )
@@ -69,6 +71,8 @@ def ls(
     states: str | None,
     task: str | None,
     schedule: str | None,
+    parent: str | None,
+    roots: bool,
     labels: Sequence[str],
     since: str | None,
     limit: int,
@@ -84,23 +88,33 @@ def ls(
         origin=None if schedule is None else SCHEDULE_ORIGIN + checked_name(schedule, "schedule"),
         limit=limit + 1,
         labels=labels_of(labels),
+        roots=roots,
         created_after=None if span is None else now_us() - span,
     )
     with session.guest() as guest:
         if cursor is not None:
             wanted = replace(wanted, before_id=guest.find(cursor))
+        if parent is not None:
+            wanted = replace(wanted, parent_id=guest.find(parent))
         found = guest.store.page(wanted)
+        says = (
+            guest.store.progress([record.id for record in found])
+            if session.output in ("wide", "json")
+            else {}
+        )
         stops = _stopping(guest, found[:limit])
         made = {one.id: one for one in guest.store.descents([record.id for record in found])}
     following = found[limit - 1].id if len(found) > limit else None
     found = found[:limit]
     if session.as_json:
         from outlast.cli.forms import descent_form, execution_form
+        from outlast.cli.tree import progress_form
 
         items = [
             {
                 **execution_form(record, stops.get(record.id)),
                 "from": descent_form(made[record.id]) if record.id in made else None,
+                "progress": progress_form(says.get(record.id)),
             }
             for record in found
         ]
@@ -109,8 +123,10 @@ def ls(
         for record in found:
             session.out(record.id)
     else:
-        is_filtered = bool(states or task or schedule or labels or since or cursor)
-        _list(session, found, following, stops, made, is_filtered=is_filtered)
+        is_filtered = bool(
+            states or task or schedule or labels or since or cursor or parent or roots
+        )
+        _list(session, found, following, stops, made, says, is_filtered=is_filtered)
 
 
 def _stopping(guest: Guest, found: list[Execution]) -> dict[str, Reason]:
@@ -165,6 +181,7 @@ def _list(
     following: str | None,
     stops: Mapping[str, Reason],
     made: Mapping[str, Descent],
+    says: Mapping[str, ProgressRow],
     *,
     is_filtered: bool,
 ) -> None:
@@ -191,7 +208,19 @@ def _list(
         ]
         for record in found
     ]
-    session.table(["ID", "TASK", "STATE", "WHY / ERROR", "AGE", "ATT"], rows)
+    heads = ["ID", "TASK", "STATE", "WHY / ERROR", "AGE", "ATT"]
+    if session.output == "wide":
+        from outlast.cli.tree import progress_text
+
+        heads += ["PROGRESS", "PARENT", "CHILDREN"]
+        for record, row in zip(found, rows, strict=True):
+            said = says.get(record.id)
+            row += [
+                "" if said is None else progress_text(said),
+                record.parent_id or "",
+                str(record.children or ""),
+            ]
+    session.table(heads, rows)
     more = f" · next page: --cursor {following}" if following else ""
     session.say(session.paint_remark(f"{len(found)} shown, the newest first{more}", "dim"))
 
@@ -242,6 +271,7 @@ def show(session: Session, id: str, dialect: str | None) -> None:
     from outlast.cli.budgeting import budget_form, in_a_line
     from outlast.cli.stopping import stopping
     from outlast.cli.story import story_of
+    from outlast.cli.tree import relation_lines, relations_form, relations_of
     from outlast.engine.questions import open_questions
     from outlast.engine.standing import standing
 
@@ -252,6 +282,7 @@ def show(session: Session, id: str, dialect: str | None) -> None:
         owner = guest.owner()
         stop = stopping(guest, record, owner, log) or standing(guest.store, record, owner)
         descents = guest.store.descents([id])
+        relations = relations_of(guest.store, record, log)
     if dialect is not None:
         from outlast.cli.translating import tell
 
@@ -276,6 +307,7 @@ def show(session: Session, id: str, dialect: str | None) -> None:
                 **execution_form(record, reason),
                 "from": None if source is None else descent_form(source),
                 "descendants": [descent_form(one) for one in descents if one.id != id],
+                **relations_form(record, relations, log[0]),
                 "input": raw(log[0].payload),
                 "steps": story_form(story),
                 **({"budgets": [budget_form(row) for row in budgets]} if budgets else {}),
@@ -288,6 +320,8 @@ def show(session: Session, id: str, dialect: str | None) -> None:
         session.out(id)
     else:
         for line in _shown(session, record, story, log, reason, descents):
+            session.out(line)
+        for line in relation_lines(session, record, relations, log[0]):
             session.out(line)
         for row in budgets:
             session.out(f"budget   {in_a_line(row)}")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from outlast.engine.guest import Guest
 
 F = TypeVar("F", bound=Callable[..., Any])
-OUTPUTS = ("table", "json", "ids")
+OUTPUTS = ("table", "wide", "json", "ids")
 COLUMN_MIN = 6
 """Columns of a table are not cut to fewer characters."""
 SPAN_MAX_US = 36_500 * 86_400_000_000

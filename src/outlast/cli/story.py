@@ -40,6 +40,7 @@ class Step:
         payload: its result, its answer, or its recorded failure.
         progress: what its last heartbeat said.
         beat_at: when that was.
+        is_child: whether it is an execution of its own.
     """
 
     key: str
@@ -54,6 +55,7 @@ class Step:
     payload: bytes | None = None
     progress: bytes | None = None
     beat_at: int | None = None
+    is_child: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -111,6 +113,8 @@ class Story:
     def _leave_open(self, status: str, ended_at: int | None = None) -> None:
         """Nobody runs the bodies any more that were under way; at the end, nothing is awaited."""
         for step in self.steps.values():
+            if step.is_child and ended_at is None:
+                continue  # it goes on by itself
             if step.is_open and (ended_at is not None or step.status == "running"):
                 step.status, step.ended_at = status, ended_at
 
@@ -154,10 +158,21 @@ def _announced(story: Story, row: Transition, data: Mapping[str, Any]) -> None:
         step.status, step.title, step.to = "asked", question.get("title"), question.get("to")
         step.since = question.get("asked_at", row.at)
     elif step.is_open:
+        step.is_child = step.is_child or "child" in data
         step.status, step.attempts = "running", int(data.get("attempt", 1))
         step.since = int(data.get("since", row.at))
         if row.payload is not None:
             step.progress, step.beat_at = row.payload, int(data.get("beat_at") or row.at)
+
+
+def _child_ended(story: Story, row: Transition, data: Mapping[str, Any]) -> None:
+    step = story._step(row)
+    if not step.is_open and step.ended_at is not None:
+        return  # told before, or nobody waited for it any more
+    step.status = "done" if data.get("state") == State.SUCCEEDED else "failed"
+    step.ended_at, step.payload = row.at, row.payload
+    if "reused" in data:
+        step.payload = story.copies.get(data["reused"], row.payload)
 
 
 def _answered(story: Story, row: Transition, data: Mapping[str, Any]) -> None:
@@ -201,6 +216,7 @@ _TAKERS: Final[dict[Kind, Any]] = {
     Kind.ATTEMPT_FAILED: _attempt_failed,
     Kind.STEP_ANNOUNCED: _announced,
     Kind.INPUT_RECEIVED: _answered,
+    Kind.CHILD_FINISHED: _child_ended,
     Kind.CALL_ABANDONED: _abandoned,
     Kind.WAIT: _wait,
     Kind.WORKER_LOST: _lost,

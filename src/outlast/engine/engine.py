@@ -30,6 +30,7 @@ from outlast.engine.clock import Clock, WallClock
 from outlast.engine.current import closed, opened
 from outlast.engine.descent import Descent, descend
 from outlast.engine.driver import Driver
+from outlast.engine.group import Group
 from outlast.engine.handle import Execution
 from outlast.engine.identity import IdMaker, worker_name
 from outlast.engine.inbox import QuestionPage, Wanted, read_page
@@ -585,7 +586,10 @@ class Engine:
         return read_birth(answer, wish.key)
 
     async def astart_many(
-        self, task: Task[Any, R], inputs: Iterable[tuple[Any, ...]]
+        self,
+        task: Task[Any, R],
+        inputs: Iterable[tuple[Any, ...]],
+        options: StartOptions = PLAIN,
     ) -> list[Execution[R]]:
         """Start an execution for each tuple of arguments; they share their commits.
 
@@ -601,7 +605,7 @@ class Engine:
             births = _Births(self)
             await self.journal.room()
             while births.has_room and place < len(payloads):
-                event = birth_event(task, payloads[place], PLAIN, now)
+                event = birth_event(task, payloads[place], options, now)
                 births.submit(self._ids.make(now), event, now)
                 place += 1
             for answer in await births.done:
@@ -873,6 +877,20 @@ class Engine:
     async def read_log(self, id: str, after_seq: int = 0) -> list[Transition]:
         """Read an execution's log from behind a row on."""
         return await self.worker.read(lambda: self.store.log(id, after_seq))
+
+    def group(self, name: str) -> Group:
+        """Give the executions that are started under a name: wait for, count, cancel them as one.
+
+        A group is the label ``group``; it needs no making, and outlives the engine.
+
+        Raises:
+            UsageError: the name is no proper label.
+        """
+        return Group(self, name)
+
+    async def read_page(self, filter: Filter) -> list[Record]:
+        """List executions, the newest first."""
+        return await self.worker.read(lambda: self.store.page(filter))
 
     async def read_stream(self, id: str, name: str, after: int, limit: int) -> list[StreamItem]:
         """Read a stream of an execution from behind an item on."""

@@ -27,7 +27,16 @@ from outlast.lifecycle import FINAL, OPEN, Message, MessageKind, State, Transiti
 from outlast.lifecycle import Execution as Record
 from outlast.naming import checked_name, checked_priority
 from outlast.store import DEFAULT_URL, open_store, owner_of
-from outlast.store.protocol import TENANT, Adjust, Answer, Create, Deliver, Filter, Store
+from outlast.store.protocol import (
+    TENANT,
+    Adjust,
+    Answer,
+    Create,
+    Deliver,
+    Filter,
+    Store,
+    StreamItem,
+)
 
 if TYPE_CHECKING:
     from outlast.engine.bulk import BulkReport
@@ -544,6 +553,42 @@ class Guest:
                     return
             else:
                 time.sleep(poll_seconds)
+
+    def stream(
+        self,
+        id: str,
+        name: str,
+        after: int = 0,
+        *,
+        follow: bool = False,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> Iterator[Sequence[StreamItem]]:
+        """Give the items of a stream, some at once: those that are there, or all to the end.
+
+        Args:
+            id: the execution.
+            name: of the stream.
+            after: the number of the last item that is known.
+            follow: wait for more until the execution has ended; then an empty sequence comes each
+                time there are none.
+            poll_seconds: how often to look.
+        """
+        from outlast.engine.stream import ITEMS_MAX
+
+        read_at = float("-inf")
+        while True:
+            items: Sequence[StreamItem] = ()
+            is_over = not follow
+            if self._may_have_changed() or time.monotonic() - read_at > REREAD_SECONDS:
+                read_at = time.monotonic()
+                is_over = is_over or self.record(id).is_final  # asked first: then nothing follows
+                while items := self.store.stream(id, name, after, ITEMS_MAX):
+                    after = items[-1].number
+                    yield items
+            if is_over:
+                return
+            yield ()
+            time.sleep(poll_seconds)
 
     def _may_have_changed(self) -> bool:
         """Tell whether to read again; who lent us its store writes on the same connection."""

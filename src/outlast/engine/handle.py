@@ -22,7 +22,7 @@ from outlast.errors import NotRecoverable, WaitTimeout
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import Message, MessageKind, Reason, State, Transition, reason_of
 from outlast.naming import checked_labels, checked_name, checked_priority
-from outlast.store.protocol import Adjust, BudgetRow, ProgressRow, StreamHead
+from outlast.store.protocol import Adjust, BudgetRow, Filter, ProgressRow, StreamHead
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -40,6 +40,12 @@ class Backing(Source, Protocol):
 
     async def read_one(self, id: str) -> Record:
         """Read an execution's row, or raise NotFound."""
+
+    def execution(self, id: str) -> Execution[Any]:
+        """Give the handle of an execution."""
+
+    async def read_page(self, filter: Filter) -> list[Record]:
+        """List executions, the newest first."""
 
     async def read_log(self, id: str, after_seq: int = 0) -> list[Transition]:
         """Read an execution's log from behind a row on."""
@@ -202,6 +208,23 @@ class Execution(Generic[R]):
                 if row.to_state in _FINAL:
                     return
             await self._engine.next_change(self.id)
+
+    async def achildren(
+        self, *, before: str | None = None, limit: int = 100
+    ) -> list[Execution[Any]]:
+        """Give its children, the newest first, a page at a time.
+
+        Args:
+            before: the id of the last one of the page before.
+            limit: how many.
+        """
+        wanted = Filter(parent_id=self.id, before_id=before, limit=limit)
+        found = await self._engine.read_page(wanted)
+        return [self._engine.execution(record.id) for record in found]
+
+    def children(self, *, before: str | None = None, limit: int = 100) -> list[Execution[Any]]:
+        """Give its children, as :meth:`achildren`."""
+        return self._engine.run(self.achildren(before=before, limit=limit))
 
     def stream(self, name: str, *, after: int = 0) -> Stream:
         """Give the items of one of its streams as they come, to its end: ``for`` or ``async for``.

@@ -509,6 +509,7 @@ class Filter:
         created_before: created at this instant or earlier.
         labels: with all these labels.
         parent_id: children of this execution.
+        roots: only those that no other execution made.
         before_id: with smaller ids than this: the next page.
         limit: how many, at most.
     """
@@ -521,6 +522,7 @@ class Filter:
     created_before: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     parent_id: str | None = None
+    roots: bool = False
     before_id: str | None = None
     limit: int = 50
 
@@ -774,6 +776,9 @@ class Store(Protocol):
             limit: how many at most.
             newest: in which order.
         """
+
+    def dependents(self, id: str, limit: int) -> list[str]:
+        """Name executions that depend on this one, or on one that goes on as it, by id."""
 
     def stream(self, id: str, name: str, after: int = 0, limit: int = -1) -> list[StreamItem]:
         """Read a stream of an execution from behind an item on; a negative limit reads all."""

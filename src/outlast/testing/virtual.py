@@ -24,7 +24,7 @@ from outlast.engine.handle import Execution
 from outlast.engine.identity import IdMaker, _base32
 from outlast.engine.journal import Journal
 from outlast.engine.questions import OpenQuestion, open_questions
-from outlast.engine.registry import StartOptions, Task
+from outlast.engine.registry import PLAIN, StartOptions, Task
 from outlast.errors import InternalError, NoEngine, UsageError, WaitTimeout
 from outlast.lifecycle import FINAL, Message
 from outlast.lifecycle import Execution as Record
@@ -312,11 +312,14 @@ class VirtualEngine(Engine):
         return await self._here(lambda: self._lasting(lambda: plain(options, task, args, kwargs)))
 
     async def astart_many(
-        self, task: Task[Any, R], inputs: Iterable[tuple[Any, ...]]
+        self,
+        task: Task[Any, R],
+        inputs: Iterable[tuple[Any, ...]],
+        options: StartOptions = PLAIN,
     ) -> list[Execution[R]]:
         """Start many executions; see :meth:`outlast.Engine.astart_many`."""
         plain, rows = super().astart_many, list(inputs)
-        return await self._here(lambda: self._lasting(lambda: plain(task, rows)))
+        return await self._here(lambda: self._lasting(lambda: plain(task, rows, options)))
 
     async def asend(self, id: str, message: Message) -> Record:
         """Deliver a message; see :meth:`outlast.Engine.asend`."""
@@ -351,6 +354,11 @@ class VirtualEngine(Engine):
         """Read a row; see :meth:`outlast.Engine.read_one`."""
         plain = super().read_one
         return await self._here(lambda: plain(id))
+
+    async def read_page(self, filter: Filter) -> list[Record]:
+        """List executions; see :meth:`outlast.Engine.read_page`."""
+        plain = super().read_page
+        return await self._here(lambda: plain(filter))
 
     async def read_stream(self, id: str, name: str, after: int, limit: int) -> list[StreamItem]:
         """Read a stream; see :meth:`outlast.Engine.read_stream`."""

@@ -500,6 +500,12 @@ class MemoryStore:
             found = self._money.reserved_by([execution_id])
         return found.get(execution_id, [])
 
+    def dependents(self, id: str, limit: int) -> list[str]:
+        """See the protocol."""
+        with self._lock:
+            found = {dependent for dependent, _ in self._edges.get(id, ())}
+            return sorted(found & self._records.keys())[:limit]
+
     def stream(self, id: str, name: str, after: int = 0, limit: int = -1) -> list[StreamItem]:
         """See the protocol."""
         with self._lock:
@@ -599,6 +605,7 @@ def _matches(record: Execution, filter: Filter) -> bool:
         and (filter.task is None or record.task == filter.task)
         and (filter.origin is None or record.origin == filter.origin)
         and (filter.input_digest is None or record.input_digest == filter.input_digest)
+        and not (filter.roots and record.parent_id is not None)
         and (filter.parent_id is None or record.parent_id == filter.parent_id)
         and (filter.created_after is None or record.created_at >= filter.created_after)
         and (filter.created_before is None or record.created_at <= filter.created_before)

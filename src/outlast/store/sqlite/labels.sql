@@ -22,6 +22,7 @@ SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.hig
    AND (:input_digest IS NULL OR e.input_digest = :input_digest)
    AND (:created_after IS NULL OR e.created_at >= :created_after)
    AND (:created_before IS NULL OR e.created_at <= :created_before)
+   AND NOT (:roots AND e.parent_id IS NOT NULL)
  ORDER BY l.execution_id DESC
  LIMIT :limit;
 

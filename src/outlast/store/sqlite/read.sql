@@ -143,6 +143,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
    AND (:input_digest IS NULL OR input_digest = :input_digest)
    AND (:created_after IS NULL OR created_at >= :created_after)
    AND (:created_before IS NULL OR created_at <= :created_before)
+   AND NOT (:roots AND parent_id IS NOT NULL)
  ORDER BY id DESC
  LIMIT :limit;
 
@@ -169,6 +170,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
    AND (:input_digest IS NULL OR input_digest = :input_digest)
    AND (:created_after IS NULL OR created_at >= :created_after)
    AND (:created_before IS NULL OR created_at <= :created_before)
+   AND NOT (:roots AND parent_id IS NOT NULL)
  ORDER BY id DESC
  LIMIT :limit;
 

@@ -782,6 +782,7 @@ class SqliteStore:
             else "executions_page",
             {
                 "parent_id": filter.parent_id,
+                "roots": filter.roots,
                 "before_id": filter.before_id or "~",
                 "states": states,
                 "task": filter.task,
@@ -850,6 +851,11 @@ class SqliteStore:
         }
         rows = self._read("asking_newest" if newest else "asking_oldest", bounds)
         return [str(id) for (id,) in rows]
+
+    def dependents(self, id: str, limit: int) -> list[str]:
+        """See the protocol."""
+        rows = self._read("dependents", {"id": id, "limit": limit})
+        return [str(dependent) for (dependent,) in rows]
 
     def stream(self, id: str, name: str, after: int = 0, limit: int = -1) -> list[StreamItem]:
         """See the protocol."""

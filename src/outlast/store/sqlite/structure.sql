@@ -51,6 +51,12 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
  ORDER BY id DESC
  LIMIT :limit;
 
+-- name: dependents
+SELECT DISTINCT execution_id FROM dependency INDEXED BY dependency_watched
+ WHERE tenant = 1 AND watched_id = :id
+ ORDER BY execution_id
+ LIMIT :limit;
+
 -- name: purge_dependencies
 DELETE FROM dependency
  WHERE tenant = 1 AND (
