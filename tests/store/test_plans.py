@@ -127,6 +127,14 @@ PLANS = {
         "SCAN v",
         "SEARCH c USING INDEX execution_children (tenant=? AND parent_id=?)",
     ],
+    "owing": [
+        "SEARCH d USING PRIMARY KEY (tenant=? AND execution_id=? AND upstream_id=?)",
+    ],
+    "owe_successor": ["SEARCH p USING PRIMARY KEY (tenant=? AND id=?)"],
+    "purge_dependencies": ["SEARCH dependency USING PRIMARY KEY (tenant=? AND execution_id=?)"],
+    "purge_watched": [
+        "SEARCH dependency USING COVERING INDEX dependency_watched (tenant=? AND watched_id=?)"
+    ],
     "watch_successor": [
         "SEARCH dependency USING COVERING INDEX dependency_watched (tenant=? AND watched_id=?)"
     ],
@@ -219,8 +227,9 @@ WRITES_ONLY = {
     *("insert_stream_items", "save_progress"),
 }
 READS_ALL = {
+    *re.findall(r"^-- name: (\w+)$", FILES["verify.sql"], re.MULTILINE),
     *("unbalanced_budgets", "purge_shares", "purge_reservations"),
-    *("stray_ids", "ids_ending", "workers", "end_purge", "errands", "purge_dependencies"),
+    *("stray_ids", "ids_ending", "workers", "end_purge", "errands", "purge_errands"),
     "asking_oldest",
     "asking_newest",
     *("broken_schedules", "wrong_labels"),
@@ -264,7 +273,7 @@ def test_plan(reader: apsw.Connection, name: str) -> None:
         for part in PLANS[name]:
             assert any(line.startswith(part) for line in wanted), f"{part} is not in {lines}"
         scans = [line for line in lines if line.startswith("SCAN")]
-        allowed = {"v", "json_each", "r", "p", "errand", "CONSTANT", f"{len(scans)}-ROW"}
+        allowed = {"v", "json_each", "r", "p", "e", "errand", "CONSTANT", f"{len(scans)}-ROW"}
         allowed |= {"q", "w"} if name == "waiting_queues" else set()  # a step a queue
         for line in scans:
             what = line.split()[1].rstrip("-0123456789)").replace("(subquery", "v")

@@ -13,7 +13,7 @@ from outlast.store.memory import MemoryStore
 from outlast.store.protocol import Deliver, Item, Store
 from outlast.store.sql import Statement
 from outlast.store.sqlite import SqliteStore
-from outlast.store.sqlite import store as module
+from outlast.store.sqlite import verify as module
 from outlast.store.sqlite.rows import Value
 from outlast.testing.conformance import ASK, T, answer_to, begun, born, codes, state
 
@@ -119,7 +119,7 @@ def test_what_moves_on_during_a_verify_is_no_defect(
     """Row, log and inbox are read at one instant, whatever is written between the three."""
     runner, item = begun("moving", nonce=b"m" * 16)
     assert codes(store.commit([item])) == [None]
-    ask = module._ask
+    ask = module.ask
     steps = iter([runner.write(Kind.STEP)])
 
     def meanwhile(reader: apsw.Connection, statement: Statement, values: Sequence[Value]) -> object:
@@ -128,7 +128,7 @@ def test_what_moves_on_during_a_verify_is_no_defect(
             assert codes(store.commit([next(steps)])) == [None]
         return found
 
-    monkeypatch.setattr(module, "_ask", meanwhile)
+    monkeypatch.setattr(module, "ask", meanwhile)
     assert store.verify().defects == []
     assert next(steps, None) is None, "it did move on"
     assert state(store, "moving").seq == 4

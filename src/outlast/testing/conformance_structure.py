@@ -6,7 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 from outlast.lifecycle import Kind, MessageKind, State
-from outlast.store.protocol import Create, Deliver, Filter, Lease, Store, Write
+from outlast.store.protocol import (
+    Create,
+    Deliver,
+    Filter,
+    Lease,
+    QueueSetting,
+    Store,
+    Write,
+)
 from outlast.testing.conformance import (
     ASK,
     Owner,
@@ -176,7 +184,102 @@ class StructureConformance:
         assert [state(store, id).state for id in ("ex_8", "ex_9")] == [State.QUEUED] * 2
         self.check(store)
 
+    def test_a_guilty_item_changes_nothing_for_the_others(self, store: Store) -> None:
+        """Of a batch without it, all else comes as it would have come: the owners' writes first."""
+        parent, child = family(store)
+        other, item = begun("ex_9", nonce=b"o" * 16)
+        assert one(store, item).refused is None
+        guilty = other.write(Kind.STEP, T + 2)
+        guilty.rows = [replace(guilty.rows[0], to_state=State.FAILED)]
+        wait = {"waits": [{"kind": "child", "key": "work#1", "child": "ex_2"}]}
+        batch = [
+            child.write(Kind.FINISH, T + 2, payload=b"7"),
+            guilty,
+            parent.park(Kind.WAIT, T + 2, data=wait),
+        ]
+        answers = store.commit(batch)
+        assert codes(answers) == [None, "internal_error", None]
+        assert [told.id for told, _ in answers[0].told] == ["ex_1"]
+        assert (state(store, "ex_1").state, state(store, "ex_1").cause) == (State.QUEUED, "child")
+        self.check(store)
+
+    def test_a_refused_create_speaks_for_its_own_lease_only(self, store: Store) -> None:
+        holder = born("ex_1", key="k")
+        owner, item = begun("ex_2", key="k")
+        step = owner.write(Kind.STEP, T + 1)
+        answers = store.commit([holder, item, replace(step, fence=9), step])
+        assert codes(answers) == [None, "already_exists", "no_execution", "already_exists"]
+        self.check(store)
+
+    def test_who_owes_is_who_left_an_errand(self, store: Store) -> None:
+        parent, _ = family(store)
+        other, item = begun("ex_9", nonce=b"o" * 16)
+        assert one(store, item).refused is None
+        batch = [other.write(Kind.FINISH, T + 2), parent.write(Kind.FINISH, T + 2)]
+        assert [answer.owes for answer in store.commit(batch)] == [False, True]
+        self.check(store)
+
+    def test_whoever_goes_on_from_an_orphan_is_told(self, store: Store) -> None:
+        """Its parent ended before; the errand finds one that has ended, and this one is open."""
+        parent, child = family(store)
+        assert one(store, parent.write(Kind.FINISH, T + 1)).owes
+        _, birth = child_of(parent, "ex_3")
+        goes_on = child.write(Kind.FINISH, T + 2, data={"continued_as": "ex_3"}, payload=b"null")
+        assert one(store, replace(goes_on, births=[birth])).owes
+        assert store.sweep(T + 3, 10) == (2, None)
+        assert [entry.message.kind for entry in store.inbox("ex_3")] == [MessageKind.CANCEL]
+        self.check(store)
+
+    def test_errands_of_what_a_message_ended_are_owed_by_its_sender(self, store: Store) -> None:
+        parent, child = family(store)
+        _, birth = child_of(child, "ex_3")
+        assert one(store, calls_child(child, birth)).refused is None
+        assert one(store, child.park(Kind.WAIT, T + 1, data=ASK)).refused is None
+        stop = Deliver("ex_2", message("stop", MessageKind.CANCEL), T + 1)
+        given_up = parent.write(Kind.CALL_ABANDONED, T + 1, key="work#1")
+        assert one(store, replace(given_up, sends=[stop])).owes
+        assert state(store, "ex_2").state is State.CANCELLED
+        self.check(store)
+
+    def test_a_child_born_with_its_parent_passes_its_gates_too(self, store: Store) -> None:
+        store.capacity.set_queue(QueueSetting("a", 1))
+        parent, item = begun("ex_1")
+        _, birth = child_of(parent, "ex_2", queue="a")
+        answers = store.commit([item, calls_child(parent, birth)])
+        assert [list(answer.unclaimed) for answer in answers] == [[], ["ex_2"]]
+        assert state(store, "ex_2").state is State.QUEUED
+        self.check(store)
+
     # Dependencies
+
+    def test_a_refused_dependent_leaves_nothing(self, store: Store) -> None:
+        upstream, item = begun("ex_1")
+        missing = born("ex_3", waits_on=[edge("ex_1"), edge("ex_nobody")])
+        assert codes(store.commit([item, missing])) == [None, "no_upstream"]
+        assert not one(store, upstream.write(Kind.FINISH, T + 1)).owes
+        self.check(store)
+
+    def test_a_purged_dependent_is_owed_nothing(self, store: Store) -> None:
+        upstream, item = begun("ex_1")
+        assert codes(store.commit([item, born("ex_2", waits_on=[edge("ex_1")])])) == [None] * 2
+        stop = Deliver("ex_2", message("stop", MessageKind.CANCEL), T + 1)
+        assert one(store, stop).refused is None
+        assert store.purge(["ex_2"]) == 1
+        assert not one(store, upstream.write(Kind.FINISH, T + 2)).owes
+        self.check(store)
+
+    def test_what_was_purged_still_pays_what_it_owes(self, store: Store) -> None:
+        upstream, item = begun("ex_1")
+        dependents = [born(id, waits_on=[edge("ex_1")]) for id in ("ex_2", "ex_3")]
+        assert codes(store.commit([item, *dependents])) == [None] * 3
+        assert one(store, upstream.write(Kind.FINISH, T + 1)).owes
+        stop = Deliver("ex_2", message("stop", MessageKind.CANCEL), T + 1)
+        assert one(store, stop).refused is None
+        assert store.purge(["ex_1", "ex_2"]) == 2
+        self.check(store)
+        assert store.sweep(T + 2, 10) == (1, None)
+        assert state(store, "ex_3").state is State.QUEUED
+        self.check(store)
 
     def test_a_dependent_starts_when_all_have_succeeded(self, store: Store) -> None:
         first, one_item = begun("ex_1")

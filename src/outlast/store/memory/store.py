@@ -91,7 +91,7 @@ class MemoryStore:
         self._children: dict[str, list[str]] = {}
         self._edges: dict[str, list[tuple[str, str]]] = {}
         self._errands: list[Errand] = []
-        self._sends: list[Deliver] = []
+        self._sends: list[tuple[int, Deliver]] = []
         self._ended: list[tuple[int, Execution, Transition]] = []
         self._place = _NOBODY
         self._workers: dict[str, WorkerRow] = {}
@@ -117,42 +117,59 @@ class MemoryStore:
             for place in (place for place in turns if isinstance(batch[place], Deliver)):
                 self._place = place
                 answers[place] = self._one(batch[place], broken, paying, place)
-            self._place = _NOBODY
             sends, self._sends = self._sends, []
-            for send in sends:
+            for self._place, send in sends:
                 self._deliver(send)
             for origin, word in words:
+                self._place = origin
                 tell(answers[origin], self._deliver(word))
+            self._place = _NOBODY
             self._take_losses()
             self._conclude(answers)
         return [answers[place] for place in range(len(batch))]
 
     def _conclude(self, answers: dict[int, Answer] | None = None) -> None:
         """Tell the parents of what has ended, and note what it owes to others."""
-        ended, self._ended = self._ended, []
-        owing = []
-        for place, record, last in ended:
-            word = word_to_parent(record, last)
-            if word is not None:
-                told = self._deliver(word)
+        while self._ended:
+            ended, self._ended = self._ended, []
+            for place, record, last in ended:
+                self._place = place
+                word = word_to_parent(record, last)
+                told = self._deliver(word) if word is not None else Answer()
                 if told.entry is not None and told.execution is not None:
-                    _answer_at(answers, place).told = [(told.execution, told.entry)]
-            successor = continued_as(record)
-            if successor is not None:
-                self._edges.setdefault(successor, []).extend(self._edges.pop(record.id, ()))
+                    said = _answer_at(answers, place)
+                    said.told = [*said.told, (told.execution, told.entry)]
+            owing = [(place, one) for place, record, _ in ended for one in self._hand_over(record)]
             owing += [
-                Errand(dependent, "upstream", upstream, record.state)
-                for dependent, upstream in sorted(self._edges.get(record.id, ()))
+                (place, one) for place, record, _ in ended for one in self._dependents(record)
             ]
-        for _, record, _ in ended:
-            for id in sorted(self._children.get(record.id, ())):
-                child = self._records[id]
-                if child.parent_key is not None and not child.is_final:
-                    owing.append(Errand(id, "parent", record.id, record.state))
-        self._errands += owing
-        if owing:
-            for place, _, _ in ended:
+            owing += [(place, one) for place, record, _ in ended for one in self._orphans(record)]
+            for place, errand in owing:
+                self._errands.append(errand)
                 _answer_at(answers, place).owes = True
+        self._place = _NOBODY
+
+    def _hand_over(self, record: Execution) -> list[Errand]:
+        """Let what others owe to one that goes on as another come to that one."""
+        successor, parent = continued_as(record), self._records.get(record.parent_id or "")
+        if successor is None:
+            return []
+        self._edges.setdefault(successor, []).extend(self._edges.pop(record.id, ()))
+        if parent is None or not parent.is_final or record.parent_key is None:
+            return []
+        return [Errand(successor, "parent", parent.id, parent.state)]
+
+    def _dependents(self, record: Execution) -> list[Errand]:
+        edges = sorted(self._edges.get(record.id, ()))
+        return [Errand(to, "upstream", upstream, record.state) for to, upstream in edges]
+
+    def _orphans(self, record: Execution) -> list[Errand]:
+        children = [self._records[id] for id in sorted(self._children.get(record.id, ()))]
+        return [
+            Errand(child.id, "parent", record.id, record.state)
+            for child in children
+            if child.parent_key is not None and not child.is_final
+        ]
 
     def _run_errands(self, now: int, limit: int) -> int:
         """Deliver what executions that have ended owe; gives how many errands were run."""
@@ -227,7 +244,7 @@ class MemoryStore:
                 watched = self._records[name]
             if watched.is_final:
                 errand = Errand(id, "upstream", other, watched.state)
-                self._sends.append(errand.delivery(birth.at))
+                self._sends.append((self._place, errand.delivery(birth.at)))
             else:
                 self._edges.setdefault(watched.id, []).append((id, other))
         return True
@@ -264,7 +281,7 @@ class MemoryStore:
             answer = self._create(birth)
             assert answer.refused is None, answer
             late += answer.unclaimed
-        self._sends += item.sends
+        self._sends += ((self._place, send) for send in item.sends)
         return Answer(unclaimed=late)
 
     def _deliver(self, item: Deliver) -> Answer:
@@ -560,6 +577,9 @@ class MemoryStore:
                 if record.parent_id in self._children:
                     self._children[record.parent_id].remove(id)
                 self._edges.pop(id, None)
+                for watched, edges in self._edges.items():
+                    self._edges[watched] = [edge for edge in edges if edge[0] != id]
+                self._errands = [errand for errand in self._errands if errand.to != id]
                 self._money.purge(id)
                 self._streams.purge(id)
                 deleted += 1

@@ -20,9 +20,26 @@ SELECT 1, c.id, 'parent', v.id, v.state
  WHERE c.parent_key IS NOT NULL
    AND c.state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled');
 
+-- name: owing
+-- Who owes the errands that were noted last.
+  WITH e (execution_id, what, source_id) AS (
+    SELECT execution_id, what, source_id FROM errand ORDER BY number DESC LIMIT :count)
+SELECT e.source_id FROM e WHERE e.what = 'parent'
+ UNION ALL
+SELECT d.watched_id FROM e CROSS JOIN dependency AS d
+    ON d.tenant = 1 AND d.execution_id = e.execution_id AND d.upstream_id = e.source_id
+ WHERE e.what = 'upstream';
+
 -- name: watch_successor
 -- An execution goes on as another one: that one's end counts for those that depend on it.
 UPDATE dependency SET watched_id = :successor WHERE tenant = 1 AND watched_id = :id;
+
+-- name: owe_successor
+-- One whose parent has ended meanwhile goes on as another: that one is told in its place.
+INSERT INTO errand (tenant, execution_id, what, source_id, source_state)
+SELECT 1, :successor, 'parent', p.id, p.state FROM execution AS p
+ WHERE p.tenant = 1 AND p.id = :parent
+   AND p.state IN ('succeeded', 'failed', 'timed_out', 'cancelled');
 
 -- name: errands
 SELECT number, execution_id, what, source_id, source_state
@@ -59,6 +76,13 @@ SELECT DISTINCT execution_id FROM dependency INDEXED BY dependency_watched
 
 -- name: purge_dependencies
 DELETE FROM dependency
- WHERE tenant = 1 AND (
-       execution_id IN (SELECT execution_id FROM purge_permit WHERE tenant = 1)
-    OR watched_id IN (SELECT execution_id FROM purge_permit WHERE tenant = 1));
+ WHERE tenant = 1 AND execution_id IN (SELECT execution_id FROM purge_permit WHERE tenant = 1);
+
+-- name: purge_watched
+DELETE FROM dependency INDEXED BY dependency_watched
+ WHERE tenant = 1 AND watched_id IN (SELECT execution_id FROM purge_permit WHERE tenant = 1);
+
+-- name: purge_errands
+-- Those for them; what they owe to others is still to be delivered.
+DELETE FROM errand
+ WHERE tenant = 1 AND execution_id IN (SELECT execution_id FROM purge_permit WHERE tenant = 1);

@@ -1,0 +1,66 @@
+"""Send named statements: with many rows of parameters, and for results that come as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import apsw
+import msgspec
+
+from outlast.store.sql import KEPT_ROWS_MAX, Statement, load
+from outlast.store.sqlite.rows import Value
+
+SQL: Final = load("outlast.store.sqlite")
+
+
+def json_of(value: object) -> str:
+    """Write a parameter of json_each."""
+    return msgspec.json.encode(value).decode()
+
+
+def ask(
+    connection: apsw.Connection, statement: Statement, values: Sequence[Value]
+) -> list[Sequence[object]]:
+    """Ask with many rows of parameters."""
+    found: list[Sequence[object]] = []
+    done = 0
+    width = statement.columns
+    for size in statement.sizes(len(values) // width):
+        part = values[done * width : (done + size) * width]
+        if statement.results:
+            found += _unpacked(connection, statement, statement.packed(size), part)
+        else:
+            text, kept = statement.many(size), size <= KEPT_ROWS_MAX
+            found += connection.execute(text, part, can_cache=kept).fetchall()
+        done += size
+    return found
+
+
+def ask_all(
+    connection: apsw.Connection, name: str, bounds: Mapping[str, Value]
+) -> Sequence[Sequence[object]]:
+    """Ask for all rows of a statement."""
+    statement = SQL[name]
+    if statement.results:
+        try:
+            return _unpacked(connection, statement, statement.packed(), bounds)
+        except apsw.TooBigError:
+            pass  # many huge payloads do not fit into one value
+    return connection.execute(statement.text, bounds).fetchall()
+
+
+def _unpacked(
+    connection: apsw.Connection,
+    statement: Statement,
+    text: str,
+    bounds: Mapping[str, Value] | Sequence[Value],
+) -> list[list[object]]:
+    ((packed,),) = connection.execute(text, bounds).fetchall()
+    rows: list[list[object]] = msgspec.json.decode(str(packed))
+    for place in statement.blobs:
+        for row in rows:
+            value = row[place]
+            if value is not None:
+                row[place] = bytes.fromhex(value)  # type: ignore[arg-type]
+    return rows

@@ -1,0 +1,96 @@
+"""What the end of an execution means for others: words to parents, and errands for a later sweep.
+
+Theory of operation. Whoever ends an execution, in whatever transaction, leaves an ``End``. Before
+that transaction commits, its parent is told, those that depend on it are made to watch the
+execution as which it goes on, and what it owes is noted, one row for each: so that nothing is
+forgotten, and no end is longer than a statement or two. A sweep runs the errands, a few at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from outlast.lifecycle.record import continued_as
+from outlast.store.decisions import Errand, word_to_parent
+from outlast.store.protocol import STORED, Answer
+from outlast.store.sqlite.ask import SQL, ask_all
+from outlast.store.sqlite.pending import End, Pending
+from outlast.store.sqlite.rows import Value
+
+if TYPE_CHECKING:
+    from outlast.store.sqlite.store import SqliteStore
+
+
+def conclude(store: SqliteStore, ended: Sequence[End], answers: list[Answer]) -> None:
+    """Tell the parents of what has ended, and note what it owes to others."""
+    while ended:
+        more = _tell_parents(store, ended, answers)
+        for end in ended:
+            _hand_over(store, end, answers)
+        _note_errands(store, ended, answers)
+        ended = more
+
+
+def _tell_parents(store: SqliteStore, ended: Sequence[End], answers: list[Answer]) -> list[End]:
+    """Deliver the words; gives who has ended by that, as a cancel was in its inbox before."""
+    words = [(end, word) for end in ended if (word := word_to_parent(end.record, end.last))]
+    if not words:
+        return []
+    told = [STORED] * len(words)
+    pending = Pending()
+    store._take_deliveries([(place, word) for place, (_, word) in enumerate(words)], told, pending)
+    store._flush(pending)
+    for (end, _), answer in zip(words, told, strict=True):
+        if answer.entry is not None and answer.execution is not None:
+            said = end.answer(answers)
+            said.told = [*said.told, (answer.execution, answer.entry)]
+    for end in pending.ended:
+        end.place = words[end.place][0].place
+    return pending.ended
+
+
+def _hand_over(store: SqliteStore, end: End, answers: list[Answer]) -> None:
+    """Let what others owe to one that goes on as another come to that one."""
+    record, successor = end.record, continued_as(end.record)
+    if successor is None:
+        return
+    bounds: dict[str, Value] = {"id": record.id, "successor": successor}
+    store._writer.execute(SQL["watch_successor"].text, bounds)
+    if record.parent_key is not None:
+        bounds = {"parent": record.parent_id, "successor": successor}
+        store._writer.execute(SQL["owe_successor"].text, bounds)
+        if store._writer.changes():
+            end.answer(answers).owes = True
+
+
+def _note_errands(store: SqliteStore, ended: Sequence[End], answers: list[Answer]) -> None:
+    before = store._writer.total_changes()
+    rows = [(end.record.id, end.record.state, end.record.children) for end in ended]
+    store._send("insert_errands", rows)
+    count = store._writer.total_changes() - before
+    if not count:
+        return
+    owing = {ended[0].record.id}
+    if len(ended) > 1:
+        found = ask_all(store._writer, "owing", {"count": count})
+        owing = {str(id) for (id,) in found}
+    for end in ended:
+        if end.record.id in owing:
+            end.answer(answers).owes = True
+
+
+def run_errands(store: SqliteStore, now: int, limit: int) -> int:
+    """Deliver what executions that have ended owe; gives how many errands were run."""
+    found = ask_all(store._writer, "errands", {"limit": limit})
+    if not found:
+        return 0
+    errands = [Errand(*map(str, columns[1:])).delivery(now) for columns in found]
+    pending = Pending()
+    answers = [STORED] * len(errands)
+    store._take_deliveries(list(enumerate(errands)), answers, pending)
+    store._flush(pending)
+    conclude(store, pending.ended, answers)
+    bounds: dict[str, Value] = {"number": int(str(found[-1][0]))}
+    store._writer.execute(SQL["end_errands"].text, bounds)
+    return len(found)

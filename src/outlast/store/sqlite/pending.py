@@ -1,0 +1,123 @@
+"""What a transaction gathers before it sends it, by table and shape; and what its chains leave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from outlast.lifecycle import Execution, Transition
+from outlast.lifecycle.record import copy_of
+from outlast.store.books import Losses
+from outlast.store.protocol import (
+    STORED,
+    Answer,
+    BudgetRow,
+    Create,
+    Deliver,
+    Emission,
+    ProgressRow,
+    Write,
+)
+from outlast.store.sqlite.rows import Value
+
+
+class Pending:
+    """What a transaction has gathered, by table and shape."""
+
+    __slots__ = (
+        "births", "born", "budgets", "counted", "descents", "edges", "emits", "ended", "losses",
+        "messages", "moved", "progress", "saved", "sends", "transitions",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.births: list[Create] = []
+        self.sends: list[tuple[int, Deliver]] = []
+        self.budgets: list[BudgetRow] = []
+        self.losses = Losses()
+        self.emits: list[tuple[str, Sequence[Emission]]] = []
+        self.progress: dict[str, ProgressRow] = {}
+        self.edges: list[tuple[Value, ...]] = []
+        self.ended: list[End] = []
+        self.transitions: list[Transition] = []
+        self.born: list[tuple[Value, ...]] = []
+        self.descents: list[tuple[Value, ...]] = []
+        self.moved: list[tuple[Value, ...]] = []
+        self.saved: list[tuple[Value, ...]] = []
+        self.messages: list[tuple[Value, ...]] = []
+        self.counted: list[tuple[Value, ...]] = []
+
+    def end(self, record: Execution, rows: Sequence[Transition], place: int = -1) -> None:
+        """Note an execution that has ended with these rows, and the place of the answer to it."""
+        if rows and record.is_final:
+            self.ended.append(End(record, rows[-1], place))
+
+
+class End:
+    """An execution that has just ended, by the last row of its log."""
+
+    __slots__ = ("last", "place", "record")
+
+    def __init__(self, record: Execution, last: Transition, place: int) -> None:
+        self.record, self.last, self.place = record, last, place
+
+    def answer(self, answers: list[Answer]) -> Answer:
+        """Give the answer to what ended it; nobody sees that of a sweep."""
+        if not 0 <= self.place < len(answers):
+            return Answer()
+        if answers[self.place] is STORED:
+            answers[self.place] = Answer()
+        return answers[self.place]
+
+
+_Head = tuple[int, bytes | None, int, int | None]
+"""What is known of a stored row: fence, nonce, seq, and the count of its inbox (None: unknown)."""
+
+
+def take_chain(
+    items: Sequence[tuple[int, Write]], head: _Head, answers: list[Answer], pending: Pending
+) -> tuple[Execution | None, tuple[int, int, int, int] | None]:
+    """Take the writes of one execution, in order, from the row that is stored.
+
+    Returns:
+        The last whole record they leave, and the last position; None where they leave none.
+    """
+    fence, nonce, seq, inbox_count = head
+    after: Execution | None = None
+    position: tuple[int, int, int, int] | None = None
+    refused: str | None = None
+    for place, item in items:
+        if refused is None and (item.fence, item.nonce, item.seq) != (fence, nonce, seq):
+            refused = "already_final" if after is not None and after.is_final else "fenced"
+        if refused is None and item.inbox_seen is not None:
+            # The first one was compared with the stored row before, or the row is born just now.
+            inbox_count = item.inbox_seen if inbox_count is None else inbox_count
+            refused = "moved" if item.inbox_seen != inbox_count else None
+        if refused is not None:
+            answers[place] = Answer(refused)
+            continue
+        pending.transitions += item.rows
+        if item.births:
+            pending.births += item.births
+        if item.sends:
+            pending.sends += ((place, send) for send in item.sends)
+        if item.emits:
+            pending.emits.append((item.id, item.emits))
+        if item.progress is not None:
+            pending.progress[item.id] = item.progress
+        if not item.rows:
+            continue  # it leaves the row as it is
+        position = item.position
+        seq = position[0]
+        if item.after is not None:
+            after = item.after
+            fence, nonce = after.fence, after.nonce
+            pending.end(after, item.rows, place)
+    return after, position
+
+
+def moved(record: Execution, position: tuple[int, int, int, int]) -> Execution:
+    """Give a record at a position; the record itself is somebody else's and stays as it is."""
+    if (record.seq, record.idle_claims, record.inbox_seen, record.updated_at) == position:
+        return record
+    twin = copy_of(record)
+    twin.seq, twin.idle_claims, twin.inbox_seen, twin.updated_at = position
+    return twin
