@@ -18,8 +18,8 @@ from outlast.store.memory import MemoryStore
 from outlast.store.protocol import Deliver, Lease, QueueSetting, Setting, Store, Write
 from outlast.store.sqlite import SqliteStore
 from outlast.store.sqlite.capacity import LINES_MAX
+from outlast.store.sqlite.pending import Pending
 from outlast.store.sqlite.rows import values_of_execution
-from outlast.store.sqlite.store import _Pending
 from outlast.testing.conformance import ASK, Owner, T, begun, born, message, nonces, one
 
 SECOND = 1_000_000
@@ -326,7 +326,7 @@ def test_a_second_holder_is_refused_by_the_schema(full: SqliteStore) -> None:
 def test_a_birth_with_a_lease_and_gates_is_refused_by_the_schema(full: SqliteStore) -> None:
     _, item = begun("ex_3", gates={"needs": ["gpu"]})
     full._writer.execute("BEGIN")
-    pending = _Pending()
+    pending = Pending()
     pending.transitions += item.rows
     pending.born.append(values_of_execution(item.after))
     with pytest.raises(apsw.ConstraintError, match="claimed, not born with a lease"):
