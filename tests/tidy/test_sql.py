@@ -16,6 +16,7 @@ BY_NAME: Final = {
     "_read",
     "_all",
     "_ask",
+    "ask_all",
     "_page",
     "_write",
     "ask",
@@ -23,16 +24,21 @@ BY_NAME: Final = {
     "send",
 }
 """The functions that are given a statement's name."""
+LISTS: Final = {"STATEMENTS", "DERIVED"}
+"""Tables of statements, which are asked one after another."""
 
 
 def used_in(text: str) -> set[str]:
     """Give the names of the statements that a module asks for."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "_SQL":
+        if isinstance(node, ast.Subscript) and ast.unparse(node.value) in ("SQL", "_SQL"):
             place: list[ast.expr] = [node.slice]
         elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in BY_NAME:
             place = node.args[:2]
+        elif isinstance(node, ast.AnnAssign) and ast.unparse(node.target) in LISTS:
+            keys = node.value.keys if isinstance(node.value, ast.Dict) else [node.value]
+            place = [key for key in keys if key is not None]
         elif isinstance(node, ast.For) and ast.unparse(node.target) == "name":
             place = [node.iter]
         else:
@@ -59,4 +65,7 @@ def test_faults_are_seen() -> None:
     assert used_in('_SQL["a"]; self._send("b", []); _all(reader, "c", {"id": 1})') == set("abc")
     assert used_in('self._query("d" if x else "e", ids)') == set("de")
     assert used_in('for name in ("f", "g"):\n    ask(name)') == set("fg")
+    assert used_in('DERIVED: Final = {"h": "said"}\nSTATEMENTS: Final = (*("i",), "j")') == set(
+        "hij"
+    )
     assert parse("-- name: one\nSELECT 1;\n-- name: two\nSELECT 2;\n").keys() == {"one", "two"}
