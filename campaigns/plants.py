@@ -48,8 +48,8 @@ def _ack_before_commit() -> None:
 
 def _skip_durable_wait() -> None:
     """Start bodies although the outcomes before them are not in the file yet."""
-    driver = _find("engine.driver:Driver")
-    driver._durable = property(lambda self: 1 << 62, lambda self, value: None)
+    owner = _find("engine.owner:Owner")
+    owner.durable = property(lambda self: 1 << 62, lambda self, value: None)
 
 
 def _replay_forgets_last_step() -> None:
@@ -79,13 +79,13 @@ def _recover_without_fence() -> None:
 
 def _park_overlooks_messages() -> None:
     """Give the lease up without comparing the inbox: the classic lost wake-up."""
-    driver = _find("engine.driver:Driver")
-    original = driver._try_append
+    owner = _find("engine.owner:Owner")
+    original = owner.try_append
 
     def try_append(self: Any, event: Any, **more: Any) -> Any:
         return original(self, event, **{**more, "inbox_seen": None})
 
-    driver._try_append = try_append
+    owner.try_append = try_append
 
 
 def _park_runs_clean_up() -> None:
@@ -96,9 +96,9 @@ def _park_runs_clean_up() -> None:
 
     def leave(self: Any, **more: Any) -> None:
         scope = self._scope
-        parks = self._before_park is not None and scope is not None and scope.is_async
+        parks = self.owner.before_park is not None and scope is not None and scope.is_async
         if parks and not scope.finished:
-            scope.deliver(outcome(self.record.seq, self._row.at, "cancel"))
+            scope.deliver(outcome(self.record.seq, self.owner.row.at, "cancel"))
             for call in scope.take_calls():
                 if call.kind == "step":
                     nobody = [lambda *_: None] * 2
@@ -116,7 +116,7 @@ def _stop_fails_what_runs() -> None:
     kind = _find("lifecycle:Kind")
 
     def hand_back(self: Any) -> None:
-        if not self._over and self._before_park is None:
+        if not self.is_over and self.owner.before_park is None:
             self._end(
                 event(kind.ERROR, "engine", data={"error": {"type": "stopped"}}, payload=b"{}")
             )

@@ -16,6 +16,7 @@ from typing import Any, Final
 from outlast.engine.body import Body
 from outlast.engine.driver import Driver
 from outlast.engine.journal import Journal
+from outlast.engine.owner import Owner
 from outlast.engine.scope import Outcome, Scope
 from outlast.engine.worker import Worker
 from outlast.errors import OutlastError
@@ -101,7 +102,7 @@ def _double_timer() -> list[Patch]:
         fired = plain(self, scope)
         if fired and timer.number % 2 == 0:
             key = f"timer#{timer.number}"
-            self._append(Event(Kind.TIMER_FIRED, "engine", key=key, digest=timer.deadline_at))
+            self.owner.append(Event(Kind.TIMER_FIRED, "engine", key=key, digest=timer.deadline_at))
         return fired
 
     return [(Driver, "_fire_timers", fire_timers)]
@@ -133,17 +134,17 @@ def _early_timer() -> list[Patch]:
         try:
             before = clock.now
             del before
-            append = self._append
+            append = self.owner.append
 
             def early(event: Any, **more: Any) -> Any:
                 worker.clock = clock
                 return append(event, **more)
 
-            self._append = early
+            self.owner.append = early
             return fire(self, scope)
         finally:
             worker.clock = clock
-            del self._append
+            del self.owner.append
 
     return [(Driver, "_waits", waits), (Driver, "_fire_timers", fire_timers)]
 
@@ -153,31 +154,31 @@ def _attempt_counted_late() -> list[Patch]:
     held: dict[tuple[int, str], Any] = {}
 
     def try_again(self: Any, *given: Any) -> Any:
-        append = self._append
+        append = self.owner.append
 
         def later(event: Any, **more: Any) -> Any:
             if event.kind is not Kind.ATTEMPT_FAILED:
                 return append(event, **more)
             held[id(self), event.key] = event
-            return self._row
+            return self.owner.row
 
-        self._append = later
+        self.owner.append = later
         try:
             return plain_try(self, *given)
         finally:
-            del self._append
+            del self.owner.append
 
     def start(self: Any, call: Any) -> None:
         plain_start(self, call)
         event = held.pop((id(self), call.key), None)
-        if event is not None and not self._over:
-            self._append(event)
+        if event is not None and not self.is_over:
+            self.owner.append(event)
 
     return [(Driver, "_try_again", try_again), (Driver, "_start", start)]
 
 
 def _park_overlooks_messages() -> list[Patch]:
-    plain = Driver._try_append
+    plain = Owner.try_append
 
     def try_append(self: Any, event: Any, **more: Any) -> Any:
         return plain(self, event, **{**more, "inbox_seen": None})
@@ -197,7 +198,7 @@ def _park_overlooks_messages() -> list[Patch]:
         else rules
         for (state, kind), rules in decide_module.CELLS.items()
     }
-    return [(Driver, "_try_append", try_append), (decide_module, "CELLS", unguarded)]
+    return [(Owner, "try_append", try_append), (decide_module, "CELLS", unguarded)]
 
 
 def _replay_delivers_at_once() -> list[Patch]:
@@ -232,8 +233,8 @@ def _park_runs_clean_up() -> list[Patch]:
 
     def leave(self: Any, **more: Any) -> None:
         scope = self._scope
-        if self._before_park is not None and isinstance(scope, Scope) and not scope.finished:
-            scope.deliver(Outcome(self.record.seq, self._row.at, "cancel"))
+        if self.owner.before_park is not None and isinstance(scope, Scope) and not scope.finished:
+            scope.deliver(Outcome(self.record.seq, self.owner.row.at, "cancel"))
             for call in scope.take_calls():
                 if call.kind == "step":
                     place = (self.record.id, self.worker, scope)
@@ -257,11 +258,11 @@ def _bodies_ahead_of_the_disk() -> list[Patch]:
     plain = Driver._pump
 
     def pump(self: Any, scope: Any) -> None:
-        durable, self._durable = self._durable, 1 << 62
+        durable, self.owner.durable = self.owner.durable, 1 << 62
         try:
             plain(self, scope)
         finally:
-            self._durable = durable
+            self.owner.durable = durable
 
     return [(Driver, "_pump", pump)]
 
@@ -277,7 +278,7 @@ def _timer_forgotten() -> list[Patch]:
 
 def _stop_as_failure() -> list[Patch]:
     def hand_back(self: Any) -> None:
-        if not self._over and self._before_park is None:
+        if not self.is_over and self.owner.before_park is None:
             error = {"error": {"type": "stopped"}}
             self._end(Event(Kind.ERROR, "engine", data=error, payload=b"{}"))
 

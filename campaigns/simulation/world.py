@@ -591,7 +591,7 @@ def _lease_of_body() -> bytes | None:
     driver = getattr(getattr(body, "_report", None), "__self__", None)
     if driver is None:
         return None
-    parked = driver._before_park
+    parked = driver.owner.before_park
     nonce: bytes | None = driver.record.nonce if parked is None else parked.nonce
     return nonce
 

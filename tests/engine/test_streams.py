@@ -329,7 +329,7 @@ def test_who_says_too_much_waits_and_memory_is_bounded(url: str) -> None:
         return await flood(n)
 
     def waiting_of(id: str) -> int:
-        return len(engine.worker.drivers[id].emitter()._waiting)
+        return len(engine.worker.drivers[id].owner.open_emitter()._waiting)
 
     async def main() -> list[int]:
         nonlocal engine

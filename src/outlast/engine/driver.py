@@ -1,10 +1,9 @@
 """Drive one leased execution: between its code, the bodies of its steps, and the journal.
 
-Theory of operation. A driver lives on the engine's loop from a claim to the end of the lease. It
-alone writes the log of its execution; it decides in memory and the store accepts by comparing
-(fence, nonce, seq). Outcomes get their place in the log in the order they come and are delivered
-to the code in that order, at once: the code may run ahead of the disk. Effects may not: a step's
-body starts only when every outcome delivered so far is durable (``_durable >= _delivered``).
+Theory of operation. A driver lives on the engine's loop from a claim to the end of the lease. Its
+owner alone writes the log of the execution (``owner.py``). Outcomes get their place in the log in
+the order they come and are delivered to the code in that order, at once: the code may run ahead of
+the disk. Effects may not: a step's body starts only when every outcome delivered so far is durable.
 
 A refused write means the lease is gone: the copy in memory is thrown away and nothing more is
 written. Whatever the store holds then is the truth, and its new owner reads it.
@@ -18,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -29,11 +27,12 @@ from outlast import failure
 from outlast.engine.body import Body, Host
 from outlast.engine.change import PREFIX
 from outlast.engine.children import Children, Midwife, child_end
-from outlast.engine.emitter import DONE, Emitter, Said
+from outlast.engine.emitter import DONE, Said
 from outlast.engine.journal import Journal
 from outlast.engine.note import Noted
+from outlast.engine.owner import Owner
 from outlast.engine.progress import Progress
-from outlast.engine.purse import Ledger, Purse, inherited, purse_of, spent_by
+from outlast.engine.purse import Ledger, inherited, purse_of, spent_by
 from outlast.engine.question import Question
 from outlast.engine.registry import Task
 from outlast.engine.scope import Call, CallState, Mismatch, Outcome, Scope
@@ -47,7 +46,6 @@ from outlast.errors import (
     CannotLoad,
     Deadlock,
     Fatal,
-    InternalError,
     OutlastError,
     OverBudget,
     PayloadTooLarge,
@@ -60,15 +58,12 @@ from outlast.lifecycle import (
     Event,
     Execution,
     Kind,
-    Refusal,
     State,
     Transition,
-    apply,
-    decide,
     note_of,
 )
-from outlast.lifecycle.record import Data, copy_of
-from outlast.store.protocol import Answer, Create, Deliver, InboxEntry, Write
+from outlast.lifecycle.record import Data
+from outlast.store.protocol import Answer, InboxEntry, Write
 
 LINGER_US: Final = 200_000
 """Waits shorter than this keep their worker; longer ones park. A park costs four rows."""
@@ -78,14 +73,12 @@ ANNOUNCE_US: Final = 1_000_000
 _DELIVERED: Final = OUTCOMES
 _OF_STEPS: Final = ("step", "reserve")
 """The calls whose outcome is a row of kind ``step``."""
-_POSITION: Final = frozenset({"seq", "idle_claims", "inbox_seen", "updated_at"})
 _KEPT_BY_RETRY: Final = frozenset({Kind.INPUT_RECEIVED, Kind.SIGNAL_RECEIVED})
 _ABANDONED: Final = CallState.ABANDONED
 _MISMATCH_HINT: Final = "bring back code that fits, then resume it"
 _HELD_BEFORE_POINT: Final = frozenset({"ask", "child", "start"})
 """Calls that a fork makes only once it lives: before, it goes the way of its source."""
 _ENDS_OF_CANCELLED: Final = (asyncio.CancelledError, ContinueAsNew)
-_MAKING: Final = threading.Lock()
 _NEVER_RETRIED: Final = (Fatal, BadPayload, PayloadTooLarge)
 _STEP_NEVER_RETRIED: Final = (*_NEVER_RETRIED, CannotLoad, StepDeadline, StepQueueTimeout)
 
@@ -134,15 +127,13 @@ class Driver:
     ) -> None:
         self.worker = worker
         self.task = task
-        self.record = record
         self.bodies: dict[str, Body] = {}
+        self.owner = Owner(worker, record, birth, self.bodies, self)
         self._birth = birth
         self._past = past_of(birth)
         self._script: Script | None = None
         self._unannounced: list[Call] = []
         self._scope: Scope | ThreadScope | None = None
-        self._durable = record.seq
-        self._delivered = 0
         self._outcomes: deque[Outcome | tuple[Transition, int]] = deque()
         self._calls: deque[Call] = deque()
         self._at_once: deque[Body] = deque()
@@ -154,14 +145,9 @@ class Driver:
         self._memo: dict[str, Transition] = {}
         self._log: Sequence[Transition] = (birth,)
         self._trail: Trail | None = None
-        self._unread: deque[InboxEntry] = deque()
         self._alarm: asyncio.TimerHandle | None = None
-        self._before_park: Execution | None = None
-        self._live = False
         self._missed = False
         self._stopping = False
-        self._over = False
-        self._row: Transition = birth
         self._then: Callable[[], None] | None = None
         self._late: list[Transition] = []
         self._cancel: Transition | None = None
@@ -172,12 +158,11 @@ class Driver:
         self._ending: set[Body] = set()
         self._noted = Noted()
         self._has_granted = False
-        self._purse: Purse | None = purse_of(self, worker.journal, worker.ledger, birth)
+        self.owner.purse = purse_of(self, worker.journal, worker.ledger, birth)
         self._progress: Progress | None = None
         self._attempt_ends_at: int | None = None
         self._attempt_alarm: asyncio.TimerHandle | None = None
-        self._children = Children(record, worker, self._append, inherited(birth))
-        self._emitter: Emitter | None = None
+        self._children = Children(record, worker, self.owner.append, inherited(birth))
         self._told = 0
         self._vouched: int | None = None
         self._lingers_until = 0
@@ -187,14 +172,14 @@ class Driver:
     def begin(self, started: Transition) -> None:
         """Run a new execution, whose start is already in the log."""
         if self._make_scope():
-            self._live = True
+            self.owner.is_live = True
             self._bound_attempt(started)
             self._enter(started)
             self.pump()
 
     def replay(self, rows: Sequence[Transition], unseen: Sequence[InboxEntry]) -> None:
         """Bring a claimed execution back to where it was, then let it go on."""
-        if self._over or not self._make_scope():
+        if self.owner.is_over or not self._make_scope():
             return  # handed back while its log was being read
         try:
             kept, history = self._history(rows)
@@ -206,13 +191,13 @@ class Driver:
             row = self._take(entry)
             if row is not None and row.kind in _DELIVERED:
                 waiting.append(row)
-        self._live = True
-        started = self._append(Event(Kind.START, "engine", data=self.task.stamp))
+        self.owner.is_live = True
+        started = self.owner.append(Event(Kind.START, "engine", data=self.task.stamp))
         self._grace_begins(started)
         self._bound_clean_up()
         self._bound_attempt(next((row for row in history if row.kind is Kind.START), started))
         try:
-            if self._delivered:
+            if self.owner.delivered:
                 self._deliver_row(started, started.at)
             else:
                 self._enter(started)
@@ -239,7 +224,7 @@ class Driver:
             )
             return False
         fn = self.task.fn
-        seed = (self.record.id if self._past is None else self._past.seed).encode()
+        seed = (self.owner.record.id if self._past is None else self._past.seed).encode()
         if self.task.is_async:
             self._scope = Scope(lambda: fn(*args, **kwargs), seed=seed)
         else:
@@ -266,8 +251,8 @@ class Driver:
 
     def _enter(self, started: Transition) -> None:
         assert self._scope is not None
-        self._delivered = self._told = started.seq
-        if self._live:
+        self.owner.delivered = self._told = started.seq
+        if self.owner.is_live:
             self._trail = None
         self._scope.changes.is_past = self._is_past(started.seq)
         self._scope.begin(started.at if self._past is None else self._past.began_at)
@@ -289,8 +274,8 @@ class Driver:
         self._children.take_earlier(rows[:first])
         if rows:
             self._noted.see(rows[:first], rows[first:])
-            if self._purse is not None:
-                self._purse.see(rows[first:])
+            if self.owner.purse is not None:
+                self.owner.purse.see(rows[first:])
             self._log = rows
             self._scope.changes.load(rows)
             self._trail = Trail(rows[first:], self.task.code)
@@ -314,7 +299,7 @@ class Driver:
             kind = row.kind
             if kind is Kind.START:
                 self._grace_begins(row)
-                if self._delivered:
+                if self.owner.delivered:
                     self._deliver_row(row, row.at)
                 else:
                     self._enter(row)
@@ -427,7 +412,7 @@ class Driver:
     def _deliver(self, outcome: Outcome) -> None:
         """Give the code its next outcome, as soon as it is quiet."""
         assert self._scope is not None
-        self._delivered = max(self._delivered, outcome.seq)
+        self.owner.delivered = max(self.owner.delivered, outcome.seq)
         self._outcomes.append(outcome)
         self._drain_outcomes()
 
@@ -437,7 +422,7 @@ class Driver:
         Only then has the code made the call whose type it is read by: a ``def`` task's thread may
         still be on its way to it.
         """
-        self._delivered = max(self._delivered, row.seq)
+        self.owner.delivered = max(self.owner.delivered, row.seq)
         if row.kind is Kind.CHILD_FINISHED:
             self._lingers_until = self.worker.clock.now() + LINGER_US
         if self._script is not None and self._script.point_ahead:
@@ -451,7 +436,7 @@ class Driver:
         scope = self._scope
         assert scope is not None
         while self._outcomes and scope.is_quiet:
-            if self._purse is not None and not self._is_counted(self._outcomes[0]):
+            if self.owner.purse is not None and not self._is_counted(self._outcomes[0]):
                 return
             one = self._outcomes.popleft()
             if isinstance(one, Outcome):
@@ -477,7 +462,7 @@ class Driver:
         So what the log is told of a budget stands right behind the row that led to it, also where
         the code would end at once.
         """
-        return (one.seq if isinstance(one, Outcome) else one[0].seq) <= self._durable
+        return (one.seq if isinstance(one, Outcome) else one[0].seq) <= self.owner.durable
 
     def _look_back(self, outcome: Outcome) -> None:
         """Before an outcome is delivered: say whether what the code will do was done before."""
@@ -502,10 +487,10 @@ class Driver:
         if not self._scope.is_quiet:
             return  # a def task's thread may set more of them; it calls when it rests
         for name in self._scope.changes.take_fresh():
-            row = self._append(
+            row = self.owner.append(
                 Event(Kind.ANNOTATION, "engine", key=PREFIX + name, data={"changed": name})
             )
-            self._delivered = max(self._delivered, row.seq)
+            self.owner.delivered = max(self.owner.delivered, row.seq)
 
     def _pass_point(self, scope: Scope | ThreadScope, row: Transition, at: int) -> None:
         """Here the code goes on by itself: what it waits for keeps the time that it has left."""
@@ -520,7 +505,7 @@ class Driver:
     def _thread_is_quiet(self) -> None:
         """The thread of a ``def`` task has come to a call, or to its end."""
         assert self._scope is not None
-        if self._over or self._before_park is not None:
+        if self.owner.is_over or self.owner.before_park is not None:
             return  # suspended, and its thread has not heard of it yet
         if self._scope.changes.fresh:
             self._mark_changes()
@@ -538,7 +523,12 @@ class Driver:
         if self._stopping:
             self._wind_down()
             return
-        if self._over or self._before_park is not None or not self._live or self._pumping:
+        if (
+            self.owner.is_over
+            or self.owner.before_park is not None
+            or not self.owner.is_live
+            or self._pumping
+        ):
             return
         if self._attempt_ends_at is not None and self._is_attempt_over():
             self._end_attempt()
@@ -563,7 +553,7 @@ class Driver:
         """Whether this attempt has used up its time; one being cancelled has a grace instead."""
         ends_at = self._attempt_ends_at
         is_late = ends_at is not None and ends_at <= self.worker.clock.now()
-        return is_late and self.record.cancel_at is None
+        return is_late and self.owner.record.cancel_at is None
 
     def _end_attempt(self) -> None:
         """Fail this attempt of the task, wherever its code stands; that is a counted failure."""
@@ -574,15 +564,15 @@ class Driver:
         timeout_us = (self._birth.data or {})["attempt_timeout_us"]
         self._end_with(
             AttemptTimeout(
-                f"attempt {self.record.failures + 1} of the task took longer than "
+                f"attempt {self.owner.record.failures + 1} of the task took longer than "
                 f"{int(str(timeout_us)) / 1e6:g} s",
-                where=self.record.id,
+                where=self.owner.record.id,
             )
         )
 
     def _wind_down(self) -> None:
         """Start nothing more; once no body is under way, give the lease back."""
-        if self._over or self._before_park is not None:
+        if self.owner.is_over or self.owner.before_park is not None:
             return
         if self._scope is not None and self._scope.is_quiet:
             for call in self._scope.take_abandoned():
@@ -591,7 +581,7 @@ class Driver:
             self.hand_back()
 
     def _pump(self, scope: Scope | ThreadScope) -> None:
-        while not self._over and scope.is_quiet:
+        while not self.owner.is_over and scope.is_quiet:
             answered = False
             if scope.notes:
                 self._note(scope)
@@ -613,15 +603,15 @@ class Driver:
             ):
                 continue
             break
-        if self._over or not scope.is_quiet:
+        if self.owner.is_over or not scope.is_quiet:
             return  # a def task's thread will call again
-        if self._calls and self._durable >= self._delivered:
+        if self._calls and self.owner.durable >= self.owner.delivered:
             self._start_calls()
             if self._has_granted:
                 self._has_granted = False
                 self._pump(scope)
                 return
-        if self._purse is not None and self._purse.is_asking:
+        if self.owner.purse is not None and self.owner.purse.is_asking:
             self._set_alarm(scope)  # the store's answer comes first
         elif not self.bodies and not self._outcomes and scope.is_quiet:
             self._settle_down(scope)
@@ -651,7 +641,7 @@ class Driver:
             self._lingers_until = now + LINGER_US
             row = self._children.admit(call.key, call.digest, call.payload, now)
         elif (earlier := self._memo.get(call.key)) is not None and earlier.digest == call.digest:
-            row = self._append(_reused(call, earlier))
+            row = self.owner.append(_reused(call, earlier))
         else:
             row = self._children.start(call.key, call.digest, call.payload, now)
         if row is not None:
@@ -664,7 +654,7 @@ class Driver:
         if self._asked.get(call.key, -1) < question.stage:
             self._asked[call.key] = question.stage
             data = {"question": question.as_data()}
-            self._append(
+            self.owner.append(
                 Event(Kind.STEP_ANNOUNCED, "engine", key=call.key, digest=call.digest, data=data)
             )
 
@@ -677,13 +667,13 @@ class Driver:
         if event is None and script.point_ahead:
             reseeds = self._past is not None and self._past.reseeds
             event = Event(
-                Kind.ANNOTATION, "engine", data={POINT: self.record.id if reseeds else None}
+                Kind.ANNOTATION, "engine", data={POINT: self.owner.record.id if reseeds else None}
             )
         elif event is None and not (self.bodies or self._calls or self._outcomes):
             event = script.next_timer(scope)
         if event is None:
             return False
-        row = self._append(event)
+        row = self.owner.append(event)
         script.spend(row)
         self._deliver_row(row, row.at)
         if not script.point_ahead and self._unannounced:
@@ -701,7 +691,7 @@ class Driver:
             row = self._memo.get(call.key)
             if row is not None and row.digest == call.digest:
                 self._calls.remove(call)
-                again = self._append(_reused(call, row))
+                again = self.owner.append(_reused(call, row))
                 self._deliver_row(again, again.at)
                 return True
         return False
@@ -711,7 +701,7 @@ class Driver:
         timer = scope.next_timer()
         if timer is None or timer.deadline_at > self.worker.clock.now():
             return False
-        row = self._append(
+        row = self.owner.append(
             Event(Kind.TIMER_FIRED, "engine", key=f"timer#{timer.number}", digest=timer.deadline_at)
         )
         self._deliver_row(row, row.at)
@@ -724,67 +714,39 @@ class Driver:
         """
         if call.kind == "ask" and call.key in self._asked and call.key not in self._unasked:
             self._unasked.add(call.key)
-            self._append(Event(Kind.CALL_ABANDONED, "engine", key=call.key))
+            self.owner.append(Event(Kind.CALL_ABANDONED, "engine", key=call.key))
             return
         self._back_offs.pop(call.key, None)
         if call in self._calls:
             self._calls.remove(call)
         body = self.bodies.pop(call.key, None)
-        if body is None and self._purse is not None:
-            self._purse.drop(call)
+        if body is None and self.owner.purse is not None:
+            self.owner.purse.drop(call)
         if body is not None:
             self._stop(body)
             data = {"attempt": body.attempt, **({} if why is None else {"why": why})}
             data |= self._spent_by(body, lost=True)
-            self._append(Event(Kind.CALL_ABANDONED, "engine", key=call.key, data=data))
+            self.owner.append(Event(Kind.CALL_ABANDONED, "engine", key=call.key, data=data))
 
     # What it says of itself
 
     def emit(self, name: str, payload: bytes) -> Said:
         """Append what task code says to a stream; it may come from the thread of a ``def`` task."""
         if self._told < self._vouched_for():
-            return self.emitter().pass_over(name)
-        return self.emitter().say(name, payload)
+            return self.owner.open_emitter().pass_over(name)
+        return self.owner.open_emitter().say(name, payload)
 
     def report(self, done: float, total: float | None, text: str | None) -> Said:
         """Note how far task code says it is."""
         if self._told < self._vouched_for():
             return DONE
-        return self.emitter().report(done, total, text)
+        return self.owner.open_emitter().report(done, total, text)
 
     def _vouched_for(self) -> int:
         """Give the row up to which the store has what was said before it: an owner wrote it."""
         if self._vouched is None:
             self._vouched = max((row.seq for row in self._log if is_of_owner(row)), default=0)
         return self._vouched
-
-    def emitter(self) -> Emitter:
-        """Give who takes what is said; from any thread."""
-        if self._emitter is None:
-            with _MAKING:
-                if self._emitter is None:
-                    worker, record = self.worker, self.record
-                    self._emitter = Emitter(
-                        worker.loop,
-                        worker.clock.now,
-                        record.fence,
-                        record.failures + 1,
-                        self._emit_alone,
-                    )
-        return self._emitter
-
-    def _emit_alone(self) -> None:
-        """Write what was said without a row, as none has come."""
-        if self._over or self._before_park is not None or self._emitter is None:
-            return  # it rides with the row, or is nobody's
-        said = self._emitter.alone()
-        if said is None:
-            return
-        record = self.record
-        position = (record.seq, record.idle_claims, record.inbox_seen, record.updated_at)
-        lease = (record.id, record.fence, record.nonce, record.seq)
-        item = Write(*lease, [], position, emits=said[0], progress=said[1])
-        self.worker.journal.submit(item, self)
 
     # Bodies
 
@@ -795,12 +757,12 @@ class Driver:
 
     def _beats(self) -> Progress:
         if self._progress is None:
-            self._progress = Progress(self._append)
+            self._progress = Progress(self.owner.append)
         return self._progress
 
     def beaten(self, body: Body) -> None:
         """Write down what a body has just said, now or when it is time."""
-        if self._over or self.bodies.get(body.call.key) is not body:
+        if self.owner.is_over or self.bodies.get(body.call.key) is not body:
             return
         now = self.worker.clock.now()
         wait_us = self._beats().take(body, now)
@@ -809,20 +771,25 @@ class Driver:
 
     def _start_calls(self) -> None:
         """Start the bodies that nothing holds back: all that was delivered is durable."""
-        if self._over or self._before_park is not None or self._is_held or not self._live:
+        if (
+            self.owner.is_over
+            or self.owner.before_park is not None
+            or self._is_held
+            or not self.owner.is_live
+        ):
             return
         if self._script is not None and self._script.point_ahead:
             return
-        if self._emitter is not None and self._emitter.is_full:
+        if self.owner.emitter is not None and self.owner.emitter.is_full:
             return  # what was said is written first, and its end comes here again
         calls, self._calls = self._calls, deque()
-        if self._purse is not None:
-            self._purse.look()
+        if self.owner.purse is not None:
+            self.owner.purse.look()
         for call in calls:
             if self._back_offs and self._back_offs.get(call.key, 0) > self.worker.clock.now():
                 self._calls.append(call)  # the alarm starts it
                 continue
-            may_go = True if self._purse is None else self._purse.admits(call)
+            may_go = True if self.owner.purse is None else self.owner.purse.admits(call)
             if may_go:
                 self._start(call)
             elif may_go is False:
@@ -854,13 +821,13 @@ class Driver:
 
     def see_budgets(self) -> None:
         """See whether there are budgets now that it charges."""
-        if self._purse is None:
-            self._purse = purse_of(self, self.worker.journal, self.worker.ledger, self._birth)
+        if self.owner.purse is None:
+            self.owner.purse = purse_of(self, self.worker.journal, self.worker.ledger, self._birth)
 
     @property
     def own_budgets(self) -> tuple[str, ...]:
         """The budgets that it charges and that not everybody shares."""
-        return () if self._purse is None else self._purse.own
+        return () if self.owner.purse is None else self.owner.purse.own
 
     def _note(self, scope: Scope | ThreadScope) -> None:
         """Record what the code has said in passing, unless that was recorded before."""
@@ -868,14 +835,16 @@ class Driver:
         is_past = self._script is not None and self._script.point_ahead
         for note in notes:
             if self._noted.is_new(note):
-                self._append(note.event(reused=is_past))
+                self.owner.append(note.event(reused=is_past))
 
     def _grant(self, call: Call) -> None:
         """Give task code what it wanted to set aside."""
-        if self._purse is not None:
-            self._purse.granted_to_code(call)
+        if self.owner.purse is not None:
+            self.owner.purse.granted_to_code(call)
         data = {"reserved": dict(call.payload.amounts)}
-        row = self._append(Event(Kind.STEP, "engine", key=call.key, digest=call.digest, data=data))
+        row = self.owner.append(
+            Event(Kind.STEP, "engine", key=call.key, digest=call.digest, data=data)
+        )
         self._has_granted = True
         self._deliver_row(row, row.at)
 
@@ -883,8 +852,8 @@ class Driver:
         self, body: Body, error: BaseException | None = None, *, lost: bool = False
     ) -> dict[str, object]:
         """Say what a body has spent, for the row of its outcome."""
-        if self._purse is not None:
-            spent = self._purse.spent_by(body, error, lost=lost)
+        if self.owner.purse is not None:
+            spent = self.owner.purse.spent_by(body, error, lost=lost)
         elif body.spent is None and body.step.cost is None:
             return {}
         else:
@@ -901,23 +870,23 @@ class Driver:
         body = Body(
             call,
             attempt,
-            self.record.id,
+            self.owner.record.id,
             self.worker,
             self._scope,
             self.body_done,
             self.beaten,
             None if self._progress is None else self._progress.last(call.key),
             None if self._past is None else self._past.identity,
-            self.emitter,
+            self.owner.open_emitter,
         )
-        body.purse = self._purse
+        body.purse = self.owner.purse
         self.bodies[call.key] = body
         if body.start():
             self._at_once.append(body)
 
     def body_done(self, body: Body, value: Any, error: BaseException | None) -> None:
         """Record what a body came to and deliver it."""
-        if self._over or self.bodies.get(body.call.key) is not body:
+        if self.owner.is_over or self.bodies.get(body.call.key) is not body:
             if body in self._ending:
                 self._ending.discard(body)
                 self.pump()
@@ -935,9 +904,9 @@ class Driver:
                     value, bytes_max=self.worker.payload_bytes_max, name="result"
                 )
             except OutlastError as refused:
-                refused.where = f"step {body.call.key} of {self.record.id}, {step.where}"
+                refused.where = f"step {body.call.key} of {self.owner.record.id}, {step.where}"
                 error = refused
-        if isinstance(error, OverBudget) and self._purse is not None:
+        if isinstance(error, OverBudget) and self.owner.purse is not None:
             self._come_back(body, error)
             return
         if error is not None:
@@ -958,9 +927,9 @@ class Driver:
             error, value = value, None
         elif body.attempt > 1:
             data = {"attempts": body.attempt}
-        if self._purse is not None or body.spent is not None or step.cost is not None:
+        if self.owner.purse is not None or body.spent is not None or step.cost is not None:
             data = {**(data or {}), **self._spent_by(body, raised)} or None
-        row = self._append(
+        row = self.owner.append(
             Event(
                 Kind.STEP,
                 "engine",
@@ -994,7 +963,7 @@ class Driver:
     def _try_again(self, body: Body, error: BaseException, retry_at: int) -> None:
         """Note a failed attempt of a step, which is tried again."""
         key = body.call.key
-        row = self._append(
+        row = self.owner.append(
             Event(
                 Kind.ATTEMPT_FAILED,
                 "engine",
@@ -1008,7 +977,9 @@ class Driver:
                 payload=failure.dump(failure.describe(error)),
             )
         )
-        self._delivered = row.seq  # the next attempt depends on it: it waits until it is durable
+        self.owner.delivered = (
+            row.seq
+        )  # the next attempt depends on it: it waits until it is durable
         self._failures[key] = body.attempt
         self._back_offs[key] = retry_at
         self._calls.append(body.call)
@@ -1016,14 +987,14 @@ class Driver:
     def _come_back(self, body: Body, error: OverBudget) -> None:
         """A body could not set aside what it needs: that is no outcome, it runs again later."""
         data = {"over_budget": error.what, **self._spent_by(body)}
-        self._append(Event(Kind.ANNOTATION, "engine", key=body.call.key, data=data))
+        self.owner.append(Event(Kind.ANNOTATION, "engine", key=body.call.key, data=data))
         self._calls.append(body.call)
         self.pump()
 
     def _stop_short(self) -> bool:
         """Suspend it where a call waits for a budget and nothing else is under way."""
-        short = None if self._purse is None else self._purse.short
-        if short is None or self._durable < self._delivered:
+        short = None if self.owner.purse is None else self.owner.purse.short
+        if short is None or self.owner.durable < self.owner.delivered:
             return False
         if all(call.key != short.key for call in self._calls):
             return False
@@ -1050,13 +1021,13 @@ class Driver:
             self._end_with(
                 Deadlock(
                     "nothing can ever wake this task again",
-                    where=self.record.id,
+                    where=self.owner.record.id,
                     why=scope.stuck_description(),
                     do="set the event, fill the queue, or release the lock that it waits for",
                 )
             )
             return
-        if self.record.cancel_at is not None:
+        if self.owner.record.cancel_at is not None:
             self._set_alarm(scope)
             return  # it cleans up; its grace ends it, and that runs here
         outside = any(wait["outside"] for wait in waits if "outside" in wait)
@@ -1098,7 +1069,7 @@ class Driver:
     @property
     def _is_held(self) -> bool:
         """Whether a pause was asked for; one that is being cancelled is not held up by it."""
-        return self.record.pause_at is not None and self.record.cancel_at is None
+        return self.owner.record.pause_at is not None and self.owner.record.cancel_at is None
 
     def _waits(self, scope: Scope | ThreadScope) -> tuple[list[dict[str, Any]], int | None]:
         """Name everything that could wake the code, and the first instant at which time does."""
@@ -1122,10 +1093,7 @@ class Driver:
     def _park(self, event: Event) -> None:
         """Give the lease up; nothing happens until the store has said yes or no."""
         self._cancel_alarm()
-        self._before_park = copy_of(self.record)
-        refused = self._try_append(event, inbox_seen=self.record.inbox_seen)
-        if refused is not None:
-            raise InternalError(f"{event.kind} was refused: {refused.code}", where=self.record.id)
+        self.owner.give_up(event)
 
     def _set_alarm(self, scope: Scope | ThreadScope) -> None:
         """See to it that this driver is pumped at the next instant at which time matters."""
@@ -1137,7 +1105,7 @@ class Driver:
         if timer is None and not self._back_offs and not lingers:
             return
         # Of a call that something else holds back, that wakes us; an alarm would only spin.
-        is_free = self._durable >= self._delivered and not self._is_held
+        is_free = self.owner.durable >= self.owner.delivered and not self._is_held
         instants = [at for _, at in self._backing_off() if is_free or at > now]
         if lingers:
             instants.append(self._lingers_until)
@@ -1157,7 +1125,7 @@ class Driver:
     def _finish(self, scope: Scope | ThreadScope) -> None:
         error = scope.exception
         if error is None:
-            if self.record.cancel_at is not None:
+            if self.owner.record.cancel_at is not None:
                 self._end(self._cancel_event())
                 return
             try:
@@ -1169,7 +1137,7 @@ class Driver:
                 self._end_with(refused)
                 return
             self._end(Event(Kind.FINISH, "engine", payload=payload))
-        elif self.record.cancel_at is not None and isinstance(error, _ENDS_OF_CANCELLED):
+        elif self.owner.record.cancel_at is not None and isinstance(error, _ENDS_OF_CANCELLED):
             self._end(self._cancel_event())
         elif isinstance(error, ContinueAsNew):
             self._continue(error)
@@ -1186,9 +1154,8 @@ class Driver:
         left += [Event(row.kind, row.actor, key=row.key, payload=row.payload) for row in self._late]
         item = self._children.continue_as(error.call, self._birth, left, self.worker.clock.now())
         self._then = lambda: self._continue(error)
-        self._before_park = copy_of(self.record)
         event = Event(Kind.FINISH, "engine", data={"continued_as": item.after.id}, payload=b"null")
-        self._append(event, inbox_seen=self.record.inbox_seen, births=[item])
+        self.owner.give_up(event, births=[item])
 
     def _cancel_event(self) -> Event:
         assert self._cancel is not None
@@ -1202,30 +1169,28 @@ class Driver:
         said = {"type": described.type, "message": described.message[:500]}
         policy = self.task.policy
         if not isinstance(error, (*_NEVER_RETRIED, Deadlock)) and policy.allows(
-            self.record.failures, error
+            self.owner.record.failures, error
         ):
-            if self.record.cancel_at is not None:
+            if self.owner.record.cancel_at is not None:
                 self._end(self._cancel_event())  # another try would follow, and is cancelled
                 return
             at_least = round(error.delay_seconds * 1e6) if isinstance(error, RetryAfter) else 0
-            delay = policy.delay_us(self.record.failures + 1, random.random(), at_least_us=at_least)
+            delay = policy.delay_us(
+                self.owner.record.failures + 1, random.random(), at_least_us=at_least
+            )
             due_at = self.worker.clock.now() + delay
             data = {"error": said, "retries": policy.retries, "due_at": due_at}
-            if self.record.inbox_count == self.record.inbox_seen:
-                self._before_park = copy_of(self.record)
-                self._append(
-                    Event(Kind.RETRY, "engine", data=data, payload=payload),
-                    inbox_seen=self.record.inbox_seen,
-                )
+            if self.owner.record.inbox_count == self.owner.record.inbox_seen:
+                self.owner.give_up(Event(Kind.RETRY, "engine", data=data, payload=payload))
                 return
         self._end(Event(Kind.ERROR, "engine", data={"error": said}, payload=payload))
 
     def _end(self, event: Event) -> None:
-        self._append(event)
+        self.owner.append(event)
         self._leave()
 
     def _suspend_mismatch(self, mismatch: Mismatch) -> None:
-        if self._over or self._before_park is not None:
+        if self.owner.is_over or self.owner.before_park is not None:
             return
         self._outcomes.clear()
         facts = told(mismatch, self._log, self._scope, self.task.stamp)
@@ -1233,11 +1198,8 @@ class Driver:
 
     def _suspend(self, code: str, *, text: str, hint: str, **more: Any) -> None:
         """Park it where it is, visibly; a person decides what happens next."""
-        self._before_park = copy_of(self.record)
-        self._append(
-            Event(Kind.SUSPEND, "engine", data={"code": code, "text": text, "hint": hint, **more}),
-            inbox_seen=self.record.inbox_seen,
-        )
+        said = {"code": code, "text": text, "hint": hint, **more}
+        self.owner.give_up(Event(Kind.SUSPEND, "engine", data=said))
 
     def _leave(self, *, at_once: bool = False) -> None:
         """Stop doing anything; what is under way is stopped or ignored.
@@ -1245,106 +1207,51 @@ class Driver:
         Args:
             at_once: somebody else owns it, and may be about to run the same steps.
         """
-        self._over = True
+        self.owner.is_over = True
         self._cancel_alarm()
         if self._attempt_alarm is not None:
             self._attempt_alarm.cancel()
         for body in self.bodies.values():
             body.stop(at_once=at_once)
         self.bodies.clear()
-        if self._purse is not None:
-            self._purse.close()
-        if self._emitter is not None:
-            self._emitter.close()
+        if self.owner.purse is not None:
+            self.owner.purse.close()
+        if self.owner.emitter is not None:
+            self.owner.emitter.close()
         if self._scope is not None:
             self._scope.close()
         self.worker.left(self)
 
     # The journal
 
-    def _append(
-        self,
-        event: Event,
-        *,
-        inbox_seen: int | None = None,
-        births: Sequence[Create] = (),
-        sends: Sequence[Deliver] = (),
-    ) -> Transition:
-        """Decide an event, apply it, and send it to the journal; gives its row."""
-        refused = self._try_append(event, inbox_seen=inbox_seen, births=births, sends=sends)
-        if refused is not None:
-            raise InternalError(f"{event.kind} was refused: {refused.code}", where=self.record.id)
-        return self._row
-
-    def _try_append(
-        self,
-        event: Event,
-        *,
-        inbox_seen: int | None = None,
-        births: Sequence[Create] = (),
-        sends: Sequence[Deliver] = (),
-    ) -> Refusal | None:
-        record = self.record
-        fence, nonce, seq = record.fence, record.nonce, record.seq
-        if event.nonce is None and event.kind is not Kind.DEADLINE:
-            event.fence, event.nonce = fence, nonce
-        charge = None if self._purse is None else self._purse.charge_for(event, self.bodies)
-        decision = decide(record, event, self.worker.clock.now())
-        if isinstance(decision, Refusal):
-            return decision
-        apply(record, decision)
-        self._row = decision.transition
-        emits, progress = ((), None) if self._emitter is None else self._emitter.ride()
-        moved = decision.changes.keys() <= _POSITION
-        self.worker.journal.submit(
-            Write(
-                record.id,
-                fence,
-                nonce,
-                seq,
-                [decision.transition],
-                (record.seq, record.idle_claims, record.inbox_seen, record.updated_at),
-                None if moved else copy_of(record),
-                inbox_seen,
-                births,
-                sends,
-                charge=charge,
-                emits=emits,
-                progress=progress,
-            ),
-            self,
-        )
-        return None
-
     def settled(self, item: Write, answer: Answer) -> None:
         """Hear from the journal what became of a write."""
-        if self._emitter is not None:
-            if answer.refused == "moved":
-                self._emitter.take_back(list(item.emits), item.progress)
-            elif not item.rows and answer.refused is None:
-                self._emitter.went_alone()
+        self.owner.written(item, answer)
         if item.births:
             self._children.settled(item.births, answer.refused is None, answer.unclaimed)
         if answer.refused is None:
-            self._durable = item.position[0]
-            if self._purse is not None:
+            if self.owner.purse is not None:
                 self._hear_of_budgets(answer)
             if self.worker.watched:
                 self.worker.changed(item.id)
             if item.after is not None and not item.after.is_leased:
                 self.worker.recorded(item, answer)
-                if not self._over:
+                if not self.owner.is_over:
                     self._leave()
-            elif self._calls and self._durable >= self._delivered:
-                if self._purse is None:
+            elif self._calls and self.owner.durable >= self.owner.delivered:
+                if self.owner.purse is None:
                     self._start_calls()
                     if self._has_granted:
                         self.pump()
                 else:
                     self.pump()  # what is short of a budget may be all there is left
-        elif answer.refused == "moved" and self._before_park is not None and not self._over:
+        elif (
+            answer.refused == "moved"
+            and self.owner.before_park is not None
+            and not self.owner.is_over
+        ):
             self._unpark()
-        elif not self._over:
+        elif not self.owner.is_over:
             self.worker.lost(self, answer)
             self._leave(at_once=True)
 
@@ -1353,30 +1260,28 @@ class Driver:
         self.worker.ledger.learn(answer.budgets)
         if answer.owes and answer.budgets:
             self.worker.stirred()
-        told = [entry for record, entry in answer.told if record.id == self.record.id]
-        if told and not self._over:
+        told = [entry for record, entry in answer.told if record.id == self.owner.record.id]
+        if told and not self.owner.is_over:
             self.take(told)
-        if self._outcomes and self._live and not self._over and self._before_park is None:
+        if (
+            self._outcomes
+            and self.owner.is_live
+            and not self.owner.is_over
+            and self.owner.before_park is None
+        ):
             self._thread_is_quiet()  # what waited for this may be delivered now
 
     def _unpark(self) -> None:
         """A message came before the lease was given up: go on with it."""
-        assert self._before_park is not None
-        row = self._row
-        self.record, self._before_park = self._before_park, None
+        row = self.owner.keep()
         if self._stopping:
             self._wind_down()
             return
         if row.kind in (Kind.RETRY, Kind.SUSPEND):
             # That stays what it is: it only has to see the message first.
             again = Event(row.kind, row.actor, data=row.data, payload=row.payload)
-            self._then = partial(self._give_up_lease, again)
+            self._then = partial(self.owner.give_up, again)
         self.worker.read_inbox(self)
-
-    def _give_up_lease(self, event: Event) -> None:
-        """Park it where it is, unless there is a message that it has not seen."""
-        self._before_park = copy_of(self.record)
-        self._append(event, inbox_seen=self.record.inbox_seen)
 
     # Messages
 
@@ -1388,15 +1293,15 @@ class Driver:
         then refuses that with ``moved``, and it reads them then; and none when it is stopping, as
         the next owner gets them with its claim.
         """
-        if not self._live and self._then is None:
+        if not self.owner.is_live and self._then is None:
             self._missed = True
             return
         for entry in entries:
-            if self._over or self._before_park is not None:
+            if self.owner.is_over or self.owner.before_park is not None:
                 return
-            if entry.number <= self.record.inbox_seen:
+            if entry.number <= self.owner.record.inbox_seen:
                 continue  # taken before
-            if entry.number > self.record.inbox_seen + 1:
+            if entry.number > self.owner.record.inbox_seen + 1:
                 self.worker.read_inbox(self)  # another process's message comes first
                 break
             row = self._take(entry)
@@ -1408,9 +1313,9 @@ class Driver:
                 except Mismatch as mismatch:
                     self._suspend_mismatch(mismatch)
                     return
-        if self._then is not None and not self._over:
+        if self._then is not None and not self.owner.is_over:
             again, self._then = self._then, None
-            if self.record.cancel_at is not None:
+            if self.owner.record.cancel_at is not None:
                 self._end(self._cancel_event())  # what it was to go on to is cancelled
                 return
             again()
@@ -1419,25 +1324,25 @@ class Driver:
 
     def _take(self, entry: InboxEntry) -> Transition | None:
         """Write the note by which a message enters the log."""
-        self.record.inbox_count = max(self.record.inbox_count, entry.number)
+        self.owner.record.inbox_count = max(self.owner.record.inbox_count, entry.number)
         event = note_of(entry.message, entry.number)
         if event.kind is Kind.CANCEL_REQUESTED:
             event.data = {**(event.data or {}), "grace_us": self.worker.cancel_grace_us}
-        if self._try_append(event) is not None:
+        if self.owner.try_append(event) is not None:
             # Asked twice: the second request changes nothing, and is kept as a remark.
             data = {**(event.data or {}), "again": str(event.kind)}
-            self._append(Event(Kind.ANNOTATION, event.actor, key=event.key, data=data))
+            self.owner.append(Event(Kind.ANNOTATION, event.actor, key=event.key, data=data))
             return None
         if event.kind is Kind.CANCEL_REQUESTED:
-            self._cancel_asked(self._row)
+            self._cancel_asked(self.owner.row)
             self._bound_clean_up()
         elif event.kind is Kind.CHILD_FINISHED:
-            self._children.take(self._row)
+            self._children.take(self.owner.row)
         elif event.kind is Kind.PAUSE_REQUESTED:
-            self._hold_asked(self._row)
-        elif event.kind is Kind.BUDGET_CHANGED and self._purse is not None:
-            self._purse.hear(event.data or {})
-        return self._row
+            self._hold_asked(self.owner.row)
+        elif event.kind is Kind.BUDGET_CHANGED and self.owner.purse is not None:
+            self.owner.purse.hear(event.data or {})
+        return self.owner.row
 
     def _hold_asked(self, row: Transition) -> None:
         """Keep who asked for a pause, and why: the row that takes it says so."""
@@ -1463,7 +1368,7 @@ class Driver:
 
     def announce(self, now: int) -> None:
         """Note the steps that have run for long, so that everybody can see what is under way."""
-        if self._over or self._before_park is not None or not self._live:
+        if self.owner.is_over or self.owner.before_park is not None or not self.owner.is_live:
             return
         for key, body in self.bodies.items():
             if body.details is not None:
@@ -1472,7 +1377,7 @@ class Driver:
             is_late = now - body.started_at >= ANNOUNCE_US
             if is_late and key not in self._announced and body.call.state is not _ABANDONED:
                 self._announced.add(key)
-                self._append(
+                self.owner.append(
                     Event(
                         Kind.STEP_ANNOUNCED,
                         "engine",
@@ -1484,23 +1389,23 @@ class Driver:
 
     def stop_at_safe_point(self) -> None:
         """Start nothing more (shutdown); what is under way may end."""
-        self._live, self._stopping = False, True
+        self.owner.is_live, self._stopping = False, True
         self._cancel_alarm()
         self._wind_down()
 
     def hand_back(self) -> None:
         """Give the lease back at once (shutdown): the next owner goes on from the log."""
-        if self._over or self._before_park is not None:
+        if self.owner.is_over or self.owner.before_park is not None:
             return
         for body in self.bodies.values():
             if body.details is not None:
                 self._beats().note(body, self.worker.clock.now())
-        self._append(Event(Kind.RELEASE, "engine"))
+        self.owner.append(Event(Kind.RELEASE, "engine"))
         self._leave()  # what it stops is gone before this engine gives up the file
 
     def cut_off(self) -> None:
         """End a cancelled execution whose code did not stop in time, by force."""
-        if self._over or self._before_park is not None:
+        if self.owner.is_over or self.owner.before_park is not None:
             return
         self._end(self._cancel_event())
 
@@ -1510,14 +1415,19 @@ class Driver:
         Args:
             at_once: somebody may be about to run the same steps.
         """
-        if not self._over:
+        if not self.owner.is_over:
             self._leave(at_once=at_once)
-            self.worker.on_gone(self.record.id)
+            self.worker.on_gone(self.owner.record.id)
+
+    @property
+    def record(self) -> Execution:
+        """The execution as its last row has left it."""
+        return self.owner.record
 
     @property
     def is_over(self) -> bool:
         """Whether it does nothing any more."""
-        return self._over
+        return self.owner.is_over
 
 
 def _too_late(body: Body, error: BaseException) -> StepDeadline:

@@ -164,7 +164,9 @@ class Ledger:
 class Holder(Protocol):
     """What a purse needs of its driver."""
 
-    record: Execution
+    @property
+    def record(self) -> Execution:
+        """The execution as its last row has left it."""
 
     @property
     def is_over(self) -> bool:

@@ -291,7 +291,7 @@ class _Rehearsed(Driver):
     @property
     def is_at_rest(self) -> bool:
         scope = self._scope
-        return scope is None or self._over or (scope.is_quiet and not self._outcomes)
+        return scope is None or self.is_over or (scope.is_quiet and not self._outcomes)
 
     def _thread_is_quiet(self) -> None:
         super()._thread_is_quiet()

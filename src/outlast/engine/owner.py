@@ -1,0 +1,201 @@
+"""The owner's side of a log: deciding what comes next, writing it, and what of it is durable.
+
+Theory of operation. Whoever holds the lease of an execution alone writes its log. It decides in
+memory, so the row is there at once, and hands it to the journal; the store accepts by comparing
+(fence, nonce, seq). The log in memory is thus ahead of the disk, and two numbers say how far:
+``durable`` is the last row that the store has, ``delivered`` the last that the code has learned of.
+Effects wait until ``durable >= delivered``.
+
+Giving the lease up is a row like any other, but the store refuses it with ``moved`` if a message
+came that the owner has not seen. So the record as it was before is kept until the answer is there
+(``before_park``), and nothing else is written meanwhile. Any other refusal means that the lease is
+gone: what is in memory is worthless.
+
+What the execution says of itself (streams, progress) rides with its rows, or goes out alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
+
+from outlast.engine.clock import Clock
+from outlast.engine.emitter import Emitter
+from outlast.engine.journal import Journal, Submitter
+from outlast.engine.purse import Purse
+from outlast.errors import InternalError
+from outlast.lifecycle import Event, Execution, Kind, Refusal, Transition, apply, decide
+from outlast.lifecycle.record import copy_of
+from outlast.store.protocol import Answer, Create, Deliver, Write
+
+if TYPE_CHECKING:
+    from outlast.engine.body import Body
+
+_POSITION: Final = frozenset({"seq", "idle_claims", "inbox_seen", "updated_at"})
+_MAKING: Final = threading.Lock()
+
+
+class Desk(Protocol):
+    """Where an owner writes."""
+
+    journal: Journal
+    clock: Clock
+    loop: asyncio.AbstractEventLoop
+
+
+class Owner:
+    """One lease of an execution, seen from the one who holds it.
+
+    Args:
+        desk: where it writes.
+        record: the execution as it was claimed.
+        bodies: the bodies under way, by key: a row that gives the lease up says what they spent.
+        hears: is told what became of each write.
+
+    Attributes:
+        record: the execution as the last row has left it.
+        row: the last row that was decided.
+        durable, delivered: the last row that the store has, and that the code has learned of.
+        before_park: the record before the lease was given up, until the store has answered.
+        is_live: the code stands where the log ends, and goes on by itself.
+        is_over: nothing is done any more.
+        purse: what it may spend; None where it charges no budget.
+        emitter: what it says of itself; None until it says something.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        record: Execution,
+        birth: Transition,
+        bodies: Mapping[str, Body],
+        hears: Submitter,
+    ) -> None:
+        self.record = record
+        self.row = birth
+        self.durable = record.seq
+        self.delivered = 0
+        self.before_park: Execution | None = None
+        self.is_live = False
+        self.is_over = False
+        self.purse: Purse | None = None
+        self.emitter: Emitter | None = None
+        self._desk = desk
+        self._bodies = bodies
+        self._hears = hears
+
+    # Rows
+
+    def append(
+        self,
+        event: Event,
+        *,
+        inbox_seen: int | None = None,
+        births: Sequence[Create] = (),
+        sends: Sequence[Deliver] = (),
+    ) -> Transition:
+        """Decide an event, apply it, and send it to the journal; gives its row."""
+        refused = self.try_append(event, inbox_seen=inbox_seen, births=births, sends=sends)
+        if refused is not None:
+            raise InternalError(f"{event.kind} was refused: {refused.code}", where=self.record.id)
+        return self.row
+
+    def try_append(
+        self,
+        event: Event,
+        *,
+        inbox_seen: int | None = None,
+        births: Sequence[Create] = (),
+        sends: Sequence[Deliver] = (),
+    ) -> Refusal | None:
+        """Append an event, unless the lifecycle refuses it: then give why."""
+        record = self.record
+        fence, nonce, seq = record.fence, record.nonce, record.seq
+        if event.nonce is None and event.kind is not Kind.DEADLINE:
+            event.fence, event.nonce = fence, nonce
+        charge = None if self.purse is None else self.purse.charge_for(event, self._bodies)
+        decision = decide(record, event, self._desk.clock.now())
+        if isinstance(decision, Refusal):
+            return decision
+        apply(record, decision)
+        self.row = decision.transition
+        emits, progress = ((), None) if self.emitter is None else self.emitter.ride()
+        moved = decision.changes.keys() <= _POSITION
+        self._desk.journal.submit(
+            Write(
+                record.id,
+                fence,
+                nonce,
+                seq,
+                [decision.transition],
+                (record.seq, record.idle_claims, record.inbox_seen, record.updated_at),
+                None if moved else copy_of(record),
+                inbox_seen,
+                births,
+                sends,
+                charge=charge,
+                emits=emits,
+                progress=progress,
+            ),
+            self._hears,
+        )
+        return None
+
+    def give_up(self, event: Event, births: Sequence[Create] = ()) -> None:
+        """Give the lease up by this event, unless there is a message that was not seen.
+
+        Nothing happens until the store has said yes or no.
+        """
+        self.before_park = copy_of(self.record)
+        self.append(event, inbox_seen=self.record.inbox_seen, births=births)
+
+    def keep(self) -> Transition:
+        """Go on with the lease, as a message came first; gives the row that was refused."""
+        assert self.before_park is not None
+        self.record, self.before_park = self.before_park, None
+        return self.row
+
+    def written(self, item: Write, answer: Answer) -> None:
+        """Hear what became of a write."""
+        if self.emitter is not None:
+            if answer.refused == "moved":
+                self.emitter.take_back(list(item.emits), item.progress)
+            elif not item.rows and answer.refused is None:
+                self.emitter.went_alone()
+        if answer.refused is None:
+            self.durable = item.position[0]
+
+    # What goes along
+
+    def open_emitter(self) -> Emitter:
+        """Give who takes what is said; from any thread."""
+        if self.emitter is None:
+            with _MAKING:
+                if self.emitter is None:
+                    desk, record = self._desk, self.record
+                    self.emitter = Emitter(
+                        desk.loop,
+                        desk.clock.now,
+                        record.fence,
+                        record.failures + 1,
+                        self._emit_alone,
+                    )
+        return self.emitter
+
+    def _emit_alone(self) -> None:
+        """Write what was said without a row, as none has come."""
+        if self.is_over or self.before_park is not None or self.emitter is None:
+            return  # it rides with the row, or is nobody's
+        said = self.emitter.alone()
+        if said is None:
+            return
+        record = self.record
+        position = (record.seq, record.idle_claims, record.inbox_seen, record.updated_at)
+        lease = (record.id, record.fence, record.nonce, record.seq)
+        item = Write(*lease, [], position, emits=said[0], progress=said[1])
+        self._desk.journal.submit(item, self._hears)
+
+
+__all__ = ["Desk", "Owner"]
