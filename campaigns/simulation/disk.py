@@ -32,7 +32,8 @@ class Fault(StrEnum):
 
 READS: Final = frozenset(
     {"get", "log", "logs", "inbox", "unread", "page", "counts", "find", "with_key", "workers",
-     "verify", "ended", "changed", "close", "url", "backup"}
+     "verify", "ended", "changed", "close", "url", "backup", "descents", "asking", "dependents",
+     "stream", "streams", "progress", "budgets", "budget_events", "spending", "reservations"}
 )  # fmt: skip
 _NEVER_FAILS: Final = frozenset({"changed", "close", "url"})
 _ERRORS: Final = (StoreUnavailable, StoreUnavailable, StoreBusy, StoreFull)

@@ -56,7 +56,7 @@ class FlakyEngine(VirtualEngine):
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["not applied", "applied"])
-@pytest.mark.parametrize("verb", ["log", "claim", "sweep", "commit"])
+@pytest.mark.parametrize("verb", ["logs", "claim", "sweep", "commit"])
 def test_a_verb_that_fails_once_leaves_nothing_behind(verb: str, after: bool) -> None:
     @task
     async def asks() -> str:
