@@ -135,3 +135,10 @@ def test_a_stream_is_followed_from_another_process(terminal: Terminal) -> None:
     following.line_with("two")
     assert following.process.wait(20) == 0
     serving.kill()
+
+
+def test_watch_tells_how_far_it_is(terminal: Terminal) -> None:
+    of_program(terminal, "root", "--n", "1")
+    (root,) = terminal.here("ls", "--roots", "-o", "ids").out.split()
+    watched = terminal.here("watch", root)
+    assert "… 1 of 4 (25 %), a quarter" in watched.out + watched.err

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
-from outlast import Fatal, Retry, RetryAfter, heartbeat, step, this_step
+from outlast import Fatal, Retry, RetryAfter, heartbeat, progress, step, stream, this_step
 
 
 @dataclass
@@ -185,3 +185,12 @@ def _note(place: str) -> int:
     with open(place, "a", encoding="ascii") as file:
         file.write(f"{os.getpid()}\n")
     return len(Path(place).read_text().split())
+
+
+@step(on="process")
+def talk(words: list[str]) -> int:
+    """Say something into a stream, and how far it is."""
+    for place, word in enumerate(words):
+        stream("draft", word)
+        progress(place + 1, len(words))
+    return len(words)

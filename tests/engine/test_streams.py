@@ -15,6 +15,8 @@ from outlast.lifecycle import State
 from outlast.store.emitting import Ends, Parts, placed
 from outlast.testing import VirtualEngine, crash_everywhere
 
+from . import process_steps
+
 
 def values(engine: VirtualEngine, id: str, name: str = "draft") -> list[Any]:
     return [item.value for item in engine.store.stream(id, name)]
@@ -376,3 +378,19 @@ def test_an_execution_that_says_nothing_pays_nothing(outlast_engine: VirtualEngi
     writes = [item for item in made if hasattr(item, "emits")]
     assert writes
     assert all(item.rows and item.emits == () and item.progress is None for item in writes)
+
+
+def test_a_step_in_a_process_says_it_through_its_pipe(url: str) -> None:
+    @task
+    async def apart() -> int:
+        return await process_steps.talk.aio(["a", "b"])
+
+    async def main() -> tuple[list[Any], Any]:
+        async with Engine(url, tasks=[apart]) as engine:
+            handle = await engine.astart(apart)
+            said = [(item.value, item.step, item.part) async for item in handle.stream("draft")]
+            return said, await handle.aprogress()
+
+    said, far = asyncio.run(main())
+    assert said == [("a", "talk#1", 1), ("b", "talk#1", 2)]
+    assert (far.done, far.total, far.step) == (2, 2, "talk#1")

@@ -180,6 +180,10 @@ def tree(
         rows.append(Text(f"{hidden} more finished steps", style="dim"))
     for step in shown:
         rows += _step(step, in_flight, now)
+    if story.progress is not None and story.state not in FINAL:
+        from outlast.cli.tree import progress_text
+
+        rows.append(Text(f"… {progress_text(story.progress)}", style="cyan"))
     rows += _waits(story, now)
     for place, row in enumerate(rows):
         line = Text.assemble(("└─ " if place == len(rows) - 1 else "├─ ", "dim"))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from outlast.cli.words import failure_of
 from outlast.lifecycle import Kind, State, Transition
+
+if TYPE_CHECKING:
+    from outlast.store.protocol import ProgressRow
 
 
 @dataclass(slots=True)
@@ -81,6 +84,7 @@ class Story:
     reason: Mapping[str, Any] = field(default_factory=dict)
     last: Transition | None = None
     copies: dict[int, bytes | None] = field(default_factory=dict)
+    progress: ProgressRow | None = None  # beside the log: who watches looks it up
 
     def feed(self, rows: Iterable[Transition]) -> None:
         """Take further rows in."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import click
 
@@ -29,7 +29,10 @@ from outlast.lifecycle import FINAL, Execution, State, Transition
 
 if TYPE_CHECKING:
     from outlast.engine.guest import Guest
+    from outlast.store.protocol import ProgressRow
 
+PROGRESS_SECONDS: Final = 0.25
+"""How often a watcher looks how far an execution says it is."""
 Outcome = tuple[Execution, Transition]
 Peek = Callable[[], Mapping[str, tuple[int, int]]]
 """Tells which step bodies are under way in this process: attempt and beginning, by key."""
@@ -81,6 +84,7 @@ class Watch:
         self._session, self._guest, self._id = session, guest, id
         self._is_ours = is_ours
         self._peek: Peek = peek or dict
+        self._look_at = 0.0
         self.story = Story(id)
         self.rows: list[Transition] = []
 
@@ -91,6 +95,7 @@ class Watch:
         self._timed_out = False
         try:
             for rows in self._guest.follow(self._id):
+                self._look_at_progress(at_once=bool(rows) and rows[-1].to_state in FINAL)
                 if rows:
                     self.rows += rows
                     self.story.feed(rows)
@@ -108,6 +113,16 @@ class Watch:
             raise AssertionError("a log ends with a final row")
         finally:
             view.close(self.story)
+
+    def _look_at_progress(self, *, at_once: bool) -> None:
+        """See how far it says it is, a few times a second."""
+        now = time.monotonic()
+        if not at_once and now < self._look_at:
+            return
+        self._look_at = now + PROGRESS_SECONDS
+        row = self._guest.store.progress([self._id]).get(self._id)
+        if row is not None:
+            self.story.progress = row
 
     def left_off(self, is_signal: bool, again: str) -> int:
         """Say how to come back; gives the exit code.
@@ -197,9 +212,22 @@ class PlainView(NoView):
 
     def __init__(self, session: Session, *, to_stdout: bool) -> None:
         self._session, self._to_stdout = session, to_stdout
+        self._said: ProgressRow | None = None
+
+    def tick(self, story: Story) -> str | None:
+        """Write how far it says it is, where that is new."""
+        row = story.progress
+        if row is not None and row != self._said:
+            from outlast.cli.tree import progress_text
+
+            self._said = row
+            line = f"{clock(row.at)}  … {progress_text(row)}"
+            (self._session.out if self._to_stdout else self._session.say)(line)
+        return None
 
     def take(self, story: Story, rows: Sequence[Transition]) -> None:
         """Write each row."""
+        self.tick(story)
         for row in rows:
             line = plain_line(row, colour=self._session.colours(sys.stderr) and not self._to_stdout)
             (self._session.out if self._to_stdout else self._session.say)(line)

@@ -348,7 +348,10 @@ class Process:
         while True:
             if len(self._buffer) >= HEAD.size:
                 kind, size = HEAD.unpack_from(self._buffer)
-                if kind not in (HELLO, READY, BEAT, SPENT, VALUE, FAILED) or size > bytes_max:
+                if (
+                    kind not in (HELLO, READY, BEAT, SPENT, VALUE, FAILED, EMIT, REPORT)
+                    or size > bytes_max
+                ):
                     raise self._nonsense()
                 if len(self._buffer) >= HEAD.size + size:
                     data = bytes(self._buffer[HEAD.size : HEAD.size + size])
