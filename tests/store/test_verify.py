@@ -8,14 +8,27 @@ from pathlib import Path
 import apsw
 import pytest
 
-from outlast.lifecycle import Kind
+from outlast.lifecycle import Kind, MessageKind
 from outlast.store.memory import MemoryStore
-from outlast.store.protocol import Deliver, Item, Store
+from outlast.store.protocol import Deliver, Emission, Item, Lease, ProgressRow, Store
 from outlast.store.sql import Statement
 from outlast.store.sqlite import SqliteStore
 from outlast.store.sqlite import verify as module
 from outlast.store.sqlite.rows import Value
-from outlast.testing.conformance import ASK, T, answer_to, begun, born, codes, state
+from outlast.testing.conformance import (
+    ASK,
+    Owner,
+    T,
+    answer_to,
+    begun,
+    born,
+    codes,
+    message,
+    state,
+)
+from outlast.testing.conformance_budgets import adjust, reserve, spends
+from outlast.testing.conformance_schedules import MINUTE, Clerk
+from outlast.testing.conformance_structure import calls_child, child_of, edge
 
 # what was done -> what verify says, beginning with the execution
 TAMPERING = {
@@ -91,6 +104,148 @@ def test_tampering_is_found(store: SqliteStore, case: str) -> None:
     defects = store.verify().defects
     assert any(defect.startswith(said) for defect in defects), defects
     assert len({defect.partition(":")[0] for defect in defects}) == 1, "and nobody else is blamed"
+
+
+# Tables that say nothing of their own: what was done -> what verify says
+DERIVED = {
+    "a question forgotten": ("DELETE FROM question", "asks: its open questions"),
+    "a question for somebody else": ("UPDATE question SET recipient = 'eve'", "asks: its open questions"),
+    "a question that nobody asked": ("INSERT INTO question VALUES (1, 'parent', 'q#1', NULL)", "parent: its open questions"),
+    "a label forgotten": ("DELETE FROM label", "asks: its labels"),
+    "a label that it has not": ("INSERT INTO label VALUES (1, 'team', 'y', 'parent')", "parent: its labels"),
+    "an origin forgotten": ("DELETE FROM descent", "asks: its log does not say"),
+    "another origin": ("UPDATE descent SET source_id = 'parent'", "asks: its log does not say"),
+    "a dependency forgotten": ("DELETE FROM dependency", "waits: it waits for asks, and nobody"),
+    "a dependency on another": ("INSERT INTO dependency VALUES (1, 'waits', 'parent', 'parent')", "waits: a dependency that its birth"),
+    "a dependency on nobody": ("UPDATE dependency SET watched_id = 'nobody'", "waits: "),
+    "an errand forgotten": ("DELETE FROM errand", "orphan: its parent ended has ended"),
+    "an errand for nobody": ("UPDATE errand SET execution_id = 'nobody'", "nobody: an errand"),
+    "an errand of somebody who lives": ("INSERT INTO errand VALUES (9, 1, 'child', 'parent', 'parent', 'failed')", "child: an errand"),
+    "an errand of another kind": ("UPDATE errand SET what = 'upstream'", "orphan: "),
+    "a child of another": ("UPDATE execution SET parent_key = 'work#9' WHERE id = 'child'", "child: "),
+    "a child not counted": ("UPDATE execution SET children = 0 WHERE id = 'parent'", "parent: its log does not fold to its row: children"),
+    "a holder forgotten": ("DELETE FROM holder", "held: is no holder by the index"),
+    "a holder too many": ("INSERT INTO holder VALUES (1, 'k', 'parent')", "parent: is a holder by the index only"),
+    "a charge forgotten": ("DELETE FROM spending", "budget execution:parent:usd: "),
+    "a charge made up": ("UPDATE budget SET charged = 9 WHERE scope = 'execution:parent'", "budget execution:parent:usd: "),
+    "a reservation forgotten": ("DELETE FROM reservation", "budget execution:parent:usd: "),
+    "a reservation of no budget": ("UPDATE reservation SET scope = 'task:x'", "parent: it has set aside"),
+    "an event forgotten": ("DELETE FROM budget_event", "budget task:t:usd: it counts 1 events"),
+    "a schedule renamed": ("UPDATE schedule SET name = 'other'; UPDATE schedule_entry SET name = 'other'", "ex_s000016: no schedule has made it"),
+    "an entry forgotten": ("DELETE FROM schedule_entry WHERE seq = 2", "schedule nightly: its row is at 2"),
+    "another's execution": ("UPDATE schedule_entry SET execution_id = 'held' WHERE seq = 2", "held: no schedule has made it"),
+    "a stream with a gap": ("DELETE FROM stream_item WHERE number = 1", "parent: its stream draft"),
+    "a stream of nobody": ("UPDATE stream_item SET execution_id = 'nobody'", "nobody: its stream draft"),
+    "progress of nobody": ("UPDATE progress SET execution_id = 'nobody'", "nobody: it says how far it is"),
+    "a purge half done": ("INSERT INTO purge_permit VALUES (1, 'ended')", "ended: its purge was not finished"),
+}  # fmt: skip
+
+
+def fill_derived(store: Store) -> None:
+    """Something in every derived table."""
+    asker, asks = begun("asks", labels={"team": "x"}, **{"from": {"id": "gone", "mode": "fork"}})
+    parent, item = begun("parent", budget={"scope": "execution", "limits": {"usd": 90}})
+    ended, second = begun("ended")
+    _, child = child_of(parent, "child")
+    _, orphan = child_of(ended, "orphan")
+    limit = {"name": "k", "of": "k", "capacity": 1, "hold": False}
+    emitted = calls_child(parent, child)
+    emitted.emits = [Emission("draft", part, T, b"1") for part in (1, 2)]
+    emitted.progress = ProgressRow(T, 1.0)
+    batch: list[Item] = [
+        asks,
+        asker.park(Kind.WAIT, data=ASK),
+        item,
+        second,
+        emitted,
+        calls_child(ended, orphan),
+        ended.write(Kind.FINISH),
+        born("held", gates={"limits": [limit]}, priority=9),
+        adjust("set", 50),
+    ]
+    assert set(codes(store.commit(batch))) == {None}
+    spent = [
+        born("waits", waits_on=[edge("asks")]),
+        spends(parent, 7, "execution:parent:usd"),
+        reserve(parent, 5, "execution:parent:usd"),
+    ]
+    assert set(codes(store.commit(spent))) == {None}
+    (claimed,) = store.claim(Lease("w1"), ["t"], 1, T, [b"h" * 16])
+    assert claimed.execution.id == "held"
+    clerk = Clerk(store)
+    clerk.create()
+    assert clerk.run(T + MINUTE) == ["ex_s000016"]
+
+
+@pytest.fixture
+def derived(tmp_path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "outlast.db", owner="w1", now=1)
+    fill_derived(store)
+    assert store.verify().defects == []
+    yield store
+    store.close()
+
+
+@pytest.mark.parametrize("case", DERIVED)
+def test_what_derived_tables_say_is_compared(derived: SqliteStore, case: str) -> None:
+    sql, said = DERIVED[case]
+    shell = apsw.Connection(str(derived.path))
+    names = shell.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall()
+    for (name,) in names:
+        shell.execute(f"DROP TRIGGER {name}")
+    shell.execute(sql)
+    shell.close()
+    defects = derived.verify().defects
+    assert any(defect.startswith(said) for defect in defects), defects
+
+
+MEANT = {
+    *("meta", "migration", "edge", "worker", "execution", "transition", "inbox", "schedule"),
+    *("queue_setting", "gate_setting", "rate"),
+}
+"""Tables that say something of their own, or are checked with the executions' rows."""
+
+
+def test_every_derived_table_has_a_case(derived: SqliteStore) -> None:
+    shell = apsw.Connection(str(derived.path))
+    tables = {
+        str(name)
+        for (name,) in shell.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+    }
+    shell.close()
+    tried = {table for table in tables for sql, _ in DERIVED.values() if f" {table}" in sql}
+    assert tables - MEANT - tried == {"line"}  # tests/store/test_capacity.py
+
+
+def test_a_purge_leaves_nothing_in_any_table(derived: SqliteStore) -> None:
+    """Whatever tables there will be: each column that names an execution is looked at."""
+    stop = [Deliver(id, message("stop", MessageKind.CANCEL), T + 1) for id in ("asks", "waits")]
+    assert set(codes(derived.commit(stop))) == {None}
+    owner = Owner(state(derived, "parent"))
+    assert codes(derived.commit([owner.write(Kind.FINISH, T + 1)])) == [None]
+    shell = apsw.Connection(str(derived.path))
+    columns = shell.execute(
+        "SELECT m.name, c.name FROM sqlite_schema AS m, pragma_table_info(m.name) AS c"
+        " WHERE m.type = 'table' AND (c.name = 'execution_id'"
+        " OR (m.name IN ('execution', 'descent') AND c.name = 'id'))"
+    ).fetchall()
+    apart = {("budget_event", "execution_id"), ("schedule_entry", "execution_id")}
+    places = set(columns) - apart  # the histories of a budget and a schedule tell who it was
+    assert {"question", "label", "holder", "errand", "stream_item"} <= {one for one, _ in places}
+    gone = ("asks", "waits", "parent")
+    before = {one for one in places if left(shell, one, gone)}
+    assert len(before) > 6
+    assert derived.purge(gone) == 3
+    assert {one for one in places if left(shell, one, gone)} == set()
+    assert shell.execute("SELECT * FROM budget WHERE scope = 'execution:parent'").fetchall() == []
+    shell.close()
+    assert derived.verify().defects == []
+
+
+def left(shell: apsw.Connection, place: tuple[str, str], ids: Sequence[str]) -> bool:
+    table, column = place
+    sql = f"SELECT 1 FROM {table} WHERE {column} IN (?, ?, ?)"
+    return bool(shell.execute(sql, ids).fetchall())
 
 
 def test_memory_is_checked_as_well() -> None:

@@ -36,6 +36,8 @@ DERIVED: Final = {
     "wrong_children": "its parent {} has not made it",
     "wrong_schedules": "no schedule has made it: {}",
     "wrong_reservations": "it has set aside of a budget that there is not: {}",
+    "wrong_streams": "its stream {} has a gap, or is nobody's",
+    "stray_progress": "it says how far it is, and is not there",
     "left_permits": "its purge was not finished",
 }
 """Tables that say nothing of their own, and what it means where they say something else."""

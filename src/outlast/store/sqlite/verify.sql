@@ -136,3 +136,18 @@ SELECT b.scope, b.meter, b.event_count, coalesce(v.last, 0) AS last
 
 -- name: left_permits
 SELECT execution_id FROM purge_permit;
+
+-- name: wrong_streams
+-- A stream is numbered without a gap, and is an execution's.
+SELECT s.execution_id, s.name FROM stream_item AS s
+ WHERE s.tenant = 1
+ GROUP BY s.execution_id, s.name
+HAVING max(s.number) <> count(*)
+    OR NOT EXISTS (SELECT 1 FROM execution AS e WHERE e.tenant = 1 AND e.id = s.execution_id)
+ LIMIT 100;
+
+-- name: stray_progress
+SELECT p.execution_id FROM progress AS p
+ WHERE p.tenant = 1
+   AND NOT EXISTS (SELECT 1 FROM execution AS e WHERE e.tenant = 1 AND e.id = p.execution_id)
+ LIMIT 100;
