@@ -22,9 +22,11 @@ from outlast.store.protocol import (
     Adjust,
     Charge,
     Deliver,
+    Emission,
     Filter,
     Item,
     Lease,
+    ProgressRow,
     QueueSetting,
     Reserve,
     Setting,
@@ -195,8 +197,19 @@ class Machine:
                 item = replace(item, **dice.choice(FORGERIES))
             elif dice.random() < 0.03:
                 item.rows = [replace(item.rows[0], to_state=State.SCHEDULED)]
+            if dice.random() < 0.2:
+                item = replace(item, **self.emission(owner, item, dice))
             items.append(item)
         return items
+
+    def emission(self, owner: Owner, item: Write, dice: random.Random) -> dict[str, Any]:
+        """Values for a stream: the next ones, some that are there, or some behind a gap."""
+        there = len(self.pair.memory.stream(item.id, "draft"))
+        first = dice.choice([there + 1, there + 1, 1, there + 3])
+        parts = range(first, first + dice.choice([1, 3]))
+        emits = [Emission("draft", part, self.now, bytes([part])) for part in parts]
+        progress = dice.choice([None, ProgressRow(self.now, there, None, "so far")])
+        return {"emits": emits, "progress": progress}
 
     def new_write(self, owner: Owner, dice: random.Random) -> Write | None:
         record = owner.record

@@ -118,6 +118,9 @@ class Pair:
 
     def check_one(self, id: str) -> None:
         self.read("the log", lambda store: store.log(id))
+        self.read("streams", lambda store: store.streams(id))
+        self.seen["emitted"] += len(self.read("a stream", lambda s: s.stream(id, "draft")))
+        self.read("progress", lambda store: store.progress([id]))
         self.read("the inbox", lambda store: store.inbox(id))
         self.read("spending", lambda store: dict(store.spending(id)))
         self.read("reservations", lambda store: by_key(store.reservations(id)))

@@ -45,7 +45,16 @@ REFUSALS = {
     *("no_execution", "internal_error", "already_paused", "no_upstream", "over_budget"),
     "no_budget",
 }
-HAPPENED = {"told", "owes", "asking", "blocked", "unclaimed", "fired", "schedule: granted"}
+HAPPENED = {
+    "told",
+    "owes",
+    "asking",
+    "blocked",
+    "unclaimed",
+    "fired",
+    "schedule: granted",
+    "emitted",
+}
 """What must have come about as well, or a comparison has compared nothing."""
 LENGTH = 60
 SECONDS = 30

@@ -83,6 +83,12 @@ class StreamsConformance:
         assert numbers(store) == []
         assert store.log("ex_1")[-1].seq == seq
 
+    def test_a_refused_write_says_nothing_of_progress(self, store: Store) -> None:
+        owner = owner_in(store)
+        gap = alone(owner, said(2), ProgressRow(T, 1.0))
+        assert one(store, gap).refused == "internal_error"
+        assert store.progress(["ex_1"]) == {} and store.streams("ex_1") == []
+
     def test_who_has_no_lease_says_nothing(self, store: Store) -> None:
         owner = owner_in(store)
         stale = alone(owner, said(1))

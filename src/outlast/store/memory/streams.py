@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from outlast.store.emitting import Ends, Parts, placed
+from outlast.store.emitting import Ends, Parts, placed, try_of
 from outlast.store.protocol import ProgressRow, StreamHead, StreamItem, Write
 
 
@@ -19,10 +19,16 @@ class MemoryStreams:
 
     def take(self, item: Write) -> None:
         """Append what a write emits."""
+        ends = {key: self._ends.get(key, 0) for key in ((item.id, one.name) for one in item.emits)}
+        parts = {
+            key: self._parts.get(key, 0) for key in (try_of(item.id, one) for one in item.emits)
+        }
+        for id, one in placed([(item.id, item.emits)], ends, parts):
+            self._items.setdefault(id, {}).setdefault(one.name, []).append(one)
+        self._ends |= ends  # not before nothing is missing
+        self._parts |= parts
         if item.progress is not None:
             self._progress[item.id] = item.progress
-        for id, one in placed([(item.id, item.emits)], self._ends, self._parts):
-            self._items.setdefault(id, {}).setdefault(one.name, []).append(one)
 
     def read(self, id: str, name: str, after: int, limit: int) -> list[StreamItem]:
         """Read a stream from behind an item on."""
