@@ -95,7 +95,7 @@ def _park_runs_clean_up() -> None:
     original = driver._leave
 
     def leave(self: Any, **more: Any) -> None:
-        scope = self._scope
+        scope = self.playback.scope
         parks = self.owner.before_park is not None and scope is not None and scope.is_async
         if parks and not scope.finished:
             scope.deliver(outcome(self.record.seq, self.owner.row.at, "cancel"))

@@ -142,8 +142,8 @@ class SimEngine(Engine):
         if worker is not None:
             worker._open = False
             for held in list(worker.drivers.values()):
-                if held._scope is not None:
-                    held._scope.close()
+                if held.playback.scope is not None:
+                    held.playback.scope.close()
         self.process.bury()
 
 

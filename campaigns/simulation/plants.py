@@ -205,7 +205,7 @@ def _replay_delivers_at_once() -> list[Patch]:
     plain, run = Driver._deliver_recorded, Scope._run
 
     def deliver_recorded(self: Any, waiting: Any, history: Any) -> Any:
-        scope = self._scope
+        scope = self.playback.scope
         if not isinstance(scope, Scope):
             return plain(self, waiting, history)
         started = [False]
@@ -232,7 +232,7 @@ def _park_runs_clean_up() -> list[Patch]:
         """Hear nothing."""
 
     def leave(self: Any, **more: Any) -> None:
-        scope = self._scope
+        scope = self.playback.scope
         if self.owner.before_park is not None and isinstance(scope, Scope) and not scope.finished:
             scope.deliver(Outcome(self.record.seq, self.owner.row.at, "cancel"))
             for call in scope.take_calls():

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from outlast import Retry, ask, blocking, now, random, sleep, step, task, uuid4, wait_for
-from outlast.engine.driver import Driver
+from outlast.engine.playback import Playback
 from outlast.errors import ExecutionCancelled
 from outlast.lifecycle import Kind
 from outlast.testing import VirtualEngine, crash_everywhere
@@ -205,7 +205,7 @@ def test_an_engine_that_runs_a_recorded_body_again_is_found(
     async def calls() -> int:
         return await double(1) + await double(2)
 
-    monkeypatch.setattr(Driver, "_history", lambda self, rows: ([], []))  # it forgets its log
+    monkeypatch.setattr(Playback, "load", lambda self, *_: ([], []))  # it forgets its log
     with pytest.raises(AssertionError, match=r"a body ran again although .* double#1 of ex_"):
         crash_everywhere(lambda engine: engine.start(calls).result())
 

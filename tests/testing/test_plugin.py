@@ -177,11 +177,11 @@ def test_a_recorded_body_that_runs_again_fails_it(project: pytest.Pytester) -> N
         """
         import pytest
         import shop
-        from outlast.engine.driver import Driver
+        from outlast.engine.playback import Playback
 
         @pytest.fixture(autouse=True)
         def forgetful(monkeypatch):
-            monkeypatch.setattr(Driver, "_history", lambda self, rows: ([], []))
+            monkeypatch.setattr(Playback, "load", lambda self, *_: ([], []))
 
         @pytest.mark.outlast_crash_everywhere
         def test_it(outlast_engine):

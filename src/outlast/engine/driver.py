@@ -25,21 +25,19 @@ from typing import Any, Final, Protocol
 
 from outlast import failure
 from outlast.engine.body import Body, Host
-from outlast.engine.change import PREFIX
-from outlast.engine.children import Children, Midwife, child_end
-from outlast.engine.emitter import DONE, Said
+from outlast.engine.children import Children, Midwife
 from outlast.engine.journal import Journal
-from outlast.engine.note import Noted
 from outlast.engine.owner import Owner
+from outlast.engine.playback import Playback
 from outlast.engine.progress import Progress
 from outlast.engine.purse import Ledger, inherited, purse_of, spent_by
 from outlast.engine.question import Question
 from outlast.engine.registry import Task
 from outlast.engine.scope import Call, CallState, Mismatch, Outcome, Scope
-from outlast.engine.script import POINT, Script, is_point, past_of
+from outlast.engine.script import is_point, past_of
 from outlast.engine.task_call import ContinueAsNew
 from outlast.engine.thread_scope import ThreadScope
-from outlast.engine.trail import OUTCOMES, WITNESSES, Trail, is_of_owner, see, told
+from outlast.engine.trail import OUTCOMES, WITNESSES
 from outlast.errors import (
     AttemptTimeout,
     BadPayload,
@@ -70,10 +68,6 @@ LINGER_US: Final = 200_000
 ANNOUNCE_US: Final = 1_000_000
 """How long a step runs before a note says so."""
 
-_DELIVERED: Final = OUTCOMES
-_OF_STEPS: Final = ("step", "reserve")
-"""The calls whose outcome is a row of kind ``step``."""
-_KEPT_BY_RETRY: Final = frozenset({Kind.INPUT_RECEIVED, Kind.SIGNAL_RECEIVED})
 _ABANDONED: Final = CallState.ABANDONED
 _MISMATCH_HINT: Final = "bring back code that fits, then resume it"
 _HELD_BEFORE_POINT: Final = frozenset({"ask", "child", "start"})
@@ -131,10 +125,7 @@ class Driver:
         self.owner = Owner(worker, record, birth, self.bodies, self)
         self._birth = birth
         self._past = past_of(birth)
-        self._script: Script | None = None
         self._unannounced: list[Call] = []
-        self._scope: Scope | ThreadScope | None = None
-        self._outcomes: deque[Outcome | tuple[Transition, int]] = deque()
         self._calls: deque[Call] = deque()
         self._at_once: deque[Body] = deque()
         self._failures: dict[str, int] = {}
@@ -142,9 +133,6 @@ class Driver:
         self._announced: set[str] = set()
         self._asked: dict[str, int] = {}
         self._unasked: set[str] = set()
-        self._memo: dict[str, Transition] = {}
-        self._log: Sequence[Transition] = (birth,)
-        self._trail: Trail | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._missed = False
         self._stopping = False
@@ -156,16 +144,13 @@ class Driver:
         self._pumping = False
         self._reporting = False
         self._ending: set[Body] = set()
-        self._noted = Noted()
         self._has_granted = False
         self.owner.purse = purse_of(self, worker.journal, worker.ledger, birth)
         self._progress: Progress | None = None
         self._attempt_ends_at: int | None = None
         self._attempt_alarm: asyncio.TimerHandle | None = None
         self._children = Children(record, worker, self.owner.append, inherited(birth))
-        self._told = 0
-        self._vouched: int | None = None
-        self._lingers_until = 0
+        self.playback = Playback(self.owner, self._children, worker.clock, birth, self._past)
 
     # Coming to life
 
@@ -174,7 +159,7 @@ class Driver:
         if self._make_scope():
             self.owner.is_live = True
             self._bound_attempt(started)
-            self._enter(started)
+            self.playback.enter(started)
             self.pump()
 
     def replay(self, rows: Sequence[Transition], unseen: Sequence[InboxEntry]) -> None:
@@ -182,14 +167,14 @@ class Driver:
         if self.owner.is_over or not self._make_scope():
             return  # handed back while its log was being read
         try:
-            kept, history = self._history(rows)
+            kept, history = self.playback.load(rows, self.task.code)
             waiting = self._deliver_recorded(kept, history)
         except Mismatch as mismatch:
             self._suspend_mismatch(mismatch)
             return
         for entry in unseen:
             row = self._take(entry)
-            if row is not None and row.kind in _DELIVERED:
+            if row is not None and row.kind in OUTCOMES:
                 waiting.append(row)
         self.owner.is_live = True
         started = self.owner.append(Event(Kind.START, "engine", data=self.task.stamp))
@@ -198,11 +183,11 @@ class Driver:
         self._bound_attempt(next((row for row in history if row.kind is Kind.START), started))
         try:
             if self.owner.delivered:
-                self._deliver_row(started, started.at)
+                self.playback.deliver_row(started, started.at)
             else:
-                self._enter(started)
+                self.playback.enter(started)
             for row in waiting:
-                self._deliver_row(row, started.at)
+                self.playback.deliver_row(row, started.at)
         except Mismatch as mismatch:
             self._suspend_mismatch(mismatch)
             return
@@ -226,16 +211,17 @@ class Driver:
         fn = self.task.fn
         seed = (self.owner.record.id if self._past is None else self._past.seed).encode()
         if self.task.is_async:
-            self._scope = Scope(lambda: fn(*args, **kwargs), seed=seed)
+            scope: Scope | ThreadScope = Scope(lambda: fn(*args, **kwargs), seed=seed)
         else:
-            self._scope = ThreadScope(
+            scope = ThreadScope(
                 lambda: fn(*args, **kwargs),
                 seed=seed,
                 threads=self.worker.task_threads,
                 on_quiet=self._thread_is_quiet,
             )
-        self._scope.speaker = self
-        self._scope.slot = (self._birth.data or {}).get("slot")  # type: ignore[assignment]
+        scope.speaker = self.playback
+        scope.slot = (self._birth.data or {}).get("slot")  # type: ignore[assignment]
+        self.playback.scope = scope
         return True
 
     def _bound_attempt(self, first: Transition) -> None:
@@ -249,48 +235,6 @@ class Driver:
             delay = max(0, self._attempt_ends_at - self.worker.clock.now()) / 1e6
             self._attempt_alarm = self.worker.loop.call_later(delay, self.pump)
 
-    def _enter(self, started: Transition) -> None:
-        assert self._scope is not None
-        self.owner.delivered = self._told = started.seq
-        if self.owner.is_live:
-            self._trail = None
-        self._scope.changes.is_past = self._is_past(started.seq)
-        self._scope.begin(started.at if self._past is None else self._past.began_at)
-        if self._scope.changes.fresh:
-            self._mark_changes()
-
-    def _history(self, rows: Sequence[Transition]) -> tuple[list[Transition], list[Transition]]:
-        """Split off the rows of the current try; what earlier tries came by is used again.
-
-        Returns:
-            The answers and signals of earlier tries, which the current one finds in its mailbox,
-            and the rows of the current try. Results of steps are remembered by key.
-        """
-        assert self._scope is not None
-        first = 0
-        for place, row in enumerate(rows):
-            if row.kind is Kind.RETRY:
-                first = place + 1
-        self._children.take_earlier(rows[:first])
-        if rows:
-            self._noted.see(rows[:first], rows[first:])
-            if self.owner.purse is not None:
-                self.owner.purse.see(rows[first:])
-            self._log = rows
-            self._scope.changes.load(rows)
-            self._trail = Trail(rows[first:], self.task.code)
-        if self._past is not None:
-            self._script = Script(rows)
-            for row in rows[:first]:
-                if row.kind in _KEPT_BY_RETRY:
-                    self._script.spend(row)
-        for row in rows[:first]:
-            if row.kind is Kind.STEP and not (row.data and row.data.get("failed")):
-                assert row.key is not None
-                if not (row.data and ("reused" in row.data or "reserved" in row.data)):
-                    self._memo[row.key] = row
-        return [row for row in rows[:first] if row.kind in _KEPT_BY_RETRY], list(rows[first:])
-
     def _deliver_recorded(
         self, waiting: list[Transition], history: list[Transition]
     ) -> list[Transition]:
@@ -300,34 +244,33 @@ class Driver:
             if kind is Kind.START:
                 self._grace_begins(row)
                 if self.owner.delivered:
-                    self._deliver_row(row, row.at)
+                    self.playback.deliver_row(row, row.at)
                 else:
-                    self._enter(row)
+                    self.playback.enter(row)
                 for message in waiting:
-                    self._deliver_row(message, row.at)
+                    self.playback.deliver_row(message, row.at)
                 waiting = []
-            elif kind in _DELIVERED:
+            elif kind in OUTCOMES:
                 if kind is Kind.CANCEL_REQUESTED:
                     self._cancel_asked(row)
                 elif kind is Kind.CHILD_FINISHED:
                     self._children.take(row)
                 elif kind is Kind.STEP and self._back_offs:
                     self._back_offs.pop(row.key or "", None)
-                if self._script is not None:
-                    self._script.spend(row)
+                if self.playback.script is not None:
+                    self.playback.script.spend(row)
                 if row.from_state is State.RUNNING:
-                    self._deliver_row(row, row.at)
+                    self.playback.deliver_row(row, row.at)
                 else:
                     waiting.append(row)
             elif kind in WITNESSES:
                 self._recall(row)
-                self._outcomes.append((row, row.at))
-                self._drain_outcomes()
+                self.playback.see(row)
             elif kind is Kind.PAUSE_REQUESTED:
                 self._hold_asked(row)
-            elif self._script is not None and is_point(row):
-                self._script.spend(row)
-                self._deliver_row(row, row.at)
+            elif self.playback.script is not None and is_point(row):
+                self.playback.script.spend(row)
+                self.playback.deliver_row(row, row.at)
         return waiting
 
     def _recall(self, row: Transition) -> None:
@@ -348,169 +291,15 @@ class Driver:
             self._unasked.add(row.key)
             self._children.take(row)
 
-    # Outcomes
-
-    def _outcome(self, row: Transition, at: int) -> Outcome:
-        """Turn a row of the log into what the code gets to see."""
-        if row.kind is Kind.START:
-            return Outcome(row.seq, at, "start")
-        kind = _DELIVERED[row.kind]
-        value: Any = None
-        error: BaseException | None = None
-        call = self._call_of(row) if row.key is not None else None
-        if kind == "step":
-            source = row
-            if row.data and "reused" in row.data:
-                assert row.key is not None
-                copied = None if self._script is None else self._script.row(row)
-                source = self._memo[row.key] if copied is None else copied
-            if source.data and source.data.get("failed"):
-                error = failure.rebuild(source.payload or b"")
-            elif call is not None and call.kind == "reserve":
-                value = row.key  # by which it is settled
-            elif call is not None:
-                value = self._read(row, call, source.payload or b"null")
-        elif kind == "child":
-            assert row.key is not None
-            copied = None if self._script is None else self._script.row(row)
-            if copied is not None:
-                return Outcome(row.seq, at, kind, row.key, row.digest, child_end(copied))
-            number = self._children.digest_of(row.key) if row.digest is None else row.digest
-            return Outcome(row.seq, at, kind, row.key, number, self._children.end(row))
-        elif kind in ("input", "signal"):
-            value = row.payload
-        return Outcome(row.seq, at, kind, row.key, row.digest, value, error)
-
-    def _call_of(self, row: Transition) -> Call | None:
-        """Give the open call that a row has the outcome of.
-
-        Raises:
-            Mismatch: it is no step any more.
-        """
-        assert self._scope is not None and row.key is not None
-        call = self._scope.open_calls.get(row.key)
-        known = call is None or call.kind == "reserve" or hasattr(call.payload, "read")
-        if row.kind is Kind.STEP and not known:
-            raise Mismatch(Outcome(row.seq, row.at, "step", row.key), self._scope.wanted())
-        return None if call is None or row.digest not in (None, call.digest) else call
-
-    def _read(self, row: Transition, call: Call, payload: bytes) -> Any:
-        """Read what is recorded by the type that today's code has for it.
-
-        Raises:
-            Mismatch: it cannot be read so.
-        """
-        try:
-            return call.payload.read(payload)
-        except OutlastError as error:
-            assert self._scope is not None
-            outcome = Outcome(row.seq, row.at, _DELIVERED[row.kind], row.key, row.digest)
-            said = f"what is recorded for {row.key} cannot be read by its type of today"
-            why = error.why or error.what
-            raise Mismatch(outcome, self._scope.wanted(), f"{said}: {why}") from error
-
-    def _deliver(self, outcome: Outcome) -> None:
-        """Give the code its next outcome, as soon as it is quiet."""
-        assert self._scope is not None
-        self.owner.delivered = max(self.owner.delivered, outcome.seq)
-        self._outcomes.append(outcome)
-        self._drain_outcomes()
-
-    def _deliver_row(self, row: Transition, at: int) -> None:
-        """Give the code a recorded row; it is read when its turn comes.
-
-        Only then has the code made the call whose type it is read by: a ``def`` task's thread may
-        still be on its way to it.
-        """
-        self.owner.delivered = max(self.owner.delivered, row.seq)
-        if row.kind is Kind.CHILD_FINISHED:
-            self._lingers_until = self.worker.clock.now() + LINGER_US
-        if self._script is not None and self._script.point_ahead:
-            if is_point(row) and "reused" not in (row.data or {}):
-                self._script.point_ahead = False
-            at = self._script.when(row)
-        self._outcomes.append((row, at))
-        self._drain_outcomes()
-
-    def _drain_outcomes(self) -> None:
-        scope = self._scope
-        assert scope is not None
-        while self._outcomes and scope.is_quiet:
-            if self.owner.purse is not None and not self._is_counted(self._outcomes[0]):
-                return
-            one = self._outcomes.popleft()
-            if isinstance(one, Outcome):
-                outcome = one
-            elif one[0].kind in WITNESSES:
-                see(scope, one[0])
-                continue
-            elif is_point(one[0]):
-                self._pass_point(scope, *one)
-                continue
-            else:
-                outcome = self._outcome(*one)
-            if self._trail is not None or self._script is not None:
-                self._look_back(outcome)
-            self._told = outcome.seq
-            scope.deliver(outcome)
-            if scope.changes.fresh:
-                self._mark_changes()
-
-    def _is_counted(self, one: Outcome | tuple[Transition, int]) -> bool:
-        """Whether it is known what budgets an outcome has crossed; the code goes on after that.
-
-        So what the log is told of a budget stands right behind the row that led to it, also where
-        the code would end at once.
-        """
-        return (one.seq if isinstance(one, Outcome) else one[0].seq) <= self.owner.durable
-
-    def _look_back(self, outcome: Outcome) -> None:
-        """Before an outcome is delivered: say whether what the code will do was done before."""
-        assert self._scope is not None
-        if self._trail is not None and outcome.seq > self._log[-1].seq:
-            self._trail = None  # of this lease: what follows is new
-            self._log = self._log[:1]
-        self._scope.changes.is_past = self._is_past(outcome.seq)
-
-    def _is_past(self, seq: int) -> bool:
-        if self._trail is not None and self._trail.holds(seq):
-            return True
-        script = self._script
-        return script is not None and script.point_ahead and script.has_more
-
-    def _mark_changes(self) -> None:
-        """Write down the edits that the code has met first with them in it.
-
-        Bodies wait for these rows like for outcomes: nothing can rest on a decision that is lost.
-        """
-        assert self._scope is not None
-        if not self._scope.is_quiet:
-            return  # a def task's thread may set more of them; it calls when it rests
-        for name in self._scope.changes.take_fresh():
-            row = self.owner.append(
-                Event(Kind.ANNOTATION, "engine", key=PREFIX + name, data={"changed": name})
-            )
-            self.owner.delivered = max(self.owner.delivered, row.seq)
-
-    def _pass_point(self, scope: Scope | ThreadScope, row: Transition, at: int) -> None:
-        """Here the code goes on by itself: what it waits for keeps the time that it has left."""
-        seed: Any = (row.data or {})[POINT]
-        moved_us = scope.pass_point(at, None if seed is None else str(seed).encode())
-        for call in scope.open_calls.values():
-            if call.kind in ("ask", "event") and call.payload.until is not None:
-                call.payload.until += moved_us
-            elif call.kind == "step" and call.payload.deadline_at is not None:
-                call.payload.deadline_at += moved_us
-
     def _thread_is_quiet(self) -> None:
         """The thread of a ``def`` task has come to a call, or to its end."""
-        assert self._scope is not None
+        assert self.playback.scope is not None
         if self.owner.is_over or self.owner.before_park is not None:
             return  # suspended, and its thread has not heard of it yet
-        if self._scope.changes.fresh:
-            self._mark_changes()
+        if self.playback.scope.changes.fresh:
+            self.playback.mark_changes()
         try:
-            self._drain_outcomes()
+            self.playback.drain()
         except Mismatch as mismatch:
             self._suspend_mismatch(mismatch)
             return
@@ -533,7 +322,7 @@ class Driver:
         if self._attempt_ends_at is not None and self._is_attempt_over():
             self._end_attempt()
             return
-        scope = self._scope
+        scope = self.playback.scope
         assert scope is not None
         if not scope.is_quiet:  # a def task's thread is busy; it will call again
             if isinstance(scope, ThreadScope):
@@ -574,8 +363,8 @@ class Driver:
         """Start nothing more; once no body is under way, give the lease back."""
         if self.owner.is_over or self.owner.before_park is not None:
             return
-        if self._scope is not None and self._scope.is_quiet:
-            for call in self._scope.take_abandoned():
+        if self.playback.scope is not None and self.playback.scope.is_quiet:
+            for call in self.playback.scope.take_abandoned():
                 self._abandon(call)
         if not self.bodies:
             self.hand_back()
@@ -584,7 +373,7 @@ class Driver:
         while not self.owner.is_over and scope.is_quiet:
             answered = False
             if scope.notes:
-                self._note(scope)
+                self.playback.note()
             for call in scope.take_calls():
                 answered = self._admit(call) or answered
             for call in scope.take_abandoned():
@@ -593,12 +382,12 @@ class Driver:
                 # The end of the task ends them by itself; another try of it takes them over.
                 for key in self._children.given_up(scope.dropped):
                     self._children.give_up(key, self.worker.clock.now())
-            if scope.finished and not self._outcomes:
+            if scope.finished and not self.playback.outcomes:
                 if not self._ending:  # else the last process that is being stopped calls again
                     self._finish(scope)
                 return
             if answered or (
-                not self._outcomes
+                not self.playback.outcomes
                 and (self._play(scope) or self._reuse_next() or self._fire_timers(scope))
             ):
                 continue
@@ -613,19 +402,19 @@ class Driver:
                 return
         if self.owner.purse is not None and self.owner.purse.is_asking:
             self._set_alarm(scope)  # the store's answer comes first
-        elif not self.bodies and not self._outcomes and scope.is_quiet:
+        elif not self.bodies and not self.playback.outcomes and scope.is_quiet:
             self._settle_down(scope)
         else:
             self._set_alarm(scope)
 
     def _admit(self, call: Call) -> bool:
         """Take a call that the code has made; gives whether it has its answer already."""
-        if self._script is not None and self._script.offer(call):
+        if self.playback.script is not None and self.playback.script.offer(call):
             return False
         if call.kind in ("step", "reserve"):
             self._calls.append(call)
         elif call.kind in _HELD_BEFORE_POINT:
-            if self._script is not None and self._script.point_ahead:
+            if self.playback.script is not None and self.playback.script.point_ahead:
                 self._unannounced.append(call)  # its time is not known yet
             elif call.kind == "ask":
                 self._ask(call)
@@ -638,14 +427,16 @@ class Driver:
         now = self.worker.clock.now()
         row: Transition | None
         if call.kind == "child":
-            self._lingers_until = now + LINGER_US
+            self.playback.child_at = now
             row = self._children.admit(call.key, call.digest, call.payload, now)
-        elif (earlier := self._memo.get(call.key)) is not None and earlier.digest == call.digest:
+        elif (
+            earlier := self.playback.memo.get(call.key)
+        ) is not None and earlier.digest == call.digest:
             row = self.owner.append(_reused(call, earlier))
         else:
             row = self._children.start(call.key, call.digest, call.payload, now)
         if row is not None:
-            self._deliver_row(row, row.at)
+            self.playback.deliver_row(row, row.at)
         return row is not None
 
     def _ask(self, call: Call) -> None:
@@ -659,23 +450,10 @@ class Driver:
             )
 
     def _play(self, scope: Scope | ThreadScope) -> bool:
-        """Give the code the next of what it brought along, or note that it goes on by itself."""
-        script = self._script
-        if script is None:
+        """Give the code the next of what it brought along; what was held before the point goes."""
+        script = self.playback.script
+        if script is None or not self.playback.play(is_idle=not (self.bodies or self._calls)):
             return False
-        event = script.next(scope)
-        if event is None and script.point_ahead:
-            reseeds = self._past is not None and self._past.reseeds
-            event = Event(
-                Kind.ANNOTATION, "engine", data={POINT: self.owner.record.id if reseeds else None}
-            )
-        elif event is None and not (self.bodies or self._calls or self._outcomes):
-            event = script.next_timer(scope)
-        if event is None:
-            return False
-        row = self.owner.append(event)
-        script.spend(row)
-        self._deliver_row(row, row.at)
         if not script.point_ahead and self._unannounced:
             calls, self._unannounced = self._unannounced, []
             for call in calls:
@@ -685,14 +463,14 @@ class Driver:
 
     def _reuse_next(self) -> bool:
         """Give a retried execution the result that an earlier try recorded for the same call."""
-        if not self._memo:
+        if not self.playback.memo:
             return False
         for call in list(self._calls):
-            row = self._memo.get(call.key)
+            row = self.playback.memo.get(call.key)
             if row is not None and row.digest == call.digest:
                 self._calls.remove(call)
                 again = self.owner.append(_reused(call, row))
-                self._deliver_row(again, again.at)
+                self.playback.deliver_row(again, again.at)
                 return True
         return False
 
@@ -704,7 +482,7 @@ class Driver:
         row = self.owner.append(
             Event(Kind.TIMER_FIRED, "engine", key=f"timer#{timer.number}", digest=timer.deadline_at)
         )
-        self._deliver_row(row, row.at)
+        self.playback.deliver_row(row, row.at)
         return True
 
     def _abandon(self, call: Call, why: str | None = None) -> None:
@@ -727,26 +505,6 @@ class Driver:
             data = {"attempt": body.attempt, **({} if why is None else {"why": why})}
             data |= self._spent_by(body, lost=True)
             self.owner.append(Event(Kind.CALL_ABANDONED, "engine", key=call.key, data=data))
-
-    # What it says of itself
-
-    def emit(self, name: str, payload: bytes) -> Said:
-        """Append what task code says to a stream; it may come from the thread of a ``def`` task."""
-        if self._told < self._vouched_for():
-            return self.owner.open_emitter().pass_over(name)
-        return self.owner.open_emitter().say(name, payload)
-
-    def report(self, done: float, total: float | None, text: str | None) -> Said:
-        """Note how far task code says it is."""
-        if self._told < self._vouched_for():
-            return DONE
-        return self.owner.open_emitter().report(done, total, text)
-
-    def _vouched_for(self) -> int:
-        """Give the row up to which the store has what was said before it: an owner wrote it."""
-        if self._vouched is None:
-            self._vouched = max((row.seq for row in self._log if is_of_owner(row)), default=0)
-        return self._vouched
 
     # Bodies
 
@@ -778,7 +536,7 @@ class Driver:
             or not self.owner.is_live
         ):
             return
-        if self._script is not None and self._script.point_ahead:
+        if self.playback.script is not None and self.playback.script.point_ahead:
             return
         if self.owner.emitter is not None and self.owner.emitter.is_full:
             return  # what was said is written first, and its end comes here again
@@ -829,14 +587,6 @@ class Driver:
         """The budgets that it charges and that not everybody shares."""
         return () if self.owner.purse is None else self.owner.purse.own
 
-    def _note(self, scope: Scope | ThreadScope) -> None:
-        """Record what the code has said in passing, unless that was recorded before."""
-        notes, scope.notes = scope.notes, []
-        is_past = self._script is not None and self._script.point_ahead
-        for note in notes:
-            if self._noted.is_new(note):
-                self.owner.append(note.event(reused=is_past))
-
     def _grant(self, call: Call) -> None:
         """Give task code what it wanted to set aside."""
         if self.owner.purse is not None:
@@ -846,7 +596,7 @@ class Driver:
             Event(Kind.STEP, "engine", key=call.key, digest=call.digest, data=data)
         )
         self._has_granted = True
-        self._deliver_row(row, row.at)
+        self.playback.deliver_row(row, row.at)
 
     def _spent_by(
         self, body: Body, error: BaseException | None = None, *, lost: bool = False
@@ -872,7 +622,7 @@ class Driver:
             attempt,
             self.owner.record.id,
             self.worker,
-            self._scope,
+            self.playback.scope,
             self.body_done,
             self.beaten,
             None if self._progress is None else self._progress.last(call.key),
@@ -940,7 +690,9 @@ class Driver:
             )
         )
         try:
-            self._deliver(Outcome(row.seq, row.at, "step", row.key, row.digest, value, error))
+            self.playback.deliver(
+                Outcome(row.seq, row.at, "step", row.key, row.digest, value, error)
+            )
         except Mismatch as mismatch:
             self._suspend_mismatch(mismatch)
             return
@@ -1045,7 +797,7 @@ class Driver:
 
         Only while there are slots: what waits must never keep those from running that it waits for.
         """
-        waits = self._children.is_any_under_way and now < self._lingers_until
+        waits = self._children.is_any_under_way and now < self.playback.child_at + LINGER_US
         return waits and self.worker.free > 0
 
     def _clean_up(self, scope: Scope | ThreadScope) -> dict[str, Any]:
@@ -1108,7 +860,7 @@ class Driver:
         is_free = self.owner.durable >= self.owner.delivered and not self._is_held
         instants = [at for _, at in self._backing_off() if is_free or at > now]
         if lingers:
-            instants.append(self._lingers_until)
+            instants.append(self.playback.child_at + LINGER_US)
         if timer is not None:
             instants.append(timer.deadline_at)
         if instants:
@@ -1146,10 +898,10 @@ class Driver:
 
     def _continue(self, error: ContinueAsNew) -> None:
         """End as a new execution that goes on with what this one has left: its unread signals."""
-        assert self._scope is not None
+        assert self.playback.scope is not None
         left = [
             Event(Kind.SIGNAL_RECEIVED, "engine", key=outcome.key, payload=outcome.value)
-            for outcome in self._scope.unread_signals
+            for outcome in self.playback.scope.unread_signals
         ]
         left += [Event(row.kind, row.actor, key=row.key, payload=row.payload) for row in self._late]
         item = self._children.continue_as(error.call, self._birth, left, self.worker.clock.now())
@@ -1192,8 +944,7 @@ class Driver:
     def _suspend_mismatch(self, mismatch: Mismatch) -> None:
         if self.owner.is_over or self.owner.before_park is not None:
             return
-        self._outcomes.clear()
-        facts = told(mismatch, self._log, self._scope, self.task.stamp)
+        facts = self.playback.told(mismatch, self.task.stamp)
         self._suspend("code_mismatch", hint=_MISMATCH_HINT, **facts)
 
     def _suspend(self, code: str, *, text: str, hint: str, **more: Any) -> None:
@@ -1218,8 +969,8 @@ class Driver:
             self.owner.purse.close()
         if self.owner.emitter is not None:
             self.owner.emitter.close()
-        if self._scope is not None:
-            self._scope.close()
+        if self.playback.scope is not None:
+            self.playback.scope.close()
         self.worker.left(self)
 
     # The journal
@@ -1264,7 +1015,7 @@ class Driver:
         if told and not self.owner.is_over:
             self.take(told)
         if (
-            self._outcomes
+            self.playback.outcomes
             and self.owner.is_live
             and not self.owner.is_over
             and self.owner.before_park is None
@@ -1307,9 +1058,9 @@ class Driver:
             row = self._take(entry)
             if row is not None and row.kind is Kind.SIGNAL_RECEIVED and self._then is not None:
                 self._late.append(row)
-            if row is not None and row.kind in _DELIVERED and self._then is None:
+            if row is not None and row.kind in OUTCOMES and self._then is None:
                 try:
-                    self._deliver_row(row, row.at)
+                    self.playback.deliver_row(row, row.at)
                 except Mismatch as mismatch:
                     self._suspend_mismatch(mismatch)
                     return

@@ -267,7 +267,7 @@ class _ReplayingEngine(VirtualEngine):
 
     def _wants(self) -> str:
         driver = self.worker.drivers.get(self._id)
-        scope = None if driver is None else driver._scope
+        scope = None if driver is None else driver.playback.scope
         if scope is None:
             return "does not come to it"
         timer = scope.next_timer()

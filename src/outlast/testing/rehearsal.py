@@ -290,8 +290,8 @@ class _Rehearsed(Driver):
 
     @property
     def is_at_rest(self) -> bool:
-        scope = self._scope
-        return scope is None or self.is_over or (scope.is_quiet and not self._outcomes)
+        scope = self.playback.scope
+        return scope is None or self.is_over or (scope.is_quiet and not self.playback.outcomes)
 
     def _thread_is_quiet(self) -> None:
         super()._thread_is_quiet()

@@ -274,10 +274,10 @@ class VirtualEngine(Engine):
         return {
             f"the code of {id} in its thread"
             for id, driver in (self.worker.drivers.items() if self.is_open else ())
-            if driver._scope is not None
-            and not driver._scope.is_async
+            if driver.playback.scope is not None
+            and not driver.playback.scope.is_async
             and (
-                not driver._scope.is_quiet
+                not driver.playback.scope.is_quiet
                 or any(body.is_in_task_thread for body in driver.bodies.values())
             )
         }
