@@ -79,6 +79,27 @@ async def gated(name: str) -> str:
 
 
 @task
+async def rounds(left: int) -> str:
+    """A round after the other, each an execution of its own; the last one is held."""
+    await note(f"round-{left}")
+    if left > 0:
+        rounds.continue_as_new(left - 1)
+    await hold("gate")
+    return "round and round"
+
+
+@task
+async def family(name: str, word: str = "no") -> str:
+    """Two children, of which one fails."""
+    said = await hello(name)
+    try:
+        await fails(word)
+    except ValueError as error:
+        return f"{said} {error}"
+    return said
+
+
+@task
 async def approve(order: str) -> str:
     await note(order)
     verdict = await ask(f"Release {order}?", Verdict, to="ops")

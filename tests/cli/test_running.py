@@ -146,6 +146,39 @@ def test_killed_and_typed_again_it_goes_on(terminal: Terminal) -> None:
     assert terminal.here("db", "verify").code == 0
 
 
+def test_what_goes_on_as_a_new_execution_is_followed_and_found_again(terminal: Terminal) -> None:
+    words = ("run", "tasks.py:rounds", "2")
+    first = terminal.spawn(*words)
+    until(lambda: bodies(terminal)["gate"] == 1)
+    first.kill()
+    open_gate(terminal)
+    done = terminal.run(*words)
+    assert (done.code, done.out) == (0, '"round and round"\n')
+    assert "continuing ex_" in done.err
+    assert bodies(terminal) == {"round-2": 1, "round-1": 1, "round-0": 1, "gate": 2}
+    ids = terminal.here("ls", "-o", "ids").out.split()
+    assert len(ids) == 3
+    assert f"goes on as {ids[1]}" in terminal.here("events", ids[2]).out
+    assert terminal.here("watch", ids[2], "-q").out == '"round and round"\n'
+
+
+def test_children_are_told_by_what_they_came_to(terminal: Terminal) -> None:
+    done = terminal.run("run", "tasks.py:family", "Ada")
+    assert done.out == '"Hello, Ada! no"\n'
+    assert "hello#1 done" in done.err
+    assert "fails#1 failed: ValueError: no" in done.err
+    family, *children = reversed(terminal.here("ls", "-o", "ids").out.split())
+    assert terminal.here("ls", "--roots", "-o", "ids").out.split() == [family]
+    assert terminal.here("ls", "--parent", family, "-o", "ids").out.split() == children[::-1]
+    shown = terminal.here("show", "last", "-o", "json").json
+    assert shown["id"] == family
+    assert [(step["key"], step["status"], step["child"]) for step in shown["steps"]] == [
+        ("hello#1", "done", children[0]),
+        ("fails#1", "failed", children[1]),
+    ]
+    assert f"{children[1]}  failed: ValueError: no" in terminal.here("show", "last").out
+
+
 def test_another_input_starts_anew(terminal: Terminal) -> None:
     first = terminal.spawn("run", "tasks.py:gated", "--name", "Ada")
     until(lambda: bodies(terminal)["gate"] == 1)
@@ -226,7 +259,8 @@ def test_changed_code_is_told_and_nothing_is_lost(terminal: Terminal) -> None:
     why = terminal.here("why", "last").out
     assert "recorded    note#1 → note#2" in why
     assert "code wants  note#1 → hold#1" in why
-    assert "do one      outlast resume ex_" in why
+    assert "do one      outlast fork ex_" in why
+    assert "            outlast resume ex_" in why
     assert "nothing was run twice" in why
     assert "code wants" in terminal.here("show", "last").out
     source.write_text(old, encoding="utf-8")

@@ -545,7 +545,7 @@ def test_a_failure_upstream_cancels_or_holds_or_lets_go(outlast_engine: VirtualE
 
 
 def test_a_dependency_must_be_there(outlast_engine: VirtualEngine) -> None:
-    with pytest.raises(NotFound, match="depends on"):
+    with pytest.raises(NotFound, match="shall start after"):
         double.options(after="ex_nothing").start(1)
     with pytest.raises(UsageError):
         double.options(after=After("ex_1", need="luck")).start(1)  # type: ignore[arg-type]

@@ -671,3 +671,11 @@ def test_a_deadline_wakes_an_engine_that_waits_for_nothing(url: str) -> None:
         assert handle.id not in engine.worker.drivers
 
     run(main, url)
+
+
+def test_a_closed_engine_says_so() -> None:
+    engine = Engine("memory:")
+    with engine:
+        handle = engine.start(links, 1)
+    with pytest.raises(NoEngine, match="not open"):
+        handle.status()

@@ -116,6 +116,7 @@ def step_form(step: Step) -> dict[str, Any]:
         "retry_at": at(step.retry_at),
         "progress": raw(step.progress),
         "beat_at": at(step.beat_at),
+        "child": step.child,
         "failures": [
             {"attempt": one.attempt, "at": at(one.at), "type": one.type, "message": one.message}
             for one in step.failures

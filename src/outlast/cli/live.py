@@ -22,6 +22,7 @@ from outlast.cli.words import (
     ICONS,
     STEP_COLOURS,
     STEP_ICONS,
+    child_end_said,
     failure_said,
     now_us,
     one_line,
@@ -245,7 +246,8 @@ def _step(step: Step, in_flight: Mapping[str, tuple[int, int]], now: int) -> lis
     if status == "retrying" and step.retry_at is not None:
         line.append(f"   again {until(step.retry_at, now)}", style="yellow")
     if status == "failed":
-        line.append(f"   {failure_said(step.payload, 80)}", style="red")
+        said = child_end_said(step.came_to, step.payload, 80) if step.came_to else ""
+        line.append(f"   {said or failure_said(step.payload, 80)}", style="red")
     if status == "lost":
         line.append("   its worker is gone: it runs again", style="yellow")
     return [line]

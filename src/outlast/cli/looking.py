@@ -16,6 +16,7 @@ from outlast.cli.words import (
     ICONS,
     STEP_COLOURS,
     STEP_ICONS,
+    child_end_said,
     clock,
     failure_said,
     lines_of,
@@ -427,7 +428,10 @@ def step_lines(session: Session, step: Step, story: Story) -> list[str]:
     for failed in step.failures:
         said = one_line(f"{failed.type}: {failed.message}")
         lines.append(f"    attempt {failed.attempt} failed: {said}")
-    if step.status == "failed":
+    if step.child is not None and step.status != "done":
+        end = child_end_said(step.came_to, step.payload) if step.came_to else ""
+        lines.append(f"    {step.child}  {end}".rstrip())
+    elif step.status == "failed":
         lines.append(f"    {failure_said(step.payload)}")
     return lines
 

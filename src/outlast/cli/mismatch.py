@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
-from outlast.cli.commands import COMMANDS
 from outlast.cli.words import moment, one_line
 from outlast.lifecycle import Execution, State
 
@@ -79,12 +78,16 @@ def _code(stamp: Mapping[str, Any]) -> str:
     return f"{version}code {one_line(stamp.get('code') or 'unknown', 40)}"
 
 
+FORKABLE: Final = frozenset({"step", "input", "child"})
+"""What a fork can begin from; timers and signals are no steps."""
+
+
 def choices(id: str, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Give the ways out: what to type, and what it does."""
     found = []
     version = (facts.get("then") or {}).get("version")
     recorded = facts.get("recorded") or {}
-    if "fork" in COMMANDS and recorded.get("key"):
+    if recorded.get("kind") in FORKABLE:
         found.append(
             (f"outlast fork {id} --from {one_line(recorded['key'])}", "run today's code from there")
         )

@@ -80,7 +80,7 @@ def run(
             _tell_of_failures(session, engine)
             guest = Guest(session.url, opened=engine.store)
             record = _attach_or_start(session, engine, guest, task, call, key=key, new=new)
-            watch = Watch(session, guest, record.id, is_ours=True, peek=_peek(engine, record.id))
+            watch = Watch(session, guest, record.id, is_ours=True, peek=_peek(engine))
             ended = watch.follow(lambda: signals.came() or outlets.gone, wait_us)
             if ended is None:
                 if signals.came():
@@ -89,7 +89,7 @@ def run(
                 if outlets.gone:
                     return BROKEN_PIPE
                 return watch.left_off(signals.came(), _again(session))
-            code = conclude(session, record.id, ended, log=watch.rows)
+            code = conclude(session, ended, log=watch.rows)
             sys.stdout.flush()
             return BROKEN_PIPE if outlets.gone else code
 
@@ -175,10 +175,10 @@ def _say_continuing(session: Session, guest: Guest, record: Execution) -> None:
     session.say(f"{name}  {verb}, {said}" if record.is_final else f"{verb} {name}, {said}")
 
 
-def _peek(engine: Engine, id: str) -> Callable[[], Mapping[str, tuple[int, int]]]:
+def _peek(engine: Engine) -> Callable[[str], Mapping[str, tuple[int, int]]]:
     """Give a look at the bodies under way in this process: attempt and beginning, by key."""
 
-    def peek() -> Mapping[str, tuple[int, int]]:
+    def peek(id: str) -> Mapping[str, tuple[int, int]]:
         driver = engine.worker.drivers.get(id)
         bodies = list(driver.bodies.items()) if driver is not None else []
         return {key: (body.attempt, body.started_at) for key, body in bodies}

@@ -43,7 +43,8 @@ class Step:
         payload: its result, its answer, or its recorded failure.
         progress: what its last heartbeat said.
         beat_at: when that was.
-        is_child: whether it is an execution of its own.
+        child: the execution that this call is, if it is one of its own.
+        came_to: the state in which that one ended.
     """
 
     key: str
@@ -58,7 +59,8 @@ class Step:
     payload: bytes | None = None
     progress: bytes | None = None
     beat_at: int | None = None
-    is_child: bool = False
+    child: str | None = None
+    came_to: str | None = None
 
     @property
     def is_open(self) -> bool:
@@ -117,7 +119,7 @@ class Story:
     def _leave_open(self, status: str, ended_at: int | None = None) -> None:
         """Nobody runs the bodies any more that were under way; at the end, nothing is awaited."""
         for step in self.steps.values():
-            if step.is_child and ended_at is None:
+            if step.child is not None and ended_at is None:
                 continue  # it goes on by itself
             if step.is_open and (ended_at is not None or step.status == "running"):
                 step.status, step.ended_at = status, ended_at
@@ -162,7 +164,7 @@ def _announced(story: Story, row: Transition, data: Mapping[str, Any]) -> None:
         step.status, step.title, step.to = "asked", question.get("title"), question.get("to")
         step.since = question.get("asked_at", row.at)
     elif step.is_open:
-        step.is_child = step.is_child or "child" in data
+        step.child = data.get("child", step.child)
         step.status, step.attempts = "running", int(data.get("attempt", 1))
         step.since = int(data.get("since", row.at))
         if row.payload is not None:
@@ -173,7 +175,8 @@ def _child_ended(story: Story, row: Transition, data: Mapping[str, Any]) -> None
     step = story._step(row)
     if not step.is_open and step.ended_at is not None:
         return  # told before, or nobody waited for it any more
-    step.status = "done" if data.get("state") == State.SUCCEEDED else "failed"
+    step.child, step.came_to = data.get("child", step.child), data.get("state")
+    step.status = "done" if step.came_to == State.SUCCEEDED else "failed"
     step.ended_at, step.payload = row.at, row.payload
     if "reused" in data:
         step.payload = story.copies.get(data["reused"], row.payload)

@@ -26,6 +26,7 @@ from outlast.errors import (
     WaitTimeout,
 )
 from outlast.lifecycle import FINAL, Execution, State, Transition
+from outlast.lifecycle.record import continued_as
 
 if TYPE_CHECKING:
     from outlast.engine.guest import Guest
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 PROGRESS_SECONDS: Final = 0.25
 """How often a watcher looks how far an execution says it is."""
 Outcome = tuple[Execution, Transition]
-Peek = Callable[[], Mapping[str, tuple[int, int]]]
-"""Tells which step bodies are under way in this process: attempt and beginning, by key."""
+Peek = Callable[[str], Mapping[str, tuple[int, int]]]
+"""Tells which step bodies of an execution are under way in this process: attempt and beginning."""
 
 
 @click.command()
@@ -59,7 +60,7 @@ def watch(session: Session, id: str, timeout: str | None) -> int:
         ended = watching.follow(signals.came, wait_us)
         if ended is None:
             return watching.left_off(signals.came(), f"outlast watch {id}")
-    return conclude(session, id, ended, log=watching.rows)
+    return conclude(session, ended, log=watching.rows)
 
 
 class View(Protocol):
@@ -76,14 +77,14 @@ class View(Protocol):
 
 
 class Watch:
-    """Follows one execution and shows it."""
+    """Follows one execution and shows it; where it goes on as a new one, that one."""
 
     def __init__(
         self, session: Session, guest: Guest, id: str, *, is_ours: bool, peek: Peek | None = None
     ) -> None:
         self._session, self._guest, self._id = session, guest, id
         self._is_ours = is_ours
-        self._peek: Peek = peek or dict
+        self._peek: Peek = peek or (lambda id: {})
         self._look_at = 0.0
         self.story = Story(id)
         self.rows: list[Transition] = []
@@ -91,8 +92,16 @@ class Watch:
     def follow(self, stop: Callable[[], bool], wait_us: int | None) -> Outcome | None:
         """Show it until it has ended; None if somebody wants to stop, or the wait is over."""
         give_up_at = None if wait_us is None else time.monotonic() + wait_us / 1e6
-        view = self._view()
         self._timed_out = False
+        while (ended := self._follow_one(stop, give_up_at)) is not None:
+            successor = continued_as(ended[0])
+            if successor is None:
+                return ended
+            self._id, self.story, self.rows = successor, Story(successor), []
+        return None
+
+    def _follow_one(self, stop: Callable[[], bool], give_up_at: float | None) -> Outcome | None:
+        view = self._view()
         try:
             for rows in self._guest.follow(self._id):
                 self._look_at_progress(at_once=bool(rows) and rows[-1].to_state in FINAL)
@@ -175,7 +184,8 @@ class Watch:
         if is_interactive(sys.stdout, sys.stderr):
             from outlast.cli.live import LiveView
 
-            return LiveView(session, self._guest, self._id, self._peek, is_ours=self._is_ours)
+            id = self._id
+            return LiveView(session, self._guest, id, lambda: self._peek(id), is_ours=self._is_ours)
         return PlainView(session, to_stdout=not self._is_ours)
 
 
@@ -255,7 +265,7 @@ def plain_line(row: Transition, *, colour: bool = False) -> str:
     return f"{time_said}  {icon} {sentence(row)}"
 
 
-def conclude(session: Session, id: str, ended: Outcome, *, log: Sequence[Transition] = ()) -> int:
+def conclude(session: Session, ended: Outcome, *, log: Sequence[Transition] = ()) -> int:
     """Say what an execution came to: its result on stdout, or its error; gives the exit code.
 
     Raises:
@@ -264,6 +274,7 @@ def conclude(session: Session, id: str, ended: Outcome, *, log: Sequence[Transit
     from outlast.cli.forms import execution_form, outcome_form
 
     record, last = ended
+    id = record.id
     if session.as_json:
         form = {"type": "execution", **execution_form(record), **outcome_form(record, last)}
         session.json(form, indent=False)

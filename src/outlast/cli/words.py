@@ -196,13 +196,37 @@ def _announced(row: Transition, data: Mapping[str, Any]) -> str:
         if question.get("refused"):
             return f'{row.key} asks{to} anew ({question["refused"]}): "{question["title"]}"'
         return f'{row.key} asks{to}: "{question["title"]}"'
+    if "child" in data:
+        return f"{row.key} started as {data['child']}"
     said = f"{row.key} is under way, attempt {data.get('attempt', 1)}"
     return said if row.payload is None else f"{said}: {progress_said(row.payload)}"
 
 
+def child_end_said(state: object, payload: bytes | None, size_max: int = 200) -> str:
+    """Say what a child came to."""
+    if state == State.FAILED:
+        return f"failed: {failure_said(payload, size_max)}"
+    return "done" if state == State.SUCCEEDED else str(state).replace("_", " ")
+
+
+def _child_finished(row: Transition, data: Mapping[str, Any]) -> str:
+    return f"{row.key} {child_end_said(data.get('state'), row.payload)}"
+
+
+def _finish(row: Transition, data: Mapping[str, Any]) -> str:
+    return f"goes on as {data['continued_as']}" if "continued_as" in data else "succeeded"
+
+
+SAID_MAX: Final = 4
+"""How many of the things an execution waits for are named."""
+
+
 def _wait(row: Transition, data: Mapping[str, Any]) -> str:
     waits = data.get("waits", ())
-    things = " and ".join(wait_said(wait) for wait in waits if wait.get("kind") != "timer")
+    said = [wait_said(wait) for wait in waits if wait.get("kind") != "timer"]
+    if len(said) > SAID_MAX:
+        said = [*said[: SAID_MAX - 1], f"{len(said) - SAID_MAX + 1} more"]
+    things = " and ".join(said)
     times = " and ".join(wait_said(wait) for wait in waits if wait.get("kind") == "timer")
     return "waits for " + ", or for ".join(filter(None, (things, times)))
 
@@ -218,6 +242,8 @@ def wait_said(wait: Mapping[str, Any]) -> str:
         return f"the next attempt of {wait.get('key')}"
     if kind == "event":
         return f"the signal {wait.get('title')}{pattern(wait)}"
+    if wait.get("more"):
+        return f"{wait['more']} more children"
     return f"{kind} {wait.get('title') or wait.get('key') or ''}".rstrip()
 
 
@@ -306,6 +332,7 @@ _TELLERS: Final[dict[Kind, Any]] = {
     Kind.ATTEMPT_FAILED: _attempt_failed,
     Kind.STEP_ANNOUNCED: _announced,
     Kind.CALL_ABANDONED: lambda row, data: f"{row.key} is not awaited any more",
+    Kind.CHILD_FINISHED: _child_finished,
     Kind.TIMER_FIRED: lambda row, data: f"{row.key} fired",
     Kind.INPUT_RECEIVED: lambda row, data: f"{row.key} answered by {row.actor}",
     Kind.SIGNAL_RECEIVED: lambda row, data: f"signal {row.key} came from {row.actor}",
@@ -318,7 +345,7 @@ _TELLERS: Final[dict[Kind, Any]] = {
     Kind.SUSPEND: _suspend,
     Kind.RETRY: _task_retry,
     Kind.RETRY_DUE: _fixed("due again: queued"),
-    Kind.FINISH: _fixed("succeeded"),
+    Kind.FINISH: _finish,
     Kind.ERROR: lambda row, data: f"failed: {failure_said(row.payload)}",
     Kind.CANCEL: _by("cancelled"),
     Kind.DEADLINE: lambda row, data: (

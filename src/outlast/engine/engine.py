@@ -310,9 +310,14 @@ class Engine:
 
         Raises:
             UsageError: the engine runs on the caller's loop; await the coroutine instead.
+            NoEngine: the engine is not open, or not any more.
         """
         if self._thread is None:
             coroutine.close()
+            if not self.is_open:
+                raise NoEngine(
+                    "this engine is not open", do=f'with Engine("{self.url}") as engine: …'
+                )
             raise UsageError(
                 "this engine runs on an event loop of yours",
                 do="use the method with an a: astart, aresult",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -25,6 +26,7 @@ from outlast.errors import (
 )
 from outlast.lifecycle import FINAL, OPEN, Message, MessageKind, State, Transition, create
 from outlast.lifecycle import Execution as Record
+from outlast.lifecycle.record import continued_as
 from outlast.naming import checked_name, checked_priority
 from outlast.store import DEFAULT_URL, open_store, owner_of
 from outlast.store.protocol import (
@@ -458,12 +460,14 @@ class Guest:
     def find(self, text: str) -> str:
         """Give the id that somebody means: a whole one, its beginning or end, or ``last``.
 
+        The last one is the newest that is nobody's child: children come and go by themselves.
+
         Raises:
             NotFound: there is none.
             UsageError: several fit, or the text is too short to tell.
         """
         if text == "last":
-            newest = self.store.page(Filter(limit=1))
+            newest = self.store.page(Filter(roots=True, limit=1))
             if not newest:
                 raise NotFound(
                     "there is no execution yet", where=self.url, do="outlast run FILE:TASK"
@@ -525,11 +529,16 @@ class Guest:
         return open_questions(record, self.log(id)) if told is None else told
 
     def open_twin(self, task: str, payload_digest: int, origin: str) -> Record | None:
-        """Find the newest open execution of a task with this input and origin."""
-        found = self.store.page(
-            Filter(task=task, input_digest=payload_digest, origin=origin, states=OPEN, limit=1)
-        )
-        return found[0] if found else None
+        """Find the newest open execution of a task with this input and origin.
+
+        One that has gone on as a new execution is open as long as the last of these is.
+        """
+        wanted = Filter(task=task, input_digest=payload_digest, origin=origin, limit=1)
+        found = self.store.page(replace(wanted, states=OPEN)) or self.store.page(wanted)
+        twin = found[0] if found else None
+        while twin is not None and (name := continued_as(twin)) is not None:
+            twin = self.store.get([name])[0]
+        return twin if twin is not None and not twin.is_final else None
 
     def follow(
         self, id: str, after_seq: int = 0, *, poll_seconds: float = POLL_SECONDS

@@ -125,8 +125,8 @@ def read_birth(answer: Answer, key: str | None) -> Record:
     """
     if answer.refused == "no_upstream":
         raise NotFound(
-            "an execution that this one depends on is not there",
-            why="nothing was started",
+            "nothing was started: an execution that it shall start after is not there",
+            why="after= names one that was never started, or was deleted since",
             do="outlast ls",
         )
     holder = answer.execution
