@@ -130,10 +130,11 @@ All commands work from a second terminal while an engine owns the file. Without 
 below.
 
 An execution is named by its id, by at least three characters of its beginning or end, or by the
-word `last`: the newest that is nobody's child. Durations are written as `500ms`, `5s`, `1h30m`, `2d`. Answers go to stdout, remarks
-and errors to stderr, so that `outlast run … | jq` and `outlast ls -o ids | outlast cancel -` do
-what they should. A reader that goes away, as in `outlast run … | head -1`, detaches `run`; a
-`worker` goes on, and what your code prints is lost, not an error of your code.
+word `last`: the newest that is nobody's child. Durations are written as `500ms`, `5s`, `1h30m`,
+`2d`. Answers go to stdout, remarks and errors to stderr, so that `outlast run … | jq` and
+`outlast ls -o ids | outlast cancel -` do what they should. A reader that goes away, as in
+`outlast run … | head -1`, detaches `run`; a `worker` goes on, and what your code prints is lost,
+not an error of your code.
 
 Arguments of a task are given as `--name VALUE`, or plainly in the order of its parameters. A value
 is read by the parameter's type: as text where the type takes text, else as JSON; `--flag` and

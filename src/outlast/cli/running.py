@@ -17,7 +17,7 @@ from outlast.cli.outlet import Outlets
 from outlast.cli.session import Session, instant_of, read_stdin, shared, span_of, typed
 from outlast.cli.signals import Signals
 from outlast.cli.words import one_line
-from outlast.errors import OutlastError, StoreOwned, UsageError
+from outlast.errors import OutlastError, SchemaMismatch, StoreOwned, UsageError
 from outlast.naming import checked_name
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from outlast.engine.guest import Guest
     from outlast.engine.registry import Task
     from outlast.lifecycle import Execution
+
+    Twin = tuple[Execution, int]
 
 _TASK_WORDS = {"ignore_unknown_options": True, "allow_interspersed_args": True}
 ORIGIN = "run"
@@ -72,6 +74,7 @@ def run(
         checked_name(key, "key")
     with Outlets() as outlets:
         task, call = called(target, words, document)
+        twin = None if key is not None or new else _twin(session, task, call)
         engine = Engine(session.url)
         _quieten(session)
         with Signals() as signals, _Opened(engine, target):
@@ -79,7 +82,7 @@ def run(
 
             _tell_of_failures(session, engine)
             guest = Guest(session.url, opened=engine.store)
-            record = _attach_or_start(session, engine, guest, task, call, key=key, new=new)
+            record = _attach_or_start(session, engine, guest, task, call, key, twin)
             watch = Watch(session, guest, record.id, is_ours=True, peek=_peek(engine))
             ended = watch.follow(lambda: signals.came() or outlets.gone, wait_us)
             if ended is None:
@@ -132,43 +135,60 @@ class _Opened:
         self._engine.__exit__(kind, error, traceback)
 
 
+def _twin(session: Session, task: Task[Any, Any], call: Call) -> Twin | None:
+    """Find the open execution of the same task and input, and how many of its steps are done.
+
+    It is looked for before the engine opens: from then on it runs, and may end before it is found.
+    """
+    from outlast.codec import digest
+
+    args, kwargs = call
+    wanted = digest(task.input.bind(args, kwargs))
+    try:
+        with session.guest() as guest:
+            record = guest.open_twin(task.name, wanted, ORIGIN)
+            return None if record is None else (record, _done(guest, record))
+    except SchemaMismatch:
+        return None  # there is no file yet, or the engine says what is wrong with it
+
+
 def _attach_or_start(
     session: Session,
     engine: Engine,
     guest: Guest,
     task: Task[Any, Any],
     call: Call,
-    *,
     key: str | None,
-    new: bool,
+    twin: Twin | None,
 ) -> Execution:
     """Go on with the open execution of the same task and input, or start one."""
-    from outlast.codec import digest
     from outlast.engine.registry import StartOptions
     from outlast.lifecycle import State
 
     args, kwargs = call
-    if key is None and not new:
-        twin = guest.open_twin(task.name, digest(task.input.bind(args, kwargs)), ORIGIN)
-        if twin is not None:
-            _say_continuing(session, guest, twin)
-            if twin.state is State.SUSPENDED:  # typing the command again is asking for another try
-                engine.execution(twin.id).resume(actor=_actor())
-            return twin
+    if twin is not None:
+        record, done = twin
+        _say_continuing(session, record, done)
+        if record.state is State.SUSPENDED:  # typing the command again is asking for another try
+            engine.execution(record.id).resume(actor=_actor())
+        return record
     held = guest.store.with_key(key) if key is not None else None
     options = StartOptions(key=key, origin=ORIGIN, actor=_actor())
     handle = engine.start_with(options, task, args, kwargs)
     if held is not None and held.id == handle.id:
-        _say_continuing(session, guest, held)
+        _say_continuing(session, held, _done(guest, held))
     else:
         session.say(f"{session.paint_remark(handle.id, 'bold')}  {one_line(task.name)} started")
     return guest.record(handle.id)
 
 
-def _say_continuing(session: Session, guest: Guest, record: Execution) -> None:
+def _done(guest: Guest, record: Execution) -> int:
     from outlast.cli.story import story_of
 
-    done = story_of(record.id, guest.log(record.id)).done
+    return story_of(record.id, guest.log(record.id)).done
+
+
+def _say_continuing(session: Session, record: Execution, done: int) -> None:
     verb = "has ended before" if record.is_final else "continuing"
     said = f"{done} step{'s' if done != 1 else ''} already done"
     name = session.paint_remark(record.id, "bold")
