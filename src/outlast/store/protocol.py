@@ -16,12 +16,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from outlast.lifecycle import Execution, Message, State, Transition
-from outlast.schedule import Entry, Request, ScheduleRecord, ScheduleState
+
+if TYPE_CHECKING:  # only who has to do with schedules loads them
+    from outlast.schedule import Entry, Request, ScheduleRecord, ScheduleState
 
 TENANT = 1
 """The one tenant there is for now; every key begins with it."""

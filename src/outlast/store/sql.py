@@ -9,10 +9,11 @@ its result is asked for as one value, see :meth:`Statement.packed`, and which co
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import resources
+from functools import cache, lru_cache
+from importlib import import_module
+from pathlib import Path
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _COLUMNS = re.compile(r"^-- columns: (\d+)$", re.MULTILINE)
@@ -106,14 +107,15 @@ def parse(text: str) -> dict[str, Statement]:
     return statements
 
 
-def load(package: str) -> dict[str, Statement]:
-    """Load all statements of a backend, from every ``.sql`` file of its package.
+@cache
+def load(package: str) -> Mapping[str, Statement]:
+    """Load all statements of a backend, from every ``.sql`` file of its package; once.
 
     Raises:
         ValueError: two statements share a name.
     """
     statements: dict[str, Statement] = {}
-    for file in sorted(resources.files(package).iterdir(), key=lambda file: file.name):
+    for file in sorted(_folder(package).iterdir(), key=lambda file: file.name):
         if file.name.endswith(".sql"):
             for name, statement in parse(file.read_text("utf-8")).items():
                 if name in statements:
@@ -122,10 +124,15 @@ def load(package: str) -> dict[str, Statement]:
     return statements
 
 
+def _folder(package: str) -> Path:
+    """Give the folder of a package: of our own, which is never in an archive."""
+    return Path(str(import_module(package).__file__)).parent
+
+
 def migrations(package: str) -> list[tuple[int, str]]:
     """Load a backend's migrations, ``migrations/0001_name.sql`` and on, in order."""
     return sorted(
         (int(file.name.split("_")[0]), file.read_text("utf-8"))
-        for file in resources.files(package).joinpath("migrations").iterdir()
+        for file in (_folder(package) / "migrations").iterdir()
         if file.name.endswith(".sql")
     )

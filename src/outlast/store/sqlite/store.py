@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain as chained
 from operator import attrgetter, itemgetter
 from pathlib import Path
@@ -68,6 +68,7 @@ from outlast.store.protocol import (
     Lease,
     ProgressRow,
     Reservation,
+    Schedules,
     StreamHead,
     StreamItem,
     Verdict,
@@ -113,7 +114,6 @@ from outlast.store.sqlite.rows import (
     values_of_message,
     values_of_transition,
 )
-from outlast.store.sqlite.schedules import SqliteSchedules
 from outlast.store.sqlite.streams import item_of, progress_of, write_emissions, write_progress
 from outlast.store.sqlite.verify import verify
 
@@ -170,9 +170,15 @@ class SqliteStore:
         self._file = path.resolve()
         self._identity = _identity(self._file)
         self._reading = threading.Lock()
-        self.schedules = SqliteSchedules(self)
         self.capacity = SqliteCapacity(self)
         self._data_version = self._read_data_version()
+
+    @cached_property
+    def schedules(self) -> Schedules:
+        """See the protocol."""
+        from outlast.store.sqlite.schedules import SqliteSchedules
+
+        return SqliteSchedules(self)
 
     # Writing
 
