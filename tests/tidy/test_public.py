@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 import outlast
 from outlast import blocking
+
+from . import ROOT
 
 NAMES = [
     "task",
@@ -74,3 +78,10 @@ def test_every_name_is_there_and_says_what_it_is(name: str) -> None:
 def test_other_names_are_not() -> None:
     with pytest.raises(AttributeError, match="no attribute driver"):
         _ = outlast.driver  # type: ignore[attr-defined]
+
+
+def test_the_page_of_names_describes_each_once() -> None:
+    page = (ROOT / "docs" / "api.md").read_text("utf-8")
+    first_cells = re.findall(r"^\| (`.*?`) \|", page, re.MULTILINE)
+    described = [name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)]
+    assert sorted(described) == sorted(NAMES)
