@@ -346,7 +346,8 @@ class Answer:
         entry: what a delivery put into the inbox; None where it was refused or had come before.
         told: whom the item told something besides, as a parent hears of its child's end: each with
             its record after it and the entry in its inbox.
-        owes: whether it left errands to others, which the next sweep runs.
+        owes: whether it left errands to others, or room in a budget that somebody waits for: the
+            next sweep sees to it.
         budgets: the budgets that the item touched, or was refused for, after it.
         unclaimed: the executions whose claim and start came with their birth and were not stored,
             as their gates or their queue ask for a claim; they are there, and ``queued``.
@@ -379,7 +380,7 @@ class Claims(list[Claimed]):
     """What a claim has given.
 
     Attributes:
-        is_held_back: whether a full queue kept something from being claimed.
+        is_held_back: whether a full queue may have kept something from being claimed; a hint.
         is_unfinished: whether there was more to examine than one transaction takes.
         opens_at: when the first of the rates opens that were found closed, or None.
     """

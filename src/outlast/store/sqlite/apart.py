@@ -81,9 +81,10 @@ class Apart:
                 self._own(place, item)
                 if isinstance(item, Write) and item.charge is not None:
                     paying.append((place, item))
-        words: list[tuple[int, Deliver]] = []
         for place, one in paying:
-            self._attempt(place, partial(self._pay, place, one, words))
+            if not isinstance(one, Write):
+                self._attempt(place, partial(self._rehearse, Pending(), [(place, one)]))
+        words = take_money(self._store, paying, answers) if paying else []
         for place, item in deliveries:
             self._deliver(place, item)
         for place, item in self._all.sends:
@@ -146,9 +147,6 @@ class Apart:
                 raise _TakenBackError
         except _TakenBackError:
             pass
-
-    def _pay(self, place: int, item: Paying, words: list[tuple[int, Deliver]]) -> None:
-        words += take_money(self._store, [(place, item)], self._answers)
 
     def _deliver(self, place: int, item: Deliver, answers: list[Answer] | None = None) -> None:
         """Deliver a message; for one that nobody asked for, ``answers`` are nobody's."""
