@@ -103,7 +103,8 @@ def test_a_claim_passes_over_what_is_pinned_to_others(address: str, tmp_path: An
 
     def claim(versions: list[tuple[str, str]], seed: int) -> list[str]:
         nonces = [bytes([seed, n]) * 8 for n in range(9)]
-        claimed = store.claim(Lease("w1"), ["t"], 9, 2, nonces, versions)
+        lease = Lease("w1", capabilities=frozenset("x"))
+        claimed = store.claim(lease, ["t"], 9, 2, nonces, versions)
         return [one.execution.id for one in claimed]
 
     assert claim([("other", "1"), ("t", "3")], 1) == ["a", "d"]
