@@ -679,3 +679,27 @@ def test_a_closed_engine_says_so() -> None:
         handle = engine.start(links, 1)
     with pytest.raises(NoEngine, match="not open"):
         handle.status()
+
+
+@step
+async def blocks() -> int:
+    count: int = links.start(1).result()
+    return count
+
+
+@task
+async def blocking_body() -> int:
+    return await blocks()
+
+
+def test_what_blocks_is_refused_on_the_engines_own_loop() -> None:
+    with Engine("memory:") as engine, pytest.raises(UsageError, match="astart"):
+        engine.start(blocking_body).result(timeout="20s")
+
+
+def test_an_engine_of_its_own_thread_works_beside_a_running_loop() -> None:
+    async def notebook() -> int:
+        with Engine("memory:") as engine:
+            return engine.start(links, 2).result()
+
+    assert asyncio.run(notebook()) == 2

@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from concurrent.futures import wait
 from typing import Any, Final, TypeVar
 
-from outlast.errors import NoEngine
+from outlast.errors import NoEngine, UsageError
 
 T = TypeVar("T")
 LOOK_SECONDS: Final = 1.0
@@ -26,13 +26,23 @@ class LoopThread:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine there and give its result here.
 
         Raises:
             NoEngine: the thread has ended, whatever ended it.
+            UsageError: it is called there, where waiting would stop everything for ever.
         """
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            raise UsageError(
+                "a coroutine called what blocks, on the loop of the engine itself",
+                why="an async def step runs there; waiting in it would stop the engine for ever",
+                do="use the method with an a, and await it: astart, aresult; or make the step def",
+            )
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         while not wait([future], LOOK_SECONDS).done:
             if not self._thread.is_alive():
@@ -43,8 +53,7 @@ class LoopThread:
         """End the loop and its thread."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.close()
+        self._loop.close()  # again, where the thread was ended by an error
 
 
 __all__ = ["LoopThread"]
