@@ -90,8 +90,8 @@ def _park_overlooks_messages() -> None:
 
 def _park_runs_clean_up() -> None:
     """Unwind parked code as a cancel does: the steps of its clean-up then really run."""
-    module = _find("engine.driver")
-    driver, outcome = module.Driver, _find("engine.scope:Outcome")
+    driver, outcome = _find("engine.driver:Driver"), _find("engine.scope:Outcome")
+    body = _find("engine.body:Body")
     original = driver._leave
 
     def leave(self: Any, **more: Any) -> None:
@@ -103,7 +103,7 @@ def _park_runs_clean_up() -> None:
                 if call.kind == "step":
                     nobody = [lambda *_: None] * 2
                     place = (self.record.id, self.worker, scope, *nobody)
-                    module.Body(call, 1, *place).start()
+                    body(call, 1, *place).start()
         original(self, **more)
 
     driver._leave = leave

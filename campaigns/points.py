@@ -95,6 +95,7 @@ def _in_transaction(place: str) -> Callable[[str], None]:
 
 _STORE: Final = "store.sqlite.store:SqliteStore"
 _DRIVER: Final = "engine.driver:Driver"
+_ATTEMPTS: Final = "engine.attempts:Attempts"
 
 POINTS: Final[dict[str, Callable[[str], None] | None]] = {
     "open.before_migrate": _before("store.sqlite.store", "migrate"),
@@ -114,10 +115,10 @@ POINTS: Final[dict[str, Callable[[str], None] | None]] = {
     "replay.before": _before(_DRIVER, "replay"),
     "replay.after": _after(_DRIVER, "replay"),
     "birth.before_begin": _before(_DRIVER, "begin"),
-    "body.before": _before(_DRIVER, "_start"),
+    "body.before": _before(_ATTEMPTS, "_start"),
     "body.began": None,
     "body.ended": None,
-    "body.before_row": _before(_DRIVER, "body_done"),
+    "body.before_row": _before(_ATTEMPTS, "body_done"),
     "retry.noted": _after(_DRIVER, "_try_again"),
     "park.before": _before(_DRIVER, "_park"),
     "park.after": _after(_DRIVER, "_park"),

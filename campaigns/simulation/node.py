@@ -128,7 +128,7 @@ class SimEngine(Engine):
     def announce(self) -> None:
         """Note the steps that take long."""
         for held in list(self.worker.drivers.values()):
-            held.announce(self.clock.now())
+            held.attempts.announce(self.clock.now())
 
     async def _prune(self) -> None:
         """Nothing is old enough to be deleted."""

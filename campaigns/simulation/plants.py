@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from outlast.engine.attempts import Attempts
 from outlast.engine.body import Body
 from outlast.engine.driver import Driver
 from outlast.engine.journal import Journal
@@ -150,7 +151,7 @@ def _early_timer() -> list[Patch]:
 
 
 def _attempt_counted_late() -> list[Patch]:
-    plain_try, plain_start = Driver._try_again, Driver._start
+    plain_try, plain_start = Attempts._try_again, Attempts._start
     held: dict[tuple[int, str], Any] = {}
 
     def try_again(self: Any, *given: Any) -> Any:
@@ -171,10 +172,10 @@ def _attempt_counted_late() -> list[Patch]:
     def start(self: Any, call: Any) -> None:
         plain_start(self, call)
         event = held.pop((id(self), call.key), None)
-        if event is not None and not self.is_over:
+        if event is not None and not self.owner.is_over:
             self.owner.append(event)
 
-    return [(Driver, "_try_again", try_again), (Driver, "_start", start)]
+    return [(Attempts, "_try_again", try_again), (Attempts, "_start", start)]
 
 
 def _park_overlooks_messages() -> list[Patch]:

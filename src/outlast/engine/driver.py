@@ -17,39 +17,31 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any, Final, Protocol
 
 from outlast import failure
+from outlast.engine.attempts import NEVER_RETRIED, Attempts
 from outlast.engine.body import Body, Host
 from outlast.engine.children import Children, Midwife
 from outlast.engine.journal import Journal
 from outlast.engine.owner import Owner
 from outlast.engine.playback import Playback
-from outlast.engine.progress import Progress
-from outlast.engine.purse import Ledger, inherited, purse_of, spent_by
+from outlast.engine.purse import Ledger, inherited, purse_of
 from outlast.engine.question import Question
 from outlast.engine.registry import Task
-from outlast.engine.scope import Call, CallState, Mismatch, Outcome, Scope
+from outlast.engine.scope import Call, CallState, Mismatch, Scope
 from outlast.engine.script import is_point, past_of
 from outlast.engine.task_call import ContinueAsNew
 from outlast.engine.thread_scope import ThreadScope
 from outlast.engine.trail import OUTCOMES, WITNESSES
 from outlast.errors import (
     AttemptTimeout,
-    BadPayload,
-    CannotLoad,
     Deadlock,
-    Fatal,
     OutlastError,
-    OverBudget,
-    PayloadTooLarge,
     RetryAfter,
-    StepDeadline,
-    StepQueueTimeout,
 )
 from outlast.lifecycle import (
     LEASED,
@@ -60,21 +52,15 @@ from outlast.lifecycle import (
     Transition,
     note_of,
 )
-from outlast.lifecycle.record import Data
 from outlast.store.protocol import Answer, InboxEntry, Write
 
 LINGER_US: Final = 200_000
 """Waits shorter than this keep their worker; longer ones park. A park costs four rows."""
-ANNOUNCE_US: Final = 1_000_000
-"""How long a step runs before a note says so."""
 
-_ABANDONED: Final = CallState.ABANDONED
 _MISMATCH_HINT: Final = "bring back code that fits, then resume it"
 _HELD_BEFORE_POINT: Final = frozenset({"ask", "child", "start"})
 """Calls that a fork makes only once it lives: before, it goes the way of its source."""
 _ENDS_OF_CANCELLED: Final = (asyncio.CancelledError, ContinueAsNew)
-_NEVER_RETRIED: Final = (Fatal, BadPayload, PayloadTooLarge)
-_STEP_NEVER_RETRIED: Final = (*_NEVER_RETRIED, CannotLoad, StepDeadline, StepQueueTimeout)
 
 
 class Home(Host, Midwife, Protocol):
@@ -126,11 +112,6 @@ class Driver:
         self._birth = birth
         self._past = past_of(birth)
         self._unannounced: list[Call] = []
-        self._calls: deque[Call] = deque()
-        self._at_once: deque[Body] = deque()
-        self._failures: dict[str, int] = {}
-        self._back_offs: dict[str, int] = {}
-        self._announced: set[str] = set()
         self._asked: dict[str, int] = {}
         self._unasked: set[str] = set()
         self._alarm: asyncio.TimerHandle | None = None
@@ -142,15 +123,13 @@ class Driver:
         self._hold: tuple[str, object] = ("engine", None)
         self._grace_from: int | None = None
         self._pumping = False
-        self._reporting = False
-        self._ending: set[Body] = set()
-        self._has_granted = False
         self.owner.purse = purse_of(self, worker.journal, worker.ledger, birth)
-        self._progress: Progress | None = None
         self._attempt_ends_at: int | None = None
         self._attempt_alarm: asyncio.TimerHandle | None = None
         self._children = Children(record, worker, self.owner.append, inherited(birth))
         self.playback = Playback(self.owner, self._children, worker.clock, birth, self._past)
+        identity = None if self._past is None else self._past.identity
+        self.attempts = Attempts(self, self.owner, self.playback, worker, self.bodies, identity)
 
     # Coming to life
 
@@ -170,7 +149,7 @@ class Driver:
             kept, history = self.playback.load(rows, self.task.code)
             waiting = self._deliver_recorded(kept, history)
         except Mismatch as mismatch:
-            self._suspend_mismatch(mismatch)
+            self.suspend_mismatch(mismatch)
             return
         for entry in unseen:
             row = self._take(entry)
@@ -189,7 +168,7 @@ class Driver:
             for row in waiting:
                 self.playback.deliver_row(row, started.at)
         except Mismatch as mismatch:
-            self._suspend_mismatch(mismatch)
+            self.suspend_mismatch(mismatch)
             return
         if self._missed:
             self.worker.read_inbox(self)
@@ -255,8 +234,8 @@ class Driver:
                     self._cancel_asked(row)
                 elif kind is Kind.CHILD_FINISHED:
                     self._children.take(row)
-                elif kind is Kind.STEP and self._back_offs:
-                    self._back_offs.pop(row.key or "", None)
+                elif kind is Kind.STEP:
+                    self.attempts.recall(row)
                 if self.playback.script is not None:
                     self.playback.script.spend(row)
                 if row.from_state is State.RUNNING:
@@ -274,22 +253,17 @@ class Driver:
         return waiting
 
     def _recall(self, row: Transition) -> None:
-        """Take up what a witness says about attempts and questions."""
-        if row.kind is Kind.ATTEMPT_FAILED:
-            assert row.key is not None and row.data is not None
-            self._failures[row.key] = int(str(row.data["attempt"]))
-            self._back_offs[row.key] = int(str(row.data["retry_at"]))
-        elif row.kind is Kind.STEP_ANNOUNCED and row.key is not None:
-            self._announced.add(row.key)
+        """Take up what a witness says about attempts, questions and children."""
+        if row.key is None:
+            return
+        if row.kind is Kind.STEP_ANNOUNCED:
             question: Any = (row.data or {}).get("question")
             if question:
                 self._asked[row.key] = question.get("stage", 0)
-            elif row.payload is not None:
-                self._beats().recall(row)
-            self._children.take(row)
-        elif row.kind is Kind.CALL_ABANDONED and row.key is not None:
+        elif row.kind is Kind.CALL_ABANDONED:
             self._unasked.add(row.key)
-            self._children.take(row)
+        self.attempts.recall(row)
+        self._children.take(row)
 
     def _thread_is_quiet(self) -> None:
         """The thread of a ``def`` task has come to a call, or to its end."""
@@ -301,7 +275,7 @@ class Driver:
         try:
             self.playback.drain()
         except Mismatch as mismatch:
-            self._suspend_mismatch(mismatch)
+            self.suspend_mismatch(mismatch)
             return
         self.pump()
 
@@ -312,12 +286,8 @@ class Driver:
         if self._stopping:
             self._wind_down()
             return
-        if (
-            self.owner.is_over
-            or self.owner.before_park is not None
-            or not self.owner.is_live
-            or self._pumping
-        ):
+        owner = self.owner
+        if owner.is_over or owner.before_park is not None or not owner.is_live or self._pumping:
             return
         if self._attempt_ends_at is not None and self._is_attempt_over():
             self._end_attempt()
@@ -333,10 +303,10 @@ class Driver:
         try:
             self._pump(scope)
         except Mismatch as mismatch:
-            self._suspend_mismatch(mismatch)
+            self.suspend_mismatch(mismatch)
         finally:
             self._pumping = False
-        self._report_ended()
+        self.attempts.report_ended()
 
     def _is_attempt_over(self) -> bool:
         """Whether this attempt has used up its time; one being cancelled has a grace instead."""
@@ -347,8 +317,8 @@ class Driver:
     def _end_attempt(self) -> None:
         """Fail this attempt of the task, wherever its code stands; that is a counted failure."""
         for body in list(self.bodies.values()):
-            self._abandon(body.call, why="attempt_timeout")
-        if self._ending:
+            self.attempts.abandon(body.call, why="attempt_timeout")
+        if self.attempts.ending:
             return  # the last process that is being stopped calls again
         timeout_us = (self._birth.data or {})["attempt_timeout_us"]
         self._end_with(
@@ -370,7 +340,8 @@ class Driver:
             self.hand_back()
 
     def _pump(self, scope: Scope | ThreadScope) -> None:
-        while not self.owner.is_over and scope.is_quiet:
+        owner, attempts, outcomes = self.owner, self.attempts, self.playback.outcomes
+        while not owner.is_over and scope.is_quiet:
             answered = False
             if scope.notes:
                 self.playback.note()
@@ -382,27 +353,27 @@ class Driver:
                 # The end of the task ends them by itself; another try of it takes them over.
                 for key in self._children.given_up(scope.dropped):
                     self._children.give_up(key, self.worker.clock.now())
-            if scope.finished and not self.playback.outcomes:
-                if not self._ending:  # else the last process that is being stopped calls again
+            if scope.finished and not outcomes:
+                if not attempts.ending:  # else the last process that is being stopped calls again
                     self._finish(scope)
                 return
             if answered or (
-                not self.playback.outcomes
-                and (self._play(scope) or self._reuse_next() or self._fire_timers(scope))
+                not outcomes
+                and (self._play(scope) or attempts.reuse_next() or self._fire_timers(scope))
             ):
                 continue
             break
-        if self.owner.is_over or not scope.is_quiet:
+        if owner.is_over or not scope.is_quiet:
             return  # a def task's thread will call again
-        if self._calls and self.owner.durable >= self.owner.delivered:
-            self._start_calls()
-            if self._has_granted:
-                self._has_granted = False
+        if attempts.calls and owner.durable >= owner.delivered:
+            attempts.start_calls()
+            if attempts.has_granted:
+                attempts.has_granted = False
                 self._pump(scope)
                 return
-        if self.owner.purse is not None and self.owner.purse.is_asking:
+        if owner.purse is not None and owner.purse.is_asking:
             self._set_alarm(scope)  # the store's answer comes first
-        elif not self.bodies and not self.playback.outcomes and scope.is_quiet:
+        elif not self.bodies and not outcomes and scope.is_quiet:
             self._settle_down(scope)
         else:
             self._set_alarm(scope)
@@ -412,7 +383,7 @@ class Driver:
         if self.playback.script is not None and self.playback.script.offer(call):
             return False
         if call.kind in ("step", "reserve"):
-            self._calls.append(call)
+            self.attempts.calls.append(call)
         elif call.kind in _HELD_BEFORE_POINT:
             if self.playback.script is not None and self.playback.script.point_ahead:
                 self._unannounced.append(call)  # its time is not known yet
@@ -429,10 +400,8 @@ class Driver:
         if call.kind == "child":
             self.playback.child_at = now
             row = self._children.admit(call.key, call.digest, call.payload, now)
-        elif (
-            earlier := self.playback.memo.get(call.key)
-        ) is not None and earlier.digest == call.digest:
-            row = self.owner.append(_reused(call, earlier))
+        elif self.playback.reuse(call):
+            return True
         else:
             row = self._children.start(call.key, call.digest, call.payload, now)
         if row is not None:
@@ -451,8 +420,8 @@ class Driver:
 
     def _play(self, scope: Scope | ThreadScope) -> bool:
         """Give the code the next of what it brought along; what was held before the point goes."""
-        script = self.playback.script
-        if script is None or not self.playback.play(is_idle=not (self.bodies or self._calls)):
+        script, is_idle = self.playback.script, not (self.bodies or self.attempts.calls)
+        if script is None or not self.playback.play(is_idle=is_idle):
             return False
         if not script.point_ahead and self._unannounced:
             calls, self._unannounced = self._unannounced, []
@@ -460,19 +429,6 @@ class Driver:
                 if scope.open_calls.get(call.key) is call:
                     self._admit(call)
         return True
-
-    def _reuse_next(self) -> bool:
-        """Give a retried execution the result that an earlier try recorded for the same call."""
-        if not self.playback.memo:
-            return False
-        for call in list(self._calls):
-            row = self.playback.memo.get(call.key)
-            if row is not None and row.digest == call.digest:
-                self._calls.remove(call)
-                again = self.owner.append(_reused(call, row))
-                self.playback.deliver_row(again, again.at)
-                return True
-        return False
 
     def _fire_timers(self, scope: Scope | ThreadScope) -> bool:
         """Record and deliver the first timer that is due."""
@@ -494,82 +450,14 @@ class Driver:
             self._unasked.add(call.key)
             self.owner.append(Event(Kind.CALL_ABANDONED, "engine", key=call.key))
             return
-        self._back_offs.pop(call.key, None)
-        if call in self._calls:
-            self._calls.remove(call)
-        body = self.bodies.pop(call.key, None)
-        if body is None and self.owner.purse is not None:
-            self.owner.purse.drop(call)
-        if body is not None:
-            self._stop(body)
-            data = {"attempt": body.attempt, **({} if why is None else {"why": why})}
-            data |= self._spent_by(body, lost=True)
-            self.owner.append(Event(Kind.CALL_ABANDONED, "engine", key=call.key, data=data))
+        self.attempts.abandon(call, why)
 
-    # Bodies
-
-    def _stop(self, body: Body) -> None:
-        """Stop a body that nobody awaits; the end of the execution waits for a process."""
-        if body.stop():
-            self._ending.add(body)
-
-    def _beats(self) -> Progress:
-        if self._progress is None:
-            self._progress = Progress(self.owner.append)
-        return self._progress
-
-    def beaten(self, body: Body) -> None:
-        """Write down what a body has just said, now or when it is time."""
-        if self.owner.is_over or self.bodies.get(body.call.key) is not body:
-            return
-        now = self.worker.clock.now()
-        wait_us = self._beats().take(body, now)
-        if wait_us:
-            self.worker.loop.call_later(wait_us / 1e6, self.beaten, body)
-
-    def _start_calls(self) -> None:
-        """Start the bodies that nothing holds back: all that was delivered is durable."""
-        if (
-            self.owner.is_over
-            or self.owner.before_park is not None
-            or self._is_held
-            or not self.owner.is_live
-        ):
-            return
-        if self.playback.script is not None and self.playback.script.point_ahead:
-            return
-        if self.owner.emitter is not None and self.owner.emitter.is_full:
-            return  # what was said is written first, and its end comes here again
-        calls, self._calls = self._calls, deque()
-        if self.owner.purse is not None:
-            self.owner.purse.look()
-        for call in calls:
-            if self._back_offs and self._back_offs.get(call.key, 0) > self.worker.clock.now():
-                self._calls.append(call)  # the alarm starts it
-                continue
-            may_go = True if self.owner.purse is None else self.owner.purse.admits(call)
-            if may_go:
-                self._start(call)
-            elif may_go is False:
-                self._calls.append(call)  # it is short of a budget
-        if not self._pumping:
-            self._report_ended()
-
-    def _report_ended(self) -> None:
-        """Take the outcomes of bodies that ended as they were started, one after another."""
-        if self._reporting:
-            return  # it is further up the stack, and will come to them
-        self._reporting = True
-        try:
-            while self._at_once:
-                self._at_once.popleft().finish()
-        finally:
-            self._reporting = False
+    # Budgets
 
     def again(self, call: Call) -> None:
         """Take a call back that has waited for the store's answer."""
         if call.state is not CallState.ABANDONED:
-            self._calls.append(call)
+            self.attempts.calls.append(call)
         self.pump()
 
     def forsaken(self, answer: Answer) -> None:
@@ -587,168 +475,12 @@ class Driver:
         """The budgets that it charges and that not everybody shares."""
         return () if self.owner.purse is None else self.owner.purse.own
 
-    def _grant(self, call: Call) -> None:
-        """Give task code what it wanted to set aside."""
-        if self.owner.purse is not None:
-            self.owner.purse.granted_to_code(call)
-        data = {"reserved": dict(call.payload.amounts)}
-        row = self.owner.append(
-            Event(Kind.STEP, "engine", key=call.key, digest=call.digest, data=data)
-        )
-        self._has_granted = True
-        self.playback.deliver_row(row, row.at)
-
-    def _spent_by(
-        self, body: Body, error: BaseException | None = None, *, lost: bool = False
-    ) -> dict[str, object]:
-        """Say what a body has spent, for the row of its outcome."""
-        if self.owner.purse is not None:
-            spent = self.owner.purse.spent_by(body, error, lost=lost)
-        elif body.spent is None and body.step.cost is None:
-            return {}
-        else:
-            spent = spent_by(body, lost=lost)
-        return {"spent": spent} if spent else {}
-
-    def _start(self, call: Call) -> None:
-        if call.kind == "reserve":
-            self._grant(call)
-            return
-        if self._back_offs:
-            self._back_offs.pop(call.key, None)
-        attempt = self._failures.get(call.key, 0) + 1
-        body = Body(
-            call,
-            attempt,
-            self.owner.record.id,
-            self.worker,
-            self.playback.scope,
-            self.body_done,
-            self.beaten,
-            None if self._progress is None else self._progress.last(call.key),
-            None if self._past is None else self._past.identity,
-            self.owner.open_emitter,
-        )
-        body.purse = self.owner.purse
-        self.bodies[call.key] = body
-        if body.start():
-            self._at_once.append(body)
-
-    def body_done(self, body: Body, value: Any, error: BaseException | None) -> None:
-        """Record what a body came to and deliver it."""
-        if self.owner.is_over or self.bodies.get(body.call.key) is not body:
-            if body in self._ending:
-                self._ending.discard(body)
-                self.pump()
-            return  # late: the lease is gone, or nobody awaits it
-        if body.call.state is CallState.ABANDONED:
-            self._abandon(body.call)
-            self.pump()
-            return
-        del self.bodies[body.call.key]
-        step = body.step
-        payload: bytes
-        if error is None:
-            try:
-                payload, value = step.output.round_trip(
-                    value, bytes_max=self.worker.payload_bytes_max, name="result"
-                )
-            except OutlastError as refused:
-                refused.where = f"step {body.call.key} of {self.owner.record.id}, {step.where}"
-                error = refused
-        if isinstance(error, OverBudget) and self.owner.purse is not None:
-            self._come_back(body, error)
-            return
-        if error is not None:
-            if body.details is not None:
-                self._beats().note(body, self.worker.clock.now())
-            retry_at = self._retry_at(body, error)
-            if retry_at is not None and (body.deadline_at is None or retry_at < body.deadline_at):
-                self._try_again(body, error, retry_at)
-                self.pump()
-                return
-            if retry_at is not None:
-                error = _too_late(body, error)
-        data: Data | None = None
-        raised = error
-        if error is not None:
-            payload, value = failure.round_trip(error)
-            data = {"failed": True, "attempts": body.attempt}
-            error, value = value, None
-        elif body.attempt > 1:
-            data = {"attempts": body.attempt}
-        if self.owner.purse is not None or body.spent is not None or step.cost is not None:
-            data = {**(data or {}), **self._spent_by(body, raised)} or None
-        row = self.owner.append(
-            Event(
-                Kind.STEP,
-                "engine",
-                key=body.call.key,
-                digest=body.call.digest,
-                data=data,
-                payload=payload,
-            )
-        )
-        try:
-            self.playback.deliver(
-                Outcome(row.seq, row.at, "step", row.key, row.digest, value, error)
-            )
-        except Mismatch as mismatch:
-            self._suspend_mismatch(mismatch)
-            return
-        self.pump()
-
-    def _retry_at(self, body: Body, error: BaseException) -> int | None:
-        """Say when a step is tried again after a failed attempt; None if its policy says never."""
-        policy = body.step.policy
-        failures = body.attempt - 1
-        asked = isinstance(error, RetryAfter)
-        if isinstance(error, _STEP_NEVER_RETRIED) or not (
-            policy.allows(failures, error) or (asked and failures < max(policy.retries, 1))
-        ):
-            return None
-        at_least = round(error.delay_seconds * 1e6) if isinstance(error, RetryAfter) else 0
-        delay = policy.delay_us(failures + 1, random.random(), at_least_us=at_least)
-        retry_at: int = self.worker.clock.now() + delay
-        return retry_at
-
-    def _try_again(self, body: Body, error: BaseException, retry_at: int) -> None:
-        """Note a failed attempt of a step, which is tried again."""
-        key = body.call.key
-        row = self.owner.append(
-            Event(
-                Kind.ATTEMPT_FAILED,
-                "engine",
-                key=key,
-                digest=body.call.digest,
-                data={
-                    "attempt": body.attempt,
-                    "retry_at": retry_at,
-                    **self._spent_by(body, error),
-                },
-                payload=failure.dump(failure.describe(error)),
-            )
-        )
-        self.owner.delivered = (
-            row.seq
-        )  # the next attempt depends on it: it waits until it is durable
-        self._failures[key] = body.attempt
-        self._back_offs[key] = retry_at
-        self._calls.append(body.call)
-
-    def _come_back(self, body: Body, error: OverBudget) -> None:
-        """A body could not set aside what it needs: that is no outcome, it runs again later."""
-        data = {"over_budget": error.what, **self._spent_by(body)}
-        self.owner.append(Event(Kind.ANNOTATION, "engine", key=body.call.key, data=data))
-        self._calls.append(body.call)
-        self.pump()
-
     def _stop_short(self) -> bool:
         """Suspend it where a call waits for a budget and nothing else is under way."""
         short = None if self.owner.purse is None else self.owner.purse.short
         if short is None or self.owner.durable < self.owner.delivered:
             return False
-        if all(call.key != short.key for call in self._calls):
+        if all(call.key != short.key for call in self.attempts.calls):
             return False
         self._suspend("budget", text=short.text(), hint=short.hint(), budget=short.as_data())
         return True
@@ -757,7 +489,7 @@ class Driver:
 
     def _settle_down(self, scope: Scope | ThreadScope) -> None:
         """No code can run and no body is in flight: wait a moment, park, or see a deadlock."""
-        if self._is_held:
+        if self.owner.is_held:
             actor, why = self._hold
             data = {"why": why, **self._clean_up(scope)}
             self._park(Event(Kind.PAUSE, actor, data=data))
@@ -765,7 +497,7 @@ class Driver:
         if self._stop_short():
             return
         now = self.worker.clock.now()
-        if any(self._back_offs.get(call.key, 0) <= now for call in self._calls):
+        if any(self.attempts.back_offs.get(call.key, 0) <= now for call in self.attempts.calls):
             self._set_alarm(scope)
             return  # bodies wait for outcomes to be durable, and nothing else
         waits, due_at = self._waits(scope)
@@ -804,25 +536,6 @@ class Driver:
         """Say for the log that a cancel has to wake the code, where it stands in clean-up."""
         return {"cleanup": True} if scope.has_clean_up() else {}
 
-    def _backing_off(self) -> list[tuple[str, int]]:
-        """Name the calls whose next attempt has to wait, and until when.
-
-        The calls decide: what an attempt that failed has noted says nothing about a call that was
-        given up since, and a replay does not hear of that.
-        """
-        if not self._back_offs:
-            return []
-        return [
-            (call.key, self._back_offs[call.key])
-            for call in self._calls
-            if call.key in self._back_offs
-        ]
-
-    @property
-    def _is_held(self) -> bool:
-        """Whether a pause was asked for; one that is being cancelled is not held up by it."""
-        return self.owner.record.pause_at is not None and self.owner.record.cancel_at is None
-
     def _waits(self, scope: Scope | ThreadScope) -> tuple[list[dict[str, Any]], int | None]:
         """Name everything that could wake the code, and the first instant at which time does."""
         waits: list[dict[str, Any]] = []
@@ -831,7 +544,7 @@ class Driver:
         if timer is not None:
             waits.append({"kind": "timer", "key": timer.key, "until": timer.deadline_at})
             instants.append(timer.deadline_at)
-        for key, at in self._backing_off():
+        for key, at in self.attempts.backing_off():
             waits.append({"kind": "retry", "key": key, "until": at})
             instants.append(at)
         waits += [
@@ -854,11 +567,11 @@ class Driver:
             self._cancel_alarm()
         now = self.worker.clock.now()
         lingers = self._lingers(now)
-        if timer is None and not self._back_offs and not lingers:
+        if timer is None and not self.attempts.back_offs and not lingers:
             return
         # Of a call that something else holds back, that wakes us; an alarm would only spin.
-        is_free = self.owner.durable >= self.owner.delivered and not self._is_held
-        instants = [at for _, at in self._backing_off() if is_free or at > now]
+        is_free = self.owner.durable >= self.owner.delivered and not self.owner.is_held
+        instants = [at for _, at in self.attempts.backing_off() if is_free or at > now]
         if lingers:
             instants.append(self.playback.child_at + LINGER_US)
         if timer is not None:
@@ -920,7 +633,7 @@ class Driver:
         payload = failure.dump(described)
         said = {"type": described.type, "message": described.message[:500]}
         policy = self.task.policy
-        if not isinstance(error, (*_NEVER_RETRIED, Deadlock)) and policy.allows(
+        if not isinstance(error, (*NEVER_RETRIED, Deadlock)) and policy.allows(
             self.owner.record.failures, error
         ):
             if self.owner.record.cancel_at is not None:
@@ -941,7 +654,8 @@ class Driver:
         self.owner.append(event)
         self._leave()
 
-    def _suspend_mismatch(self, mismatch: Mismatch) -> None:
+    def suspend_mismatch(self, mismatch: Mismatch) -> None:
+        """Suspend it, as the code is not the one that was recorded."""
         if self.owner.is_over or self.owner.before_park is not None:
             return
         facts = self.playback.told(mismatch, self.task.stamp)
@@ -962,9 +676,7 @@ class Driver:
         self._cancel_alarm()
         if self._attempt_alarm is not None:
             self._attempt_alarm.cancel()
-        for body in self.bodies.values():
-            body.stop(at_once=at_once)
-        self.bodies.clear()
+        self.attempts.stop(at_once=at_once)
         if self.owner.purse is not None:
             self.owner.purse.close()
         if self.owner.emitter is not None:
@@ -989,10 +701,12 @@ class Driver:
                 self.worker.recorded(item, answer)
                 if not self.owner.is_over:
                     self._leave()
-            elif self._calls and self.owner.durable >= self.owner.delivered:
+            elif self.attempts.calls and self.owner.durable >= self.owner.delivered:
                 if self.owner.purse is None:
-                    self._start_calls()
-                    if self._has_granted:
+                    self.attempts.start_calls()
+                    if not self._pumping:
+                        self.attempts.report_ended()
+                    if self.attempts.has_granted:
                         self.pump()
                 else:
                     self.pump()  # what is short of a budget may be all there is left
@@ -1062,7 +776,7 @@ class Driver:
                 try:
                     self.playback.deliver_row(row, row.at)
                 except Mismatch as mismatch:
-                    self._suspend_mismatch(mismatch)
+                    self.suspend_mismatch(mismatch)
                     return
         if self._then is not None and not self.owner.is_over:
             again, self._then = self._then, None
@@ -1117,27 +831,6 @@ class Driver:
 
     # The worker's wishes
 
-    def announce(self, now: int) -> None:
-        """Note the steps that have run for long, so that everybody can see what is under way."""
-        if self.owner.is_over or self.owner.before_park is not None or not self.owner.is_live:
-            return
-        for key, body in self.bodies.items():
-            if body.details is not None:
-                self.beaten(body)  # that says as well that it is under way
-                continue
-            is_late = now - body.started_at >= ANNOUNCE_US
-            if is_late and key not in self._announced and body.call.state is not _ABANDONED:
-                self._announced.add(key)
-                self.owner.append(
-                    Event(
-                        Kind.STEP_ANNOUNCED,
-                        "engine",
-                        key=key,
-                        digest=body.call.digest,
-                        data={"attempt": body.attempt, "since": body.started_at},
-                    )
-                )
-
     def stop_at_safe_point(self) -> None:
         """Start nothing more (shutdown); what is under way may end."""
         self.owner.is_live, self._stopping = False, True
@@ -1148,9 +841,7 @@ class Driver:
         """Give the lease back at once (shutdown): the next owner goes on from the log."""
         if self.owner.is_over or self.owner.before_park is not None:
             return
-        for body in self.bodies.values():
-            if body.details is not None:
-                self._beats().note(body, self.worker.clock.now())
+        self.attempts.note_beats()
         self.owner.append(Event(Kind.RELEASE, "engine"))
         self._leave()  # what it stops is gone before this engine gives up the file
 
@@ -1179,17 +870,3 @@ class Driver:
     def is_over(self) -> bool:
         """Whether it does nothing any more."""
         return self.owner.is_over
-
-
-def _too_late(body: Body, error: BaseException) -> StepDeadline:
-    """Make the error of a step whose next attempt could not begin before its deadline."""
-    said = f"the next attempt of step {body.call.key} would begin after the step's deadline"
-    late = StepDeadline(said, where=body.info().execution_id, why=f"attempt {body.attempt} failed")
-    late.__cause__ = error
-    return late
-
-
-def _reused(call: Call, row: Transition) -> Event:
-    """Make the row by which a call gets the result that an earlier try had recorded."""
-    data = {"reused": row.seq}
-    return Event(Kind.STEP, "engine", key=call.key, digest=call.digest, data=data)

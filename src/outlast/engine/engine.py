@@ -437,7 +437,7 @@ class Engine:
         await asyncio.sleep(0.5)
         now = self.clock.now()
         for driver in list(self.worker.drivers.values()):
-            driver.announce(now)
+            driver.attempts.announce(now)
 
     async def _check_waiters(self) -> None:
         """Tell those who wait for executions that ended elsewhere."""

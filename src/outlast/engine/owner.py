@@ -86,6 +86,11 @@ class Owner:
         self._bodies = bodies
         self._hears = hears
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a pause was asked for; one that is being cancelled is not held up by it."""
+        return self.record.pause_at is not None and self.record.cancel_at is None
+
     # Rows
 
     def append(

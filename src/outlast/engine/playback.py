@@ -259,6 +259,17 @@ class Playback:
             why = error.why or error.what
             raise Mismatch(outcome, self.scope.wanted(), f"{said}: {why}") from error
 
+    def reuse(self, call: Call) -> bool:
+        """Give a call the result that an earlier try recorded for it; False if there is none."""
+        row = self.memo.get(call.key)
+        if row is None or row.digest != call.digest:
+            return False
+        data = {"reused": row.seq}
+        event = Event(Kind.STEP, "engine", key=call.key, digest=call.digest, data=data)
+        again = self._owner.append(event)
+        self.deliver_row(again, again.at)
+        return True
+
     # Whether it was done before
 
     def _look_back(self, outcome: Outcome) -> None:
