@@ -287,12 +287,12 @@ def live(plan: Plan, pipe: int) -> NoReturn:
 
 def prepare(plan: Plan) -> None:
     """Set up the process: its ledger, its dice, and the limits that make rare things common."""
-    from outlast.engine import driver
+    from outlast.engine import waiting
     from outlast.store.sqlite import connect
 
     random.seed(plan.seed)
     ledger.open_ledger(plan.ledger, plan.life)
-    driver.LINGER_US = plan.linger_us  # type: ignore[misc]
+    waiting.LINGER_US = plan.linger_us  # type: ignore[misc]
     connect.CHECKPOINT_PAGES = plan.checkpoint_pages  # type: ignore[misc]
     if plan.plant is not None:
         plants.PLANTS[plan.plant].put_in()

@@ -126,13 +126,13 @@ def _stop_fails_what_runs() -> None:
 
 def _timer_forgotten() -> None:
     """Park for a timer without the instant at which it is due."""
-    driver = _find("engine.driver:Driver")
-    original = driver._waits
+    waiting = _find("engine.waiting:Waiting")
+    original = waiting.waits
 
     def waits(self: Any, scope: Any) -> Any:
         return original(self, scope)[0], None
 
-    driver._waits = waits
+    waiting.waits = waits
 
 
 PLANTS: Final[dict[str, Plant]] = {

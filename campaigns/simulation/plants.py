@@ -19,6 +19,7 @@ from outlast.engine.driver import Driver
 from outlast.engine.journal import Journal
 from outlast.engine.owner import Owner
 from outlast.engine.scope import Outcome, Scope
+from outlast.engine.waiting import Waiting
 from outlast.engine.worker import Worker
 from outlast.errors import OutlastError
 from outlast.lifecycle import Event, Kind
@@ -110,7 +111,7 @@ def _double_timer() -> list[Patch]:
 
 
 def _early_timer() -> list[Patch]:
-    plain = Driver._waits
+    plain = Waiting.waits
 
     def waits(self: Any, scope: Any) -> Any:
         found, due_at = plain(self, scope)
@@ -147,7 +148,7 @@ def _early_timer() -> list[Patch]:
             worker.clock = clock
             del self.owner.append
 
-    return [(Driver, "_waits", waits), (Driver, "_fire_timers", fire_timers)]
+    return [(Waiting, "waits", waits), (Driver, "_fire_timers", fire_timers)]
 
 
 def _attempt_counted_late() -> list[Patch]:
@@ -269,12 +270,12 @@ def _bodies_ahead_of_the_disk() -> list[Patch]:
 
 
 def _timer_forgotten() -> list[Patch]:
-    plain = Driver._waits
+    plain = Waiting.waits
 
     def waits(self: Any, scope: Any) -> Any:
         return plain(self, scope)[0], None
 
-    return [(Driver, "_waits", waits)]
+    return [(Waiting, "waits", waits)]
 
 
 def _stop_as_failure() -> list[Patch]:

@@ -444,15 +444,15 @@ def test_a_fault_of_the_engine_ends_the_test(
 def test_an_engine_that_goes_round_in_circles_hangs_nobody(
     outlast_engine: VirtualEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from outlast.engine.driver import Driver
+    from outlast.engine.waiting import Waiting
 
     @task
     async def asks() -> bool:
         return await ask("go?")
 
-    plain = Driver._waits
+    plain = Waiting.waits
     monkeypatch.setattr(
-        Driver, "_waits", lambda self, scope: (plain(self, scope)[0], self.worker.clock.now())
+        Waiting, "waits", lambda self, scope: (plain(self, scope)[0], self._slots.clock.now())
     )
     with pytest.raises(InternalError, match="time does not pass"):
         outlast_engine.start(asks)

@@ -1,9 +1,17 @@
 """Drive one leased execution: between its code, the bodies of its steps, and the journal.
 
-Theory of operation. A driver lives on the engine's loop from a claim to the end of the lease. Its
-owner alone writes the log of the execution (``owner.py``). Outcomes get their place in the log in
-the order they come and are delivered to the code in that order, at once: the code may run ahead of
-the disk. Effects may not: a step's body starts only when every outcome delivered so far is durable.
+Theory of operation. A driver lives on the engine's loop from a claim to the end of the lease. It
+has the parts work together, each of which knows one side of the execution:
+
+- the log (``owner.py``): what is decided, and what of it is durable;
+- the code (``playback.py``): which outcomes it gets to see, and what it did before;
+- the bodies of its steps (``attempts.py``): which wait, run, failed, and are tried again;
+- what could wake it (``waiting.py``), what was asked of it (``wishes.py``), its children.
+
+Outcomes get their place in the log in the order they come and are delivered to the code in that
+order, at once: the code may run ahead of the disk. Effects may not: a step's body starts only when
+every outcome delivered so far is durable. After anything that happened the driver is *pumped*: it
+does whatever can be done now, until nothing can, and then waits, parks or ends.
 
 A refused write means the lease is gone: the copy in memory is thrown away and nothing more is
 written. Whatever the store holds then is the truth, and its new owner reads it.
@@ -15,17 +23,15 @@ was made of another execution plays its script first (``script.py``).
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any, Final, Protocol
 
-from outlast import failure
-from outlast.engine.attempts import NEVER_RETRIED, Attempts
+from outlast.engine.attempts import Attempts
 from outlast.engine.body import Body, Host
 from outlast.engine.children import Children, Midwife
+from outlast.engine.ending import end_by_error, end_of_code
 from outlast.engine.journal import Journal
 from outlast.engine.owner import Owner
 from outlast.engine.playback import Playback
@@ -37,14 +43,14 @@ from outlast.engine.script import is_point, past_of
 from outlast.engine.task_call import ContinueAsNew
 from outlast.engine.thread_scope import ThreadScope
 from outlast.engine.trail import OUTCOMES, WITNESSES
+from outlast.engine.waiting import Waiting
+from outlast.engine.wishes import Wishes
 from outlast.errors import (
     AttemptTimeout,
     Deadlock,
     OutlastError,
-    RetryAfter,
 )
 from outlast.lifecycle import (
-    LEASED,
     Event,
     Execution,
     Kind,
@@ -54,13 +60,9 @@ from outlast.lifecycle import (
 )
 from outlast.store.protocol import Answer, InboxEntry, Write
 
-LINGER_US: Final = 200_000
-"""Waits shorter than this keep their worker; longer ones park. A park costs four rows."""
-
 _MISMATCH_HINT: Final = "bring back code that fits, then resume it"
 _HELD_BEFORE_POINT: Final = frozenset({"ask", "child", "start"})
 """Calls that a fork makes only once it lives: before, it goes the way of its source."""
-_ENDS_OF_CANCELLED: Final = (asyncio.CancelledError, ContinueAsNew)
 
 
 class Home(Host, Midwife, Protocol):
@@ -114,22 +116,20 @@ class Driver:
         self._unannounced: list[Call] = []
         self._asked: dict[str, int] = {}
         self._unasked: set[str] = set()
-        self._alarm: asyncio.TimerHandle | None = None
         self._missed = False
         self._stopping = False
         self._then: Callable[[], None] | None = None
         self._late: list[Transition] = []
-        self._cancel: Transition | None = None
-        self._hold: tuple[str, object] = ("engine", None)
-        self._grace_from: int | None = None
         self._pumping = False
         self.owner.purse = purse_of(self, worker.journal, worker.ledger, birth)
-        self._attempt_ends_at: int | None = None
-        self._attempt_alarm: asyncio.TimerHandle | None = None
         self._children = Children(record, worker, self.owner.append, inherited(birth))
         self.playback = Playback(self.owner, self._children, worker.clock, birth, self._past)
         identity = None if self._past is None else self._past.identity
         self.attempts = Attempts(self, self.owner, self.playback, worker, self.bodies, identity)
+        self._waiting = Waiting(
+            worker, self.owner, self.attempts, self.playback, self._children, self.pump
+        )
+        self._wishes = Wishes()
 
     # Coming to life
 
@@ -157,7 +157,7 @@ class Driver:
                 waiting.append(row)
         self.owner.is_live = True
         started = self.owner.append(Event(Kind.START, "engine", data=self.task.stamp))
-        self._grace_begins(started)
+        self._wishes.started(started)
         self._bound_clean_up()
         self._bound_attempt(next((row for row in history if row.kind is Kind.START), started))
         try:
@@ -210,9 +210,7 @@ class Driver:
         """
         timeout_us = (self._birth.data or {}).get("attempt_timeout_us")
         if isinstance(timeout_us, int):
-            self._attempt_ends_at = first.at + timeout_us
-            delay = max(0, self._attempt_ends_at - self.worker.clock.now()) / 1e6
-            self._attempt_alarm = self.worker.loop.call_later(delay, self.pump)
+            self._waiting.bound(first.at + timeout_us)
 
     def _deliver_recorded(
         self, waiting: list[Transition], history: list[Transition]
@@ -221,7 +219,7 @@ class Driver:
         for row in history:
             kind = row.kind
             if kind is Kind.START:
-                self._grace_begins(row)
+                self._wishes.started(row)
                 if self.owner.delivered:
                     self.playback.deliver_row(row, row.at)
                 else:
@@ -231,7 +229,7 @@ class Driver:
                 waiting = []
             elif kind in OUTCOMES:
                 if kind is Kind.CANCEL_REQUESTED:
-                    self._cancel_asked(row)
+                    self._wishes.hear(row)
                 elif kind is Kind.CHILD_FINISHED:
                     self._children.take(row)
                 elif kind is Kind.STEP:
@@ -246,7 +244,7 @@ class Driver:
                 self._recall(row)
                 self.playback.see(row)
             elif kind is Kind.PAUSE_REQUESTED:
-                self._hold_asked(row)
+                self._wishes.hear(row)
             elif self.playback.script is not None and is_point(row):
                 self.playback.script.spend(row)
                 self.playback.deliver_row(row, row.at)
@@ -289,7 +287,7 @@ class Driver:
         owner = self.owner
         if owner.is_over or owner.before_park is not None or not owner.is_live or self._pumping:
             return
-        if self._attempt_ends_at is not None and self._is_attempt_over():
+        if self._waiting.ends_at is not None and self._waiting.is_attempt_over():
             self._end_attempt()
             return
         scope = self.playback.scope
@@ -307,12 +305,6 @@ class Driver:
         finally:
             self._pumping = False
         self.attempts.report_ended()
-
-    def _is_attempt_over(self) -> bool:
-        """Whether this attempt has used up its time; one being cancelled has a grace instead."""
-        ends_at = self._attempt_ends_at
-        is_late = ends_at is not None and ends_at <= self.worker.clock.now()
-        return is_late and self.owner.record.cancel_at is None
 
     def _end_attempt(self) -> None:
         """Fail this attempt of the task, wherever its code stands; that is a counted failure."""
@@ -372,11 +364,11 @@ class Driver:
                 self._pump(scope)
                 return
         if owner.purse is not None and owner.purse.is_asking:
-            self._set_alarm(scope)  # the store's answer comes first
+            self._waiting.set_alarm(scope)  # the store's answer comes first
         elif not self.bodies and not outcomes and scope.is_quiet:
             self._settle_down(scope)
         else:
-            self._set_alarm(scope)
+            self._waiting.set_alarm(scope)
 
     def _admit(self, call: Call) -> bool:
         """Take a call that the code has made; gives whether it has its answer already."""
@@ -490,17 +482,15 @@ class Driver:
     def _settle_down(self, scope: Scope | ThreadScope) -> None:
         """No code can run and no body is in flight: wait a moment, park, or see a deadlock."""
         if self.owner.is_held:
-            actor, why = self._hold
-            data = {"why": why, **self._clean_up(scope)}
-            self._park(Event(Kind.PAUSE, actor, data=data))
+            self._park(self._wishes.pause(_clean_up(scope)))
             return
         if self._stop_short():
             return
         now = self.worker.clock.now()
         if any(self.attempts.back_offs.get(call.key, 0) <= now for call in self.attempts.calls):
-            self._set_alarm(scope)
+            self._waiting.set_alarm(scope)
             return  # bodies wait for outcomes to be durable, and nothing else
-        waits, due_at = self._waits(scope)
+        waits, due_at = self._waiting.waits(scope)
         if not waits:
             self._end_with(
                 Deadlock(
@@ -512,102 +502,36 @@ class Driver:
             )
             return
         if self.owner.record.cancel_at is not None:
-            self._set_alarm(scope)
+            self._waiting.set_alarm(scope)
             return  # it cleans up; its grace ends it, and that runs here
-        outside = any(wait["outside"] for wait in waits if "outside" in wait)
-        if due_at is not None and due_at - now < LINGER_US and not outside:
-            self._set_alarm(scope)
+        if self._waiting.stays(waits, due_at, now):
+            self._waiting.set_alarm(scope)
             return
-        if self._lingers(now):
-            self._set_alarm(scope)
-            return
-        data = {"waits": waits, "due_at": due_at, **self._clean_up(scope)}
+        data = {"waits": waits, "due_at": due_at, **_clean_up(scope)}
         self._park(Event(Kind.WAIT, "engine", data=data))
-
-    def _lingers(self, now: int) -> bool:
-        """Whether it keeps its slot a moment longer, as its children may be about to end.
-
-        Only while there are slots: what waits must never keep those from running that it waits for.
-        """
-        waits = self._children.is_any_under_way and now < self.playback.child_at + LINGER_US
-        return waits and self.worker.free > 0
-
-    def _clean_up(self, scope: Scope | ThreadScope) -> dict[str, Any]:
-        """Say for the log that a cancel has to wake the code, where it stands in clean-up."""
-        return {"cleanup": True} if scope.has_clean_up() else {}
-
-    def _waits(self, scope: Scope | ThreadScope) -> tuple[list[dict[str, Any]], int | None]:
-        """Name everything that could wake the code, and the first instant at which time does."""
-        waits: list[dict[str, Any]] = []
-        instants = [] if self._attempt_ends_at is None else [self._attempt_ends_at]
-        timer = scope.next_timer()
-        if timer is not None:
-            waits.append({"kind": "timer", "key": timer.key, "until": timer.deadline_at})
-            instants.append(timer.deadline_at)
-        for key, at in self.attempts.backing_off():
-            waits.append({"kind": "retry", "key": key, "until": at})
-            instants.append(at)
-        waits += [
-            {**call.payload.as_wait(), "key": call.key, "outside": True}
-            for call in scope.open_calls.values()
-            if call.kind in ("ask", "event")
-        ]
-        waits += self._children.waits()
-        return waits, min(instants, default=None)
 
     def _park(self, event: Event) -> None:
         """Give the lease up; nothing happens until the store has said yes or no."""
-        self._cancel_alarm()
+        self._waiting.cancel_alarm()
         self.owner.give_up(event)
-
-    def _set_alarm(self, scope: Scope | ThreadScope) -> None:
-        """See to it that this driver is pumped at the next instant at which time matters."""
-        timer = scope.next_timer()
-        if self._alarm is not None:
-            self._cancel_alarm()
-        now = self.worker.clock.now()
-        lingers = self._lingers(now)
-        if timer is None and not self.attempts.back_offs and not lingers:
-            return
-        # Of a call that something else holds back, that wakes us; an alarm would only spin.
-        is_free = self.owner.durable >= self.owner.delivered and not self.owner.is_held
-        instants = [at for _, at in self.attempts.backing_off() if is_free or at > now]
-        if lingers:
-            instants.append(self.playback.child_at + LINGER_US)
-        if timer is not None:
-            instants.append(timer.deadline_at)
-        if instants:
-            delay = max(0, min(instants) - now) / 1e6
-            self._alarm = self.worker.loop.call_later(delay, self.pump)
-
-    def _cancel_alarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
 
     # Ends
 
     def _finish(self, scope: Scope | ThreadScope) -> None:
-        error = scope.exception
-        if error is None:
-            if self.owner.record.cancel_at is not None:
-                self._end(self._cancel_event())
-                return
-            try:
-                payload = self.task.output.encode(
-                    scope.result, bytes_max=self.worker.payload_bytes_max, name="result"
-                )
-            except OutlastError as refused:
-                refused.where = f"task {self.task.name}, {self.task.where}"
-                self._end_with(refused)
-                return
-            self._end(Event(Kind.FINISH, "engine", payload=payload))
-        elif self.owner.record.cancel_at is not None and isinstance(error, _ENDS_OF_CANCELLED):
-            self._end(self._cancel_event())
-        elif isinstance(error, ContinueAsNew):
-            self._continue(error)
+        """The task's code has ended."""
+        worker = self.worker
+        end = end_of_code(
+            self.task,
+            self.owner.record,
+            scope,
+            worker.clock,
+            worker.payload_bytes_max,
+            self._wishes.cancel,
+        )
+        if isinstance(end, ContinueAsNew):
+            self._continue(end)
         else:
-            self._end_with(error)
+            self._end(end)
 
     def _continue(self, error: ContinueAsNew) -> None:
         """End as a new execution that goes on with what this one has left: its unread signals."""
@@ -622,35 +546,15 @@ class Driver:
         event = Event(Kind.FINISH, "engine", data={"continued_as": item.after.id}, payload=b"null")
         self.owner.give_up(event, births=[item])
 
-    def _cancel_event(self) -> Event:
-        assert self._cancel is not None
-        why = (self._cancel.data or {}).get("why")
-        return Event(Kind.CANCEL, "engine", data={"by": self._cancel.actor, "why": why})
-
     def _end_with(self, error: BaseException) -> None:
-        """The task's code raised: try the whole task again if its policy allows it, else fail."""
-        described = failure.describe(error)
-        payload = failure.dump(described)
-        said = {"type": described.type, "message": described.message[:500]}
-        policy = self.task.policy
-        if not isinstance(error, (*NEVER_RETRIED, Deadlock)) and policy.allows(
-            self.owner.record.failures, error
-        ):
-            if self.owner.record.cancel_at is not None:
-                self._end(self._cancel_event())  # another try would follow, and is cancelled
-                return
-            at_least = round(error.delay_seconds * 1e6) if isinstance(error, RetryAfter) else 0
-            delay = policy.delay_us(
-                self.owner.record.failures + 1, random.random(), at_least_us=at_least
-            )
-            due_at = self.worker.clock.now() + delay
-            data = {"error": said, "retries": policy.retries, "due_at": due_at}
-            if self.owner.record.inbox_count == self.owner.record.inbox_seen:
-                self.owner.give_up(Event(Kind.RETRY, "engine", data=data, payload=payload))
-                return
-        self._end(Event(Kind.ERROR, "engine", data={"error": said}, payload=payload))
+        """The task's code cannot go on: this is what it came to."""
+        worker, cancelled = self.worker, self._wishes.cancel
+        self._end(end_by_error(self.task, self.owner.record, error, worker.clock, cancelled))
 
     def _end(self, event: Event) -> None:
+        if event.kind is Kind.RETRY:
+            self.owner.give_up(event)
+            return
         self.owner.append(event)
         self._leave()
 
@@ -673,9 +577,7 @@ class Driver:
             at_once: somebody else owns it, and may be about to run the same steps.
         """
         self.owner.is_over = True
-        self._cancel_alarm()
-        if self._attempt_alarm is not None:
-            self._attempt_alarm.cancel()
+        self._waiting.close()
         self.attempts.stop(at_once=at_once)
         if self.owner.purse is not None:
             self.owner.purse.close()
@@ -781,7 +683,7 @@ class Driver:
         if self._then is not None and not self.owner.is_over:
             again, self._then = self._then, None
             if self.owner.record.cancel_at is not None:
-                self._end(self._cancel_event())  # what it was to go on to is cancelled
+                self._end(self._wishes.cancel())  # what it was to go on to is cancelled
                 return
             again()
             return
@@ -799,42 +701,29 @@ class Driver:
             self.owner.append(Event(Kind.ANNOTATION, event.actor, key=event.key, data=data))
             return None
         if event.kind is Kind.CANCEL_REQUESTED:
-            self._cancel_asked(self.owner.row)
+            self._wishes.hear(self.owner.row)
             self._bound_clean_up()
         elif event.kind is Kind.CHILD_FINISHED:
             self._children.take(self.owner.row)
         elif event.kind is Kind.PAUSE_REQUESTED:
-            self._hold_asked(self.owner.row)
+            self._wishes.hear(self.owner.row)
         elif event.kind is Kind.BUDGET_CHANGED and self.owner.purse is not None:
             self.owner.purse.hear(event.data or {})
         return self.owner.row
 
-    def _hold_asked(self, row: Transition) -> None:
-        """Keep who asked for a pause, and why: the row that takes it says so."""
-        self._hold = row.actor, (row.data or {}).get("why")
-
-    def _cancel_asked(self, row: Transition) -> None:
-        self._cancel = row
-        self._grace_from = row.at if row.from_state in LEASED else None
-
-    def _grace_begins(self, started: Transition) -> None:
-        """The grace of what was parked as it was cancelled begins when its code runs again."""
-        if self._cancel is not None and self._grace_from is None:
-            self._grace_from = started.at
-
     def _bound_clean_up(self) -> None:
         """The code has a grace to clean up after a cancel; then it is cut off."""
-        if self._grace_from is not None:
-            spent = self.worker.clock.now() - self._grace_from
-            grace = max(0, self.worker.cancel_grace_us - spent) / 1e6
-            self.worker.loop.call_later(grace, self.cut_off)
+        worker = self.worker
+        left_us = self._wishes.grace_left_us(worker.clock.now(), worker.cancel_grace_us)
+        if left_us is not None:
+            worker.loop.call_later(left_us / 1e6, self.cut_off)
 
     # The worker's wishes
 
     def stop_at_safe_point(self) -> None:
         """Start nothing more (shutdown); what is under way may end."""
         self.owner.is_live, self._stopping = False, True
-        self._cancel_alarm()
+        self._waiting.cancel_alarm()
         self._wind_down()
 
     def hand_back(self) -> None:
@@ -849,7 +738,7 @@ class Driver:
         """End a cancelled execution whose code did not stop in time, by force."""
         if self.owner.is_over or self.owner.before_park is not None:
             return
-        self._end(self._cancel_event())
+        self._end(self._wishes.cancel())
 
     def drop(self, *, at_once: bool = False) -> None:
         """Forget it without a word: its time is over, or the store is gone.
@@ -870,3 +759,8 @@ class Driver:
     def is_over(self) -> bool:
         """Whether it does nothing any more."""
         return self.owner.is_over
+
+
+def _clean_up(scope: Scope | ThreadScope) -> dict[str, object]:
+    """Say for the log that a cancel has to wake the code, where it stands in clean-up."""
+    return {"cleanup": True} if scope.has_clean_up() else {}
