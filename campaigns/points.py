@@ -119,7 +119,7 @@ POINTS: Final[dict[str, Callable[[str], None] | None]] = {
     "body.began": None,
     "body.ended": None,
     "body.before_row": _before(_ATTEMPTS, "body_done"),
-    "retry.noted": _after(_DRIVER, "_try_again"),
+    "retry.noted": _after(_ATTEMPTS, "_try_again"),
     "park.before": _before(_DRIVER, "_park"),
     "park.after": _after(_DRIVER, "_park"),
     "message.taken": _after(_DRIVER, "_take"),
