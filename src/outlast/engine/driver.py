@@ -6,6 +6,7 @@ has the parts work together, each of which knows one side of the execution:
 - the log (``owner.py``): what is decided, and what of it is durable;
 - the code (``playback.py``): which outcomes it gets to see, and what it did before;
 - the bodies of its steps (``attempts.py``): which wait, run, failed, and are tried again;
+- the calls of the code (``dispatch.py``): which part answers which;
 - what could wake it (``waiting.py``), what was asked of it (``wishes.py``), its children.
 
 Outcomes get their place in the log in the order they come and are delivered to the code in that
@@ -31,12 +32,12 @@ from typing import Any, Final, Protocol
 from outlast.engine.attempts import Attempts
 from outlast.engine.body import Body, Host
 from outlast.engine.children import Children, Midwife
+from outlast.engine.dispatch import Dispatch
 from outlast.engine.ending import end_by_error, end_of_code
 from outlast.engine.journal import Journal
 from outlast.engine.owner import Owner
 from outlast.engine.playback import Playback
 from outlast.engine.purse import Ledger, inherited, purse_of
-from outlast.engine.question import Question
 from outlast.engine.registry import Task
 from outlast.engine.scope import Call, CallState, Mismatch, Scope
 from outlast.engine.script import is_point, past_of
@@ -61,8 +62,6 @@ from outlast.lifecycle import (
 from outlast.store.protocol import Answer, InboxEntry, Write
 
 _MISMATCH_HINT: Final = "bring back code that fits, then resume it"
-_HELD_BEFORE_POINT: Final = frozenset({"ask", "child", "start"})
-"""Calls that a fork makes only once it lives: before, it goes the way of its source."""
 
 
 class Home(Host, Midwife, Protocol):
@@ -113,9 +112,6 @@ class Driver:
         self.owner = Owner(worker, record, birth, self.bodies, self)
         self._birth = birth
         self._past = past_of(birth)
-        self._unannounced: list[Call] = []
-        self._asked: dict[str, int] = {}
-        self._unasked: set[str] = set()
         self._missed = False
         self._stopping = False
         self._then: Callable[[], None] | None = None
@@ -126,6 +122,9 @@ class Driver:
         self.playback = Playback(self.owner, self._children, worker.clock, birth, self._past)
         identity = None if self._past is None else self._past.identity
         self.attempts = Attempts(self, self.owner, self.playback, worker, self.bodies, identity)
+        self._dispatch = Dispatch(
+            self.owner, self.playback, self.attempts, self._children, worker.clock
+        )
         self._waiting = Waiting(
             worker, self.owner, self.attempts, self.playback, self._children, self.pump
         )
@@ -241,7 +240,7 @@ class Driver:
                 else:
                     waiting.append(row)
             elif kind in WITNESSES:
-                self._recall(row)
+                self._dispatch.recall(row)
                 self.playback.see(row)
             elif kind is Kind.PAUSE_REQUESTED:
                 self._wishes.hear(row)
@@ -249,19 +248,6 @@ class Driver:
                 self.playback.script.spend(row)
                 self.playback.deliver_row(row, row.at)
         return waiting
-
-    def _recall(self, row: Transition) -> None:
-        """Take up what a witness says about attempts, questions and children."""
-        if row.key is None:
-            return
-        if row.kind is Kind.STEP_ANNOUNCED:
-            question: Any = (row.data or {}).get("question")
-            if question:
-                self._asked[row.key] = question.get("stage", 0)
-        elif row.kind is Kind.CALL_ABANDONED:
-            self._unasked.add(row.key)
-        self.attempts.recall(row)
-        self._children.take(row)
 
     def _thread_is_quiet(self) -> None:
         """The thread of a ``def`` task has come to a call, or to its end."""
@@ -295,7 +281,7 @@ class Driver:
         if not scope.is_quiet:  # a def task's thread is busy; it will call again
             if isinstance(scope, ThreadScope):
                 for call in scope.take_broken_off():
-                    self._abandon(call)
+                    self._dispatch.abandon(call)
             return
         self._pumping = True
         try:
@@ -327,31 +313,30 @@ class Driver:
             return
         if self.playback.scope is not None and self.playback.scope.is_quiet:
             for call in self.playback.scope.take_abandoned():
-                self._abandon(call)
+                self._dispatch.abandon(call)
         if not self.bodies:
             self.hand_back()
 
     def _pump(self, scope: Scope | ThreadScope) -> None:
         owner, attempts, outcomes = self.owner, self.attempts, self.playback.outcomes
+        dispatch = self._dispatch
         while not owner.is_over and scope.is_quiet:
             answered = False
             if scope.notes:
                 self.playback.note()
             for call in scope.take_calls():
-                answered = self._admit(call) or answered
+                answered = dispatch.admit(call) or answered
             for call in scope.take_abandoned():
-                self._abandon(call)
+                self._dispatch.abandon(call)
             if self._children.is_any_under_way and not scope.finished:
-                # The end of the task ends them by itself; another try of it takes them over.
-                for key in self._children.given_up(scope.dropped):
-                    self._children.give_up(key, self.worker.clock.now())
+                self._dispatch.give_up_children(scope)
             if scope.finished and not outcomes:
                 if not attempts.ending:  # else the last process that is being stopped calls again
                     self._finish(scope)
                 return
             if answered or (
                 not outcomes
-                and (self._play(scope) or attempts.reuse_next() or self._fire_timers(scope))
+                and (dispatch.play(scope) or attempts.reuse_next() or self._fire_timers(scope))
             ):
                 continue
             break
@@ -370,58 +355,6 @@ class Driver:
         else:
             self._waiting.set_alarm(scope)
 
-    def _admit(self, call: Call) -> bool:
-        """Take a call that the code has made; gives whether it has its answer already."""
-        if self.playback.script is not None and self.playback.script.offer(call):
-            return False
-        if call.kind in ("step", "reserve"):
-            self.attempts.calls.append(call)
-        elif call.kind in _HELD_BEFORE_POINT:
-            if self.playback.script is not None and self.playback.script.point_ahead:
-                self._unannounced.append(call)  # its time is not known yet
-            elif call.kind == "ask":
-                self._ask(call)
-            else:
-                return self._call_task(call)
-        return False
-
-    def _call_task(self, call: Call) -> bool:
-        """Bring a child into the world, or another execution; gives whether that is the answer."""
-        now = self.worker.clock.now()
-        row: Transition | None
-        if call.kind == "child":
-            self.playback.child_at = now
-            row = self._children.admit(call.key, call.digest, call.payload, now)
-        elif self.playback.reuse(call):
-            return True
-        else:
-            row = self._children.start(call.key, call.digest, call.payload, now)
-        if row is not None:
-            self.playback.deliver_row(row, row.at)
-        return row is not None
-
-    def _ask(self, call: Call) -> None:
-        """Note a question, and each time that it is put to somebody else."""
-        question: Question = call.payload
-        if self._asked.get(call.key, -1) < question.stage:
-            self._asked[call.key] = question.stage
-            data = {"question": question.as_data()}
-            self.owner.append(
-                Event(Kind.STEP_ANNOUNCED, "engine", key=call.key, digest=call.digest, data=data)
-            )
-
-    def _play(self, scope: Scope | ThreadScope) -> bool:
-        """Give the code the next of what it brought along; what was held before the point goes."""
-        script, is_idle = self.playback.script, not (self.bodies or self.attempts.calls)
-        if script is None or not self.playback.play(is_idle=is_idle):
-            return False
-        if not script.point_ahead and self._unannounced:
-            calls, self._unannounced = self._unannounced, []
-            for call in calls:
-                if scope.open_calls.get(call.key) is call:
-                    self._admit(call)
-        return True
-
     def _fire_timers(self, scope: Scope | ThreadScope) -> bool:
         """Record and deliver the first timer that is due."""
         timer = scope.next_timer()
@@ -432,17 +365,6 @@ class Driver:
         )
         self.playback.deliver_row(row, row.at)
         return True
-
-    def _abandon(self, call: Call, why: str | None = None) -> None:
-        """Nobody awaits this call any more: its body is stopped where that is possible.
-
-        A question is closed by a row of its own, so that no answer is taken for it any more.
-        """
-        if call.kind == "ask" and call.key in self._asked and call.key not in self._unasked:
-            self._unasked.add(call.key)
-            self.owner.append(Event(Kind.CALL_ABANDONED, "engine", key=call.key))
-            return
-        self.attempts.abandon(call, why)
 
     # Budgets
 
