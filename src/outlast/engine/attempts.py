@@ -379,7 +379,7 @@ class Attempts:
     def announce(self, now: int) -> None:
         """Note the steps that have run for long, so that everybody can see what is under way."""
         owner = self.owner
-        if owner.is_over or owner.before_park is not None or not owner.is_live:
+        if not (owner.may_write and owner.is_live):
             return
         for key, body in self.bodies.items():
             if body.details is not None:

@@ -252,7 +252,7 @@ class Driver:
     def _thread_is_quiet(self) -> None:
         """The thread of a ``def`` task has come to a call, or to its end."""
         assert self.playback.scope is not None
-        if self.owner.is_over or self.owner.before_park is not None:
+        if not self.owner.may_write:
             return  # suspended, and its thread has not heard of it yet
         if self.playback.scope.changes.fresh:
             self.playback.mark_changes()
@@ -309,7 +309,7 @@ class Driver:
 
     def _wind_down(self) -> None:
         """Start nothing more; once no body is under way, give the lease back."""
-        if self.owner.is_over or self.owner.before_park is not None:
+        if not self.owner.may_write:
             return
         if self.playback.scope is not None and self.playback.scope.is_quiet:
             for call in self.playback.scope.take_abandoned():
@@ -482,7 +482,7 @@ class Driver:
 
     def suspend_mismatch(self, mismatch: Mismatch) -> None:
         """Suspend it, as the code is not the one that was recorded."""
-        if self.owner.is_over or self.owner.before_park is not None:
+        if not self.owner.may_write:
             return
         facts = self.playback.told(mismatch, self.task.stamp)
         self._suspend("code_mismatch", hint=_MISMATCH_HINT, **facts)
@@ -552,12 +552,7 @@ class Driver:
         told = [entry for record, entry in answer.told if record.id == self.owner.record.id]
         if told and not self.owner.is_over:
             self.take(told)
-        if (
-            self.playback.outcomes
-            and self.owner.is_live
-            and not self.owner.is_over
-            and self.owner.before_park is None
-        ):
+        if self.playback.outcomes and self.owner.is_live and self.owner.may_write:
             self._thread_is_quiet()  # what waited for this may be delivered now
 
     def _unpark(self) -> None:
@@ -586,7 +581,7 @@ class Driver:
             self._missed = True
             return
         for entry in entries:
-            if self.owner.is_over or self.owner.before_park is not None:
+            if not self.owner.may_write:
                 return
             if entry.number <= self.owner.record.inbox_seen:
                 continue  # taken before
@@ -650,7 +645,7 @@ class Driver:
 
     def hand_back(self) -> None:
         """Give the lease back at once (shutdown): the next owner goes on from the log."""
-        if self.owner.is_over or self.owner.before_park is not None:
+        if not self.owner.may_write:
             return
         self.attempts.note_beats()
         self.owner.append(Event(Kind.RELEASE, "engine"))
@@ -658,7 +653,7 @@ class Driver:
 
     def cut_off(self) -> None:
         """End a cancelled execution whose code did not stop in time, by force."""
-        if self.owner.is_over or self.owner.before_park is not None:
+        if not self.owner.may_write:
             return
         self._end(self._wishes.cancel())
 

@@ -87,6 +87,11 @@ class Owner:
         self._hears = hears
 
     @property
+    def may_write(self) -> bool:
+        """Whether the lease is held for certain: it was not given up, and nothing is over."""
+        return not self.is_over and self.before_park is None
+
+    @property
     def is_held(self) -> bool:
         """Whether a pause was asked for; one that is being cancelled is not held up by it."""
         return self.record.pause_at is not None and self.record.cancel_at is None
@@ -191,7 +196,7 @@ class Owner:
 
     def _emit_alone(self) -> None:
         """Write what was said without a row, as none has come."""
-        if self.is_over or self.before_park is not None or self.emitter is None:
+        if not self.may_write or self.emitter is None:
             return  # it rides with the row, or is nobody's
         said = self.emitter.alone()
         if said is None:
