@@ -11,7 +11,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from outlast.budget import data_of_charge
@@ -33,7 +33,7 @@ from outlast.store.protocol import (
     WorkerRow,
     Write,
 )
-from outlast.testing.conformance import ASK, Owner, T, begun, born
+from outlast.testing.conformance import ASK, Owner, T, begun, born, replace
 from outlast.testing.conformance_schedules import draft, every
 from outlast.testing.conformance_structure import calls_child, child_of
 from tests.differential.pair import Pair, twice

@@ -6,16 +6,18 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import fields, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
+
+from msgspec.structs import fields
 
 from outlast.lifecycle.record import copy_of
 from outlast.schedule import Request, Wish
 from outlast.store.memory import MemoryStore
 from outlast.store.protocol import Adjust, Answer, Claims, Create, Item, Reserve, Store, Write
 from outlast.store.sqlite import SqliteStore
+from outlast.testing.conformance import replace
 
 R = TypeVar("R")
 ANSWER = tuple(one.name for one in fields(Answer) if one.name != "error")

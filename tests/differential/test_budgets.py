@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from outlast.budget import charged_by, data_of_charge
 from outlast.lifecycle import Kind, Message, MessageKind, State
 from outlast.store import open_store
 from outlast.store.protocol import Adjust, Charge, Create, Deliver, Lease, Reserve, Store, Write
-from outlast.testing.conformance import Owner, T, begun, codes, nonces
+from outlast.testing.conformance import Owner, T, begun, codes, nonces, replace
 
 IDS = ("ex_1", "ex_2", "ex_3", "ex_4")
 SHARED = ("task:t:usd", "tenant:usd")

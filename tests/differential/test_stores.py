@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 
@@ -29,7 +28,7 @@ from outlast.lifecycle import (
 )
 from outlast.store.memory import MemoryStore
 from outlast.store.protocol import Adjust, Deliver, Reserve
-from outlast.testing.conformance import ASK, Owner, T, begun, born, message
+from outlast.testing.conformance import ASK, Owner, T, begun, born, message, replace
 from tests.differential.machine import WEIGHTS, Story, new_story, shortest, tell
 from tests.differential.pair import Pair, twice
 

@@ -7,7 +7,6 @@ case names the guard that must answer, so that no case passes by a refusal for a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -26,6 +25,7 @@ from outlast.testing.conformance import (
     born,
     codes,
     one,
+    replace,
     state,
 )
 

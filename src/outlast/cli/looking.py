@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from msgspec.structs import replace
 
 from outlast.cli.mismatch import SAFE, facts_of, told
 from outlast.cli.session import COLUMN_MIN, Cell, Session, shared, span_of, width_of

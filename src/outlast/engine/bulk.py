@@ -7,9 +7,11 @@ recovered before is passed over. So one that was broken off is simply asked for 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from outlast.engine.descent import Descent, Mode
 from outlast.engine.identity import first_id

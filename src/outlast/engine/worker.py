@@ -7,9 +7,10 @@ import contextvars
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from concurrent.futures import thread as pool_module
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from msgspec.structs import replace
 
 from outlast.budget import limits_at_birth, parts_of
 from outlast.engine.clock import Clock

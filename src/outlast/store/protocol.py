@@ -14,7 +14,6 @@ Verbs block; the engine calls the writing ones from the commit pipeline's own th
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,8 +28,7 @@ TENANT = 1
 """The one tenant there is for now; every key begins with it."""
 
 
-@dataclass(slots=True)
-class Create:
+class Create(msgspec.Struct):
     """Bring an execution into the world, perhaps with its first claim and start.
 
     The rows are those of its birth and what follows at once; ``after`` is what they fold to, a
@@ -44,8 +42,7 @@ class Create:
     rows: list[Transition]
 
 
-@dataclass(slots=True)
-class Write:
+class Write(msgspec.Struct):
     """Rows that the owner of a lease decided on the record it knew.
 
     Attributes:
@@ -81,8 +78,7 @@ class Write:
     progress: ProgressRow | None = None
 
 
-@dataclass(slots=True)
-class Emission:
+class Emission(msgspec.Struct):
     """A value for a stream of an execution.
 
     Attributes:
@@ -105,8 +101,7 @@ class Emission:
     lease: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class StreamItem:
+class StreamItem(msgspec.Struct, frozen=True):
     """An item of a stream.
 
     Attributes:
@@ -134,8 +129,7 @@ class StreamItem:
         return msgspec.json.decode(self.payload)
 
 
-@dataclass(frozen=True, slots=True)
-class StreamHead:
+class StreamHead(msgspec.Struct, frozen=True):
     """A stream: its name, how many items it has, and when the last one came."""
 
     name: str
@@ -143,8 +137,7 @@ class StreamHead:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class ProgressRow:
+class ProgressRow(msgspec.Struct, frozen=True):
     """How far an execution says it is.
 
     Attributes:
@@ -161,8 +154,7 @@ class ProgressRow:
     step: str = ""
 
 
-@dataclass(slots=True)
-class Charge:
+class Charge(msgspec.Struct):
     """What rows of a log charge to budgets, which know of nothing that no row says.
 
     Attributes:
@@ -179,8 +171,7 @@ class Charge:
     awaits: str | None = None
 
 
-@dataclass(slots=True)
-class Reserve:
+class Reserve(msgspec.Struct):
     """Set amounts aside for what an execution is about to do; by the owner of its lease.
 
     Refused as ``over_budget`` where one of them does not fit: what is spent and reserved already,
@@ -201,8 +192,7 @@ class Reserve:
     outlives: bool = False
 
 
-@dataclass(slots=True)
-class Adjust:
+class Adjust(msgspec.Struct):
     """Set, raise or reset budgets of one scope.
 
     Refused as ``no_budget`` where one that shall be raised or reset is not there; those of an
@@ -228,8 +218,7 @@ class Adjust:
     period_us: int | None = None
 
 
-@dataclass(slots=True)
-class Deliver:
+class Deliver(msgspec.Struct):
     """A message for an execution; what it does is decided on the row as it is then."""
 
     execution_id: str
@@ -240,8 +229,7 @@ class Deliver:
 Item = Create | Write | Deliver | Reserve | Adjust
 
 
-@dataclass(slots=True)
-class BudgetRow:
+class BudgetRow(msgspec.Struct):
     """A budget: a limit on one meter for one scope. Amounts are in millionths.
 
     Attributes:
@@ -288,8 +276,7 @@ class BudgetRow:
         return None if self.limit is None else self.limit - self.spent - self.reserved
 
 
-@dataclass(slots=True)
-class BudgetEvent:
+class BudgetEvent(msgspec.Struct):
     """Something that happened to a budget.
 
     Attributes:
@@ -312,8 +299,7 @@ class BudgetEvent:
     id: str | None = None
 
 
-@dataclass(slots=True)
-class Reservation:
+class Reservation(msgspec.Struct):
     """An amount that an execution has set aside of a budget, for the call with this key."""
 
     execution_id: str
@@ -323,8 +309,7 @@ class Reservation:
     outlives: bool = False
 
 
-@dataclass(slots=True)
-class InboxEntry:
+class InboxEntry(msgspec.Struct):
     """A message in an execution's inbox, with its number there (from 1, gap-free)."""
 
     number: int
@@ -332,8 +317,7 @@ class InboxEntry:
     at: int
 
 
-@dataclass(slots=True)
-class Answer:
+class Answer(msgspec.Struct):
     """What became of an item.
 
     Attributes:
@@ -367,13 +351,12 @@ STORED = Answer()
 """The answer to a write that went through; shared, as it says nothing more."""
 
 
-@dataclass(slots=True)
-class Claimed:
+class Claimed(msgspec.Struct):
     """An execution that was claimed: its row, its first row of the log, its unseen messages."""
 
     execution: Execution
     birth: Transition
-    unseen: list[InboxEntry] = field(default_factory=list)
+    unseen: list[InboxEntry] = msgspec.field(default_factory=list)
 
 
 class Claims(list[Claimed]):
@@ -390,8 +373,7 @@ class Claims(list[Claimed]):
     opens_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True):
     """Who claims: a process incarnation, and how often a claim may show no progress.
 
     Attributes:
@@ -407,8 +389,7 @@ class Lease:
     capabilities: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(msgspec.Struct, frozen=True):
     """What an operator has set for a gate, or for all gates of a family.
 
     Attributes:
@@ -426,8 +407,7 @@ class Setting:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class QueueSetting:
+class QueueSetting(msgspec.Struct, frozen=True):
     """What an operator has set for a queue.
 
     Attributes:
@@ -444,8 +424,7 @@ class QueueSetting:
     why: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class QueueRow:
+class QueueRow(msgspec.Struct, frozen=True):
     """A queue that has a setting, or open executions that wait or run.
 
     Attributes:
@@ -461,8 +440,7 @@ class QueueRow:
     waiting_since: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class GateRow:
+class GateRow(msgspec.Struct, frozen=True):
     """A gate that has a setting, holders or executions that wait at it.
 
     Attributes:
@@ -480,8 +458,7 @@ class GateRow:
     next_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True):
     """Where an execution that waits for a worker stands.
 
     Attributes:
@@ -499,8 +476,7 @@ class Standing:
     capacity: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
+class Filter(msgspec.Struct, frozen=True, kw_only=True):
     """Which executions are meant; all that is given must hold. Newest first, by id.
 
     Attributes:
@@ -523,15 +499,14 @@ class Filter:
     input_digest: int | None = None
     created_after: int | None = None
     created_before: int | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     parent_id: str | None = None
     roots: bool = False
     before_id: str | None = None
     limit: int = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Descent:
+class Descent(msgspec.Struct, frozen=True):
     """Of which execution another one was made, how, and from which step on."""
 
     id: str
@@ -540,8 +515,7 @@ class Descent:
     step: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerRow:
+class WorkerRow(msgspec.Struct, frozen=True):
     """A process incarnation that serves, or served, this store."""
 
     id: str
@@ -551,18 +525,16 @@ class WorkerRow:
     seen_at: int
 
 
-@dataclass(slots=True)
-class Verdict:
+class Verdict(msgspec.Struct):
     """What ``verify`` found: how much it checked, and every defect as a sentence."""
 
     executions: int = 0
     transitions: int = 0
     messages: int = 0
-    defects: list[str] = field(default_factory=list)
+    defects: list[str] = msgspec.field(default_factory=list)
 
 
-@dataclass(slots=True)
-class Ended:
+class Ended(msgspec.Struct):
     """An execution that has ended, as far as its deletion goes."""
 
     id: str
@@ -571,8 +543,7 @@ class Ended:
     ended_at: int
 
 
-@dataclass(slots=True)
-class ScheduleAnswer:
+class ScheduleAnswer(msgspec.Struct):
     """What became of a request to a schedule.
 
     Attributes:
@@ -586,8 +557,8 @@ class ScheduleAnswer:
 
     refused: str | None = None
     record: ScheduleRecord | None = None
-    made: list[str] = field(default_factory=list)
-    cancelled: list[str] = field(default_factory=list)
+    made: list[str] = msgspec.field(default_factory=list)
+    cancelled: list[str] = msgspec.field(default_factory=list)
     more: bool = False
     error: Exception | None = None
 

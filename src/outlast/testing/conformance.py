@@ -15,9 +15,11 @@ use them too. Instants are microseconds, as everywhere below the engine.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+import msgspec
 
 from outlast.lifecycle import (
     Decision,
@@ -50,6 +52,7 @@ from outlast.store.protocol import (
     Write,
 )
 
+R = TypeVar("R")
 T: Final = 1_700_000_000_000_000
 """The instant at which the suite's stories begin."""
 ASK: Final = {"waits": [{"kind": "ask", "key": "q#1", "title": "Ship it?", "outside": True}]}
@@ -132,6 +135,14 @@ class Owner:
         return Write(
             after.id, before.fence, before.nonce, before.seq, [row], position, whole, inbox_seen
         )
+
+
+def replace(thing: R, **changes: Any) -> R:
+    """Give a copy of an item, or of a row, with some fields changed."""
+    if isinstance(thing, msgspec.Struct):
+        return msgspec.structs.replace(thing, **changes)
+    copy: R = dataclasses.replace(thing, **changes)  # type: ignore[type-var]
+    return copy
 
 
 def codes(answers: Sequence[Answer]) -> list[str | None]:

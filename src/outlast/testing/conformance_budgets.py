@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from outlast.budget import data_of_charge
@@ -20,7 +19,7 @@ from outlast.store.protocol import (
     Store,
     Write,
 )
-from outlast.testing.conformance import Owner, T, begun, codes, message, nonces, one, state
+from outlast.testing.conformance import Owner, T, begun, codes, message, nonces, one, replace, state
 
 USD = 1_000_000
 TASK = "task:t:usd"

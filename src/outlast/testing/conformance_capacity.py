@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from outlast.lifecycle import Kind, MessageKind, State
@@ -18,6 +17,7 @@ from outlast.testing.conformance import (
     message,
     nonces,
     one,
+    replace,
     state,
 )
 from outlast.testing.conformance_structure import calls_child, child_of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from outlast.lifecycle import Kind, MessageKind, State
@@ -25,6 +24,7 @@ from outlast.testing.conformance import (
     message,
     nonces,
     one,
+    replace,
     state,
 )
 

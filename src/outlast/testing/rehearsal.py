@@ -12,10 +12,12 @@ import contextvars
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from outlast.codec import PAYLOAD_BYTES_MAX
 from outlast.duration import Duration, microseconds

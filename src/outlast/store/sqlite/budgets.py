@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import astuple
 from typing import Protocol
+
+from msgspec.structs import astuple
 
 from outlast.budget import name_of, parts_of
 from outlast.lifecycle.gate import BUDGET
