@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import wait
@@ -11,6 +12,8 @@ from typing import Any, Final, TypeVar
 from outlast.errors import NoEngine, UsageError
 
 T = TypeVar("T")
+_ENDED: Final = "the thread of this engine has ended"
+_REOPEN: Final = "open another one"
 LOOK_SECONDS: Final = 1.0
 """How often one who waits for a result looks whether the thread still lives."""
 
@@ -43,15 +46,20 @@ class LoopThread:
                 why="an async def step runs there; waiting in it would stop the engine for ever",
                 do="use the method with an a, and await it: astart, aresult; or make the step def",
             )
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except RuntimeError:  # the loop is closed, and its thread has ended
+            coroutine.close()
+            raise NoEngine(_ENDED, do=_REOPEN) from None
         while not wait([future], LOOK_SECONDS).done:
             if not self._thread.is_alive():
-                raise NoEngine("the thread of this engine has ended", do="open another one")
+                raise NoEngine(_ENDED, do=_REOPEN)
         return future.result()
 
     def stop(self) -> None:
         """End the loop and its thread."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        with contextlib.suppress(RuntimeError):  # its thread has ended, and closed it
+            self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()  # again, where the thread was ended by an error
 

@@ -301,9 +301,19 @@ class Engine:
             return 0
         try:
             return self._thread.run(self.aclose())
+        except NoEngine:
+            self._let_go()
+            return 0
         finally:
             self._thread.stop()
             self._thread = None
+
+    def _let_go(self) -> None:
+        """Give the file back although the loop has ended: what ran there is as good as killed."""
+        self.is_open = False
+        closed(self)
+        self.journal.stop()
+        self.store.close()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the engine's own loop, from another thread.

@@ -147,6 +147,12 @@ class Journal:
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
+    def stop(self) -> None:
+        """Let the thread end after what it has; for when there is no loop any more."""
+        self._closed = True
+        self._queue.put(None)
+        self._thread.join()
+
     async def _wait(self, waiters: list[asyncio.Future[None]]) -> None:
         future: asyncio.Future[None] = self._loop.create_future()
         waiters.append(future)
