@@ -172,6 +172,7 @@ class MemoryBudgets:
         for name in gone:
             del books.budgets[name]
         books.events = [event for event in books.events if event.name not in gone]
+        books.known = {event.id for event in books.events if event.id is not None}
 
 
 __all__ = ["MemoryBudgets"]
