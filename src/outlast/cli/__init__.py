@@ -6,7 +6,11 @@ it runs.
 
 from __future__ import annotations
 
+import gc
 import sys
+from typing import Final
+
+_GC_DEFAULT: Final = 700
 
 
 def main() -> None:
@@ -22,6 +26,8 @@ def main() -> None:
 
             sys.exit(unwritten(Session(words=sys.argv[1:]), error))
         return
+    if gc.get_threshold()[0] == _GC_DEFAULT:  # as the engine does: imports make no rubbish
+        gc.set_threshold(25_000, *gc.get_threshold()[1:])
     from outlast.cli.app import run
 
     sys.exit(run(sys.argv[1:]))

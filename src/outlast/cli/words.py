@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from outlast.budget import shown
 from outlast.duration import in_words
 from outlast.lifecycle import Execution, Kind, Reason, State, Transition
 from outlast.lifecycle.reason import pattern
@@ -291,6 +290,8 @@ def _annotation(row: Transition, data: Mapping[str, Any]) -> str:
     if "point" in data:
         return "from here on it goes on by itself"
     if "spent" in data:
+        from outlast.budget import shown  # few logs speak of money
+
         amounts = ", ".join(f"{meter} {shown(amount)}" for meter, amount in data["spent"].items())
         return f"spent {amounts}"
     if "over_budget" in data:
@@ -303,6 +304,8 @@ _BUDGET: Final = {"soft": "is at its soft limit", "spent_up": "is spent", "set":
 
 def _budget_changed(row: Transition, data: Mapping[str, Any]) -> str:
     """Tell what happened to a budget; ``key`` names it, or its scope where a person did it."""
+    from outlast.budget import shown  # few logs speak of money
+
     what = _BUDGET.get(str(data.get("what")), f"was {data.get('what')}")
     sums = []
     for meter, said in (data.get("meters") or {}).items():
