@@ -16,7 +16,7 @@ TARGETS: Final = {
     ("W1", "steps_per_s"): "≥ 20,000",
     ("W2", "p50_ms"): "≤ 0.8",
     ("W3", "steps_per_s"): "≥ 4,000",
-    ("W4", "wall_s"): "≤ 0.1",
+    ("W4", "wall_s"): "≤ 0.1, children 0.3",
     ("W5", "enqueue_per_s"): "≥ 60,000",
     ("W5", "drain_per_s"): "≥ 10,000",
     ("W8", "kib_each"): "≤ 1",
