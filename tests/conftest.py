@@ -9,6 +9,7 @@ import pytest
 
 from outlast.engine import current
 from outlast.engine.registry import TASKS, VERSIONS, Task
+from servers.postgres import Installation, Server, debians
 
 # Before anything imports it: its assertions are to say what they saw.
 pytest.register_assert_rewrite(
@@ -62,3 +63,27 @@ def _alone() -> Iterator[None]:
     VERSIONS.clear()
     VERSIONS.update(versions)
     current._engines.clear()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL of our own, started once; a test that needs it fails where it does not start."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=[None, *debians()], ids=lambda one: str(one or "wheel"))
+def every_postgres(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Each version there is: the wheel's, and what Debian has installed."""
+    installation: Installation | None = request.param
+    if installation is None:
+        yield request.getfixturevalue("postgres")
+        return
+    with Server(installation) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: Server) -> str:
+    """The address of an empty database of one's own."""
+    return postgres.database()
