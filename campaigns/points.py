@@ -74,7 +74,7 @@ def _in_transaction(place: str) -> Callable[[str], None]:
     """Put the point right after BEGIN, right before COMMIT, or right after it."""
 
     def install(name: str) -> None:
-        module: Any = importlib.import_module("outlast.store.sqlite.store")
+        module: Any = importlib.import_module("outlast.store.sqlite.database")
         original = module.immediate
 
         @contextmanager
@@ -98,10 +98,10 @@ _DRIVER: Final = "engine.driver:Driver"
 _ATTEMPTS: Final = "engine.attempts:Attempts"
 
 POINTS: Final[dict[str, Callable[[str], None] | None]] = {
-    "open.before_migrate": _before("store.sqlite.store", "migrate"),
-    "open.after_migrate": _after("store.sqlite.store", "migrate"),
+    "open.before_migrate": _before("store.sqlite.database", "migrate"),
+    "open.after_migrate": _after("store.sqlite.database", "migrate"),
     "transaction.begun": _in_transaction("begun"),
-    "transaction.between_statements": _after(_STORE, "_send"),
+    "transaction.between_statements": _after("store.sqlite.database:SqliteDatabase", "send"),
     "transaction.before_commit": _in_transaction("ending"),
     "transaction.committed": _in_transaction("committed"),
     "batch.before": _before("engine.journal:Journal", "_write_batch"),

@@ -187,7 +187,7 @@ class World:
         if self.is_on_disk:
             assert self.folder is not None
             store = SqliteStore(Path(self.folder) / "w.db", owner=name, now=process.now())
-            store._writer.execute("PRAGMA synchronous = OFF")
+            store.file.writer.execute("PRAGMA synchronous = OFF")
             if self.reader is self.memory:
                 self.reader = self.auditor.reader = SqliteStore(
                     Path(self.folder) / "w.db", owner=None, now=process.now()

@@ -57,7 +57,9 @@ class Pair:
         shutil.copy(empty(), self.directory / "outlast.db")
         self.memory: Store = MemoryStore()
         self.sqlite = SqliteStore(self.directory / "outlast.db", owner="w0", now=1)
-        self.sqlite._writer.execute("PRAGMA synchronous = OFF")  # what is compared is not the disk
+        self.sqlite.file.writer.execute(
+            "PRAGMA synchronous = OFF"
+        )  # what is compared is not the disk
         self.seen: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.ids: list[str] = []

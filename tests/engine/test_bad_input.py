@@ -839,7 +839,7 @@ def test_a_second_engine_is_told_who_owns_the_file(url: str) -> None:
 
 def _limit_pages(engine: Engine, more: int) -> Awaitable[None]:
     """Let the file grow by so many pages at most, and no more than it has as yet with 0."""
-    writer = engine.store._writer  # type: ignore[attr-defined]
+    writer = engine.store.file.writer  # type: ignore[attr-defined]
 
     def limit() -> None:
         ((count,),) = writer.execute("PRAGMA page_count").fetchall()
@@ -850,7 +850,7 @@ def _limit_pages(engine: Engine, more: int) -> Awaitable[None]:
 
 def _new_limits(engine: Engine) -> Awaitable[None]:
     """There is room again."""
-    writer = engine.store._writer  # type: ignore[attr-defined]
+    writer = engine.store.file.writer  # type: ignore[attr-defined]
     return engine.journal.call(
         lambda: writer.execute("PRAGMA max_page_count = 1000000000").fetchall() and None
     )
@@ -935,7 +935,7 @@ def test_a_full_disk_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     url = f"sqlite:///{tmp_path / 'small.db'}"
     with monkeypatch.context() as patch:
-        patch.setattr("outlast.store.sqlite.store.settle", small)
+        patch.setattr("outlast.store.sqlite.database.settle", small)
         assert asyncio.run(_code_of(Engine(url).open())) == "store_full"
     run(_goes_on, url)
 

@@ -16,10 +16,10 @@ from outlast.lifecycle import Event, Execution, Kind, MessageKind, State
 from outlast.lifecycle.gate import gates_of, held_by, turn_of
 from outlast.store.memory import MemoryStore
 from outlast.store.protocol import Deliver, Lease, QueueSetting, Setting, Store, Write
+from outlast.store.relational.capacity import LINES_MAX
+from outlast.store.relational.pending import Pending
+from outlast.store.relational.rows import values_of_execution
 from outlast.store.sqlite import SqliteStore
-from outlast.store.sqlite.capacity import LINES_MAX
-from outlast.store.sqlite.pending import Pending
-from outlast.store.sqlite.rows import values_of_execution
 from outlast.testing.conformance import ASK, Owner, T, begun, born, message, nonces, one
 
 SECOND = 1_000_000
@@ -31,7 +31,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     made: Store = MemoryStore()
     if request.param == "sqlite":
         made = SqliteStore(tmp_path / "outlast.db", owner="w0", now=1)
-        made._writer.execute("PRAGMA synchronous = OFF")
+        made.file.writer.execute("PRAGMA synchronous = OFF")
     yield made
     made.close()
 
@@ -228,7 +228,7 @@ def test_never_too_many_never_idle_always_in_turn(store: Store, seed: int) -> No
 
 def test_ten_thousand_at_one_key_cost_a_claim_one_step(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "outlast.db", owner="w0", now=1)
-    store._writer.execute("PRAGMA synchronous = OFF")
+    store.file.writer.execute("PRAGMA synchronous = OFF")
     gates = {"limits": [{"name": "k", "of": "k", "capacity": 1, "hold": False}]}
     for place in range(0, 10_000, 2_000):
         store.commit([born(f"ex_{n:05}", T + n, gates=gates) for n in range(place, place + 2_000)])
@@ -253,7 +253,9 @@ def test_ten_thousand_at_one_key_cost_a_claim_one_step(tmp_path: Path) -> None:
         traced[0] += 1
         return False
 
-    store._writer.set_progress_handler(lambda: trace(None), 100)  # each 100 steps of its machine
+    store.file.writer.set_progress_handler(
+        lambda: trace(None), 100
+    )  # each 100 steps of its machine
     for n in range(1, 6):
         owner = Owner(taken[-1])
         store.commit(
@@ -263,7 +265,7 @@ def test_ten_thousand_at_one_key_cost_a_claim_one_step(tmp_path: Path) -> None:
         taken += claim(T + 10**7 + n)
         steps.append(traced[0])
         assert taken[-1].id == f"ex_{n:05}"
-    store._writer.set_progress_handler(None)
+    store.file.writer.set_progress_handler(None)
     assert max(steps) < 150, "some ten thousand steps would be a scan"
     store.close()
 
@@ -325,13 +327,13 @@ def test_a_second_holder_is_refused_by_the_schema(full: SqliteStore) -> None:
 
 def test_a_birth_with_a_lease_and_gates_is_refused_by_the_schema(full: SqliteStore) -> None:
     _, item = begun("ex_3", gates={"needs": ["gpu"]})
-    full._writer.execute("BEGIN")
+    full.file.writer.execute("BEGIN")
     pending = Pending()
     pending.transitions += item.rows
     pending.born.append(values_of_execution(item.after))
     with pytest.raises(apsw.ConstraintError, match="claimed, not born with a lease"):
         full._flush(pending)
-    full._writer.execute("ROLLBACK")
+    full.file.writer.execute("ROLLBACK")
 
 
 @pytest.mark.parametrize(
@@ -346,7 +348,7 @@ def test_verify_finds_an_index_that_is_not_what_the_rows_say(
     full: SqliteStore, sql: str, said: str
 ) -> None:
     assert full.verify().defects == []
-    full._writer.execute(sql)
+    full.file.writer.execute(sql)
     assert full.verify().defects == [said]
 
 

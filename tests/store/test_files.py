@@ -421,7 +421,7 @@ def test_a_full_disk_leaves_nothing_half_written(path: Path) -> None:
     store = SqliteStore(path, owner="w1", now=1)
     owner, item = begun("ex_1")
     one(store, item)
-    full = store._writer
+    full = store.file.writer
     ((pages,),) = full.execute("PRAGMA page_count").fetchall()
     full.execute(f"PRAGMA max_page_count = {int(str(pages)) + 3}").fetchall()
     huge = [born(f"ex_2{n}", payload=b"x" * 9_000) for n in range(9)]
@@ -444,11 +444,11 @@ def test_an_i_o_error_is_said_as_it_is(path: Path) -> None:
     def broken_disk(*_: object) -> bool:
         raise apsw.IOError("disk I/O error")
 
-    store._writer.set_commit_hook(broken_disk)
+    store.file.writer.set_commit_hook(broken_disk)
     with pytest.raises(OutlastError) as caught:
         one(store, born("ex_2"))
     assert caught.value.code == "store_unavailable"
-    store._writer.set_commit_hook(None)
+    store.file.writer.set_commit_hook(None)
     assert store.get(["ex_2"]) == [None]
     assert one(store, born("ex_2")).refused is None
     store.close()
@@ -558,17 +558,17 @@ def test_a_forked_child_does_not_hold_the_lock(path: Path) -> None:
 CHILD_ENDS = """
 store = SqliteStore(path, owner="w1", now=1)
 one(store, born("ex_1"))
-store._writer.execute("PRAGMA cache_size = 5")     # so that the transaction spills into the log
-store._writer.execute("BEGIN IMMEDIATE")
+store.file.writer.execute("PRAGMA cache_size = 5")     # so that the transaction spills into the log
+store.file.writer.execute("BEGIN IMMEDIATE")
 for n in range(3_000):
-    store._writer.execute("INSERT INTO worker VALUES (?, '', 1, 1, 1)", (f"{n:05}" + "x" * 500,))
+    store.file.writer.execute("INSERT INTO worker VALUES (?, '', 1, 1, 1)", (f"{n:05}" + "x" * 500,))
 child = os.fork()
 if child == 0:
     store = None           # and the interpreter ends as it always does
     sys.exit(0)
 os.waitpid(child, 0)
-assert store._writer.execute("SELECT count(*) FROM worker").fetchall() == [(3_000,)]
-store._writer.execute("COMMIT")
+assert store.file.writer.execute("SELECT count(*) FROM worker").fetchall() == [(3_000,)]
+store.file.writer.execute("COMMIT")
 print(one(store, born("ex_2")).refused, len(store.verify().defects))
 again = SqliteStore(path, owner=None, now=1)
 print(again.get(["ex_2"])[0].id)
@@ -608,12 +608,12 @@ def test_connections_are_set_as_they_must_be(path: Path) -> None:
     owner = SqliteStore(path, owner="w1", now=1)
     guest = SqliteStore(path, owner=None, now=1)
     for store, pages in ((owner, 4_000), (guest, 0)):
-        writer = store._writer
+        writer = store.file.writer
         assert (writer.pragma("journal_mode"), writer.pragma("synchronous")) == ("wal", 2)
         assert (writer.pragma("wal_autocheckpoint"), writer.pragma("mmap_size")) == (pages, 0)
-        assert store._reader.pragma("query_only") == 1
+        assert store.file._reader.pragma("query_only") == 1
         with pytest.raises(apsw.ReadOnlyError):
-            store._reader.execute("DELETE FROM worker")
+            store.file._reader.execute("DELETE FROM worker")
     guest.close()
     owner.close()
 

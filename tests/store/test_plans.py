@@ -24,7 +24,8 @@ FILES = {
 }
 SOURCE = "".join(
     file.read_text("utf-8")
-    for file in (Path(__file__).parents[2] / "src/outlast/store/sqlite").glob("*.py")
+    for folder in ("relational", "sqlite")
+    for file in (Path(__file__).parents[2] / "src/outlast/store" / folder).glob("*.py")
 )
 
 # One line of a plan each, the parts that matter; "v" is the batch's own rows.
@@ -365,9 +366,9 @@ def test_a_page_of_the_inbox_costs_the_same_however_many_wait(tmp_path: Path) ->
                     count += 1
                     return False
 
-                store._reader.set_progress_handler(counted, 10)
+                store.file._reader.set_progress_handler(counted, 10)
                 found = store.asking(to, "", 10, newest=newest)
-                store._reader.set_progress_handler(None)
+                store.file._reader.set_progress_handler(None)
                 assert len(found) == (0 if to == "nobody" else 10)
                 costs[-1].append(count)
     few, many = costs

@@ -11,10 +11,10 @@ import pytest
 from outlast.lifecycle import Kind, MessageKind
 from outlast.store.memory import MemoryStore
 from outlast.store.protocol import Deliver, Emission, Item, Lease, ProgressRow, Store
+from outlast.store.relational.rows import Value
 from outlast.store.sql import Statement
 from outlast.store.sqlite import SqliteStore
-from outlast.store.sqlite import verify as module
-from outlast.store.sqlite.rows import Value
+from outlast.store.sqlite import database as module
 from outlast.testing.conformance import (
     ASK,
     Owner,
@@ -279,7 +279,7 @@ def test_what_moves_on_during_a_verify_is_no_defect(
 
     def meanwhile(reader: apsw.Connection, statement: Statement, values: Sequence[Value]) -> object:
         found = ask(reader, statement, values)
-        if reader not in (store._writer, store._reader) and list(values) == ["moving"]:
+        if reader not in (store.file.writer, store.file._reader) and list(values) == ["moving"]:
             assert codes(store.commit([next(steps)])) == [None]
         return found
 

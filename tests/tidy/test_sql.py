@@ -11,17 +11,15 @@ from . import SOURCES
 
 BACKENDS: Final = ["sqlite"]
 BY_NAME: Final = {
-    "_send",
-    "_query",
-    "_read",
-    "_all",
     "_ask",
-    "ask_all",
     "_page",
-    "_write",
     "ask",
+    "ask_all",
     "read",
+    "read_many",
+    "run",
     "send",
+    "sent",
 }
 """The functions that are given a statement's name."""
 LISTS: Final = {"STATEMENTS", "DERIVED"}
@@ -32,7 +30,7 @@ def used_in(text: str) -> set[str]:
     """Give the names of the statements that a module asks for."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Subscript) and ast.unparse(node.value) in ("SQL", "_SQL"):
+        if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "SQL":
             place: list[ast.expr] = [node.slice]
         elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in BY_NAME:
             place = node.args[:2]
@@ -56,14 +54,15 @@ def used_in(text: str) -> set[str]:
 def test_statements_are_used_and_exist() -> None:
     for backend in BACKENDS:
         asked: set[str] = set()
-        for path in (SOURCES / "store" / backend).glob("*.py"):
-            asked |= used_in(path.read_text("utf-8"))
+        for folder in ("relational", backend):
+            for path in (SOURCES / "store" / folder).glob("*.py"):
+                asked |= used_in(path.read_text("utf-8"))
         assert asked == load(f"outlast.store.{backend}").keys()
 
 
 def test_faults_are_seen() -> None:
-    assert used_in('_SQL["a"]; self._send("b", []); _all(reader, "c", {"id": 1})') == set("abc")
-    assert used_in('self._query("d" if x else "e", ids)') == set("de")
+    assert used_in('SQL["a"]; self.send("b", []); reader.ask_all("c", {"id": 1})') == set("abc")
+    assert used_in('self.ask("d" if x else "e", ids)') == set("de")
     assert used_in('for name in ("f", "g"):\n    ask(name)') == set("fg")
     assert used_in('DERIVED: Final = {"h": "said"}\nSTATEMENTS: Final = (*("i",), "j")') == set(
         "hij"

@@ -8,15 +8,10 @@ from typing import Final
 import apsw
 import msgspec
 
+from outlast.store.relational.rows import Value
 from outlast.store.sql import KEPT_ROWS_MAX, Statement, load
-from outlast.store.sqlite.rows import Value
 
 SQL: Final = load("outlast.store.sqlite")
-
-
-def json_of(value: object) -> str:
-    """Write a parameter of json_each."""
-    return msgspec.json.encode(value).decode()
 
 
 def ask(

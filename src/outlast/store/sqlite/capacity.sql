@@ -119,15 +119,17 @@ SELECT name, capacity, paused_at, paused_by, why FROM queue_setting
 SELECT name, capacity, paused_at, paused_by, why FROM queue_setting WHERE tenant = 1 ORDER BY name;
 
 -- name: put_queue_setting
+-- columns: 5
 INSERT INTO queue_setting (tenant, name, capacity, paused_at, paused_by, why)
-VALUES (1, ?, ?, ?, ?, ?)
+SELECT 1, v.column1, v.column2, v.column3, v.column4, v.column5 FROM (VALUES {rows}) AS v WHERE TRUE
     ON CONFLICT (tenant, name) DO UPDATE
    SET capacity = excluded.capacity, paused_at = excluded.paused_at,
        paused_by = excluded.paused_by, why = excluded.why;
 
 -- name: put_gate_setting
+-- columns: 5
 INSERT INTO gate_setting (tenant, gate, capacity, interval_us, set_by, set_at)
-VALUES (1, ?, ?, ?, ?, ?)
+SELECT 1, v.column1, v.column2, v.column3, v.column4, v.column5 FROM (VALUES {rows}) AS v WHERE TRUE
     ON CONFLICT (tenant, gate) DO UPDATE
    SET capacity = excluded.capacity, interval_us = excluded.interval_us,
        set_by = excluded.set_by, set_at = excluded.set_at;

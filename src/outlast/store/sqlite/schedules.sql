@@ -47,21 +47,28 @@ SELECT id FROM execution INDEXED BY execution_by_origin
  LIMIT :limit;
 
 -- name: insert_schedule
+-- columns: 20
 INSERT INTO schedule (tenant, name, task, plan, state, seq, is_declared, next_slot, next_at,
                       waiting_slot, fired, last_slot, last_execution_id, created_at, updated_at,
                       state_at, input, input_digest, options, why)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+VALUES {rows};
 
 -- name: save_schedule
+-- columns: 20
 UPDATE schedule
-   SET task = ?3, plan = ?4, state = ?5, seq = ?6, is_declared = ?7, next_slot = ?8, next_at = ?9,
-       waiting_slot = ?10, fired = ?11, last_slot = ?12, last_execution_id = ?13, created_at = ?14,
-       updated_at = ?15, state_at = ?16, input = ?17, input_digest = ?18, options = ?19, why = ?20
- WHERE tenant = ?1 AND name = ?2;
+   SET task = v.column3, plan = v.column4, state = v.column5, seq = v.column6,
+       is_declared = v.column7, next_slot = v.column8, next_at = v.column9,
+       waiting_slot = v.column10, fired = v.column11, last_slot = v.column12,
+       last_execution_id = v.column13, created_at = v.column14, updated_at = v.column15,
+       state_at = v.column16, input = v.column17, input_digest = v.column18, options = v.column19,
+       why = v.column20
+  FROM (VALUES {rows}) AS v
+ WHERE schedule.tenant = v.column1 AND schedule.name = v.column2;
 
 -- name: insert_schedule_entry
+-- columns: 10
 INSERT INTO schedule_entry (tenant, name, seq, kind, at, actor, slot, until_slot, execution_id, data)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+VALUES {rows};
 
 -- name: schedule_log
 -- The newest first.

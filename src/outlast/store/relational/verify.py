@@ -1,4 +1,4 @@
-"""Look through a whole file: every log against its row, every other table against both.
+"""Look through a whole database: every log against its row, every other table against both.
 
 It reads with a connection of its own, so that nobody waits, and a part at a time, so that the
 write-ahead log can be emptied in between; what belongs together is read at one instant.
@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import apsw
 import msgspec
 
 from outlast.budget import charged_by
 from outlast.errors import StoreBroken
 from outlast.store.decisions import verify_charges, verify_one
 from outlast.store.protocol import Verdict
-from outlast.store.sqlite.ask import SQL, ask, json_of
-from outlast.store.sqlite.budgets import budget_of
-from outlast.store.sqlite.connect import open_reader, snapshot, translated
-from outlast.store.sqlite.rows import entry_of, execution_of, transition_of
+from outlast.store.relational.budgets import budget_of
+from outlast.store.relational.database import Reader, json_of
+from outlast.store.relational.rows import Value, entry_of, execution_of, transition_of
 
 if TYPE_CHECKING:
-    from outlast.store.sqlite.store import SqliteStore
+    from outlast.store.relational.store import RelationalStore
 
 AT_ONCE: Final = 200
 """Executions that are read within one snapshot."""
@@ -43,59 +41,57 @@ DERIVED: Final = {
 """Tables that say nothing of their own, and what it means where they say something else."""
 
 
-def verify(store: SqliteStore) -> Verdict:
-    """Look through the file of a store."""
+def verify(store: RelationalStore) -> Verdict:
+    """Look through the database of a store."""
     verdict = Verdict()
-    reader = open_reader(store.path)
     try:
         verdict.defects += store.schedules.defects()
         verdict.defects += store.capacity.defects()
-        with translated(store.path):
-            for (said,) in reader.execute("PRAGMA integrity_check(10)").fetchall():
-                if said != "ok":
-                    verdict.defects.append(f"the file: {said}")
-            for (stray,) in reader.execute(SQL["stray_ids"].text).fetchall():
+        with store.database.reader() as reader:
+            verdict.defects += (f"the file: {said}" for said in reader.damage())
+            for (stray,) in reader.ask_all("stray_ids", {}):
                 _verify_one(reader, str(stray), verdict)
-            with snapshot(reader):
+            with reader.snapshot():
                 _verify_derived(reader, verdict)
-            after = ""
-            while True:
-                with snapshot(reader):
-                    bounds = {"after": after, "limit": AT_ONCE}
-                    ids = [str(id) for (id,) in reader.execute(SQL["all_ids"].text, bounds)]
-                    for id in ids:
-                        _verify_one(reader, id, verdict)
-                if len(ids) < AT_ONCE:
-                    break
-                after = ids[-1]
-            return verdict
+            _verify_all(reader, verdict)
     except StoreBroken as error:
         verdict.defects.append(f"the file: {error.why}")
-        return verdict
-    finally:
-        reader.close()
+    return verdict
 
 
-def _verify_derived(reader: apsw.Connection, verdict: Verdict) -> None:
+def _verify_all(reader: Reader, verdict: Verdict) -> None:
+    after = ""
+    while True:
+        with reader.snapshot():
+            bounds: dict[str, Value] = {"after": after, "limit": AT_ONCE}
+            ids = [str(id) for (id,) in reader.ask_all("all_ids", bounds)]
+            for id in ids:
+                _verify_one(reader, id, verdict)
+        if len(ids) < AT_ONCE:
+            break
+        after = ids[-1]
+
+
+def _verify_derived(reader: Reader, verdict: Verdict) -> None:
     for name, said in DERIVED.items():
-        for id, *besides in reader.execute(SQL[name].text).fetchall():
+        for id, *besides in reader.ask_all(name, {}):
             verdict.defects.append(f"{id}: {said.format(*besides)}")
-    for scope, meter, *said in reader.execute(SQL["unbalanced_budgets"].text):
+    for scope, meter, *counts in reader.ask_all("unbalanced_budgets", {}):
         verdict.defects.append(
             "budget {}:{}: it says {} charged where {} was, and {} reserved where {} is".format(
-                scope, meter, *said
+                scope, meter, *counts
             )
         )
-    for scope, meter, *said in reader.execute(SQL["miscounted_budgets"].text):
+    for scope, meter, *counts in reader.ask_all("miscounted_budgets", {}):
         verdict.defects.append(
-            "budget {}:{}: it counts {} events where there are {}".format(scope, meter, *said)
+            "budget {}:{}: it counts {} events where there are {}".format(scope, meter, *counts)
         )
 
 
-def _verify_one(reader: apsw.Connection, id: str, verdict: Verdict) -> None:
-    found = ask(reader, SQL["executions_by_id"], [id])
-    rows = reader.execute(SQL["log"].text, {"id": id, "after": 0, "limit": -1}).fetchall()
-    entries = reader.execute(SQL["inbox"].text, {"id": id, "after": 0}).fetchall()
+def _verify_one(reader: Reader, id: str, verdict: Verdict) -> None:
+    found = reader.ask("executions_by_id", [id])
+    rows = reader.ask_all("log", {"id": id, "after": 0, "limit": -1})
+    entries = reader.ask_all("inbox", {"id": id, "after": 0})
     try:
         record = execution_of(found[0]) if found else None
         log = list(map(transition_of, rows))
@@ -103,12 +99,12 @@ def _verify_one(reader: apsw.Connection, id: str, verdict: Verdict) -> None:
         charged = charged_by(log)
         spending = {
             f"{scope}:{meter}": int(str(amount))
-            for scope, meter, amount in reader.execute(SQL["spending_of"].text, {"id": id})
+            for scope, meter, amount in reader.ask_all("spending_of", {"id": id})
         }
         if charged or spending:
             scopes = json_of(sorted({name.rpartition(":")[0] for name in charged}))
-            bounds = {"scopes": scopes, "after": "", "limit": -1}
-            known = map(budget_of, reader.execute(SQL["budgets_of_scopes"].text, bounds))
+            bounds: dict[str, Value] = {"scopes": scopes, "after": "", "limit": -1}
+            known = map(budget_of, reader.ask_all("budgets_of_scopes", bounds))
             verify_charges(verdict, id, charged, spending, {budget.name for budget in known})
     except (LookupError, ValueError, TypeError, AssertionError, msgspec.MsgspecError) as error:
         verdict.defects.append(f"{id}: what is stored is not what Outlast writes: {error!r}")

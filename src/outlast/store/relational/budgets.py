@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from msgspec.structs import astuple
 
@@ -22,23 +22,14 @@ from outlast.store.protocol import (
     Reserve,
     Write,
 )
-from outlast.store.sqlite.rows import Value
+from outlast.store.relational.rows import Value
 
-
-class Sender(Protocol):
-    """Sends named statements on the writer's connection."""
-
-    def _send(self, name: str, rows: Sequence[tuple[Value, ...]]) -> None: ...
-
-    def _query(self, name: str, values: Sequence[Value]) -> list[Sequence[object]]: ...
-
-    def _look_at_gate(self, gate: str) -> None: ...
-
-    def _lease_of(self, ids: Collection[str]) -> dict[str, tuple[int, bytes | None]]: ...
+if TYPE_CHECKING:
+    from outlast.store.relational.store import RelationalStore
 
 
 def take_money(
-    store: Sender, paying: Sequence[tuple[int, Paying]], answers: list[Answer]
+    store: RelationalStore, paying: Sequence[tuple[int, Paying]], answers: list[Answer]
 ) -> list[tuple[int, Deliver]]:
     """Apply the items of a batch to the budgets, in order.
 
@@ -63,7 +54,7 @@ def take_money(
             names.update(name_of(item.scope, meter) for meter in item.amounts)
     books = read_books(store, names, payers)
     changes = [item.id for _, item in taken if isinstance(item, Adjust)]
-    books.known = {str(id) for (id,) in store._query("known_changes", list(changes))}
+    books.known = {str(id) for (id,) in store.database.ask("known_changes", list(changes))}
     owners = [item.execution_id for _, item in taken if isinstance(item, Reserve)]
     leases = store._lease_of(owners) if owners else {}
     words: list[tuple[int, Deliver]] = []
@@ -81,12 +72,12 @@ def take_money(
     return words
 
 
-def any_stirred(store: Sender) -> bool:
+def any_stirred(store: RelationalStore) -> bool:
     """Tell whether somebody who waits for a budget may go on."""
-    return bool(store._query("any_stirred", [TENANT]))
+    return bool(store.database.ask("any_stirred", [TENANT]))
 
 
-def take_charges(store: Sender, charges: Sequence[tuple[str, Charge, int]]) -> None:
+def take_charges(store: RelationalStore, charges: Sequence[tuple[str, Charge, int]]) -> None:
     """Apply what others than owners have written into logs."""
     names = {name for _, charge, _ in charges for name in charge.amounts}
     books = read_books(store, names, {id for id, _, _ in charges})
@@ -95,21 +86,21 @@ def take_charges(store: Sender, charges: Sequence[tuple[str, Charge, int]]) -> N
     write_books(store, books)
 
 
-def read_books(store: Sender, names: Iterable[str], payers: Collection[str]) -> Books:
+def read_books(store: RelationalStore, names: Iterable[str], payers: Collection[str]) -> Books:
     """Read budgets, and the reservations of executions with the budgets that they are of."""
     reservations = read_reservations(store, payers)
     wanted = {*names, *(one.name for of in reservations.values() for one in of)}
     values: list[Value] = []
     for name in sorted(wanted):
         values += parts_of(name)
-    budgets = map(budget_of, store._query("budgets_by_name", values))
+    budgets = map(budget_of, store.database.ask("budgets_by_name", values))
     return Books({budget.name: budget for budget in budgets}, reservations)
 
 
-def read_reservations(store: Sender, ids: Collection[str]) -> dict[str, list[Reservation]]:
+def read_reservations(store: RelationalStore, ids: Collection[str]) -> dict[str, list[Reservation]]:
     """Read what executions have set aside."""
     found: dict[str, list[Reservation]] = {}
-    for columns in store._query("reservations_of", sorted(ids)):
+    for columns in store.database.ask("reservations_of", sorted(ids)):
         one = reservation_of(columns)
         found.setdefault(one.execution_id, []).append(one)
     for of in found.values():
@@ -117,26 +108,27 @@ def read_reservations(store: Sender, ids: Collection[str]) -> dict[str, list[Res
     return found
 
 
-def write_books(store: Sender, books: Books) -> None:
+def write_books(store: RelationalStore, books: Books) -> None:
     """Write down what a batch made of budgets."""
-    store._send("save_budgets", [values_of(books.budgets[name]) for name in sorted(books.touched)
-                                 if name in books.budgets])  # fmt: skip
-    store._send(
+    send = store.database.send
+    touched = [books.budgets[name] for name in sorted(books.touched) if name in books.budgets]
+    send("save_budgets", list(map(values_of, touched)))
+    send(
         "add_spending",
         [(id, *parts_of(name), amount) for (id, name), amount in books.spending.items()],
     )
-    store._send(
+    send(
         "end_reservations",
         [(one.execution_id, one.key, *parts_of(one.name)) for one in books.closed],
     )
-    store._send(
+    send(
         "insert_reservations",
         [
             (one.execution_id, one.key, *parts_of(one.name), one.amount, int(one.outlives))
             for one in books.opened
         ],
     )
-    store._send(
+    send(
         "insert_budget_events",
         [
             (*parts_of(event.name), event.number, event.what, event.actor, event.at,

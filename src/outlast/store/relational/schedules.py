@@ -1,11 +1,10 @@
-"""Schedules in SQLite: each change is one transaction, with the executions that it makes."""
+"""Schedules in SQL: each change is one transaction, with the executions that it makes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-import apsw
 import msgspec
 
 from outlast.errors import InternalError, UsageError
@@ -21,43 +20,38 @@ from outlast.schedule import (
 )
 from outlast.schedule.plan import plan_of
 from outlast.store.protocol import TENANT, ScheduleAnswer
+from outlast.store.relational.rows import Value
 from outlast.store.scheduling import OPEN_MAX, cancels_of, creates_of, origin_of, settled
-from outlast.store.sql import load
-from outlast.store.sqlite.connect import immediate, translated
-from outlast.store.sqlite.rows import Value
 
 if TYPE_CHECKING:
-    from outlast.store.sqlite.store import SqliteStore
+    from outlast.store.relational.store import RelationalStore
 
-_SQL = load("outlast.store.sqlite")
 _LAST = 2**62
-_FAULTS = (
+_FAULTS: Final[tuple[type[Exception], ...]] = (
     *(ValueError, TypeError, LookupError, OverflowError, AssertionError),
-    *(msgspec.MsgspecError, apsw.TooBigError, apsw.MismatchError),
+    msgspec.MsgspecError,
 )
 """What a row that nobody of ours wrote can do."""
 
 
-class SqliteSchedules:
+class RelationalSchedules:
     """The verbs on schedules; see the protocol."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: RelationalStore) -> None:
         self._store = store
+        self._database = store.database
+        self._faults = (*_FAULTS, *store.database.faults)
 
     def apply(self, name: str, request: Request, now: int) -> ScheduleAnswer:
         """See the protocol."""
-        store = self._store
-        store._see_file()
-        with translated(store.path), immediate(store._writer):
-            return self._apply(name, request, now)
+        return self._database.write(lambda: self._apply(name, request, now))
 
     def apply_all(self, requests: Sequence[tuple[str, Request]], now: int) -> list[ScheduleAnswer]:
         """See the protocol."""
-        store = self._store
-        store._see_file()
         try:
-            with translated(store.path), immediate(store._writer):
-                return [self._apply(name, request, now) for name, request in requests]
+            return self._database.write(
+                lambda: [self._apply(name, request, now) for name, request in requests]
+            )
         except (InternalError, UsageError):
             return [self._alone(name, request, now) for name, request in requests]
 
@@ -75,7 +69,7 @@ class SqliteSchedules:
             if isinstance(change, Refused):
                 return ScheduleAnswer(change.code, record)
             return self._write(change, now, is_new=record is None)
-        except _FAULTS as error:
+        except self._faults as error:
             raise InternalError(f"schedule {name} cannot be decided or written: {error}") from error
 
     def _write(self, change: Change, now: int, *, is_new: bool) -> ScheduleAnswer:
@@ -92,24 +86,22 @@ class SqliteSchedules:
         if not change.entries:
             return answer
         rows = [_values_of_entry(after.name, entry) for entry in change.entries]
-        store._writer.executemany(_SQL["insert_schedule_entry"].text, rows)
-        text = (_SQL["insert_schedule"] if is_new else _SQL["save_schedule"]).text
-        store._writer.execute(text, _values_of(after))
+        self._database.send("insert_schedule_entry", rows)
+        self._database.send("insert_schedule" if is_new else "save_schedule", [_values_of(after)])
         return answer
 
     def _find(self, name: str) -> ScheduleRecord | None:
-        text = _SQL["schedule_by_name"].text
-        rows = self._store._writer.execute(text, {"name": name}).fetchall()
+        rows = self._database.ask_all("schedule_by_name", {"name": name})
         return _record_of(rows[0]) if rows else None
 
     def _open(self, name: str) -> list[str]:
-        bounds = {"origin": origin_of(name), "limit": OPEN_MAX}
-        rows = self._store._writer.execute(_SQL["open_of_origin"].text, bounds).fetchall()
+        bounds: dict[str, Value] = {"origin": origin_of(name), "limit": OPEN_MAX}
+        rows = self._database.ask_all("open_of_origin", bounds)
         return [str(id) for (id,) in rows]
 
     def get(self, name: str) -> ScheduleRecord | None:
         """See the protocol."""
-        rows = self._store._read("schedule_by_name", {"name": name})
+        rows = self._database.read("schedule_by_name", {"name": name})
         return _record_of(rows[0]) if rows else None
 
     def page(
@@ -118,20 +110,19 @@ class SqliteSchedules:
         """See the protocol."""
         wanted = _json([str(state) for state in states]) if states else None
         bounds: dict[str, Value] = {"states": wanted, "after": after, "limit": limit}
-        return list(map(_record_of, self._store._read("schedules_page", bounds)))
+        return list(map(_record_of, self._database.read("schedules_page", bounds)))
 
     def due(self, now: int, limit: int) -> tuple[list[tuple[str, int]], int | None]:
         """See the protocol."""
-        store = self._store
         found: list[tuple[str, int]] = []
         for name in ("due_schedules", "freed_schedules"):
             bounds: dict[str, Value] = {"limit": limit}
             if name == "due_schedules":
                 bounds["now"] = now
-            for schedule, seq in store._read(name, bounds):
+            for schedule, seq in self._database.read(name, bounds):
                 if (one := (str(schedule), int(str(seq)))) not in found:
                     found.append(one)
-        rows = store._read("next_schedule_at", {})
+        rows = self._database.read("next_schedule_at", {})
         return found, int(str(rows[0][0])) if rows else None
 
     def log(self, name: str, before: int | None = None, limit: int = 100) -> list[Entry]:
@@ -141,26 +132,23 @@ class SqliteSchedules:
             "before": _LAST if before is None else before,
             "limit": limit,
         }
-        return list(map(_entry_of, self._store._read("schedule_log", bounds)))
+        return list(map(_entry_of, self._database.read("schedule_log", bounds)))
 
     def fate(self, name: str, slot: int) -> list[Entry]:
         """See the protocol."""
-        rows = self._store._read("fate_of_slot", {"name": name, "slot": slot})
+        rows = self._database.read("fate_of_slot", {"name": name, "slot": slot})
         return list(map(_entry_of, rows))
 
     def prune(self, before: int, limit: int) -> int:
         """See the protocol."""
-        store = self._store
-        with translated(store.path), immediate(store._writer):
-            bounds = {"before": before, "limit": limit}
-            store._writer.execute(_SQL["prune_schedule_log"].text, bounds)
-            return store._writer.changes()
+        bounds: dict[str, Value] = {"before": before, "limit": limit}
+        return self._database.write(lambda: self._database.run("prune_schedule_log", bounds))
 
     def defects(self) -> list[str]:
         """Say which rows do not stand at the end of their logs."""
         return [
             f"schedule {name}: its row is at {seq}, its log ends at {last}"
-            for name, seq, last in self._store._read("broken_schedules", {})
+            for name, seq, last in self._database.read("broken_schedules", {})
         ]
 
 

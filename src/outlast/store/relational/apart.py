@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import apsw
 import msgspec
 
 from outlast.errors import InternalError, OutlastError
@@ -28,19 +27,16 @@ from outlast.store.protocol import (
     Reserve,
     Write,
 )
-from outlast.store.sqlite.budgets import take_money
-from outlast.store.sqlite.errands import conclude
-from outlast.store.sqlite.pending import Pending
+from outlast.store.relational.budgets import take_money
+from outlast.store.relational.errands import conclude
+from outlast.store.relational.pending import Pending
 
 if TYPE_CHECKING:
-    from outlast.store.sqlite.store import SqliteStore
+    from outlast.store.relational.store import RelationalStore
 
 TURN: Final = {Create: 0, Write: 1, Reserve: 1, Adjust: 1, Deliver: 2}
 """The order within a batch: deliveries last, as they are decided on what the owners wrote."""
-FAULTS: Final = (
-    apsw.ConstraintError,
-    apsw.TooBigError,
-    apsw.MismatchError,
+FAULTS: Final[tuple[type[Exception], ...]] = (
     InternalError,
     AssertionError,
     TypeError,
@@ -48,7 +44,7 @@ FAULTS: Final = (
     OverflowError,
     msgspec.MsgspecError,
 )
-"""What one item can do to its batch: a guard that fires, or a value no column can hold."""
+"""What one item can do to its batch, besides what shows itself as a fault of the database."""
 
 
 class _TakenBackError(Exception):
@@ -58,7 +54,7 @@ class _TakenBackError(Exception):
 class Apart:
     """One batch, written item by item inside the open transaction."""
 
-    def __init__(self, store: SqliteStore, batch: Sequence[Item]) -> None:
+    def __init__(self, store: RelationalStore, batch: Sequence[Item]) -> None:
         self._store = store
         self._batch = batch
         self._answers = [STORED] * len(batch)
@@ -99,9 +95,9 @@ class Apart:
     def _attempt(self, place: int, act: Callable[[], object]) -> None:
         """Act for an item; a fault takes that back, and is the answer."""
         try:
-            with self._store._writer:
+            with self._store.database.savepoint():
                 act()
-        except FAULTS as fault:
+        except self._store.faults as fault:
             self._answers[place] = self._guilty(place, fault)
 
     def _guilty(self, place: int, fault: BaseException) -> Answer:
@@ -139,7 +135,7 @@ class Apart:
     def _rehearse(self, pending: Pending, paying: Sequence[tuple[int, Paying]] = ()) -> None:
         """Try what will come of it at the end of the batch."""
         try:
-            with self._store._writer:
+            with self._store.database.savepoint():
                 said = list(self._answers)
                 if paying:
                     take_money(self._store, paying, said)
@@ -154,11 +150,11 @@ class Apart:
         said = self._answers if answers is None else answers
 
         try:
-            with self._store._writer:
+            with self._store.database.savepoint():
                 self._store._take_deliveries([(place, item)], said, pending)
                 self._store._flush(pending)
                 self._rehearse(pending)
-        except FAULTS as fault:
+        except self._store.faults as fault:
             said[place] = self._guilty(place, fault)
         else:
             self._all.ended += pending.ended

@@ -17,7 +17,7 @@ from outlast.store.protocol import (
     ProgressRow,
     Write,
 )
-from outlast.store.sqlite.rows import Value
+from outlast.store.relational.rows import Value
 
 
 class Pending:

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING
 from outlast.lifecycle.record import continued_as
 from outlast.store.decisions import Errand, word_to_parent
 from outlast.store.protocol import STORED, Answer
-from outlast.store.sqlite.ask import SQL, ask_all
-from outlast.store.sqlite.pending import End, Pending
-from outlast.store.sqlite.rows import Value
+from outlast.store.relational.pending import End, Pending
+from outlast.store.relational.rows import Value
 
 if TYPE_CHECKING:
-    from outlast.store.sqlite.store import SqliteStore
+    from outlast.store.relational.store import RelationalStore
 
 
-def conclude(store: SqliteStore, ended: Sequence[End], answers: list[Answer]) -> None:
+def conclude(store: RelationalStore, ended: Sequence[End], answers: list[Answer]) -> None:
     """Tell the parents of what has ended, and note what it owes to others."""
     while ended:
         more = _tell_parents(store, ended, answers)
@@ -32,7 +31,7 @@ def conclude(store: SqliteStore, ended: Sequence[End], answers: list[Answer]) ->
         ended = more
 
 
-def _tell_parents(store: SqliteStore, ended: Sequence[End], answers: list[Answer]) -> list[End]:
+def _tell_parents(store: RelationalStore, ended: Sequence[End], answers: list[Answer]) -> list[End]:
     """Deliver the words; gives who has ended by that, as a cancel was in its inbox before."""
     words = [(end, word) for end in ended if (word := word_to_parent(end.record, end.last))]
     if not words:
@@ -50,39 +49,36 @@ def _tell_parents(store: SqliteStore, ended: Sequence[End], answers: list[Answer
     return pending.ended
 
 
-def _hand_over(store: SqliteStore, end: End, answers: list[Answer]) -> None:
+def _hand_over(store: RelationalStore, end: End, answers: list[Answer]) -> None:
     """Let what others owe to one that goes on as another come to that one."""
     record, successor = end.record, continued_as(end.record)
     if successor is None:
         return
     bounds: dict[str, Value] = {"id": record.id, "successor": successor}
-    store._writer.execute(SQL["watch_successor"].text, bounds)
+    store.database.run("watch_successor", bounds)
     if record.parent_key is not None:
         bounds = {"parent": record.parent_id, "successor": successor}
-        store._writer.execute(SQL["owe_successor"].text, bounds)
-        if store._writer.changes():
+        if store.database.run("owe_successor", bounds):
             end.answer(answers).owes = True
 
 
-def _note_errands(store: SqliteStore, ended: Sequence[End], answers: list[Answer]) -> None:
-    before = store._writer.total_changes()
+def _note_errands(store: RelationalStore, ended: Sequence[End], answers: list[Answer]) -> None:
     rows = [(end.record.id, end.record.state, end.record.children) for end in ended]
-    store._send("insert_errands", rows)
-    count = store._writer.total_changes() - before
+    count = store.database.sent("insert_errands", rows)
     if not count:
         return
     owing = {ended[0].record.id}
     if len(ended) > 1:
-        found = ask_all(store._writer, "owing", {"count": count})
+        found = store.database.ask_all("owing", {"count": count})
         owing = {str(id) for (id,) in found}
     for end in ended:
         if end.record.id in owing:
             end.answer(answers).owes = True
 
 
-def run_errands(store: SqliteStore, now: int, limit: int) -> int:
+def run_errands(store: RelationalStore, now: int, limit: int) -> int:
     """Deliver what executions that have ended owe; gives how many errands were run."""
-    found = ask_all(store._writer, "errands", {"limit": limit})
+    found = store.database.ask_all("errands", {"limit": limit})
     if not found:
         return 0
     errands = [Errand(*map(str, columns[1:])).delivery(now) for columns in found]
@@ -92,5 +88,5 @@ def run_errands(store: SqliteStore, now: int, limit: int) -> int:
     store._flush(pending)
     conclude(store, pending.ended, answers)
     bounds: dict[str, Value] = {"number": int(str(found[-1][0]))}
-    store._writer.execute(SQL["end_errands"].text, bounds)
+    store.database.run("end_errands", bounds)
     return len(found)

@@ -6,27 +6,27 @@ from collections.abc import Sequence
 
 from outlast.store.emitting import Ends, Parts, Try, placed, try_of
 from outlast.store.protocol import TENANT, Emission, ProgressRow, StreamItem
-from outlast.store.sqlite.budgets import Sender
-from outlast.store.sqlite.rows import Value
+from outlast.store.relational.database import Database
+from outlast.store.relational.rows import Value
 
 Emitted = list[tuple[str, Sequence[Emission]]]
 
 
-def write_emissions(store: Sender, emitted: Emitted) -> None:
+def write_emissions(database: Database, emitted: Emitted) -> None:
     """Append what executions emitted to their streams, inside the open transaction."""
     tries = {try_of(id, one): None for id, emissions in emitted for one in emissions}
     streams = dict.fromkeys((one.execution_id, one.name) for one in tries)
     ends: Ends = {}
-    for id, name, number in store._query(
+    for id, name, number in database.ask(
         "stream_ends", [part for pair in streams for part in pair]
     ):
         ends[str(id), str(name)] = int(str(number or 0))
     parts: Parts = {}
     asked: list[Value] = [part for one in tries for part in one]
-    for id, name, step, attempt, lease, part in store._query("stream_parts", asked):
+    for id, name, step, attempt, lease, part in database.ask("stream_parts", asked):
         source = Try(str(id), str(name), str(step), int(str(attempt)), int(str(lease)))
         parts[source] = int(str(part or 0))
-    store._send(
+    database.send(
         "insert_stream_items",
         [
             (
@@ -38,9 +38,9 @@ def write_emissions(store: Sender, emitted: Emitted) -> None:
     )  # fmt: skip
 
 
-def write_progress(store: Sender, said: dict[str, ProgressRow]) -> None:
+def write_progress(database: Database, said: dict[str, ProgressRow]) -> None:
     """Keep the latest that executions said of how far they are."""
-    store._send(
+    database.send(
         "save_progress",
         [(TENANT, id, row.at, row.done, row.total, row.text, row.step) for id, row in said.items()],
     )

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import apsw
-
-from outlast.store.sqlite.ask import SQL, json_of
+from outlast.store.relational.database import Database, json_of
 
 STATEMENTS: Final = (
     *("purge_shares", "purge_spending", "purge_tree_spending", "purge_reservations"),
@@ -19,11 +17,11 @@ STATEMENTS: Final = (
 """In this order; how many executions the last one deletes is how many are gone."""
 
 
-def purge(writer: apsw.Connection, ids: Sequence[str]) -> int:
+def purge(database: Database, ids: Sequence[str]) -> int:
     """Delete those of these executions that have ended, inside the open transaction."""
-    writer.execute(SQL["permit_purge"].text, {"ids": json_of(sorted(set(ids)))})
+    database.run("permit_purge", {"ids": json_of(sorted(set(ids)))})
+    deleted = 0
     for name in STATEMENTS:
-        writer.execute(SQL[name].text)
-    deleted = writer.changes()
-    writer.execute(SQL["end_purge"].text)
+        deleted = database.run(name, {})
+    database.run("end_purge", {})
     return deleted

@@ -1,4 +1,4 @@
-"""Queues, limits and rates in SQLite: what a claim reads and leaves, and what an operator sets.
+"""Queues, limits and rates in SQL: what a claim reads and leaves, and what an operator sets.
 
 Theory of operation. Blocked executions stand in *lines*, one for a gate and a queue. A line says
 when a claim has to look at it: at once, at an instant (a rate opens), or when a holder leaves; the
@@ -12,8 +12,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
-
-import msgspec
 
 from outlast.lifecycle import Execution, State
 from outlast.lifecycle.gate import CAPABILITY, gates_of, turn_of, waits_at
@@ -29,16 +27,13 @@ from outlast.store.protocol import (
     Setting,
     Standing,
 )
-from outlast.store.sql import load
-from outlast.store.sqlite.budgets import budget_of
-from outlast.store.sqlite.connect import immediate, translated
-from outlast.store.sqlite.rows import Value, execution_of
+from outlast.store.relational.budgets import budget_of
+from outlast.store.relational.database import Database, Rows, json_of
+from outlast.store.relational.rows import Value, execution_of
 
 if TYPE_CHECKING:
-    from outlast.store.sqlite.store import SqliteStore
+    from outlast.store.relational.store import RelationalStore
 
-_SQL: Final = load("outlast.store.sqlite")
-Rows = Sequence[Sequence[object]]
 Ask = Callable[[str, Mapping[str, Value]], Rows]
 _WIDTH: Final = len(COLUMNS)
 _PAGE: Final = 8
@@ -48,7 +43,7 @@ LINES_MAX: Final = 256
 _FIRST: Final = -(2**62)
 
 
-class SqliteBooks:
+class TabledBooks:
     """What is in the tables about capacity; ``ask`` runs a named statement."""
 
     def __init__(self, ask: Ask) -> None:
@@ -88,11 +83,12 @@ class SqliteBooks:
 class Claim:
     """The part of one claim that is about capacity; inside its transaction."""
 
-    def __init__(self, ask: Ask, lease: Lease, now: int) -> None:
-        self._ask = ask
+    def __init__(self, database: Database, lease: Lease, now: int) -> None:
+        self._database = database
+        self._ask = database.ask_all
         self._lease = lease
         self._now = now
-        books = SqliteBooks(ask)
+        books = TabledBooks(self._ask)
         self.desk = Desk(books, lease, now)
         self._settings = books.settings
         self._lines: list[tuple[str, str]] = []
@@ -155,9 +151,9 @@ class Claim:
         assert gate is not None
         self._blocked[gate, record.queue] = self.desk.closed[gate]
 
-    def leave(self, send: Callable[[str, Sequence[tuple[Value, ...]]], None]) -> None:
+    def leave(self) -> None:
         """Write what the claim has found, once its executions are written."""
-        desk = self.desk
+        desk, send = self.desk, self._database.send
         send("end_empty_lines", [line for line in self._lines if line not in self._blocked])
         # What is still there has tasks that nobody knows here: others are looked at before it.
         left: dict[tuple[str, str], int | None] = dict.fromkeys(self._read, self._now)
@@ -166,7 +162,7 @@ class Claim:
         send("close_lines", [(*line, left[line]) for line in looked_at])
         send("put_lines", [(*line, at) for line, at in self._blocked.items()])
         if desk.taken:
-            self._ask("end_rates", {"now": self._now})
+            self._database.run("end_rates", {"now": self._now})
             send("put_rates", list(desk.taken.items()))
 
     def tell(self, claims: Claims) -> None:
@@ -177,22 +173,23 @@ class Claim:
         claims.opens_at = min(openings, default=None)
 
 
-class SqliteCapacity:
+class RelationalCapacity:
     """The verbs on queues and gates; see the protocol."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: RelationalStore) -> None:
         self._store = store
 
-    def claim(self, ask: Ask, lease: Lease, now: int) -> Claim:
+    def claim(self, lease: Lease, now: int) -> Claim:
         """Begin a claim, inside its transaction."""
+        database = self._store.database
         if lease.capabilities:
             gates = [CAPABILITY + name for name in sorted(lease.capabilities)]
-            ask("look_for_capabilities", {"gates": msgspec.json.encode(gates).decode()})
-        return Claim(ask, lease, now)
+            database.run("look_for_capabilities", {"gates": json_of(gates)})
+        return Claim(database, lease, now)
 
     def queues(self) -> list[QueueRow]:
         """See the protocol."""
-        read = self._store._read
+        read = self._store.database.read
         settings = {
             setting.name: setting
             for setting in (QueueSetting(*row) for row in read("queue_settings", {}))  # type: ignore[arg-type]
@@ -220,22 +217,23 @@ class SqliteCapacity:
         values = (
             setting.name, setting.capacity, setting.paused_at, setting.paused_by, setting.why,
         )  # fmt: skip
-        self._write("put_queue_setting", values)
+        database = self._store.database
+        database.write(lambda: database.send("put_queue_setting", [values]))
 
     def queue(self, name: str) -> QueueSetting:
         """See the protocol."""
-        found = self._store._read("queue_setting", {"name": name})
+        found = self._store.database.read("queue_setting", {"name": name})
         return QueueSetting(*found[0]) if found else QueueSetting(name)  # type: ignore[arg-type]
 
     def gates(self, limit: int = 1_000) -> list[GateRow]:
         """See the protocol."""
-        read = self._store._read
+        read = self._store.database.read
         settings = {
             setting.gate: setting
             for setting in (Setting(*row) for row in read("gate_settings", {}))  # type: ignore[arg-type]
         }
         names = {str(gate) for (gate,) in read("gate_names", {"limit": limit})} | settings.keys()
-        books = SqliteBooks(read)
+        books = TabledBooks(read)
         rows = []
         for gate in sorted(names)[:limit]:
             ((waiting, first),) = read("line_of", {"gate": gate})
@@ -248,31 +246,32 @@ class SqliteCapacity:
     def set_gate(self, setting: Setting) -> None:
         """See the protocol."""
         values = (setting.gate, setting.capacity, setting.interval_us, setting.by, setting.at)
-        self._write("put_gate_setting", values, setting.gate)
+        database = self._store.database
+
+        def put() -> None:
+            database.send("put_gate_setting", [values])
+            database.run("look_at_gate", {"gate": setting.gate})
+
+        database.write(put)
 
     def reset_gate(self, gate: str) -> bool:
         """See the protocol."""
-        return self._write("end_gate_setting", {"gate": gate}, gate) > 0
+        database = self._store.database
 
-    def _write(
-        self, name: str, values: Sequence[Value] | dict[str, Value], gate: str | None = None
-    ) -> int:
-        store = self._store
-        store._see_file()
-        with translated(store.path), immediate(store._writer):
-            store._writer.execute(_SQL[name].text, values)
-            changed = store._writer.changes()
-            if gate is not None:
-                store._writer.execute(_SQL["look_at_gate"].text, {"gate": gate})
-            return changed
+        def end() -> bool:
+            ended = database.run("end_gate_setting", {"gate": gate})
+            database.run("look_at_gate", {"gate": gate})
+            return ended > 0
+
+        return database.write(end)
 
     def standing(self, id: str) -> Standing | None:
         """See the protocol."""
         (record,) = self._store.get([id])
         if record is None or record.state not in (State.QUEUED, State.BLOCKED):
             return None
-        read = self._store._read
-        books = SqliteBooks(read)
+        read = self._store.database.read
+        books = TabledBooks(read)
         setting = self.queue(record.queue)
         turn, _ = turn_of(record)
         gate = waits_at(record)
@@ -296,8 +295,8 @@ class SqliteCapacity:
 
     def defects(self) -> list[str]:
         """See the protocol."""
-        found = self._store._read("wrong_holders", {})
+        found = self._store.database.read("wrong_holders", {})
         return [f"{id}: {said}: {gate}" for gate, id, said in found]
 
 
-__all__ = ["Claim", "SqliteBooks", "SqliteCapacity"]
+__all__ = ["Claim", "RelationalCapacity", "TabledBooks"]

@@ -1,0 +1,126 @@
+"""What the verbs need of a database: transactions, and named statements sent and asked.
+
+Theory of operation. One thread writes, by :meth:`Database.transact`, which may run what it is given
+more than once: where several processes write, a database may break a transaction off that stood in
+another one's way. So what is given reads what it decides on inside, and leaves nothing outside
+before it has returned. Reading has a connection of its own, for any thread.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from outlast.store.relational.rows import Value
+
+T = TypeVar("T")
+Rows = Sequence[Sequence[object]]
+
+
+def json_of(value: object) -> str:
+    """Write a list, or a mapping, as one parameter."""
+    return msgspec.json.encode(value).decode()
+
+
+class Reader(ABC):
+    """Asks named statements."""
+
+    @abstractmethod
+    def ask(self, name: str, values: Sequence[Value]) -> Rows:
+        """Ask with many rows of parameters, one after another in one list."""
+
+    @abstractmethod
+    def ask_all(self, name: str, bounds: Mapping[str, Value]) -> Rows:
+        """Ask for all rows of a statement."""
+
+    @abstractmethod
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Run a block of reads on one and the same commit."""
+
+    @abstractmethod
+    def damage(self) -> list[str]:
+        """Say what is broken below the rows."""
+
+
+class Database(ABC):
+    """One database, as one process uses it.
+
+    Everything but ``read``, ``read_many`` and ``reader`` is for the writing thread.
+
+    Attributes:
+        url: the address, without what is secret in it.
+        faults: the errors by which a guard, or a value that no column can hold, shows itself.
+    """
+
+    url: str
+    faults: tuple[type[Exception], ...]
+
+    @abstractmethod
+    def transact(self, act: Callable[[], T]) -> T:
+        """Act within one write transaction, and commit; an error rolls it back whole."""
+
+    def write(self, act: Callable[[], T]) -> T:
+        """Act within one write transaction, and give errors in our words."""
+        with self.translated():
+            return self.transact(act)
+
+    @abstractmethod
+    def savepoint(self) -> AbstractContextManager[object]:
+        """Run a block that an error takes back by itself, inside the transaction."""
+
+    @abstractmethod
+    def translated(self) -> AbstractContextManager[None]:
+        """Turn the driver's errors into ours."""
+
+    @abstractmethod
+    def lock(self, ids: Collection[str]) -> None:
+        """Keep other writers from these executions until the end of the transaction."""
+
+    @abstractmethod
+    def ask(self, name: str, values: Sequence[Value]) -> Rows:
+        """Ask with many rows of parameters, one after another in one list."""
+
+    @abstractmethod
+    def ask_all(self, name: str, bounds: Mapping[str, Value]) -> Rows:
+        """Ask for all rows of a statement; in a transaction, or by itself."""
+
+    @abstractmethod
+    def send(self, name: str, rows: Sequence[Sequence[Value]]) -> None:
+        """Send a statement with many rows of parameters; with none nothing is sent."""
+
+    @abstractmethod
+    def sent(self, name: str, rows: Sequence[Sequence[Value]]) -> int:
+        """Send as :meth:`send` does, and give how many rows of the database it changed."""
+
+    @abstractmethod
+    def run(self, name: str, bounds: Mapping[str, Value]) -> int:
+        """Run one statement, and give how many rows of the database it changed."""
+
+    @abstractmethod
+    def read(self, name: str, bounds: Mapping[str, Value]) -> Rows:
+        """Ask for all rows of a statement, from any thread, outside of every transaction."""
+
+    @abstractmethod
+    def read_many(self, name: str, values: Sequence[Value]) -> Rows:
+        """Ask with many rows of parameters, from any thread, outside of every transaction."""
+
+    @abstractmethod
+    def reader(self) -> AbstractContextManager[Reader]:
+        """Open a connection of its own for a long reading; its errors are in our words."""
+
+    @abstractmethod
+    def changed(self) -> bool:
+        """Tell whether another process has written since the last call."""
+
+    @abstractmethod
+    def backup(self, path: Path) -> None:
+        """Copy everything, as it is at one instant, into a new file."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of every resource."""

@@ -1,0 +1,218 @@
+"""One SQLite file as a database: one connection writes, in whole batches; another one reads.
+
+A batch goes out as a few statements of many rows each, as every statement costs a hand-over of the
+interpreter's lock and every row in Python a good part of a microsecond more.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from itertools import chain as chained
+from pathlib import Path
+from typing import TypeVar
+
+import apsw
+
+from outlast.errors import SchemaMismatch, StoreBroken
+from outlast.store.relational.database import Database, Reader, Rows
+from outlast.store.relational.rows import Value
+from outlast.store.sql import KEPT_ROWS_MAX
+from outlast.store.sqlite.ask import SQL, ask, ask_all
+from outlast.store.sqlite.connect import (
+    check_path,
+    copy_to,
+    immediate,
+    open_reader,
+    open_writer,
+    settle,
+    snapshot,
+    translated,
+)
+from outlast.store.sqlite.migrate import inspect, migrate
+from outlast.store.sqlite.owner import OwnerLock
+
+T = TypeVar("T")
+
+
+class SqliteReader(Reader):
+    """A connection that reads."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+
+    def ask(self, name: str, values: Sequence[Value]) -> Rows:
+        """See the seam."""
+        return ask(self._connection, SQL[name], values)
+
+    def ask_all(self, name: str, bounds: Mapping[str, Value]) -> Rows:
+        """See the seam."""
+        return ask_all(self._connection, name, bounds)
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """See the seam."""
+        return snapshot(self._connection)
+
+    def damage(self) -> list[str]:
+        """See the seam."""
+        found = self._connection.execute("PRAGMA integrity_check(10)").fetchall()
+        return [str(said) for (said,) in found if said != "ok"]
+
+
+class SqliteDatabase(Database):
+    """One file; see the seam.
+
+    Attributes:
+        path: the file.
+        writer: the connection that writes, in one thread.
+    """
+
+    faults: tuple[type[Exception], ...] = (
+        apsw.ConstraintError,
+        apsw.TooBigError,
+        apsw.MismatchError,
+    )
+
+    def __init__(self, path: Path, *, owner: str | None, now: int, upgrade: bool) -> None:
+        """Open the file, see :class:`outlast.store.sqlite.store.SqliteStore`."""
+        self.url = f"sqlite:///{path}"
+        self.path = path
+        check_path(path)
+        if owner is None and not path.exists():
+            raise SchemaMismatch(f"{path} does not exist yet", do="outlast db init")
+        self._lock = OwnerLock(path) if owner is not None else None
+        with translated(path):
+            self.writer = open_writer(path)
+            try:
+                inspect(self.writer, path, owner=owner is not None, upgrade=upgrade)
+                if self._lock is not None and owner is not None:
+                    self._lock.acquire(owner)
+                settle(self.writer, owner=owner is not None)
+                if owner is not None:
+                    migrate(self.writer, path, now, upgrade=upgrade)
+                self._reader = open_reader(path)
+            except BaseException:
+                self.writer.close()
+                if self._lock is not None:
+                    self._lock.release()
+                raise
+        self._file = path.resolve()
+        self._identity = _identity(self._file)
+        self._reading = threading.Lock()
+        self._data_version = self._read_data_version()
+
+    def transact(self, act: Callable[[], T]) -> T:
+        """See the seam."""
+        self._see_file()
+        with immediate(self.writer):
+            return act()
+
+    def _see_file(self) -> None:
+        """See that what is written goes into a file that can be found again.
+
+        Raises:
+            StoreBroken: somebody has deleted or replaced it; SQLite would go on without a word.
+        """
+        if _identity(self._file) != self._identity:
+            raise StoreBroken(
+                "the file was deleted or replaced while it was open",
+                where=str(self.path),
+                why="what is written into it now could never be found again",
+                do="stop this process; put the file back, or begin with a new one",
+            )
+
+    def savepoint(self) -> AbstractContextManager[object]:
+        """See the seam."""
+        return self.writer
+
+    def translated(self) -> AbstractContextManager[None]:
+        """See the seam."""
+        return translated(self.path)
+
+    def lock(self, ids: Collection[str]) -> None:
+        """See the seam: there is one writer at a time."""
+
+    def ask(self, name: str, values: Sequence[Value]) -> Rows:
+        """See the seam."""
+        return ask(self.writer, SQL[name], values)
+
+    def ask_all(self, name: str, bounds: Mapping[str, Value]) -> Rows:
+        """See the seam."""
+        return ask_all(self.writer, name, bounds)
+
+    def send(self, name: str, rows: Sequence[Sequence[Value]]) -> None:
+        """See the seam."""
+        statement = SQL[name]
+        done = 0
+        for size in statement.sizes(len(rows)):
+            values = list(chained.from_iterable(rows[done : done + size]))
+            self.writer.execute(statement.many(size), values, can_cache=size <= KEPT_ROWS_MAX)
+            done += size
+
+    def sent(self, name: str, rows: Sequence[Sequence[Value]]) -> int:
+        """See the seam."""
+        before = self.writer.total_changes()
+        self.send(name, rows)
+        return self.writer.total_changes() - before
+
+    def run(self, name: str, bounds: Mapping[str, Value]) -> int:
+        """See the seam."""
+        self.writer.execute(SQL[name].text, bounds)
+        return self.writer.changes()
+
+    def read(self, name: str, bounds: Mapping[str, Value]) -> Rows:
+        """See the seam."""
+        with translated(self.path), self._reading:
+            return ask_all(self._reader, name, bounds)
+
+    def read_many(self, name: str, values: Sequence[Value]) -> Rows:
+        """See the seam."""
+        with translated(self.path), self._reading:
+            return ask(self._reader, SQL[name], values)
+
+    @contextmanager
+    def reader(self) -> Iterator[Reader]:
+        """See the seam."""
+        with translated(self.path):
+            connection = open_reader(self.path)
+            try:
+                yield SqliteReader(connection)
+            finally:
+                connection.close()
+
+    def changed(self) -> bool:
+        """See the seam: only the writing connection can tell."""
+        version = self._read_data_version()
+        changed, self._data_version = version != self._data_version, version
+        return changed
+
+    def _read_data_version(self) -> object:
+        """The writer's connection sees a new number when another connection has committed."""
+        with translated(self.path):
+            return self.writer.pragma("data_version")
+
+    def backup(self, path: Path) -> None:
+        """See the seam."""
+        copy_to(self.path, path)
+
+    def close(self) -> None:
+        """See the seam."""
+        with translated(self.path), self._reading:
+            self._reader.close()
+            self.writer.close()
+        if self._lock is not None:
+            self._lock.release()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tell files apart that have, one after the other, the same name."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+__all__ = ["SqliteDatabase", "SqliteReader"]
