@@ -499,6 +499,40 @@ def test_task_code_sets_aside_and_settles() -> None:
         sound(engine)
 
 
+@pytest.mark.parametrize("budget", [None, Budget(usd=5)])
+def test_what_a_granted_branch_gives_up_is_not_granted(budget: Budget | None) -> None:
+    """Two are asked for at once; the first is granted, and its branch takes the other along."""
+
+    async def breaks() -> None:
+        async with reserve(usd=1) as held:
+            held.settle()
+            raise ValueError("enough")
+
+    async def other() -> None:
+        async with reserve(usd=2):
+            await asyncio.Event().wait()
+
+    @task(budget=budget)
+    async def both() -> str:
+        await metered(0.5)  # so that what it sets aside waits for a row to be durable
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(breaks())
+                group.create_task(other())
+        except ExceptionGroup:
+            return await priced()
+        return "went on"
+
+    def scenario(engine: VirtualEngine) -> Any:
+        run = both.start()
+        engine.advance("2h")
+        sound(engine)
+        return run.result(), {meter: one.reserved for meter, one in run.budget().items()}
+
+    expected = ("a", {} if budget is None else {"usd": Decimal(0)})
+    assert crash_everywhere(scenario).result == expected
+
+
 def test_task_code_waits_until_its_reservation_fits() -> None:
     @task(budget=Budget(usd=1))
     async def greedy() -> str:

@@ -139,6 +139,8 @@ class Attempts:
         if purse is not None:
             purse.look()
         for call in calls:
+            if call.state is _ABANDONED:
+                continue  # by the code, which has gone on with what was granted just now
             if self.back_offs and self.back_offs.get(call.key, 0) > self._host.clock.now():
                 self.calls.append(call)  # the alarm starts it
                 continue

@@ -527,11 +527,7 @@ class Driver:
                     self._leave()
             elif self.attempts.calls and self.owner.durable >= self.owner.delivered:
                 if self.owner.purse is None:
-                    self.attempts.start_calls()
-                    if not self._pumping:
-                        self.attempts.report_ended()
-                    if self.attempts.has_granted:
-                        self.pump()
+                    self._start_calls()
                 else:
                     self.pump()  # what is short of a budget may be all there is left
         elif (
@@ -543,6 +539,18 @@ class Driver:
         elif not self.owner.is_over:
             self.worker.lost(self, answer)
             self._leave(at_once=True)
+
+    def _start_calls(self) -> None:
+        """Start what has waited for rows to be durable, outside of a pump."""
+        try:
+            self.attempts.start_calls()
+        except Mismatch as mismatch:  # what was granted is delivered at once
+            self.suspend_mismatch(mismatch)
+            return
+        if not self._pumping:
+            self.attempts.report_ended()
+        if self.attempts.has_granted:
+            self.pump()
 
     def _hear_of_budgets(self, answer: Answer) -> None:
         """Hear what a charge has made of budgets, and what this log is told of it."""

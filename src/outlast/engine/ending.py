@@ -80,8 +80,7 @@ def end_by_error(
         delay = policy.delay_us(record.failures + 1, random.random(), at_least_us=at_least)
         due_at = clock.now() + delay
         data = {"error": said, "retries": policy.retries, "due_at": due_at}
-        if record.inbox_count == record.inbox_seen:
-            return Event(Kind.RETRY, "engine", data=data, payload=payload)
+        return Event(Kind.RETRY, "engine", data=data, payload=payload)
     return Event(Kind.ERROR, "engine", data={"error": said}, payload=payload)
 
 

@@ -200,6 +200,7 @@ class Purse:
         self._loose: list[str] = []
         self._dropped: set[str] = set()
         self._wanted: dict[str, Mapping[str, int]] = {}
+        self._has_past = False
         self.short: Short | None = None
         ledger.use(own)
 
@@ -223,7 +224,11 @@ class Purse:
         self._ledger.let_go(self._own)
 
     def see(self, rows: Iterable[Transition]) -> None:
-        """See the rows of the current history: what its code has set aside."""
+        """See the rows of the current history: what its code has set aside.
+
+        An owner before may have set aside what the code never heard of; it ends with the execution.
+        """
+        self._has_past = True
         for row in rows:
             data: Any = row.data or {}
             if row.kind is Kind.STEP and "reserved" in data and row.key is not None:
@@ -350,7 +355,8 @@ class Purse:
         awaits: Any = None
         if kind is Kind.SUSPEND and data is not None and "budget" in data:
             awaits = data["budget"]["name"]  # type: ignore[index]
-        has_more = ends is not None and (self._granted or self._of_code or self._asked)
+        has_more = ends is not None and bool(self._granted or self._of_code or self._asked)
+        has_more = has_more or (ends == "all" and self._has_past)
         if not (amounts or settled or awaits or has_more):
             return None
         return Charge(amounts, settled, ends, awaits)

@@ -316,7 +316,9 @@ def _retire(step: _Step) -> Change:
     return step.change
 
 
-def _trigger(step: _Step) -> Change:
+def _trigger(step: _Step) -> Change | Refused:
+    if not step.ids:
+        return Refused("too_many")
     id = step.ids.pop(0)
     step.change.births.append(Birth(id, None, step.maker))
     step.enter(ScheduleKind.TRIGGER, execution_id=id, data=_why(step))
@@ -333,12 +335,12 @@ def _backfill(step: _Step) -> Change | Refused:
     for slot in slots_after(after.plan, request.since - 1):
         if slot > until:
             break
-        past.append(slot)
-        if len(past) > BACKFILL_MAX:
-            return Refused("too_many")
-    for slot in past:
         if slot != after.waiting_slot:
-            step.fire(slot, ScheduleKind.BACKFILL)
+            past.append(slot)
+        if len(past) > min(BACKFILL_MAX, len(step.ids)):
+            return Refused("too_many")  # a part would be the same part again the next time
+    for slot in past:
+        step.fire(slot, ScheduleKind.BACKFILL)
     return step.change
 
 
@@ -376,6 +378,9 @@ def _advance(step: _Step, open_ids: list[str]) -> Change:
     if after.state is not ScheduleState.ACTIVE:
         return step.change
     if after.waiting_slot is not None and not open_ids:
+        if not step.ids:
+            step.change.more = True
+            return step.change
         waited, after.waiting_slot = after.waiting_slot, None
         open_ids = [step.fire(waited)]
         if after.next_slot is None:

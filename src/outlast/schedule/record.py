@@ -113,7 +113,8 @@ class Request:
         seq: for advance: the row's seq as it was read; the first to write wins.
         since, until: for backfill: the first and the last instant.
         why: kept in the log.
-        ids: ids for the executions that it makes; with too few, the rest is left for the next time.
+        ids: ids for the executions that it makes. With too few, an advance leaves the rest for the
+            next time; what somebody wants by hand is refused as ``too_many``.
     """
 
     wish: Wish

@@ -368,6 +368,29 @@ class ScheduleConformance:
         too_many = clerk.wish(Wish.BACKFILL, T + 9_000 * MINUTE, since=T, until=T + 9_000 * MINUTE)
         assert too_many.refused == "too_many"
 
+    def test_with_too_few_ids_nothing_is_backfilled_or_triggered(self, store: Store) -> None:
+        clerk = Clerk(store)
+        clerk.create(every(misfire="skip", overlap="allow"))
+        clerk.run(T + 3 * MINUTE)  # 1 and 2 are late
+        span: dict[str, Any] = {"since": T, "until": T + 60 * MINUTE}
+        short = clerk.wish(Wish.BACKFILL, T + 3 * MINUTE, ids=clerk.ids(1), **span)
+        assert (short.refused, short.made) == ("too_many", [])
+        assert clerk.wish(Wish.TRIGGER, T + 3 * MINUTE, ids=()).refused == "too_many"
+        assert clerk.slots(ScheduleKind.BACKFILL) == [] and len(clerk.executions()) == 1
+        enough = clerk.wish(Wish.BACKFILL, T + 3 * MINUTE, ids=clerk.ids(3), **span)
+        assert len(enough.made) == 2
+
+    def test_a_slot_that_waits_stays_where_an_advance_has_no_ids(self, store: Store) -> None:
+        clerk = Clerk(store)
+        clerk.create(every(overlap="queue"))
+        (first,) = clerk.run(T + MINUTE)
+        clerk.run(T + 2 * MINUTE)
+        clerk.end(first, T + 2 * MINUTE)
+        answer = clerk.wish(Wish.ADVANCE, T + 2 * MINUTE, seq=clerk.row().seq, ids=())
+        assert (answer.refused, answer.made, answer.more) == (None, [], True)
+        assert clerk.row().waiting_slot == T + 2 * MINUTE
+        assert len(clerk.run(T + 2 * MINUTE)) == 1 and clerk.slots() == [1, 2]
+
     def test_a_slot_whose_key_is_taken_keeps_that_execution(self, store: Store) -> None:
         clerk = Clerk(store)
         clerk.create(every(overlap="allow"))
