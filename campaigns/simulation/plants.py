@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any, Final
 
 from outlast.engine.attempts import Attempts
@@ -230,8 +231,10 @@ def _replay_delivers_at_once() -> list[Patch]:
 def _park_runs_clean_up() -> list[Patch]:
     plain = Driver._leave
 
-    def nobody(*_: Any) -> None:
+    def ignore(*_: Any) -> None:
         """Hear nothing."""
+
+    nobody: Any = SimpleNamespace(body_done=ignore, beaten=ignore)
 
     def leave(self: Any, **more: Any) -> None:
         scope = self.playback.scope
@@ -240,7 +243,7 @@ def _park_runs_clean_up() -> list[Patch]:
             for call in scope.take_calls():
                 if call.kind == "step":
                     place = (self.record.id, self.worker, scope)
-                    Body(call, 1, *place, nobody, nobody).start()
+                    Body(call, 1, *place, nobody).start()
         plain(self, **more)
 
     return [(Driver, "_leave", leave)]

@@ -23,7 +23,8 @@ from typing import Any, Final, Protocol
 
 from outlast import failure
 from outlast.engine.body import Body, Host
-from outlast.engine.owner import Owner
+from outlast.engine.emitter import Emitter
+from outlast.engine.owner import NOBODY, Owner
 from outlast.engine.playback import Playback
 from outlast.engine.progress import Progress
 from outlast.engine.purse import spent_by
@@ -163,11 +164,9 @@ class Attempts:
             owner.record.id,
             self._host,
             self._playback.scope,
-            self.body_done,
-            self.beaten,
+            self,
             None if self._progress is None else self._progress.last(call.key),
             self._identity,
-            owner.open_emitter,
         )
         body.purse = owner.purse
         self.bodies[call.key] = body
@@ -352,10 +351,11 @@ class Attempts:
         self.owner.append(Event(Kind.CALL_ABANDONED, "engine", key=call.key, data=data))
 
     def stop(self, *, at_once: bool) -> None:
-        """Stop all bodies, or ignore what they come to."""
+        """Stop all bodies, or ignore what they come to, for good."""
         for body in self.bodies.values():
             body.stop(at_once=at_once)
         self.bodies.clear()
+        self._life = NOBODY
 
     # What they say while they run
 
@@ -371,6 +371,10 @@ class Attempts:
         wait_us = self._beats().take(body, self._host.clock.now())
         if wait_us:
             self._host.loop.call_later(wait_us / 1e6, self.beaten, body)
+
+    def open_emitter(self) -> Emitter:
+        """Give who takes what bodies say of themselves; from any thread."""
+        return self.owner.open_emitter()
 
     def note_beats(self) -> None:
         """Write down what bodies have said last, as the lease is about to be given up."""

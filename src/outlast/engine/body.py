@@ -57,6 +57,19 @@ class Host(Protocol):
         """Let another thread do the work of one that is busy with what nobody awaits."""
 
 
+class Keeper(Protocol):
+    """Whose bodies they are."""
+
+    def body_done(self, body: Body, value: Any, error: BaseException | None) -> None:
+        """Hear what a body came to."""
+
+    def beaten(self, body: Body) -> None:
+        """Hear of a heartbeat that was given on the loop."""
+
+    def open_emitter(self) -> Emitter:
+        """Give who takes what a body says of itself: streams and progress."""
+
+
 class Body:
     """One attempt of a step's body.
 
@@ -67,11 +80,9 @@ class Body:
         host: where it runs.
         scope: the code that called; that of a ``def`` task runs its bodies in its own thread,
             unless they have limits.
-        report: hears what it came to: the body, its value, its error.
-        beaten: hears of heartbeats given on the loop.
+        keeper: hears what it says, and what it came to.
         last: what the last heartbeat of an earlier attempt said.
         identity: in whose name it speaks to services outside, where that is another execution.
-        emitter: gives who takes what it says of itself: streams and progress.
 
     Attributes:
         begun_at: when the function was called; None while it waits for a thread or process.
@@ -85,8 +96,6 @@ class Body:
 
     __slots__ = (
         "_alarm",
-        "_beaten",
-        "_emitter",
         "_execution_id",
         "_gate",
         "_has_ended",
@@ -94,8 +103,8 @@ class Body:
         "_identity",
         "_is_barred",
         "_is_unwanted",
+        "_keeper",
         "_process",
-        "_report",
         "_reservations",
         "_scope",
         "_struck",
@@ -122,11 +131,9 @@ class Body:
         execution_id: str,
         host: Host,
         scope: Scope | ThreadScope | None,
-        report: Callable[[Body, Any, BaseException | None], None],
-        beaten: Callable[[Body], None],
+        keeper: Keeper,
         last: bytes | None = None,
         identity: str | None = None,
-        emitter: Callable[[], Emitter] | None = None,
     ) -> None:
         self.call = call
         self.attempt = attempt
@@ -145,9 +152,7 @@ class Body:
         self._identity = identity
         self._host = host
         self._scope = scope
-        self._report = report
-        self._beaten = beaten
-        self._emitter = emitter
+        self._keeper = keeper
         self._task: asyncio.Future[Any] | None = None
         self._process: ProcessCall | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -225,7 +230,7 @@ class Body:
             raise asyncio.CancelledError("this attempt is over: nobody awaits it any more")
         self.take_beat(details)
         if _get_running_loop() is self._host.loop:
-            self._beaten(self)
+            self._keeper.beaten(self)
 
     def spend(self, amounts: Mapping[str, int]) -> None:
         """Count what was spent, from whichever thread the body runs in."""
@@ -288,8 +293,7 @@ class Body:
     def _speaker(self) -> Emitter:
         if self._is_unwanted or self._has_ended:
             raise asyncio.CancelledError("this attempt is over: nobody awaits it any more")
-        assert self._emitter is not None
-        return self._emitter()
+        return self._keeper.open_emitter()
 
     def take_beat(self, details: bytes | None) -> None:
         """Note a sign of life."""
@@ -392,7 +396,8 @@ class Body:
         if self._alarm is not None:
             self._alarm.cancel()
         self._has_ended = True
-        self._report(self, value, error)
+        self._task = None  # its context names this body: a cycle that only the collector would find
+        self._keeper.body_done(self, value, error)
 
 
 __all__ = ["Body", "Host"]

@@ -498,13 +498,9 @@ class Driver:
         Args:
             at_once: somebody else owns it, and may be about to run the same steps.
         """
-        self.owner.is_over = True
+        self.owner.close()
         self._waiting.close()
         self.attempts.stop(at_once=at_once)
-        if self.owner.purse is not None:
-            self.owner.purse.close()
-        if self.owner.emitter is not None:
-            self.owner.emitter.close()
         if self.playback.scope is not None:
             self.playback.scope.close()
         self.worker.left(self)

@@ -58,6 +58,7 @@ REFUSALS_MAX: Final = 100
 _log: Final = logging.getLogger("outlast.engine")
 _current_task: Final = asyncio.current_task
 _init_task: Final = asyncio.Task.__init__
+_cancel_future: Final = asyncio.Future.cancel
 
 
 class _Parked(BaseException):
@@ -338,7 +339,11 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         asyncio.tasks._enter_task(self, task)
         try:
             with _no_warning_of_unawaited():
-                return self._unwind(coro, task.context)
+                has_ended = self._unwind(coro, task.context)
+            waiter: Any = task._fut_waiter  # type: ignore[attr-defined]
+            if has_ended and waiter is not None:
+                _cancel_future(waiter)  # they hold each other; its callback goes nowhere
+            return has_ended
         finally:
             asyncio.tasks._leave_task(self, task)
             _set_running_loop(outer)
@@ -359,6 +364,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     def close(self) -> None:
         """Become inert: forget all callbacks and timers, and take no more."""
         self.closed = True
+        self.prepare = None
         self._ready.clear()
         self._timers.clear()
         self._armed.clear()

@@ -37,6 +37,28 @@ _POSITION: Final = frozenset({"seq", "idle_claims", "inbox_seen", "updated_at"})
 _MAKING: Final = threading.Lock()
 
 
+class _Nobody:
+    """Stands for the driver of what is over.
+
+    Its parts hold each other in cycles while it lives. They are cut at the end, so that all of it
+    is freed at once: what only the collector finds costs more than the rest of a step.
+    """
+
+    __slots__ = ()
+
+    def settled(self, item: Write, answer: Answer) -> None:
+        """Hear what became of a write, in vain."""
+
+    def pump(self) -> None:
+        """Go on, in vain."""
+
+    def suspend_mismatch(self, mismatch: Exception) -> None:
+        """Hear that the code is another one, in vain."""
+
+
+NOBODY: Final = _Nobody()
+
+
 class Desk(Protocol):
     """Where an owner writes."""
 
@@ -194,6 +216,15 @@ class Owner:
                     )
         return self.emitter
 
+    def close(self) -> None:
+        """Write nothing more, and let go of who hears; what is under way is still told."""
+        self.is_over = True
+        self._hears = NOBODY
+        if self.purse is not None:
+            self.purse.close()
+        if self.emitter is not None:
+            self.emitter.close()
+
     def _emit_alone(self) -> None:
         """Write what was said without a row, as none has come."""
         if not self.may_write or self.emitter is None:
@@ -208,4 +239,4 @@ class Owner:
         self._desk.journal.submit(item, self._hears)
 
 
-__all__ = ["Desk", "Owner"]
+__all__ = ["NOBODY", "Desk", "Owner"]

@@ -475,7 +475,10 @@ class Scope:
                 interrupt = error
         _unclosed.discard(self)
         self._main = None
+        self.speaker = None
         self._make_main = _gone
+        for call in self._open.values():
+            call._future = None  # type: ignore[attr-defined]  # they hold each other
         for kept in (
             self._made, self._open, self._answers, self._signals, self._listeners, self._child_ends,
         ):  # fmt: skip

@@ -308,6 +308,7 @@ class ThreadScope:
         """Park: the blocked call raises, inertly; what the code does then is ignored."""
         if not self._closed:
             self._closed = True
+            self._on_quiet = _nothing  # it holds what holds this
             self._turn.release()
 
     def _offer(self, call: Call, value: Any) -> bool:
@@ -570,6 +571,10 @@ _OURS: Final = str(Path(__file__).parent.parent)
 def _set_value(future: asyncio.Future[Any], value: Any) -> None:
     if not future.done():
         future.set_result(value)
+
+
+def _nothing() -> None:
+    """Tell nobody."""
 
 
 def _set_error(future: asyncio.Future[Any], error: BaseException) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from outlast.engine.attempts import Attempts
 from outlast.engine.body import Host
 from outlast.engine.children import Children
-from outlast.engine.owner import Owner
+from outlast.engine.owner import NOBODY, Owner
 from outlast.engine.playback import Playback
 from outlast.engine.scope import Scope
 from outlast.engine.thread_scope import ThreadScope
@@ -134,6 +134,7 @@ class Waiting:
 
     def close(self) -> None:
         """Be woken no more."""
+        self._wake = NOBODY.pump
         self.cancel_alarm()
         if self._last_alarm is not None:
             self._last_alarm.cancel()
