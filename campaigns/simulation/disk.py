@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from random import Random
 from typing import Any, Final, Protocol
 
@@ -33,9 +34,10 @@ class Fault(StrEnum):
 READS: Final = frozenset(
     {"get", "log", "logs", "inbox", "unread", "page", "counts", "find", "with_key", "workers",
      "verify", "ended", "changed", "close", "url", "backup", "descents", "asking", "dependents",
-     "stream", "streams", "progress", "budgets", "budget_events", "spending", "reservations"}
+     "stream", "streams", "progress", "budgets", "budget_events", "spending", "reservations",
+     "expired"}
 )  # fmt: skip
-_NEVER_FAILS: Final = frozenset({"changed", "close", "url"})
+_NEVER_FAILS: Final = frozenset({"changed", "close", "url", "hints"})
 _ERRORS: Final = (StoreUnavailable, StoreUnavailable, StoreBusy, StoreFull)
 
 
@@ -107,9 +109,9 @@ class Disk:
             return plain  # type: ignore[no-any-return]
         reads = verb in READS
         call = (
-            (lambda *args: self._read(verb, plain, args))
+            (lambda *args, **more: self._read(verb, partial(plain, **more), args))
             if reads
-            else (lambda *args: self._write(verb, plain, args))
+            else (lambda *args, **more: self._write(verb, partial(plain, **more), args))
         )
         setattr(self, verb, call)
         return call

@@ -541,9 +541,22 @@ class Machine:
 
     def register(self, dice: random.Random) -> None:
         n = dice.randrange(4)
-        row = WorkerRow(f"w{n}", "host", n, T + n, self.now)
-        self.pair.call("register", lambda store: store.register(row))
-        self.pair.call("workers", lambda store: store.workers())
+        lease_us = dice.choice((None, 1, 1_000_000))
+        row = WorkerRow(f"w{n}", "host", n, T + n, self.now, lease_us)
+        call = self.pair.call
+        call("register", lambda store: store.register(row))
+        name, lease_us = f"w{dice.randrange(5)}", dice.choice((1, 1_000_000))
+        match dice.randrange(4):
+            case 0:
+                draining = dice.random() < 0.5
+                now = self.now
+                call("renew", lambda store: store.renew(name, lease_us, now, draining=draining))
+            case 1:
+                call("leave", lambda store: store.leave(name, self.now))
+            case 2:
+                call("forget_workers", lambda store: store.forget_workers(self.now - 1_000))
+        call("expired", lambda store: store.expired(self.now, thorough=n % 2 == 0))
+        call("workers", lambda store: store.workers())
 
 
 def own(owner: Owner) -> list[str]:

@@ -13,6 +13,7 @@ from outlast.testing.conformance import StoreConformance
 from outlast.testing.conformance_budgets import BudgetConformance
 from outlast.testing.conformance_capacity import CapacityConformance
 from outlast.testing.conformance_labels import LabelsConformance
+from outlast.testing.conformance_members import MembersConformance
 from outlast.testing.conformance_people import PeopleConformance
 from outlast.testing.conformance_schedules import ScheduleConformance
 from outlast.testing.conformance_streams import StreamsConformance
@@ -25,6 +26,7 @@ class Suite(
     StreamsConformance,
     ScheduleConformance,
     LabelsConformance,
+    MembersConformance,
     PeopleConformance,
     BudgetConformance,
     CapacityConformance,

@@ -14,7 +14,7 @@ import pytest
 
 from outlast.lifecycle import EDGES, FINAL, LEASED, Kind, State
 from outlast.lifecycle.record import COLUMNS
-from outlast.store.protocol import Create, Deliver, Item, Write
+from outlast.store.protocol import Create, Deliver, Item, WorkerRow, Write
 from outlast.store.sqlite import SqliteStore
 from outlast.testing.conformance import (
     ASK,
@@ -388,6 +388,15 @@ def test_a_refused_create_in_a_guilty_batch_keeps_its_own_answer(store: SqliteSt
         [bad, born("ex_2", key="k"), Create(born("ex_3").after, born("ex_3").rows)]
     )
     assert codes(answers) == ["internal_error", "already_exists", None]
+
+
+def test_a_worker_that_is_over_stays_over(store: SqliteStore) -> None:
+    store.register(WorkerRow("w1", "host", 1, T, T, 1_000))
+    store.leave("w1", T + 1)
+    shell = apsw.Connection(str(store.path))
+    with pytest.raises(apsw.ConstraintError, match="never serves again"):
+        shell.execute("UPDATE worker SET state = 'active', expires_at = 9e15 WHERE id = 'w1'")
+    shell.close()
 
 
 # The schema is the lifecycle's

@@ -95,6 +95,8 @@ PLANS = {
     "place_in_line": ["SEARCH e USING INDEX execution_blocked (tenant=? AND <expr>=?)"],
     "leased_executions": ["SEARCH execution USING INDEX execution_leased (tenant=? AND worker>?)"],
     "unread_executions": ["SEARCH execution USING INDEX execution_leased (tenant=? AND worker=?)"],
+    "renew_worker": ["SEARCH worker USING PRIMARY KEY (id=?)"],
+    "leave_worker": ["SEARCH worker USING PRIMARY KEY (id=?)"],
     "executions_page": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id<?)"],
     "open_executions_page": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
     "labelled_page": [
@@ -236,6 +238,8 @@ READS_ALL = {
     *("broken_schedules", "wrong_labels"),
     *("gate_settings", "queue_settings", "queue_states", "gate_names", "line_of", "wrong_holders"),
     "stream_heads",
+    *("holding_workers", "lose_workers", "forget_workers", "expired_workers", "protected_workers"),
+    "serving_workers",
 }
 """Not hot: a verify, a search by an id's end, tables of a hundred rows, and a purge."""
 

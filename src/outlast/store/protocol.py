@@ -13,7 +13,7 @@ Verbs block; the engine calls the writing ones from the commit pipeline's own th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -515,14 +515,88 @@ class Descent(msgspec.Struct, frozen=True):
     step: str | None = None
 
 
+class Service(msgspec.Struct, frozen=True):
+    """What a worker offers.
+
+    Attributes:
+        tasks: the tasks it knows, in order.
+        versions: the versions of tasks it knows, as (task, version).
+        queues: the queues it takes from, in order; None for all.
+        capabilities: what it offers besides, in order.
+        slots: how many executions it holds at once; 0: unknown.
+    """
+
+    tasks: tuple[str, ...] = ()
+    versions: tuple[tuple[str, str], ...] = ()
+    queues: tuple[str, ...] | None = None
+    capabilities: tuple[str, ...] = ()
+    slots: int = 0
+
+
 class WorkerRow(msgspec.Struct, frozen=True):
-    """A process incarnation that serves, or served, this store."""
+    """A process incarnation that serves, or served, this store.
+
+    A lease belongs to it, not to its executions: one row, one renewal, however many it runs. The
+    store's own clock judges; a row that is not there counts as expired.
+
+    Attributes:
+        id: the incarnation; never used again.
+        host, pid: the process.
+        started_at, seen_at: when it began, and was heard of last.
+        lease_us: how long its lease is after each renewal; None where it needs none, as a lock
+            proves that no other engine has the store.
+        expires_at: when its lease runs out; None without one.
+        state: ``active``, ``draining`` (it claims no more), ``left`` (by itself), or ``lost`` (its
+            lease ran out, and its executions were taken over).
+        service: what it offers.
+        leased: how many executions it holds; only told when it is listed.
+    """
 
     id: str
     host: str
     pid: int
     started_at: int
     seen_at: int
+    lease_us: int | None = None
+    expires_at: int | None = None
+    state: str = "active"
+    service: Service = Service()
+    leased: int = 0
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether it has neither left nor been lost."""
+        return self.state in ("active", "draining")
+
+
+class Renewal(msgspec.Struct, frozen=True):
+    """The answer to a renewal that came in time.
+
+    Attributes:
+        unread: the executions it holds that have messages it has not taken.
+    """
+
+    unread: Sequence[str] = ()
+
+
+class Hints(Protocol):
+    """Words between processes that something may have changed.
+
+    One may be lost, come twice or late; nothing that must be right depends on any. Topics:
+
+    - ``work``: there may be something to claim, or an instant for the clock;
+    - ``inbox``: an execution that a worker holds has a message;
+    - ``ended``: an execution has ended for which somebody may wait.
+    """
+
+    def send(self, topic: str) -> None:
+        """Tell the other processes, soon, and together with what else there is to tell.
+
+        Never waits, never fails; from any thread.
+        """
+
+    def close(self) -> None:
+        """Tell and hear nothing more."""
 
 
 class Verdict(msgspec.Struct):
@@ -640,9 +714,16 @@ class Capacity(Protocol):
 
 
 class Store(Protocol):
-    """Durable state. Every verb is one transaction."""
+    """Durable state. Every verb is one transaction.
+
+    Attributes:
+        url: its address.
+        is_shared: whether many engines may hold leases in it at once. Else having it open as its
+            owner proves that every earlier one is dead.
+    """
 
     url: str
+    is_shared: bool
 
     @property
     def capacity(self) -> Capacity:
@@ -699,14 +780,53 @@ class Store(Protocol):
     def recover(self, dead: Collection[str] | None, alive: str, now: int, limit: int) -> int:
         """Take the executions of dead workers back (T08, T09 then T23); gives their number.
 
-        ``dead`` None means every worker but ``alive``.
+        ``dead`` None means every worker but ``alive``. One whose lease has not run out by the
+        store's clock, in this very transaction, is passed over, whoever takes it for dead; one that
+        has is ``lost`` from here on. Of two that recover at once, one may give 0 and leave it to
+        the other.
         """
 
     def register(self, worker: WorkerRow) -> None:
-        """Note that a process incarnation serves this store."""
+        """Note that a process incarnation serves this store.
 
-    def workers(self) -> list[WorkerRow]:
-        """Give the known process incarnations, newest first."""
+        With ``lease_us`` its lease begins now, by the store's clock. Registered again, only when it
+        was seen changes.
+        """
+
+    def renew(
+        self, worker: str, lease_us: int, now: int, *, draining: bool = False
+    ) -> Renewal | None:
+        """Let a lease run for so long from now on, by the store's clock.
+
+        It goes out on a connection of its own: it waits for no other verb, nor for what holds one
+        up. For one thread at a time.
+
+        Returns:
+            None if it came too late, or there is no such worker: it has none of its leases any
+            more, and needs a new name.
+        """
+
+    def leave(self, worker: str, now: int) -> None:
+        """Note that an incarnation is over; what it holds, if anything, may be taken over."""
+
+    def expired(self, now: int, *, thorough: bool = False) -> list[str]:
+        """Name the workers whose leases have run out and who are not ``lost`` yet.
+
+        ``thorough``: all that hold executions and have no lease that runs, in any state, or no row.
+        """
+
+    def forget_workers(self, before: int) -> int:
+        """Delete those that have left or were lost and were seen last before an instant."""
+
+    def workers(self, limit: int = 100) -> list[WorkerRow]:
+        """Give the known process incarnations: those that serve, then the others, newest first."""
+
+    def hints(self, heard: Callable[[str], None]) -> Hints | None:
+        """Hear words of other processes from here on, and send some; None where there are none.
+
+        Args:
+            heard: is told the topic of each, from any thread.
+        """
 
     def get(self, ids: Sequence[str]) -> list[Execution | None]:
         """Read executions by id, in order."""

@@ -7,7 +7,7 @@ brings rows the lifecycle would not have made is found out here. It keeps nothin
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from outlast.budget import charged_by
@@ -47,6 +47,7 @@ from outlast.store.decisions import (
 )
 from outlast.store.memory.budgets import MemoryBudgets
 from outlast.store.memory.capacity import MemoryCapacity
+from outlast.store.memory.members import MemoryHints, MemoryMembers
 from outlast.store.memory.people import may_ask
 from outlast.store.memory.schedules import MemorySchedules
 from outlast.store.memory.streams import MemoryStreams
@@ -62,10 +63,12 @@ from outlast.store.protocol import (
     Descent,
     Ended,
     Filter,
+    Hints,
     InboxEntry,
     Item,
     Lease,
     ProgressRow,
+    Renewal,
     Reservation,
     Reserve,
     StreamHead,
@@ -80,10 +83,15 @@ _TURN = {Create: 0, Write: 1, Reserve: 1, Adjust: 1, Deliver: 2}
 
 
 class MemoryStore:
-    """All verbs of the protocol on dictionaries; any thread may call any of them."""
+    """All verbs of the protocol on dictionaries; any thread may call any of them.
 
-    def __init__(self) -> None:
+    Args:
+        is_shared: whether several engines may hold leases in it.
+    """
+
+    def __init__(self, *, is_shared: bool = False) -> None:
         self.url = "memory:"
+        self.is_shared = is_shared
         self._records: dict[str, Execution] = {}
         self._logs: dict[str, list[Transition]] = {}
         self._inboxes: dict[str, list[InboxEntry]] = {}
@@ -94,7 +102,8 @@ class MemoryStore:
         self._sends: list[tuple[int, Deliver]] = []
         self._ended: list[tuple[int, Execution, Transition]] = []
         self._place = _NOBODY
-        self._workers: dict[str, WorkerRow] = {}
+        self.members = MemoryMembers(self._records)
+        self._heard: list[MemoryHints] = []
         self._secrets: dict[str, bytes] = {}
         self._money = MemoryBudgets(self._records)
         self._losses = Losses()
@@ -383,12 +392,11 @@ class MemoryStore:
     def recover(self, dead: Collection[str] | None, alive: str, now: int, limit: int) -> int:
         """See the protocol."""
         with self._lock:
+            takeable = self.members.takeable(dead, alive, now)
             orphans = sorted(
                 (record.worker, record.id)
                 for record in self._records.values()
-                if record.worker is not None
-                and record.worker != alive
-                and (dead is None or record.worker in dead)
+                if record.worker is not None and record.worker in takeable
             )[:limit]
             for _, id in orphans:
                 self._losses.look(self._money.reserved_by([id]))
@@ -403,12 +411,38 @@ class MemoryStore:
     def register(self, worker: WorkerRow) -> None:
         """See the protocol."""
         with self._lock:
-            self._workers[worker.id] = worker
+            self.members.register(worker)
 
-    def workers(self) -> list[WorkerRow]:
+    def renew(
+        self, worker: str, lease_us: int, now: int, *, draining: bool = False
+    ) -> Renewal | None:
         """See the protocol."""
         with self._lock:
-            return sorted(self._workers.values(), key=lambda row: (-row.started_at, row.id))[:100]
+            return self.members.renew(worker, lease_us, now, draining=draining)
+
+    def leave(self, worker: str, now: int) -> None:
+        """See the protocol."""
+        with self._lock:
+            self.members.leave(worker, now)
+
+    def expired(self, now: int, *, thorough: bool = False) -> list[str]:
+        """See the protocol."""
+        with self._lock:
+            return self.members.expired(now, thorough=thorough)
+
+    def forget_workers(self, before: int) -> int:
+        """See the protocol."""
+        with self._lock:
+            return self.members.forget(before)
+
+    def workers(self, limit: int = 100) -> list[WorkerRow]:
+        """See the protocol."""
+        with self._lock:
+            return self.members.rows(limit)
+
+    def hints(self, heard: Callable[[str], None]) -> Hints | None:
+        """See the protocol."""
+        return MemoryHints(self._heard, heard) if self.is_shared else None
 
     def get(self, ids: Sequence[str]) -> list[Execution | None]:
         """See the protocol."""
@@ -472,11 +506,7 @@ class MemoryStore:
     def unread(self, worker: str) -> list[str]:
         """See the protocol."""
         with self._lock:
-            return sorted(
-                record.id
-                for record in self._records.values()
-                if record.worker == worker and record.inbox_count > record.inbox_seen
-            )
+            return self.members.unread(worker)
 
     def asking(self, to: str | None, after_id: str, limit: int, *, newest: bool) -> list[str]:
         """See the protocol."""

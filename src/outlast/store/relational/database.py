@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import msgspec
 
+from outlast.store.protocol import Hints
 from outlast.store.relational.rows import Value
 
 T = TypeVar("T")
@@ -55,9 +56,11 @@ class Database(ABC):
     Attributes:
         url: the address, without what is secret in it.
         faults: the errors by which a guard, or a value that no column can hold, shows itself.
+        is_shared: whether many engines may hold leases in it at once.
     """
 
     url: str
+    is_shared: bool
     faults: tuple[type[Exception], ...]
 
     @abstractmethod
@@ -100,6 +103,18 @@ class Database(ABC):
     @abstractmethod
     def run(self, name: str, bounds: Mapping[str, Value]) -> int:
         """Run one statement, and give how many rows of the database it changed."""
+
+    def beat(self, name: str, bounds: Mapping[str, Value]) -> Rows:
+        """Ask a statement that writes, in a transaction of its own, where leases are renewed.
+
+        In a shared database that is a connection, and a thread, of its own: a renewal waits for
+        nothing that the writer waits for.
+        """
+        return self.write(lambda: self.ask_all(name, bounds))
+
+    def hints(self, heard: Callable[[str], None]) -> Hints | None:
+        """Hear words of other processes, see the protocol; None where there are none."""
+        return None
 
     @abstractmethod
     def read(self, name: str, bounds: Mapping[str, Value]) -> Rows:

@@ -10,7 +10,7 @@ batch is run again item by item, so that only the guilty item is refused, with `
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from operator import attrgetter, itemgetter
 from pathlib import Path
@@ -59,10 +59,12 @@ from outlast.store.protocol import (
     Descent,
     Ended,
     Filter,
+    Hints,
     InboxEntry,
     Item,
     Lease,
     ProgressRow,
+    Renewal,
     Reservation,
     Schedules,
     StreamHead,
@@ -71,6 +73,7 @@ from outlast.store.protocol import (
     WorkerRow,
     Write,
 )
+from outlast.store.relational import members
 from outlast.store.relational.apart import FAULTS, Apart
 from outlast.store.relational.budgets import (
     budget_of,
@@ -118,6 +121,7 @@ class RelationalStore:
     def __init__(self, database: Database) -> None:
         """Serve what is in a database, which is open and has this code's schema."""
         self.url = database.url
+        self.is_shared = database.is_shared
         self.database = database
         self.faults = (*FAULTS, *database.faults)
         self.capacity = RelationalCapacity(self)
@@ -531,14 +535,11 @@ class RelationalStore:
 
     def recover(self, dead: Collection[str] | None, alive: str, now: int, limit: int) -> int:
         """See the protocol."""
-        bounds: dict[str, Value] = {
-            "alive": alive,
-            "dead": None if dead is None else json_of(sorted(dead)),
-            "limit": limit,
-        }
-        return self.database.write(lambda: self._recover(bounds, now))
+        return self.database.write(lambda: self._recover(dead, alive, now, limit))
 
-    def _recover(self, bounds: Mapping[str, Value], now: int) -> int:
+    def _recover(self, dead: Collection[str] | None, alive: str, now: int, limit: int) -> int:
+        names = members.takeable(self.database, dead, alive, now)
+        bounds: dict[str, Value] = {"alive": alive, "dead": json_of(names), "limit": limit}
         found = self.database.ask_all("leased_executions", bounds)
         pending = Pending()
         orphans = list(map(execution_of, found))
@@ -556,8 +557,22 @@ class RelationalStore:
 
     def register(self, worker: WorkerRow) -> None:
         """See the protocol."""
-        row = (worker.id, worker.host, worker.pid, worker.started_at, worker.seen_at)
-        self.database.write(lambda: self.database.send("put_worker", [row]))
+        members.register(self.database, worker)
+
+    def renew(
+        self, worker: str, lease_us: int, now: int, *, draining: bool = False
+    ) -> Renewal | None:
+        """See the protocol."""
+        return members.renew(self.database, worker, lease_us, now, draining=draining)
+
+    def leave(self, worker: str, now: int) -> None:
+        """See the protocol."""
+        bounds: dict[str, Value] = {"id": worker, "now": now}
+        self.database.write(lambda: self.database.run("leave_worker", bounds))
+
+    def forget_workers(self, before: int) -> int:
+        """See the protocol."""
+        return self.database.write(lambda: self.database.run("forget_workers", {"before": before}))
 
     def _append(
         self, record: Execution, events: Iterable[Event], now: int, pending: Pending
@@ -621,9 +636,17 @@ class RelationalStore:
 
     # Reading
 
-    def workers(self) -> list[WorkerRow]:
+    def workers(self, limit: int = 100) -> list[WorkerRow]:
         """See the protocol."""
-        return [WorkerRow(*row) for row in self.database.read("workers", {})]  # type: ignore[arg-type]
+        return list(map(members.worker_of, self.database.read("workers", {"limit": limit})))
+
+    def expired(self, now: int, *, thorough: bool = False) -> list[str]:
+        """See the protocol."""
+        return members.expired(self.database, now, thorough=thorough)
+
+    def hints(self, heard: Callable[[str], None]) -> Hints | None:
+        """See the protocol."""
+        return self.database.hints(heard)
 
     def get(self, ids: Sequence[str]) -> list[Execution | None]:
         """See the protocol."""

@@ -78,8 +78,3 @@ SELECT i.execution_id, i.id, i.kind, i.key
 SELECT i.execution_id, i.id, i.kind, i.key
   FROM v JOIN inbox AS i
     ON i.tenant = 1 AND i.execution_id = v.execution_id AND i.kind = 'answer' AND i.key = v.key;
-
--- name: put_worker
--- columns: 5
-INSERT INTO worker (id, host, pid, started_at, seen_at) VALUES {rows}
-    ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at;

@@ -69,6 +69,7 @@ class SqliteDatabase(Database):
         writer: the connection that writes, in one thread.
     """
 
+    is_shared = False
     faults: tuple[type[Exception], ...] = (
         apsw.ConstraintError,
         apsw.TooBigError,

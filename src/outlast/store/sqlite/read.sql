@@ -222,9 +222,6 @@ SELECT number, id, kind, actor, key, data, payload, at
  WHERE tenant = 1 AND execution_id = :id AND number > :after
  ORDER BY number;
 
--- name: workers
-SELECT id, host, pid, started_at, seen_at FROM worker ORDER BY started_at DESC, id LIMIT 100;
-
 -- name: all_ids
 SELECT id FROM execution WHERE tenant = 1 AND id > :after ORDER BY id LIMIT :limit;
 

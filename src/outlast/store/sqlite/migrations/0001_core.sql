@@ -28,8 +28,18 @@ CREATE TABLE worker (
   host TEXT NOT NULL,
   pid INTEGER NOT NULL,
   started_at INTEGER NOT NULL,
-  seen_at INTEGER NOT NULL
+  seen_at INTEGER NOT NULL,
+  lease_us INTEGER CHECK (lease_us > 0),
+  expires_at INTEGER,
+  state TEXT NOT NULL CHECK (state IN ('active', 'draining', 'left', 'lost')),
+  service TEXT NOT NULL,
+  CHECK ((lease_us IS NULL) = (expires_at IS NULL))
 ) STRICT, WITHOUT ROWID;
+
+-- Whose lease is over gets it back never: it has lost its executions, or may lose them any moment.
+CREATE TRIGGER worker_is_over BEFORE UPDATE ON worker
+WHEN OLD.state IN ('left', 'lost') AND NEW.state IS NOT OLD.state
+BEGIN SELECT RAISE(ABORT, 'guard: a worker that is over never serves again'); END;
 
 CREATE TABLE execution (
   tenant INTEGER NOT NULL,
