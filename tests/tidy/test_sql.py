@@ -15,6 +15,7 @@ BY_NAME: Final = {
     "_page",
     "ask",
     "ask_all",
+    "beat",
     "read",
     "read_many",
     "run",
