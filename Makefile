@@ -27,6 +27,7 @@ check: .venv/.dev ## Lint, format, types, generated pages, the rules of the repo
 	$(BIN)/mypy
 	$(BIN)/python -m outlast.lifecycle.render --check
 	$(BIN)/python -m outlast.dialects.render --check
+	$(BIN)/python -m outlast.access.render --check
 	$(BIN)/python -m outlast.cli.render --check
 	$(BIN)/python -m pytest --quiet tests/tidy
 
@@ -37,6 +38,7 @@ format: .venv/.dev ## Format the code, and mend what the linter can mend
 docs: .venv/.dev ## Write the generated pages again
 	$(BIN)/python -m outlast.lifecycle.render
 	$(BIN)/python -m outlast.dialects.render
+	$(BIN)/python -m outlast.access.render
 	$(BIN)/python -m outlast.cli.render
 
 bench: .venv/.dev ## Measure, on the disk under .bench (BENCH=W1 for one workload, ARGS=--quick)

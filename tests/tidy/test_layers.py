@@ -12,7 +12,7 @@ from . import SOURCES
 
 FLOORS: Final = (
     {"errors", "lifecycle"},
-    {"codec", "failure", "duration", "naming", "dialects"},
+    {"codec", "failure", "duration", "naming", "dialects", "access"},
     {"retention", "budget", "schedule"},
     {"store"},
     {"engine"},
@@ -31,8 +31,12 @@ IMPURE: Final = {
     "time", "random", "os", "logging", "asyncio", "threading", "datetime", "socket", "secrets",
     "uuid", "io", "tempfile", "subprocess", "sqlite3",
 }  # fmt: skip
-PURE: Final = {"lifecycle", "dialects"}
-RENDERERS: Final = {"outlast.lifecycle.render", "outlast.dialects.render"}
+PURE: Final = {"lifecycle", "dialects", "access"}
+RENDERERS: Final = {
+    "outlast.lifecycle.render",
+    "outlast.dialects.render",
+    "outlast.access.render",
+}
 """The modules of the pure rooms that are programs: each writes a page."""
 
 SEAM: Final = {"outlast.store", "outlast.store.protocol"}

@@ -8,6 +8,7 @@ from typing import Final
 
 import pytest
 
+from outlast.access import render as roles_page
 from outlast.cli import render as cli_pages
 from outlast.dialects import render as dialects_page
 from outlast.lifecycle import render as lifecycle_page
@@ -69,6 +70,7 @@ def test_generated_pages_are_fresh(capsys: pytest.CaptureFixture[str]) -> None:
     assert lifecycle_page.main(["--check"]) == 0, capsys.readouterr().err
     assert dialects_page.main(["--check"]) == 0, capsys.readouterr().err
     assert cli_pages.main(["--check"]) == 0, capsys.readouterr().err
+    assert roles_page.main(["--check"]) == 0, capsys.readouterr().err
 
 
 def test_no_file_knows_the_machine() -> None:
