@@ -29,7 +29,7 @@ from outlast.store.protocol import (
 )
 from outlast.store.relational.budgets import take_money
 from outlast.store.relational.errands import conclude
-from outlast.store.relational.pending import Pending
+from outlast.store.relational.pending import Pending, touched_by
 
 if TYPE_CHECKING:
     from outlast.store.relational.store import RelationalStore
@@ -64,6 +64,8 @@ class Apart:
     def write(self) -> list[Answer]:
         """Write it; gives each item its answer."""
         answers, batch = self._answers, self._batch
+        if self._store.database.is_shared:
+            self._store.database.lock("executions", touched_by(batch))
         places = sorted(range(len(batch)), key=lambda place: TURN[type(batch[place])])
         deliveries: list[tuple[int, Deliver]] = []
         paying: list[tuple[int, Paying]] = []

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from outlast.lifecycle import Execution, State
@@ -44,14 +45,20 @@ _FIRST: Final = -(2**62)
 
 
 class TabledBooks:
-    """What is in the tables about capacity; ``ask`` runs a named statement."""
+    """What is in the tables about capacity; ``ask`` runs a named statement.
 
-    def __init__(self, ask: Ask) -> None:
+    For a claim, ``lock`` is called before anything is read that another claim could change, or
+    whoever leaves a gate.
+    """
+
+    def __init__(self, ask: Ask, lock: Callable[[], None] = lambda: None) -> None:
         self._ask = ask
+        self._lock = lock
         self.settings: dict[str, QueueSetting | None] = {}
 
     def holders(self, gate: str) -> list[str]:
         """See :class:`outlast.store.admission.Books`."""
+        self._lock()
         return [str(id) for (id,) in self._ask("holders", {"gate": gate})]
 
     def setting(self, gate: str) -> Setting | None:
@@ -61,6 +68,7 @@ class TabledBooks:
 
     def arrival(self, gate: str) -> int:
         """See :class:`outlast.store.admission.Books`."""
+        self._lock()
         found = self._ask("arrival", {"gate": gate})
         return int(str(found[0][0])) if found else 0
 
@@ -73,11 +81,16 @@ class TabledBooks:
 
     def running(self, queue: str) -> int:
         """See :class:`outlast.store.admission.Books`."""
+        self._lock()
         return len(self._ask("queue_holders", {"queue": queue}))
 
     def spent_up(self) -> Sequence[BudgetRow]:
         """See :class:`outlast.store.admission.Books`."""
-        return list(map(budget_of, self._ask("spent_up_budgets", {})))
+        found = self._ask("spent_up_budgets", {})
+        if found:
+            self._lock()
+            found = self._ask("spent_up_budgets", {})
+        return list(map(budget_of, found))
 
 
 class Claim:
@@ -88,7 +101,8 @@ class Claim:
         self._ask = database.ask_all
         self._lease = lease
         self._now = now
-        books = TabledBooks(self._ask)
+        self._lock = partial(database.lock, "gates")
+        books = TabledBooks(self._ask, self._lock)
         self.desk = Desk(books, lease, now)
         self._settings = books.settings
         self._lines: list[tuple[str, str]] = []
@@ -114,6 +128,7 @@ class Claim:
                 continue
             streams.append(self._page("queued_executions", {"queue": queue, **known}, limit))
             if has_lines:
+                self._lock()
                 bounds: dict[str, Value] = {"queue": queue, "now": self._now, "limit": LINES_MAX}
                 lines = self._ask("open_lines", bounds)
                 # Those that were looked at and left at this very instant stand at the end.
@@ -184,6 +199,7 @@ class RelationalCapacity:
         database = self._store.database
         if lease.capabilities:
             gates = [CAPABILITY + name for name in sorted(lease.capabilities)]
+            database.lock("gates")
             database.run("look_for_capabilities", {"gates": json_of(gates)})
         return Claim(database, lease, now)
 
@@ -249,6 +265,7 @@ class RelationalCapacity:
         database = self._store.database
 
         def put() -> None:
+            database.lock("gates")
             database.send("put_gate_setting", [values])
             database.run("look_at_gate", {"gate": setting.gate})
 
@@ -259,6 +276,7 @@ class RelationalCapacity:
         database = self._store.database
 
         def end() -> bool:
+            database.lock("gates")
             ended = database.run("end_gate_setting", {"gate": gate})
             database.run("look_at_gate", {"gate": gate})
             return ended > 0

@@ -55,6 +55,7 @@ class Database(ABC):
 
     Attributes:
         url: the address, without what is secret in it.
+        is_shared: whether several processes write at the same time, so that locks are needed.
         faults: the errors by which a guard, or a value that no column can hold, shows itself.
         is_shared: whether many engines may hold leases in it at once.
     """
@@ -81,8 +82,13 @@ class Database(ABC):
         """Turn the driver's errors into ours."""
 
     @abstractmethod
-    def lock(self, ids: Collection[str]) -> None:
-        """Keep other writers from these executions until the end of the transaction."""
+    def lock(self, what: str, names: Collection[str] = ()) -> None:
+        """Keep other writers from some rows, until the end of the transaction.
+
+        Args:
+            what: ``schedules``, ``executions`` or ``gates``; see docs/decisions/0023.
+            names: whose rows; of gates it is all of them.
+        """
 
     @abstractmethod
     def ask(self, name: str, values: Sequence[Value]) -> Rows:

@@ -87,6 +87,5 @@ def run_errands(store: RelationalStore, now: int, limit: int) -> int:
     store._take_deliveries(list(enumerate(errands)), answers, pending)
     store._flush(pending)
     conclude(store, pending.ended, answers)
-    bounds: dict[str, Value] = {"number": int(str(found[-1][0]))}
-    store.database.run("end_errands", bounds)
+    store.database.send("end_errands", [(int(str(columns[0])),) for columns in found])
     return len(found)

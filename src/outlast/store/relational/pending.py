@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from outlast.lifecycle import Execution, Transition
 from outlast.lifecycle.record import copy_of
 from outlast.store.books import Losses
+from outlast.store.decisions import edges_of
 from outlast.store.protocol import (
     STORED,
     Answer,
@@ -14,10 +15,33 @@ from outlast.store.protocol import (
     Create,
     Deliver,
     Emission,
+    Item,
     ProgressRow,
+    Reserve,
     Write,
 )
 from outlast.store.relational.rows import Value
+
+
+def touched_by(batch: Sequence[Item]) -> set[str]:
+    """Name the executions that a batch reads or changes, as far as it says so itself."""
+    touched: set[str] = set()
+    for item in batch:
+        if isinstance(item, Write):
+            touched.add(item.id)
+            touched.update(send.execution_id for send in item.sends)
+            for birth in item.births:
+                touched.update(edges_of(birth.rows[0]))
+            after = item.after
+            if after is not None and after.is_final and after.parent_id is not None:
+                touched.add(after.parent_id)
+        elif isinstance(item, Create):
+            touched.update(edges_of(item.rows[0]))
+            if item.after.parent_id is not None:
+                touched.add(item.after.parent_id)
+        elif isinstance(item, Deliver | Reserve):
+            touched.add(item.execution_id)
+    return touched
 
 
 class Pending:

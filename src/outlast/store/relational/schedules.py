@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -49,11 +50,13 @@ class RelationalSchedules:
     def apply_all(self, requests: Sequence[tuple[str, Request]], now: int) -> list[ScheduleAnswer]:
         """See the protocol."""
         try:
-            return self._database.write(
-                lambda: [self._apply(name, request, now) for name, request in requests]
-            )
+            return self._database.write(partial(self._apply_all, requests, now))
         except (InternalError, UsageError):
             return [self._alone(name, request, now) for name, request in requests]
+
+    def _apply_all(self, requests: Sequence[tuple[str, Request]], now: int) -> list[ScheduleAnswer]:
+        self._database.lock("schedules", {name for name, _ in requests})
+        return [self._apply(name, request, now) for name, request in requests]
 
     def _alone(self, name: str, request: Request, now: int) -> ScheduleAnswer:
         """Find the guilty one of several; the others are written."""
@@ -64,6 +67,7 @@ class RelationalSchedules:
 
     def _apply(self, name: str, request: Request, now: int) -> ScheduleAnswer:
         try:
+            self._database.lock("schedules", [name])
             record = self._find(name)
             change = decide(record, request, now, self._open(name))
             if isinstance(change, Refused):

@@ -89,7 +89,7 @@ from outlast.store.relational.budgets import (
 from outlast.store.relational.capacity import RelationalCapacity
 from outlast.store.relational.database import Database, json_of
 from outlast.store.relational.errands import conclude, run_errands
-from outlast.store.relational.pending import Pending, moved, take_chain
+from outlast.store.relational.pending import Pending, moved, take_chain, touched_by
 from outlast.store.relational.purge import purge
 from outlast.store.relational.rows import (
     Value,
@@ -149,6 +149,8 @@ class RelationalStore:
 
     def _write_batch(self, batch: Sequence[Item]) -> list[Answer]:
         """Write a batch inside the open transaction: heads first, deliveries last."""
+        if self.database.is_shared:
+            self.database.lock("executions", touched_by(batch))
         answers = [STORED] * len(batch)
         pending = Pending()
         creates: list[tuple[int, Create]] = []
@@ -296,6 +298,7 @@ class RelationalStore:
         wanted = {id for _, item in creates for id in edges_of(item.rows[0])}
         found: dict[str, Execution] = {}
         while wanted:
+            self.database.lock("executions", wanted)
             records = self._records(wanted)
             found.update(records)
             wanted = {name for record in records.values() if (name := continued_as(record))}
@@ -366,7 +369,9 @@ class RelationalStore:
     def _take_deliveries(
         self, deliveries: list[tuple[int, Deliver]], answers: list[Answer], pending: Pending
     ) -> None:
-        records = self._records({item.execution_id for _, item in deliveries})
+        receivers = {item.execution_id for _, item in deliveries}
+        self.database.lock("executions", receivers)
+        records = self._records(receivers)
         earlier = self._earlier(deliveries)
         moved: dict[str, bool] = {}
         for place, item in deliveries:
@@ -617,6 +622,7 @@ class RelationalStore:
 
     def _look_at_gate(self, gate: str) -> None:
         """Let the next claim look at those that wait at a gate."""
+        self.database.lock("gates")
         self.database.run("look_at_gate", {"gate": gate})
 
     def _lease_of(self, ids: Collection[str]) -> dict[str, tuple[int, bytes | None]]:

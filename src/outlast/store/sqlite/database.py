@@ -132,7 +132,7 @@ class SqliteDatabase(Database):
         """See the seam."""
         return translated(self.path)
 
-    def lock(self, ids: Collection[str]) -> None:
+    def lock(self, what: str, names: Collection[str] = ()) -> None:
         """See the seam: there is one writer at a time."""
 
     def ask(self, name: str, values: Sequence[Value]) -> Rows:

@@ -48,7 +48,8 @@ SELECT number, execution_id, what, source_id, source_state
  LIMIT :limit;
 
 -- name: end_errands
-DELETE FROM errand WHERE number <= :number;
+-- columns: 1
+DELETE FROM errand WHERE number IN (VALUES {rows});
 
 -- name: children_page
 -- packed: 39, blobs 7
