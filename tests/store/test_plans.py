@@ -144,7 +144,7 @@ PLANS = {
     "children_page": [
         "SEARCH execution USING INDEX execution_children (tenant=? AND parent_id=? AND id<?)"
     ],
-    "end_errands": ["SEARCH errand USING INTEGER PRIMARY KEY (rowid<?)"],
+    "end_errands": ["SEARCH errand USING INTEGER PRIMARY KEY (rowid=?)"],
     "schedule_by_name": ["SEARCH schedule USING PRIMARY KEY (tenant=? AND name=?)"],
     "schedules_page": ["SEARCH schedule USING PRIMARY KEY (tenant=? AND name>?)"],
     "due_schedules": [
