@@ -11,7 +11,7 @@ import pytest
 
 from outlast.lifecycle import Kind
 from outlast.store.protocol import Item
-from outlast.store.sql import KEPT_ROWS_MAX, ROWS_MAX, Statement, load
+from outlast.store.sql import BLOCKS, KEPT_ROWS_MAX, Statement, load
 from outlast.store.sqlite.connect import open_reader
 from outlast.store.sqlite.store import SqliteStore
 from outlast.testing.conformance import begun
@@ -315,16 +315,17 @@ def test_short_texts_stay_in_the_cache_of_prepared_statements() -> None:
     """apsw keeps no text above 16 KiB: it would be compiled anew for every commit."""
     for statement in SQL.values():
         if statement.columns:
-            text = statement.packed(KEPT_ROWS_MAX)
-            text = text if statement.results else statement.many(KEPT_ROWS_MAX)
-            assert len(text) < 16_384, statement.name
+            for rows in (*BLOCKS, KEPT_ROWS_MAX):
+                text = statement.packed(rows) if statement.results else statement.many(rows)
+                assert statement.is_kept(rows) and len(text) < 16_384, statement.name
 
 
 def test_a_batch_is_few_statements() -> None:
     for statement in SQL.values():
         if statement.columns:
-            assert list(statement.sizes(1_234)) == [500, 500, 234]
-            assert statement.columns * ROWS_MAX < 32_766, "SQLite's limit of parameters"
+            assert list(statement.sizes(338)) == [128, 128, 32, 32, 18]
+            assert not statement.is_kept(18), "any number of rows: it is seldom used twice"
+            assert statement.columns * max(BLOCKS) < 32_766, "SQLite's limit of parameters"
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -18,10 +18,11 @@ from pathlib import Path
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _COLUMNS = re.compile(r"^-- columns: (\d+)$", re.MULTILINE)
 _PACKED = re.compile(r"^-- packed: (\d+), blobs ([\d ]+)$", re.MULTILINE)
-ROWS_MAX = 500
-"""Rows of parameters a statement; longer ones gain nothing."""
+BLOCKS = (128, 32)
+"""Rows of parameters that many rows are parted into: to prepare a text anew costs a third of what
+the rows cost, and the driver keeps only those below 16 KiB prepared."""
 KEPT_ROWS_MAX = 16
-"""Rows up to which a statement is worth keeping prepared: a longer one is seldom used twice."""
+"""Rows up to which any number has a text that is kept; longer ones are seldom used twice."""
 _COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)
 
 
@@ -48,15 +49,22 @@ class Statement:
         return _many(self.text, self.columns, rows)
 
     def sizes(self, rows: int) -> Iterator[int]:
-        """Part a number of rows into as few statements as there can be.
+        """Part a number of rows into few statements, most of which are prepared already.
 
-        Each statement lets go of the interpreter's lock, which costs more than to prepare a long
-        text anew (``docs/performance.md``).
+        Each statement lets go of the interpreter's lock, so that there must not be many; but to
+        prepare a long text anew is dear, too (``docs/performance.md``).
         """
-        while rows:
-            size = min(rows, ROWS_MAX)
-            yield size
-            rows -= size
+        for block in BLOCKS:
+            for _ in range(rows // block):
+                yield block
+            rows %= block
+        if rows:
+            yield rows
+
+    @staticmethod
+    def is_kept(rows: int) -> bool:
+        """Tell whether a text for this many rows is worth keeping prepared."""
+        return rows <= KEPT_ROWS_MAX or rows in BLOCKS
 
     def packed(self, rows: int = 0) -> str:
         """Write the statement so that all its rows come as one JSON array of arrays, bytes in hex.

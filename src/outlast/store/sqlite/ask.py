@@ -9,7 +9,7 @@ import apsw
 import msgspec
 
 from outlast.store.relational.rows import Value
-from outlast.store.sql import KEPT_ROWS_MAX, Statement, load
+from outlast.store.sql import Statement, load
 
 SQL: Final = load("outlast.store.sqlite")
 
@@ -23,11 +23,11 @@ def ask(
     width = statement.columns
     for size in statement.sizes(len(values) // width):
         part = values[done * width : (done + size) * width]
+        kept = statement.is_kept(size)
         if statement.results:
-            found += _unpacked(connection, statement, statement.packed(size), part)
+            found += _unpacked(connection, statement, statement.packed(size), part, kept)
         else:
-            text, kept = statement.many(size), size <= KEPT_ROWS_MAX
-            found += connection.execute(text, part, can_cache=kept).fetchall()
+            found += connection.execute(statement.many(size), part, can_cache=kept).fetchall()
         done += size
     return found
 
@@ -50,8 +50,9 @@ def _unpacked(
     statement: Statement,
     text: str,
     bounds: Mapping[str, Value] | Sequence[Value],
+    kept: bool = True,
 ) -> list[list[object]]:
-    ((packed,),) = connection.execute(text, bounds).fetchall()
+    ((packed,),) = connection.execute(text, bounds, can_cache=kept).fetchall()
     rows: list[list[object]] = msgspec.json.decode(str(packed))
     for place in statement.blobs:
         for row in rows:

@@ -19,7 +19,6 @@ import apsw
 from outlast.errors import SchemaMismatch, StoreBroken
 from outlast.store.relational.database import Database, Reader, Rows
 from outlast.store.relational.rows import Value
-from outlast.store.sql import KEPT_ROWS_MAX
 from outlast.store.sqlite.ask import SQL, ask, ask_all
 from outlast.store.sqlite.connect import (
     check_path,
@@ -149,7 +148,8 @@ class SqliteDatabase(Database):
         done = 0
         for size in statement.sizes(len(rows)):
             values = list(chained.from_iterable(rows[done : done + size]))
-            self.writer.execute(statement.many(size), values, can_cache=size <= KEPT_ROWS_MAX)
+            kept = statement.is_kept(size)
+            self.writer.execute(statement.many(size), values, can_cache=kept)
             done += size
 
     def sent(self, name: str, rows: Sequence[Sequence[Value]]) -> int:
