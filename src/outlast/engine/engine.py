@@ -23,13 +23,13 @@ from outlast.duration import Duration, microseconds
 from outlast.engine import current
 from outlast.engine import token as tokens
 from outlast.engine.background import LoopThread
+from outlast.engine.births import PART, Births
 from outlast.engine.budgets import Budgets, read_adjusted
 from outlast.engine.bulk import Bulk, BulkReport, action_of
 from outlast.engine.capacity import Limits, Queues, names_of
 from outlast.engine.clock import Clock, WallClock
 from outlast.engine.current import closed, opened
 from outlast.engine.descent import Descent, descend
-from outlast.engine.driver import Driver
 from outlast.engine.group import Group
 from outlast.engine.handle import Execution
 from outlast.engine.identity import IdMaker, worker_name
@@ -47,22 +47,19 @@ from outlast.engine.token import Permit
 from outlast.engine.worker import Worker
 from outlast.errors import (
     AlreadyAnswered,
-    InternalError,
     NoEngine,
     NotFound,
     OutlastError,
     UsageError,
 )
-from outlast.lifecycle import Event, Message, Reason, State, Transition
 from outlast.lifecycle import Execution as Record
+from outlast.lifecycle import Message, Reason, State, Transition
 from outlast.lifecycle.record import copy_of
 from outlast.retention import DEFAULT, Retention, retention_of
 from outlast.store import DEFAULT_URL, open_store
 from outlast.store.protocol import (
     Adjust,
-    Answer,
     BudgetRow,
-    Create,
     Deliver,
     Filter,
     ProgressRow,
@@ -574,10 +571,10 @@ class Engine:
         payload = task.input.bind(args, kwargs, bytes_max=self._payload_bytes_max)
         now = self.clock.now()
         event = birth_event(task, payload, options, now)
-        births = _Births(self)
+        births = Births(self)
         await self.journal.room()
         births.submit(self._ids.make(now), event, now)
-        (answer,) = await births.done
+        (answer,) = await births.answers()
         return Execution(self, read_birth(answer, options.key).id, task)
 
     async def adescend(self, id: str, wish: Descent) -> Record:
@@ -613,20 +610,16 @@ class Engine:
             StoreUnavailable: which of them were started is unknown.
         """
         payloads = [task.input.bind(args, {}, bytes_max=self._payload_bytes_max) for args in inputs]
-        handles: list[Execution[R]] = []
-        place = 0
-        while place < len(payloads):
+        births = Births(self)
+        for place in range(0, len(payloads), PART):
+            await births.room()
             now = self.clock.now()
-            births = _Births(self)
-            await self.journal.room()
-            while births.has_room and place < len(payloads):
-                event = birth_event(task, payloads[place], options, now)
-                births.submit(self._ids.make(now), event, now)
-                place += 1
-            for answer in await births.done:
-                assert answer.execution is not None
-                handles.append(Execution(self, answer.execution.id, task))
-        return handles
+            for payload in payloads[place : place + PART]:
+                births.submit(self._ids.make(now), birth_event(task, payload, options, now), now)
+        return [
+            Execution(self, read_birth(answer, options.key).id, task)
+            for answer in await births.answers()
+        ]
 
     def start_many(
         self, task: Task[Any, R], inputs: Iterable[tuple[Any, ...]]
@@ -947,62 +940,6 @@ def processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-class _Births:
-    """Executions that are started together: one future for the answers to all of them."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._drivers: dict[str, Driver] = {}
-        self._answers: list[Answer] = []
-        self._submitted = 0
-        self._waits = False
-        self._timed = False
-        self.done: asyncio.Future[list[Answer]] = engine.loop.create_future()
-
-    @property
-    def has_room(self) -> bool:
-        """Whether more may be sent before waiting for the commits of these."""
-        return self._submitted < (START_MANY if self._drivers else PUT_MANY)
-
-    def submit(self, id: str, event: Event, now: int) -> None:
-        """Send one to the journal."""
-        item, driver = self._engine.worker.birth(id, event, now)
-        self._submitted += 1
-        if driver is not None:
-            self._drivers[id] = driver
-            self._timed = self._timed or item.after.deadline_at is not None
-        else:
-            self._waits = True
-        self._engine.journal.submit(item, self)
-
-    def settled(self, item: Create, answer: Answer) -> None:
-        """Hear from the journal; a driver is let go here, in a plain callback of the loop."""
-        driver = self._drivers.get(item.after.id)
-        if driver is not None:
-            stored = answer.refused is None and not answer.unclaimed
-            self._engine.worker.born(driver, item, stored)
-            self._waits = self._waits or bool(answer.unclaimed)
-        self._answers.append(answer)
-        if answer.refused not in (None, "already_exists", "key_conflict", "no_upstream"):
-            error = answer.error or InternalError(f"a start was refused: {answer.refused}")
-            if not self.done.done():
-                self.done.set_exception(error)
-        if len(self._answers) == self._submitted:
-            if self._waits:
-                self._engine.look()
-            elif self._timed:
-                self._engine.look_at_clock()
-            if not self.done.done():
-                self.done.set_result(self._answers)
-
-
-START_MANY: Final = 128
-"""Executions that ``start_many`` sends at once, before it waits for their commits: with more, those
-that run meanwhile fall out of the processor's caches, and W1 loses a fifth."""
-PUT_MANY: Final = 4_000
-"""The same where they only wait in their queue."""
 
 
 __all__ = ["Engine"]

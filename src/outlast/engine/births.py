@@ -1,0 +1,116 @@
+"""Executions that are started together: sent to the journal in parts, and answered in order.
+
+Those that only wait in their queue are sent well ahead of their commits, so that the loop makes the
+next ones while the journal's thread writes. Those that run at once are sent in small parts, and the
+next part waits for them: what runs meanwhile stays in the processor's caches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from outlast.errors import InternalError
+from outlast.lifecycle import Event
+from outlast.store.protocol import Answer, Create
+
+if TYPE_CHECKING:
+    from outlast.engine.driver import Driver
+    from outlast.engine.engine import Engine
+
+START_MANY: Final = 128
+"""Executions that run at once and are sent before waiting for their commits: with more, those that
+run meanwhile fall out of the processor's caches, and W1 loses a fifth."""
+PUT_MANY: Final = 4_000
+"""The same where they only wait in their queue; more are sent when half of them are written."""
+PART: Final = START_MANY
+"""How many are sent without giving others a turn of the loop."""
+_EXPECTED: Final = (None, "already_exists", "key_conflict", "no_upstream")
+
+
+class Births:
+    """Births on their way; :meth:`submit` them, then wait for :meth:`answers`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._drivers: dict[str, Driver] = {}
+        self._answers: list[Answer] = []
+        self._submitted = 0
+        self._waits = False
+        self._timed = False
+        self._failed: Exception | None = None
+        self._until = 0
+        self._come: asyncio.Future[None] | None = None
+
+    def submit(self, id: str, event: Event, now: int) -> None:
+        """Send one to the journal."""
+        item, driver = self._engine.worker.birth(id, event, now)
+        self._submitted += 1
+        if driver is not None:
+            self._drivers[id] = driver
+            self._timed = self._timed or item.after.deadline_at is not None
+        else:
+            self._waits = True
+        self._engine.journal.submit(item, self)
+
+    def settled(self, item: Create, answer: Answer) -> None:
+        """Hear from the journal; a driver is let go here, in a plain callback of the loop."""
+        if self._drivers:
+            driver = self._drivers.pop(item.after.id, None)
+            if driver is not None:
+                stored = answer.refused is None and not answer.unclaimed
+                self._engine.worker.born(driver, item, stored)
+                self._waits = self._waits or bool(answer.unclaimed)
+        self._answers.append(answer)
+        if answer.refused not in _EXPECTED and self._failed is None:
+            self._failed = answer.error or InternalError(f"a start was refused: {answer.refused}")
+        come = len(self._answers)
+        if come == self._submitted or come == self._until:
+            self._tell()
+            if self._come is not None and come >= self._until and not self._come.done():
+                self._come.set_result(None)
+
+    def _tell(self) -> None:
+        """Have the engine look at what is there now."""
+        if self._waits:
+            self._engine.look()
+        elif self._timed:
+            self._engine.look_at_clock()
+        self._waits = self._timed = False
+
+    async def room(self) -> None:
+        """Wait until more may be sent.
+
+        Raises:
+            StoreUnavailable: which of those that were sent are written is unknown.
+        """
+        await self._engine.journal.room()
+        under_way = self._submitted - len(self._answers)
+        if self._drivers:
+            if under_way >= START_MANY:
+                await self._wait(self._submitted)
+        elif under_way >= PUT_MANY:
+            await self._wait(self._submitted - PUT_MANY // 2)
+        elif self._submitted:
+            await asyncio.sleep(0)  # others want to run, too
+
+    async def answers(self) -> list[Answer]:
+        """Give what became of each, in the order in which they were sent.
+
+        Raises:
+            StoreUnavailable: as :meth:`room`.
+        """
+        await self._wait(self._submitted)
+        return self._answers
+
+    async def _wait(self, count: int) -> None:
+        """Wait for so many answers in all."""
+        if len(self._answers) < count:
+            self._until = count
+            self._come = self._engine.loop.create_future()
+            await self._come
+        if self._failed is not None:
+            raise self._failed
+
+
+__all__ = ["PART", "PUT_MANY", "START_MANY", "Births"]
