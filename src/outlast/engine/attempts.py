@@ -135,6 +135,9 @@ class Attempts:
             return
         if owner.emitter is not None and owner.emitter.is_full:
             return  # what was said is written first, and its end comes here again
+        if not self._host.may_begin():
+            self._host.held_up()
+            return
         calls, self.calls = self.calls, deque()
         purse = owner.purse
         if purse is not None:

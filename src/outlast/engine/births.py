@@ -74,6 +74,7 @@ class Births:
         """Have the engine look at what is there now."""
         if self._waits:
             self._engine.look()
+            self._engine.hint("work")  # another one may know the task, or have room
         elif self._timed:
             self._engine.look_at_clock()
         self._waits = self._timed = False

@@ -48,6 +48,12 @@ class Host(Protocol):
     def processes(self) -> ProcessPool | None:
         """Where the bodies run that ask for a process; None runs them in threads."""
 
+    def may_begin(self) -> bool:
+        """Tell whether bodies may start: nobody else can own what this worker holds."""
+
+    def held_up(self) -> None:
+        """Hear that a body could not start, as the lease is not certain."""
+
     def in_thread(
         self, function: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> asyncio.Future[Any]:

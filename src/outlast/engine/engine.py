@@ -30,11 +30,14 @@ from outlast.engine.capacity import Limits, Queues, names_of
 from outlast.engine.clock import Clock, WallClock
 from outlast.engine.current import closed, opened
 from outlast.engine.descent import Descent, descend
+from outlast.engine.fleet import KEPT_US as WORKERS_KEPT_US
+from outlast.engine.fleet import Fleet
 from outlast.engine.group import Group
 from outlast.engine.handle import Execution
 from outlast.engine.identity import IdMaker, worker_name
 from outlast.engine.inbox import QuestionPage, Wanted, read_page
 from outlast.engine.journal import Journal
+from outlast.engine.membership import LEASE, checked_lease
 from outlast.engine.permitted import answered, permitted_answer, permitted_question, token_for
 from outlast.engine.pruner import Pruner, Rules
 from outlast.engine.questions import OpenQuestion
@@ -63,6 +66,7 @@ from outlast.store.protocol import (
     Deliver,
     Filter,
     ProgressRow,
+    Service,
     Store,
     StreamHead,
     StreamItem,
@@ -114,6 +118,8 @@ class Engine:
         patience: how long a graceful stop waits for steps under way.
         cancel_grace: how long a task's code may clean up after a cancel, before it is cut off.
         payload_bytes_max: the largest result or input that is stored.
+        lease: on a store that several engines share: how long this one may be silent before
+            another one takes its executions over.
         retention: how long executions are kept after their end, where their task says nothing:
             a duration, a :class:`~outlast.Retention` by state, or None to keep all.
         clock: where the time comes from.
@@ -139,6 +145,7 @@ class Engine:
         patience: Duration = "5s",
         cancel_grace: Duration = "30s",
         payload_bytes_max: int = PAYLOAD_BYTES_MAX,
+        lease: Duration = LEASE,
         retention: Duration | Retention | None = DEFAULT,
         clock: Clock | None = None,
     ) -> None:
@@ -157,6 +164,7 @@ class Engine:
         self._capabilities = names_of(capabilities, "capability")
         self._processes = processors() if processes is None else max(1, processes)
         self._patience_us = microseconds(patience)
+        self._lease_us = checked_lease(lease)
         self._payload_bytes_max = payload_bytes_max
         self._cancel_grace_us = microseconds(cancel_grace)
         self._retention = retention_of(retention)
@@ -177,6 +185,7 @@ class Engine:
         self._secret: bytes | None = None
         self._unsure_of_sweep = False
         self._behind = False
+        self.fleet: Fleet | None = None
         self.is_open = False
 
     # Opening and closing
@@ -220,20 +229,48 @@ class Engine:
         self.worker.versions = self._versions
         self._wake = asyncio.Event()
         self.scheduler = Scheduler(self)
-        await self._join()
-        await self.scheduler.sync()
+        if self._store.is_shared:
+            self.fleet = self._make_fleet()
+            self.worker.membership = self.fleet.membership
+            self.worker.hint = self.fleet.hint
+        try:
+            await self._join()
+            await self.scheduler.sync()
+        except BaseException:
+            if self.fleet is not None:
+                self.fleet.let_go()
+            raise
         self._wake.set()
         self._services = [
-            self.loop.create_task(self._keep(self._tick)),
-            self.loop.create_task(self._keep(self._watch)),
-            self.loop.create_task(self._keep(self.scheduler.tick)),
-            self.loop.create_task(self._keep(self._announce)),
-            self.loop.create_task(self._keep(self._prune)),
+            self.loop.create_task(self._keep(service)) for service in self._what_it_does()
         ]
         self.is_open = True
         opened(self)
         self.worker.look()
         return self
+
+    def _what_it_does(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        """Name its services; an engine on a shared store that runs nothing only listens."""
+        if self.fleet is not None and self.fleet.membership is None:
+            return [self.fleet.listen]
+        services = [self._tick, self.scheduler.tick, self._announce, self._prune]
+        if self.fleet is None:
+            return [*services, self._watch]
+        return [*services, self._watch, self.fleet.watch_lease, self.fleet.take_over]
+
+    def _make_fleet(self) -> Fleet:
+        """Make what it needs beside others; the simulation has its own."""
+        return Fleet(self, self._lease_us, runs=self._slots > 0)
+
+    def service(self) -> Service:
+        """Say what it offers to executions."""
+        return Service(
+            tuple(sorted(self.tasks)),
+            tuple(sorted(self._versions)),
+            None if self._queues is None else tuple(sorted(self._queues)),
+            tuple(sorted(self._capabilities)),
+            self._slots,
+        )
 
     def _open_store(self, now: int) -> Store:
         """Open the store; the test engine brings its own."""
@@ -252,7 +289,14 @@ class Engine:
         for service in self._services:
             service.cancel()
         await asyncio.gather(*self._services, return_exceptions=True)
+        if self.fleet is not None:
+            await self.fleet.drain()
         handed = await self.worker.close(self._patience_us)
+        with contextlib.suppress(OutlastError):  # else its lease runs out, or the lock is proof
+            await self.journal.call(lambda: self.store.leave(self.name, self.clock.now()))
+        if self.fleet is not None:
+            self.fleet.hint("work")
+            await self.fleet.leave()
         await self.journal.close()
         self.store.close()
         for waiters in self._waiters.values():
@@ -309,6 +353,8 @@ class Engine:
         """Give the file back although the loop has ended: what ran there is as good as killed."""
         self.is_open = False
         closed(self)
+        if self.fleet is not None:
+            self.fleet.let_go()
         self.journal.stop()
         self.store.close()
 
@@ -350,12 +396,18 @@ class Engine:
     async def _join(self) -> None:
         """Say who we are; having the file proves every earlier lease dead."""
         now = self.clock.now()
-        row = WorkerRow(self.name, socket.gethostname(), os.getpid(), now, now)
-        await self.journal.call(lambda: self.store.register(row))
-        while await self.journal.call(
-            lambda: self.store.recover(None, self.name, self.clock.now(), SWEEP_MAX)
-        ):
-            pass
+        lease_us = None if self.fleet is None else self._lease_us
+        row = WorkerRow(
+            self.name, socket.gethostname(), os.getpid(), now, now, lease_us, service=self.service()
+        )
+        if self.fleet is not None:
+            await self.fleet.join(row)
+        else:
+            await self.journal.call(lambda: self.store.register(row))
+            while await self.journal.call(
+                lambda: self.store.recover(None, self.name, self.clock.now(), SWEEP_MAX)
+            ):
+                pass
         await self._learn_budgets()
 
     async def _learn_budgets(self) -> None:
@@ -396,6 +448,8 @@ class Engine:
                 return
         elif due_before is not None and due_before <= now:
             self.worker.look()  # a rate has opened, of which an earlier engine knew
+            if self.fleet is not None:
+                self.worker.drop_overdue(now)  # another engine has ended what was due
         self.worker.look_if_open(now)
         if self.worker.opens_at is not None:
             opens_at = self.worker.opens_at
@@ -408,6 +462,9 @@ class Engine:
 
     async def _watch(self) -> None:
         """Act on what other processes wrote: new executions, and messages for ours."""
+        if self.fleet is not None:
+            await self.fleet.listen()
+            return
         await asyncio.sleep(WATCH_SECONDS)
         if not await self.journal.call(self.store.changed) and not self._behind:
             return
@@ -419,6 +476,29 @@ class Engine:
         self._changed(None)
         await self._check_waiters()
         self._behind = False
+
+    async def see_news(self, topics: Collection[str]) -> None:
+        """See what other engines on this store have written, as far as these topics go."""
+        if "work" in topics:
+            await self._learn_budgets()
+            self.look_at_clock()
+            self.worker.look()
+            self.scheduler.look()
+        if "inbox" in topics:
+            await self._read_unread()
+        if "ended" in topics:
+            self._changed(None)
+            await self._check_waiters()
+
+    @property
+    def is_awaiting_others(self) -> bool:
+        """Whether somebody here waits for an execution that does not run here."""
+        return any(id not in self.worker.drivers for id in self._waiters)
+
+    def hint(self, topic: str) -> None:
+        """Tell other engines on this store, if there can be any, that there is something to see."""
+        if self.fleet is not None:
+            self.fleet.hint(topic)
 
     async def _read_unread(self) -> None:
         """Bring the executions that run here what others have sent them."""
@@ -437,6 +517,8 @@ class Engine:
         rules = Rules(self._retention, self.tasks)
         pruner = Pruner(self.store, rules, self.worker.read, self.journal.call)
         await self.scheduler.prune()
+        before = self.clock.now() - WORKERS_KEPT_US
+        await self.journal.call(lambda: self.store.forget_workers(before))
         return await pruner.run_once(self.clock.now())
 
     async def _announce(self) -> None:
@@ -462,6 +544,8 @@ class Engine:
                 self._recent.popitem(last=False)
         self.scheduler.ended(record)
         self._ended(record.id, (record, row))
+        if self.fleet is not None:
+            self.fleet.hint("ended")
 
     def _ended(self, id: str, ended: Ended | None = None) -> None:
         """Wake who waits for an execution's end: it has come, or is somebody else's to tell."""
@@ -473,6 +557,8 @@ class Engine:
         """See what there is to claim, and what the clock will move next."""
         self.look_at_clock()
         self.worker.look()
+        if self.fleet is not None and self.worker.free <= 0:
+            self.fleet.hint("work")
 
     def look_at_clock(self) -> None:
         """See what the clock will move next."""
@@ -505,8 +591,14 @@ class Engine:
         The leases of this incarnation are given up for dead, so that a write of it that did reach
         the file is as good as one of a killed process.
         """
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Drop what is in memory, and come back as a new incarnation once the store is there."""
         for driver in list(self.worker.drivers.values()):
             driver.drop(at_once=True)
+        if self.fleet is not None:
+            self.fleet.forsake(self.name)
         self.name = worker_name()
         self.worker.reborn(self.name)  # at once: what is claimed from here on is the new one's
         self.worker.spawn(self._rejoin())
@@ -652,6 +744,8 @@ class Engine:
             self.loop.call_soon(driver.take, [answer.entry])
         elif not record.is_leased:
             self.look()
+        else:
+            self.hint("inbox")
         if answer.told or answer.owes:
             self.worker.pass_on(answer)
         return record

@@ -37,6 +37,7 @@ from outlast.store.protocol import (
 )
 
 if TYPE_CHECKING:
+    from outlast.engine.membership import Membership
     from outlast.engine.processes import ProcessPool
 
 T = TypeVar("T")
@@ -84,6 +85,7 @@ class Worker:
         self.clock = clock
         self.tasks = tasks
         self.versions: Mapping[tuple[str, str], Task[Any, Any]] = {}
+        self.membership: Membership | None = None
         self._ids = ids
         self.loop = asyncio.get_running_loop()
         self.payload_bytes_max = payload_bytes_max
@@ -104,6 +106,7 @@ class Worker:
         self._lease = Lease(name, queues=queues, capabilities=capabilities)
         self._on_final = on_final
         self._on_parked = on_parked
+        self.hint: Callable[[str], None] = _say_nothing
         self.on_gone = on_gone
         self.changed = changed
         self.watched = 0
@@ -119,8 +122,22 @@ class Worker:
 
     @property
     def free(self) -> int:
-        """How many more executions fit."""
-        return self._slots - len(self.drivers) - self._starting if self._open else 0
+        """How many more executions fit; none while its own lease is not certain."""
+        if not self._open or not self.may_begin():
+            return 0
+        return self._slots - len(self.drivers) - self._starting
+
+    def may_begin(self) -> bool:
+        """Tell whether bodies may start: nobody else can own what this worker holds."""
+        return self.membership is None or self.membership.may_begin()
+
+    def go_on(self) -> None:
+        """Start what had to wait until the lease was certain again."""
+        if self._was_held_up:
+            self._was_held_up = False
+            for driver in list(self.drivers.values()):
+                self.loop.call_soon(driver.pump)
+            self.look()
 
     def new_id(self, now: int) -> str:
         """Draw an id for a new execution."""
@@ -332,6 +349,11 @@ class Worker:
             )
 
     lost_count = 0
+    _was_held_up = False
+
+    def held_up(self) -> None:
+        """Hear that a body could not start, as the lease is not certain."""
+        self._was_held_up = True
 
     def pass_on(self, answer: Answer) -> None:
         """See to what an item has led to elsewhere: messages to others, and errands."""
@@ -341,6 +363,8 @@ class Worker:
                 self.loop.call_soon(driver.take, [entry])
             elif not record.is_leased:
                 self.look()
+            else:
+                self.hint("inbox")
         if answer.owes:
             self._on_parked()
 
@@ -468,6 +492,10 @@ class Worker:
             pool.shutdown(wait=False, cancel_futures=True)
         _forget_threads(self._step_threads, self._task_threads)
         return handed
+
+
+def _say_nothing(topic: str) -> None:
+    """Nobody else is there."""
 
 
 def _nothing() -> None:
