@@ -13,6 +13,7 @@
     │   ├─ BadPayload             a value JSON cannot carry, or of another type than annotated
     │   ├─ PayloadTooLarge        more bytes than the limit
     │   ├─ BadSchedule            no cron, no time zone, or a part that cannot be
+    │   ├─ BadRequest             a request that the server does not take as it stands
     │   └─ CannotLoad             the module, file or store address cannot be opened as given
     ├─ NotFound               no such execution or question
     │   └─ UnknownStep            the execution has no such step to fork from
@@ -25,11 +26,15 @@
     │   ├─ AlreadyAnswered        the first answer won
     │   │   └─ TokenUsed              it came by this very token
     │   ├─ NotRecoverable         it goes on, or succeeded: nothing to recover
+    │   ├─ Stale                  it has changed since it was read
     │   └─ StoreOwned             another engine owns this file
     ├─ TokenRefused           a token that permits nothing
     │   ├─ TokenInvalid           forged, or changed on the way
     │   ├─ TokenForeign           another store has made it
     │   └─ TokenExpired           its time has passed
+    ├─ AccessRefused          the server does not let this caller do it
+    │   ├─ Unauthenticated        no credential, or none that is known
+    │   └─ Forbidden              the caller lacks the permission
     ├─ ExecutionEnded         the execution asked for a result did not succeed
     │   ├─ ExecutionFailed        its code raised
     │   ├─ ExecutionCancelled     it was cancelled
@@ -49,7 +54,9 @@
     ├─ StoreUnavailable       the world; a retry is safe
     │   ├─ StoreBusy              somebody else holds the write lock too long
     │   ├─ StoreFull              the disk is full
-    │   └─ StoreReadOnly          no right to write there
+    │   ├─ StoreReadOnly          no right to write there
+    │   ├─ Overloaded             the server has more to do than it can; later
+    │   └─ ServerUnreachable      no server answers at this address
     ├─ StoreBroken            the file is damaged or is no Outlast database
     ├─ SchemaMismatch         the file's schema is older or newer than this code
     └─ InternalError          our bug: it says which invariant broke
@@ -183,6 +190,22 @@ class BadSchedule(UsageError):
     code = "bad_schedule"
 
 
+class BadRequest(UsageError):
+    """The server does not take this request: a header, its form or its body is not as it must be.
+
+    Attributes:
+        status: the HTTP status it is answered with.
+    """
+
+    code = "bad_request"
+
+    def __init__(
+        self, what: str, *, status: int = 400, where: str = "", why: str = "", do: str = ""
+    ) -> None:
+        super().__init__(what, where=where, why=why, do=do)
+        self.status = status
+
+
 class CannotLoad(UsageError):
     """The module, file or store address cannot be opened as given."""
 
@@ -283,6 +306,12 @@ class NotRecoverable(Refused):
     code = "not_recoverable"
 
 
+class Stale(Refused):
+    """The execution has changed since the version that If-Match names; nothing was written."""
+
+    code = "stale"
+
+
 class TokenUsed(AlreadyAnswered):
     """This token was used before; it permits one answer."""
 
@@ -317,6 +346,24 @@ class TokenExpired(TokenRefused):
     """The token's time has passed."""
 
     code = "token_expired"
+
+
+class AccessRefused(OutlastError):
+    """The server does not let this caller do what it asks for; nothing was done."""
+
+    code = "access_refused"
+
+
+class Unauthenticated(AccessRefused):
+    """The request has no credential, or one that the server does not know."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(AccessRefused):
+    """The caller is known, and lacks the permission for this."""
+
+    code = "forbidden"
 
 
 class ExecutionEnded(OutlastError):
@@ -473,6 +520,34 @@ class StoreReadOnly(StoreUnavailable):
     """There is no right to write there."""
 
     code = "store_read_only"
+
+
+class Overloaded(StoreUnavailable):
+    """The server has more to do than it can; nothing was done.
+
+    Attributes:
+        retry_after_seconds: when it is worth asking again.
+    """
+
+    code = "overloaded"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        retry_after_seconds: int = 1,
+        where: str = "",
+        why: str = "",
+        do: str = "",
+    ) -> None:
+        super().__init__(what, where=where, why=why, do=do)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ServerUnreachable(StoreUnavailable):
+    """No Outlast server answers at this address; whether it did what was asked is unknown."""
+
+    code = "server_unreachable"
 
 
 class StoreBroken(OutlastError):

@@ -11,7 +11,7 @@ import pytest
 
 from outlast.cli import looking, session
 from outlast.cli.demonstrating import program_name
-from outlast.cli.forms import LAST_US, at
+from outlast.forms import LAST_US, at
 from outlast.lifecycle import State
 
 from .conftest import Terminal, environment

@@ -19,9 +19,9 @@ import pytest
 
 from outlast.cli.live import tree
 from outlast.cli.prompting import read_value
-from outlast.cli.story import Step, Story
 from outlast.errors import UsageError
 from outlast.lifecycle import State
+from outlast.story import Step, Story
 
 from .conftest import SECONDS, Terminal, environment
 

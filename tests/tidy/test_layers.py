@@ -18,7 +18,9 @@ FLOORS: Final = (
     {"engine"},
     {"blocking", "testing"},
     {"outlast"},  # the package itself: the public names
-    {"demo"},
+    {"demo", "story"},
+    {"forms"},
+    {"client", "server"},
     {"cli"},
 )
 """From the ground up; a room sees the floors below its own, and nobody on its own."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from outlast.budget import UNIT, shown
+from outlast.budget import shown
 from outlast.cli.session import Cell, Session, shared
 from outlast.cli.words import moment, now_us
 from outlast.errors import NotFound, OutlastError, UsageError
@@ -58,6 +58,8 @@ def show(session: Session, scope: str) -> None:
     if not rows:
         raise NotFound(f"{scope} has no budget", do=f"outlast budget set {scope} METER=AMOUNT")
     if session.as_json:
+        from outlast.forms import budget_form, event_form
+
         items = [budget_form(row) for row in rows]
         session.json({"items": items, "events": [event_form(event) for event in events]})
         return
@@ -151,6 +153,8 @@ def _scopes(guest: Guest, text: str) -> list[str]:
 
 def _list(session: Session, rows: Sequence[BudgetRow]) -> None:
     if session.as_json:
+        from outlast.forms import budget_form
+
         session.json({"items": [budget_form(row) for row in rows]})
     elif session.output == "ids":
         for row in rows:
@@ -183,37 +187,4 @@ def in_a_line(row: BudgetRow) -> str:
     return f"{row.meter} {shown(row.spent)}{limit} spent{reserved}{tree}"
 
 
-def budget_form(row: BudgetRow) -> dict[str, object]:
-    """Give a budget as JSON; amounts are decimal strings, as no float is exact."""
-    return {
-        "scope": row.scope,
-        "meter": row.meter,
-        "spent": _decimal(row.spent),
-        "reserved": _decimal(row.reserved),
-        "limit": None if row.limit is None else _decimal(row.limit),
-        "left": None if row.left is None else _decimal(row.left),
-        "soft": None if row.soft is None else row.soft / UNIT,
-        "period_us": row.period_us,
-        "turns_at": row.turns_at,
-    }
-
-
-def event_form(event: BudgetEvent) -> dict[str, object]:
-    """Give what happened to a budget as JSON."""
-    return {
-        "name": event.name,
-        "number": event.number,
-        "what": event.what,
-        "actor": event.actor,
-        "at": event.at,
-        "execution_id": event.execution_id,
-        "limit": None if event.limit is None else _decimal(event.limit),
-        "spent": _decimal(event.spent),
-    }
-
-
-def _decimal(amount: int) -> str:
-    return shown(amount).replace(",", "")
-
-
-__all__ = ["budget", "budget_form", "in_a_line"]
+__all__ = ["budget", "in_a_line"]

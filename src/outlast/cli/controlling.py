@@ -396,7 +396,7 @@ def _meant(report: BulkReport) -> str:
 
 def _tell_report(session: Session, report: BulkReport) -> None:
     if session.as_json:
-        from outlast.cli.forms import at
+        from outlast.forms import at
 
         session.json(
             {

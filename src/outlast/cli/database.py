@@ -69,7 +69,7 @@ def status(session: Session) -> None:
 
 
 def _worker_form(worker: Any) -> dict[str, Any]:
-    from outlast.cli.forms import at
+    from outlast.forms import at
 
     return {
         "id": worker.id,

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from outlast.cli.forms import at
 from outlast.cli.prompting import prompt, read_json, read_value
 from outlast.cli.session import Session, is_interactive, read_stdin, shared, span_of
 from outlast.cli.words import now_us, one_line, state_of
 from outlast.errors import UsageError
+from outlast.forms import at
 from outlast.lifecycle import Execution
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def signal(session: Session, id: str, name: str, value: str | None, message_id: 
 def tell_done(session: Session, guest: Guest, record: Execution, said: str) -> None:
     """Tell what was done, and who will act on it."""
     if session.as_json:
-        from outlast.cli.forms import execution_form
+        from outlast.forms import execution_form
 
         session.json(execution_form(record), indent=False)
         return

@@ -86,6 +86,13 @@ _TEXTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
             "outlast schedule create --help",
         ),
     ),
+    "bad_request": (
+        "a header, the form or the length of an HTTP request is not one that the server takes",
+        (
+            "send JSON (content-type: application/json), and only what /openapi.json names",
+            "call the server by a name it knows: outlast server --allow-host NAME",
+        ),
+    ),
     "cannot_load": (
         "the path or address is wrong, or the file raises an error while it is imported",
         ("correct the path; run it with python alone to see whether it imports",),
@@ -136,6 +143,13 @@ _TEXTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
             "outlast fork ID --from STEP, to go on anew from a step",
         ),
     ),
+    "stale": (
+        "somebody changed the execution between your GET and your PATCH",
+        (
+            "GET it again, and send its new ETag as If-Match",
+            "leave If-Match out, to change it anyway",
+        ),
+    ),
     "token_used": (
         "a token permits one answer, and the question has it",
         ("outlast show ID, to see the answer",),
@@ -155,6 +169,21 @@ _TEXTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "token_expired": (
         "a token is for 7 days, if whoever made it said nothing else",
         ("outlast answer ID --give-token --expires 7d, for a new one",),
+    ),
+    "access_refused": (
+        "the common ancestor of what is refused for want of a right",
+        ("ask whoever runs the server",),
+    ),
+    "unauthenticated": (
+        "the server knows callers by a token, and this request brought none that it knows",
+        (
+            "authorization: Bearer TOKEN; the first start of the server printed one",
+            "OUTLAST_TOKEN=TOKEN, for the command line",
+        ),
+    ),
+    "forbidden": (
+        "the token is known, and is not for this",
+        ("ask whoever runs the server for a token with this permission",),
     ),
     "store_owned": (
         "one engine at a time runs the executions of a file",
@@ -252,6 +281,17 @@ _TEXTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "store_read_only": (
         "the file or its directory belongs to somebody else, or the disk is mounted read-only",
         ("give this user the right, or name another file with --store",),
+    ),
+    "overloaded": (
+        "the disk, or the process, is behind with what came before",
+        ("ask again after the seconds that Retry-After says", "start with an Idempotency-Key"),
+    ),
+    "server_unreachable": (
+        "the address is wrong, the server is down, or the connection broke on the way",
+        (
+            "outlast server APP, on the machine that shall answer",
+            "do the same again with the same key: it happens once",
+        ),
     ),
     "store_broken": (
         "the path names something else, or the disk has lost data",

@@ -27,7 +27,7 @@ def inbox(session: Session, to: str | None, oldest: bool, limit: int, cursor: st
     with session.guest() as guest:
         page = guest.inbox(to, oldest_first=oldest, cursor=cursor, limit=limit)
     if session.as_json:
-        from outlast.cli.forms import question_form
+        from outlast.forms import question_form
 
         session.json({"items": [question_form(one) for one in page], "next": page.next})
     elif session.output == "ids":

@@ -16,7 +16,6 @@ from rich.live import Live
 from rich.text import Text
 
 from outlast.cli.session import Session, is_interactive
-from outlast.cli.story import Step, Story
 from outlast.cli.words import (
     COLOURS,
     ICONS,
@@ -33,6 +32,7 @@ from outlast.cli.words import (
 from outlast.duration import in_words
 from outlast.errors import OutlastError
 from outlast.lifecycle import FINAL, State, Transition
+from outlast.story import Step, Story
 
 if TYPE_CHECKING:
     from outlast.engine.guest import Guest

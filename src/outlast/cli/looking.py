@@ -34,9 +34,9 @@ from outlast.lifecycle import OPEN, Execution, Reason, State, Transition, reason
 from outlast.naming import SCHEDULE_ORIGIN, checked_name
 
 if TYPE_CHECKING:
-    from outlast.cli.story import Step, Story
     from outlast.engine.guest import Guest
     from outlast.store.protocol import Descent, ProgressRow
+    from outlast.story import Step, Story
 
 WIDTH_FULL = 80
 """A terminal with fewer columns shows the ends of ids only: they differ, and name them as well."""
@@ -108,8 +108,7 @@ def ls(
     following = found[limit - 1].id if len(found) > limit else None
     found = found[:limit]
     if session.as_json:
-        from outlast.cli.forms import descent_form, execution_form
-        from outlast.cli.tree import progress_form
+        from outlast.forms import descent_form, execution_form, progress_form
 
         items = [
             {
@@ -269,12 +268,12 @@ def show(session: Session, id: str, dialect: str | None) -> None:
 
     ID is a whole id, at least three characters of its beginning or end, or the word last.
     """
-    from outlast.cli.budgeting import budget_form, in_a_line
+    from outlast.cli.budgeting import in_a_line
     from outlast.cli.stopping import stopping
-    from outlast.cli.story import story_of
     from outlast.cli.tree import relation_lines, relations_form, relations_of
     from outlast.engine.questions import open_questions
     from outlast.engine.standing import standing
+    from outlast.story import story_of
 
     with session.guest() as guest:
         id = guest.find(id)
@@ -293,7 +292,8 @@ def show(session: Session, id: str, dialect: str | None) -> None:
     reason = stop or reason_with_hint(record, owner)
     questions = open_questions(record, log)
     if session.as_json:
-        from outlast.cli.forms import (
+        from outlast.forms import (
+            budget_form,
             descent_form,
             execution_form,
             outcome_form,
@@ -474,7 +474,7 @@ def events(session: Session, id: str, payload: bool) -> None:
         return
     for row in log:
         if session.as_json:
-            from outlast.cli.forms import transition_form
+            from outlast.forms import transition_form
 
             session.json(transition_form(row, payload=payload), indent=False)
         else:
@@ -516,7 +516,7 @@ def why(session: Session, id: str) -> None:
         title = _question_title(guest, record)
     facts = facts_of(record)
     if session.as_json:
-        from outlast.cli.forms import reason_form
+        from outlast.forms import reason_form
 
         form: dict[str, Any] = {"id": id, "state": record.state, "reason": reason_form(reason)}
         session.json({**form, "mismatch": facts} if facts is not None else form)

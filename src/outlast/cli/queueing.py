@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -33,6 +33,8 @@ def list_queues(session: Session) -> None:
     with session.guest() as guest:
         found = guest.office.queues()
     if session.as_json:
+        from outlast.forms import queue_form
+
         session.json({"items": [queue_form(row) for row in found]})
     elif session.output == "ids":
         for row in found:
@@ -96,37 +98,13 @@ def limit_queue(session: Session, name: str, capacity: str) -> None:
 
 def _said(session: Session, setting: QueueSetting, said: str) -> None:
     if session.as_json:
+        from outlast.forms import setting_form
+
         session.json(setting_form(setting))
     elif session.output == "ids":
         session.out(setting.name)
     else:
         session.out(f"queue {one_line(setting.name)}: {said}")
-
-
-def setting_form(setting: QueueSetting) -> dict[str, Any]:
-    """Give a queue's rules as JSON has them."""
-    from outlast.cli.forms import at
-
-    return {
-        "queue": setting.name,
-        "capacity": setting.capacity,
-        "paused_at": at(setting.paused_at),
-        "paused_by": setting.paused_by,
-        "why": setting.why,
-    }
-
-
-def queue_form(row: QueueRow) -> dict[str, Any]:
-    """Give a queue as JSON has it."""
-    from outlast.cli.forms import at
-
-    return {
-        **setting_form(row.setting),
-        "queued": row.queued,
-        "blocked": row.blocked,
-        "leased": row.leased,
-        "waiting_since": at(row.waiting_since),
-    }
 
 
 @click.group(context_settings=_CONTEXT)
@@ -145,6 +123,8 @@ def list_limits(session: Session) -> None:
     with session.guest() as guest:
         found = guest.office.gates()
     if session.as_json:
+        from outlast.forms import gate_form
+
         session.json({"items": [gate_form(row) for row in found]})
     elif session.output == "ids":
         for row in found:
@@ -201,7 +181,9 @@ def set_limit(session: Session, name: str, value: str, burst: int | None, by: st
         else:
             setting = office.set_limit(name, _number(value), actor=by)
     if session.as_json:
-        form = None if setting is None else _setting_form(setting)
+        from outlast.forms import rule_form
+
+        form = None if setting is None else rule_form(setting)
         session.json({"limit": name, "setting": form})
     elif session.output == "ids":
         session.out(name if setting is None else setting.gate)
@@ -218,29 +200,6 @@ def _number(text: str) -> int:
             do="write a whole number, COUNT/SPAN as in 100/1m, or none",
         )
     return int(text)
-
-
-def gate_form(row: GateRow) -> dict[str, Any]:
-    """Give a limit, rate or capability as JSON has it."""
-    return {
-        "limit": row.gate,
-        "setting": None if row.setting is None else _setting_form(row.setting),
-        "holders": list(row.holders),
-        "waiting": row.waiting,
-        "next": row.next_id,
-    }
-
-
-def _setting_form(setting: Setting) -> dict[str, Any]:
-    from outlast.cli.forms import at
-
-    return {
-        "name": setting.gate,
-        "capacity": setting.capacity,
-        "interval_us": setting.interval_us,
-        "by": setting.by,
-        "at": at(setting.at),
-    }
 
 
 __all__ = ["limit", "queue"]

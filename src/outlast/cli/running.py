@@ -183,7 +183,7 @@ def _attach_or_start(
 
 
 def _done(guest: Guest, record: Execution) -> int:
-    from outlast.cli.story import story_of
+    from outlast.story import story_of
 
     return story_of(record.id, guest.log(record.id)).done
 
@@ -287,7 +287,7 @@ def start(
         record, is_new = guest.start(task, *call, options)
         owner = guest.owner()
     if session.as_json:
-        from outlast.cli.forms import execution_form
+        from outlast.forms import execution_form
 
         session.json({**execution_form(record), "is_new": is_new})
         return

@@ -55,6 +55,8 @@ def ls(session: Session, states: tuple[str, ...]) -> None:
     with session.guest() as guest:
         found = guest.book.every([ScheduleState(state) for state in states])
     if session.as_json:
+        from outlast.forms import schedule_form
+
         session.json({"items": [schedule_form(record) for record in found]})
     elif session.output == "ids":
         for record in found:
@@ -95,6 +97,8 @@ def show(session: Session, name: str, limit: int) -> None:
         entries = guest.book.log(name, None, limit)
         slots = guest.book.next(name, NEXT_SHOWN)
     if session.as_json:
+        from outlast.forms import entry_form, schedule_form
+
         session.json(
             {
                 **schedule_form(record),
@@ -302,6 +306,8 @@ def _put(
         record, slots = guest.book.get(name), guest.book.next(name, 3)
         owner = guest.owner()
     if session.as_json:
+        from outlast.forms import schedule_form
+
         session.json({**schedule_form(record), "next": slots})
     elif session.output == "ids":
         session.out(record.name)
@@ -382,6 +388,8 @@ def _one(session: Session, guest: Guest, wish: str, name: str, why: str | None) 
     answer = guest.book.apply(name, by_hand(Wish(wish), actor(), why, ids))
     assert answer.record is not None
     if session.as_json:
+        from outlast.forms import schedule_form
+
         form = schedule_form(answer.record)
         session.json({**form, "made": answer.made} if answer.made else form, indent=False)
     elif answer.made:
@@ -444,44 +452,3 @@ def read_time(text: str, tz: str) -> datetime:
 
 def _time(text: str | None, tz: str) -> datetime | None:
     return None if text is None else read_time(text, tz)
-
-
-def schedule_form(record: ScheduleRecord) -> dict[str, Any]:
-    """Write a schedule's row."""
-    from outlast.cli.forms import at, raw
-
-    return {
-        "name": record.name,
-        "task": record.task,
-        "state": record.state,
-        "why": record.why,
-        "when": record.plan.in_words(),
-        "plan": record.plan.as_data(),
-        "is_declared": record.is_declared,
-        "next_slot": at(record.next_slot),
-        "next_at": at(record.next_at),
-        "waiting_slot": at(record.waiting_slot),
-        "fired": record.fired,
-        "last_slot": at(record.last_slot),
-        "last_execution_id": record.last_execution_id,
-        "input": raw(record.input),
-        "seq": record.seq,
-        "created_at": at(record.created_at),
-        "state_at": at(record.state_at),
-    }
-
-
-def entry_form(entry: Entry) -> dict[str, Any]:
-    """Write an entry of a schedule's log."""
-    from outlast.cli.forms import at
-
-    return {
-        "seq": entry.seq,
-        "kind": entry.kind,
-        "at": at(entry.at),
-        "actor": entry.actor,
-        "slot": at(entry.slot),
-        "until_slot": at(entry.until_slot),
-        "execution_id": entry.execution_id,
-        "data": entry.data,
-    }

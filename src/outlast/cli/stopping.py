@@ -33,7 +33,7 @@ def stopping(
 
 
 def _under_way(record: Execution, owner: str | None, log: Sequence[Transition]) -> Reason:
-    from outlast.cli.story import story_of
+    from outlast.story import story_of
 
     asked = next(row for row in reversed(log) if row.kind is Kind.CANCEL_REQUESTED)
     said = _asked(asked.actor, asked.data)

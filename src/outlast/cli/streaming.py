@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from outlast.cli.forms import at, raw
 from outlast.cli.session import Session, shared
 from outlast.cli.words import lines_of, one_line
 from outlast.errors import NotFound, UsageError
+from outlast.forms import at, raw
 from outlast.store.protocol import StreamHead, StreamItem
 
 

@@ -46,6 +46,8 @@ def _cells(dialect: Dialect, one: DialectTransition) -> list[Cell]:
 
 def dialect_form(dialect: Dialect, record: Execution, log: list[Transition]) -> dict[str, Any]:
     """Write an execution in another system's words, as JSON."""
+    from outlast.forms import told_form
+
     status = status_of(dialect, log)
     return {
         "id": record.id,
@@ -54,21 +56,5 @@ def dialect_form(dialect: Dialect, record: Execution, log: list[Transition]) -> 
         "status": status,
         **({"number": dialect.numbers[status]} if dialect.numbers else {}),
         "is_final": is_final(dialect, status),
-        "transitions": [_form(dialect, one) for one in project(dialect, log)],
-    }
-
-
-def _form(dialect: Dialect, one: DialectTransition) -> dict[str, Any]:
-    from outlast.cli.forms import at
-
-    return {
-        "seq": one.seq,
-        "at": at(one.at),
-        "kind": one.kind,
-        **({"action": one.action} if dialect.root else {}),
-        "name": one.name,
-        "from": one.source,
-        "to": one.target,
-        "is_synthetic": one.is_synthetic,
-        "reason": one.reason,
+        "transitions": [told_form(dialect, one) for one in project(dialect, log)],
     }

@@ -94,7 +94,7 @@ def walk(node: Node) -> Iterator[Node]:
 
 def node_form(root: Node) -> dict[str, Any]:
     """Write a tree as JSON."""
-    from outlast.cli.forms import execution_form
+    from outlast.forms import execution_form
 
     forms: dict[str, dict[str, Any]] = {}
     for node in reversed(list(walk(root))):
@@ -220,7 +220,7 @@ def progress_text(row: ProgressRow) -> str:
 
 def relations_form(record: Execution, relations: Relations, birth: Transition) -> dict[str, Any]:
     """Write what belongs to an execution as JSON."""
-    from outlast.cli.forms import at
+    from outlast.forms import at, progress_form
 
     row = relations.progress
     return {
@@ -240,19 +240,4 @@ def relations_form(record: Execution, relations: Relations, birth: Transition) -
             {"name": one.name, "count": one.count, "at": at(one.at)} for one in relations.streams
         ],
         "progress": progress_form(row),
-    }
-
-
-def progress_form(row: ProgressRow | None) -> dict[str, Any] | None:
-    """Write how far an execution is as JSON."""
-    from outlast.cli.forms import at
-
-    if row is None:
-        return None
-    return {
-        "done": row.done,
-        "total": row.total,
-        "text": row.text,
-        "step": row.step or None,
-        "at": at(row.at),
     }

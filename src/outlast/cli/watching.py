@@ -12,8 +12,7 @@ import click
 from outlast.cli.exits import FAILED, INTERRUPTED, OK
 from outlast.cli.problems import Ended
 from outlast.cli.session import Session, is_interactive, shared, span_of
-from outlast.cli.story import Story
-from outlast.cli.words import ICONS, clock, failure_of, now_us, one_line, painted, sentence
+from outlast.cli.words import ICONS, clock, now_us, one_line, painted, sentence
 from outlast.duration import in_words
 from outlast.errors import (
     ExecutionCancelled,
@@ -27,6 +26,7 @@ from outlast.errors import (
 )
 from outlast.lifecycle import FINAL, Execution, State, Transition
 from outlast.lifecycle.record import continued_as
+from outlast.story import Story, failure_of
 
 if TYPE_CHECKING:
     from outlast.engine.guest import Guest
@@ -211,7 +211,7 @@ class JsonView(NoView):
 
     def take(self, story: Story, rows: Sequence[Transition]) -> None:
         """Write each row."""
-        from outlast.cli.forms import transition_form
+        from outlast.forms import transition_form
 
         for row in rows:
             self._session.json(transition_form(row), indent=False)
@@ -271,7 +271,7 @@ def conclude(session: Session, ended: Outcome, *, log: Sequence[Transition] = ()
     Raises:
         Ended: it did not succeed.
     """
-    from outlast.cli.forms import execution_form, outcome_form
+    from outlast.forms import execution_form, outcome_form
 
     record, last = ended
     id = record.id

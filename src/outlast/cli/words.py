@@ -130,16 +130,10 @@ def now_us() -> int:
     return time.time_ns() // 1000
 
 
-def failure_of(payload: bytes | None) -> tuple[str, str]:
-    """Read the class and the text of a recorded failure."""
-    from outlast import failure
-
-    said = failure.load(payload or b"{}")
-    return said.type.partition(":")[2] or said.type, said.message
-
-
 def failure_said(payload: bytes | None, size_max: int = 200) -> str:
     """Say a recorded failure on one line."""
+    from outlast.story import failure_of
+
     name, message = failure_of(payload)
     return one_line(f"{name}: {message}" if message else name, size_max)
 

@@ -660,6 +660,16 @@ class Engine:
             KeyConflict: the key belongs to another task or input; nothing was written.
             WrongArguments, BadPayload, PayloadTooLarge, StoreUnavailable: as :meth:`astart`.
         """
+        return Execution(self, (await self.astart_row(options, task, args, kwargs))[0].id, task)
+
+    async def astart_row(
+        self,
+        options: StartOptions,
+        task: Task[Any, Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> tuple[Record, bool]:
+        """Start an execution, as :meth:`astart_with`; gives its row, and whether it is new."""
         payload = task.input.bind(args, kwargs, bytes_max=self._payload_bytes_max)
         now = self.clock.now()
         event = birth_event(task, payload, options, now)
@@ -667,7 +677,7 @@ class Engine:
         await self.journal.room()
         births.submit(self._ids.make(now), event, now)
         (answer,) = await births.answers()
-        return Execution(self, read_birth(answer, options.key).id, task)
+        return read_birth(answer, options.key), answer.refused is None
 
     async def adescend(self, id: str, wish: Descent) -> Record:
         """Make another execution of one: a rerun, a fork, a recovery; gives its row.

@@ -117,6 +117,11 @@ class Journal:
             raise answer.error
         return answer
 
+    @property
+    def backlog(self) -> int:
+        """How many items were submitted and have no answer yet."""
+        return self._pending
+
     async def room(self) -> None:
         """Wait while the journal is full."""
         if self._pending >= BACKLOG_MAX:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from outlast.cli.words import failure_of
+from outlast import failure
 from outlast.lifecycle import Kind, State, Transition
 
 if TYPE_CHECKING:
@@ -239,3 +239,9 @@ def story_of(id: str, rows: Iterable[Transition]) -> Story:
     story = Story(id)
     story.feed(rows)
     return story
+
+
+def failure_of(payload: bytes | None) -> tuple[str, str]:
+    """Read the class and the text of a recorded failure."""
+    said = failure.load(payload or b"{}")
+    return said.type.partition(":")[2] or said.type, said.message

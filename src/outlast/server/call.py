@@ -1,0 +1,181 @@
+"""A request as its handler sees it, and the answer it gives."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from outlast.access import Permission
+from outlast.errors import BadRequest, InternalError, NotFound
+from outlast.lifecycle import Execution as Record
+from outlast.naming import checked_name
+from outlast.server.auth import Identity, authorize, may
+from outlast.server.route import Route
+
+if TYPE_CHECKING:
+    from outlast.engine.engine import Engine
+    from outlast.engine.handle import Execution
+    from outlast.store.protocol import Store
+
+T = TypeVar("T")
+ID_LENGTH_MAX: Final = 64
+KEY_LENGTH_MAX: Final = 255
+
+
+@dataclass(slots=True)
+class Reply:
+    """An answer, where it is more than a body with the route's own status."""
+
+    value: Any = None
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Live:
+    """An answer that goes on: texts of server-sent events, as they come."""
+
+    events: AsyncIterator[str]
+
+
+@dataclass(slots=True)
+class Call:
+    """A request that has been let in.
+
+    Attributes:
+        engine: the engine.
+        route: the line of the table.
+        identity: who calls.
+        path: the segments of the path, by their names in the table.
+        query, body: as the route's forms say.
+        headers: by name in lower case.
+        record: the row of the execution that the path names, where the scope is an execution.
+        asked: whether a permission was asked for already.
+    """
+
+    engine: Engine
+    route: Route
+    identity: Identity
+    path: Mapping[str, str]
+    headers: Mapping[str, str]
+    query: Any = None
+    body: Any = None
+    record: Record | None = None
+    asked: bool = False
+
+    @property
+    def actor(self) -> str:
+        """Who does it, for the log."""
+        return self.identity.name
+
+    @property
+    def execution(self) -> Execution[Any]:
+        """The handle of the execution that the path names."""
+        return self.engine.execution(self.row.id)
+
+    @property
+    def row(self) -> Record:
+        """The row of the execution that the path names."""
+        assert self.record is not None
+        return self.record
+
+    @property
+    def sees_payloads(self) -> bool:
+        """Whether inputs, results and the texts of errors may be shown."""
+        task = None if self.record is None else self.record.task
+        return self.may(Permission.PAYLOADS_READ, task)
+
+    @property
+    def key(self) -> str | None:
+        """The Idempotency-Key, made the caller's own; None where there is none.
+
+        Raises:
+            BadRequest: it is too long.
+        """
+        said = self.headers.get("idempotency-key")
+        if said is None:
+            return None
+        if not 0 < len(said) <= KEY_LENGTH_MAX or not said.isprintable():
+            raise BadRequest(
+                "the Idempotency-Key is none", why=f"1 to {KEY_LENGTH_MAX} printable characters"
+            )
+        return f"http:{self.identity.name}:{said}"
+
+    def may(self, permission: Permission, task: str | None) -> bool:
+        """Tell whether the caller may do something to a task's executions, or to the tenant."""
+        return may(self.identity, permission, self.identity.tenant, task)
+
+    def allow(self, task: str | None, permission: Permission | None = None) -> None:
+        """See that the caller may do this route's thing, or another, to a task's executions.
+
+        Raises:
+            Forbidden: it may not.
+        """
+        wanted = permission or self.route.permission
+        assert wanted is not None
+        authorize(self.identity, wanted, self.identity.tenant, task)
+        self.asked = True
+
+    def listed(self, task: str) -> bool:
+        """Tell whether the caller may see a thing of this task in a list."""
+        self.asked = True
+        assert self.route.permission is not None
+        return self.may(self.route.permission, task)
+
+    async def find(self) -> None:
+        """Read the row of the execution that the path names, if the caller may do this to it.
+
+        Raises:
+            NotFound: there is none that the caller may even see.
+            Forbidden: it may see it, and not do this.
+        """
+        id = checked_id(self.path["id"])
+        self.record = await self.engine.read_one(id)
+        task = self.record.task
+        if not self.identity.rights.see(self.record.tenant, task):
+            raise no_execution(id)
+        self.allow(task)
+
+    async def read(self, look: Callable[[Store], T]) -> T:
+        """Read something from the store, off the loop."""
+        return await self.engine.worker.read(lambda: look(self.engine.store))
+
+    def see_asked(self) -> None:
+        """See that no answer leaves that nobody was asked about.
+
+        Raises:
+            InternalError: the handler forgot; the answer is thrown away.
+        """
+        if not self.asked:
+            raise InternalError("a handler answered without asking for its permission")
+
+
+def checked_id(id: str) -> str:
+    """Give an id back, having seen that it can be looked up.
+
+    Raises:
+        NotFound: no execution has such an id.
+    """
+    if not id.isascii() or not id.isprintable() or len(id) > ID_LENGTH_MAX:
+        raise no_execution(ascii(id[:80]))
+    return id
+
+
+def checked_word(word: str, what: str) -> str:
+    """Give a name of the path back, having seen that it can be looked up.
+
+    Raises:
+        NotFound: nothing has such a name.
+    """
+    if not word.isprintable():
+        raise NotFound(f"there is no {what} {word[:80]!a}")
+    return checked_name(word, what)
+
+
+def no_execution(id: str) -> NotFound:
+    """Say that there is no such execution; the same to whoever may not see it."""
+    return NotFound(f"there is no execution {id}")
+
+
+__all__ = ["Call", "Live", "Reply", "checked_id", "checked_word", "no_execution"]

@@ -1,0 +1,181 @@
+"""What stands before everything else: limits, the Host and Origin checks, and the headers.
+
+None of it knows who calls; so what it turns away has cost neither a look at a token nor a read of
+the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from outlast.errors import BadRequest, Overloaded
+from outlast.server.problem import MEDIA, headers_of, problem_of
+from outlast.server.strict import BODY_BYTES_MAX
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+HEADER_BYTES_MAX: Final = 16_384
+TARGET_BYTES_MAX: Final = 8_192
+BODY_SECONDS: Final = 10.0
+"""How long a body may take to come."""
+INSIDE_MAX: Final = 2_000
+"""Requests that are answered at once, streams of events included."""
+
+HEADERS: Final = (
+    (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+_CACHE: Final = (b"cache-control", b"no-store")
+
+
+class Guard:
+    """Wraps an app.
+
+    Args:
+        app: what is behind it.
+        hosts: the names and addresses by which the server may be called, without ports.
+        origins: the origins of web pages that may write, as ``https://ops.example``; those of the
+            server itself always may.
+    """
+
+    def __init__(self, app: App, hosts: Iterable[str], origins: Iterable[str] = ()) -> None:
+        self._app = app
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self._origins = frozenset(origins)
+        self._inside = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or turn it away."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        sender = _with_headers(send)
+        try:
+            self._look(scope)
+            if self._inside >= INSIDE_MAX:
+                raise Overloaded("the server answers as many requests as it can", where="server")
+        except (BadRequest, Overloaded) as error:
+            await refuse(error, sender)
+            return
+        self._inside += 1
+        try:
+            await self._app(scope, receive, sender)
+        finally:
+            self._inside -= 1
+
+    def _look(self, scope: Scope) -> None:
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        if sum(len(name) + len(value) for name, value in headers) > HEADER_BYTES_MAX:
+            raise BadRequest(
+                "the headers are too long", status=431, why=f"{HEADER_BYTES_MAX:,} bytes are taken"
+            )
+        if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > TARGET_BYTES_MAX:
+            raise BadRequest(
+                "the address is too long", status=414, why=f"{TARGET_BYTES_MAX:,} bytes are taken"
+            )
+        named = [value for name, value in headers if name == b"host"]
+        host = named[0].decode("latin-1") if len(named) == 1 else ""
+        if _name_of(host) not in self._hosts:
+            raise BadRequest(
+                "the server is not called by this name",
+                status=421,
+                where=f"host: {host[:80]}",
+                why="a page elsewhere may have had its name turned to this address",
+                do="outlast server --allow-host NAME",
+            )
+        origins = [value.decode("latin-1") for name, value in headers if name == b"origin"]
+        if origins and scope["method"] != "GET":
+            own = (f"http://{host}", f"https://{host}")
+            if len(origins) > 1 or (origins[0] not in own and origins[0] not in self._origins):
+                raise BadRequest(
+                    "a page of another origin may change nothing here",
+                    status=403,
+                    where=f"origin: {origins[0][:80]}",
+                    do="outlast server --allow-origin ORIGIN",
+                )
+
+
+def _name_of(host: str) -> str:
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+async def read_body(scope: Scope, receive: Receive, *, bytes_max: int = BODY_BYTES_MAX) -> bytes:
+    """Read a body, as far as it may go; what is too long is not read to its end.
+
+    Raises:
+        BadRequest: it is too long, or takes too long.
+    """
+    said = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    if said.isdigit() and int(said) > bytes_max:
+        raise _too_long(bytes_max)
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise BadRequest("the connection ended before the body did")
+                part: bytes = message.get("body", b"")
+                size += len(part)
+                if size > bytes_max:
+                    raise _too_long(bytes_max)
+                parts.append(part)
+                if not message.get("more_body", False):
+                    return b"".join(parts)
+    except TimeoutError:
+        raise BadRequest(
+            "the body took too long to come", status=408, why=f"{BODY_SECONDS:g} seconds are given"
+        ) from None
+
+
+def _too_long(bytes_max: int) -> BadRequest:
+    return BadRequest("the body is too long", status=413, why=f"{bytes_max:,} bytes are taken")
+
+
+async def refuse(error: BadRequest | Overloaded, send: Send) -> None:
+    """Answer with a problem."""
+    import msgspec
+
+    problem = problem_of(error)
+    headers = {"content-type": MEDIA, **headers_of(error)}
+    body = msgspec.json.encode(problem)
+    await send(
+        {
+            "type": "http.response.start",
+            "status": problem.status,
+            "headers": [
+                *((name.encode(), value.encode()) for name, value in headers.items()),
+                (b"content-length", str(len(body)).encode()),
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+def _with_headers(send: Send) -> Send:
+    async def sender(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = list(message["headers"])
+            if not any(name == _CACHE[0] for name, _ in headers):
+                headers.append(_CACHE)
+            message["headers"] = [*headers, *HEADERS]
+        await send(message)
+
+    return sender
+
+
+__all__ = ["App", "Guard", "Receive", "Scope", "Send", "read_body", "refuse"]

@@ -1,0 +1,157 @@
+"""Server-sent events: a log, or a stream of an execution, as it grows.
+
+The id of an event is its place in the log or stream, so that ``Last-Event-ID`` goes on behind it:
+each place is read from the store, in order, so nothing is lost and nothing comes twice, whichever
+server answers. A reader that does not take what is sent for a while is dropped; it comes back with
+the last id that it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import msgspec
+
+from outlast import forms
+from outlast.access import Permission
+from outlast.engine.stream import ITEMS_MAX
+from outlast.errors import BadRequest
+from outlast.lifecycle import FINAL
+from outlast.server.call import Call, Live, checked_word
+from outlast.server.guard import Receive, Send
+
+HEARTBEAT_SECONDS: Final = 15.0
+SLOW_SECONDS: Final = 20.0
+"""How long a reader may take to take what was sent."""
+ROWS_MAX: Final = 500
+RETRY_MS: Final = 1_000
+BEAT: Final = ": beat\n\n"
+_encode: Final = msgspec.json.encode
+
+
+async def watch_execution(call: Call) -> Live:
+    """Follow the log of an execution: an event a row, whose id is its ``seq``, to the final one.
+
+    The last event is ``end``. With ``Last-Event-ID`` it goes on behind that row.
+    """
+    if call.query.payload:
+        call.allow(call.row.task, Permission.PAYLOADS_READ)
+    after = _after(call, call.query.after_seq)
+    return Live(_rows(call, call.row.id, after, payload=call.query.payload))
+
+
+async def _rows(call: Call, id: str, seq: int, *, payload: bool) -> AsyncIterator[str]:
+    engine = call.engine
+    while True:
+        rows = await _page(call, id, seq)
+        for row in rows:
+            seq = row.seq
+            yield event("transition", forms.log_form(row, payload=payload), seq)
+            if row.to_state in FINAL:
+                yield event("end", {"id": id, "state": row.to_state}, None)
+                return
+        if len(rows) < ROWS_MAX:
+            record = await engine.read_one(id)
+            if record.is_final and record.seq <= seq:
+                yield event("end", {"id": id, "state": record.state}, None)
+                return
+            if record.seq <= seq:
+                yield ""
+                await engine.next_change(id)
+
+
+async def _page(call: Call, id: str, seq: int) -> list[Any]:
+    return await call.read(lambda store: store.log(id, seq, ROWS_MAX))
+
+
+async def watch_stream(call: Call) -> Live:
+    """Follow a stream of an execution: an event an item, whose id is its number, to its end."""
+    name = checked_word(call.path["name"], "stream")
+    return Live(_items(call, call.row.id, name, _after(call, call.query.after)))
+
+
+async def _items(call: Call, id: str, name: str, after: int) -> AsyncIterator[str]:
+    engine = call.engine
+    is_over = False
+    while True:
+        items = await engine.read_stream(id, name, after, ITEMS_MAX)
+        for item in items:
+            after = item.number
+            yield event("item", forms.item_form(item), after)
+        if items:
+            continue
+        if is_over:
+            yield event("end", {"id": id}, None)
+            return
+        is_over = (await engine.read_one(id)).is_final
+        if not is_over:
+            yield ""
+            await engine.next_change(id)
+
+
+def _after(call: Call, said: int) -> int:
+    """Give the place behind which to begin.
+
+    Raises:
+        BadRequest: Last-Event-ID is no place.
+    """
+    last = call.headers.get("last-event-id")
+    if last is None:
+        return said
+    if not (last.isascii() and last.isdigit() and len(last) <= 15):
+        raise BadRequest("this Last-Event-ID is none that an event had", where="last-event-id")
+    return int(last)
+
+
+def event(kind: str, value: Any, id: int | str | None) -> str:
+    """Write an event; JSON has no line breaks, so its data is one line."""
+    named = "" if id is None else f"id: {id}\n"
+    return f"event: {kind}\n{named}data: {_encode(value).decode()}\n\n"
+
+
+async def serve(events: AsyncIterator[str], receive: Receive, send: Send) -> None:
+    """Send events as they come, with a beat where there are none, until either side ends.
+
+    ``events`` gives an empty text where it has nothing new; then is the moment to look whether
+    somebody still reads.
+    """
+    gone = asyncio.create_task(_gone(receive))
+    headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
+    loop = asyncio.get_running_loop()
+    try:
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await _push(send, f"retry: {RETRY_MS}\n\n")
+        beat_at = loop.time() + HEARTBEAT_SECONDS
+        async for text in events:
+            if gone.done():
+                return
+            if not text and loop.time() < beat_at:
+                continue
+            await _push(send, text or BEAT)
+            beat_at = loop.time() + HEARTBEAT_SECONDS
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    except TimeoutError:
+        pass  # it reads too slowly: its connection is ended, and it comes back with its last id
+    finally:
+        gone.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await gone
+        close = getattr(events, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def _push(send: Send, text: str) -> None:
+    async with asyncio.timeout(SLOW_SECONDS):
+        await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+__all__ = ["event", "serve", "watch_execution", "watch_stream"]

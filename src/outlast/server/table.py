@@ -1,0 +1,339 @@
+"""The routes: all that can be called, and what it takes."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from outlast.access import Permission
+from outlast.errors import (
+    AlreadyAnswered,
+    BadSchedule,
+    KeyConflict,
+    NotFound,
+    NotRecoverable,
+    OutlastError,
+    PayloadTooLarge,
+    ScheduleRefused,
+    Stale,
+    TokenRefused,
+    TransitionRefused,
+    UnknownStep,
+    UnknownTask,
+    WrongArguments,
+)
+from outlast.server import actions, executions, live, rules, shapes, system
+from outlast.server.route import Route, Scope
+
+P, S = Permission, Scope
+_API: Final = "/api/v1"
+_ONE: Final = _API + "/executions/{id}"
+_TASK: Final = (UnknownTask, WrongArguments, PayloadTooLarge, KeyConflict)
+_MATCH: Final = {"If-Match": "Change it only if its ETag is this."}
+_TRACE: Final = {"traceparent": "Where the caller's trace is; kept as a label."}
+_LAST: Final = {"Last-Event-ID": "Go on behind this event."}
+
+
+def _read(path: str, handler: Any, answer: Any, **more: Any) -> Route:
+    """Make a route that reads something of an execution."""
+    more = {"permission": P.EXECUTIONS_READ, "scope": S.EXECUTION, **more}
+    return Route(method="GET", path=path, handler=handler, answer=answer, **more)
+
+
+def _act(word: str, handler: Any, body: Any, *refusals: type[OutlastError], **more: Any) -> Route:
+    """Make a route that does something to an execution; with 202: it is on the disk."""
+    more = {"permission": P.EXECUTIONS_OPERATE, "key": True, "bodyless": True, **more}
+    return Route(
+        method="POST",
+        path=f"{_ONE}/{word}",
+        handler=handler,
+        scope=S.EXECUTION,
+        body=body,
+        answer=more.pop("answer", shapes.ExecutionForm),
+        status=202,
+        refusals=(TransitionRefused, *refusals),
+        tag="actions",
+        **more,
+    )
+
+
+EXECUTIONS: Final = (
+    Route(
+        method="POST",
+        path=_API + "/executions",
+        handler=executions.start_execution,
+        permission=P.EXECUTIONS_START,
+        scope=S.TASK,
+        body=shapes.StartBody,
+        answer=shapes.ExecutionForm,
+        status=201,
+        others={200: "It was started before, under this key."},
+        refusals=_TASK,
+        key=True,
+        headers=_TRACE,
+    ),
+    Route(
+        method="GET",
+        path=_API + "/executions",
+        handler=executions.list_executions,
+        permission=P.EXECUTIONS_READ,
+        scope=S.LISTED,
+        query=shapes.ListQuery,
+        answer=shapes.ExecutionPage,
+    ),
+    _read(_ONE, executions.get_execution, shapes.ExecutionForm, query=shapes.ShowQuery),
+    Route(
+        method="PATCH",
+        path=_ONE,
+        handler=actions.patch_execution,
+        permission=P.EXECUTIONS_OPERATE,
+        scope=S.EXECUTION,
+        body=shapes.PatchBody,
+        answer=shapes.ExecutionForm,
+        refusals=(Stale, TransitionRefused),
+        headers=_MATCH,
+    ),
+    _read(
+        f"{_ONE}/result",
+        executions.get_result,
+        shapes.ResultForm,
+        query=shapes.ResultQuery,
+        permission=P.PAYLOADS_READ,
+        others={202: "It goes on."},
+    ),
+    _read(f"{_ONE}/input", executions.get_input, shapes.InputForm, permission=P.PAYLOADS_READ),
+    _read(f"{_ONE}/reason", executions.get_reason, shapes.ReasonAnswer),
+    _read(f"{_ONE}/steps", executions.list_steps, shapes.StepPage, query=shapes.StepsQuery),
+    _read(f"{_ONE}/attempts", executions.list_attempts, shapes.AttemptPage),
+    _read(
+        f"{_ONE}/transitions",
+        executions.list_transitions,
+        shapes.TransitionPage,
+        query=shapes.LogQuery,
+    ),
+    _read(
+        f"{_ONE}/events",
+        live.watch_execution,
+        None,
+        query=shapes.LiveQuery,
+        media="text/event-stream",
+        headers=_LAST,
+        tag="live",
+    ),
+    _read(
+        f"{_ONE}/children",
+        executions.list_children,
+        shapes.ExecutionPage,
+        query=shapes.ChildrenQuery,
+    ),
+    _read(f"{_ONE}/descents", executions.list_descents, shapes.DescentPage),
+    _read(f"{_ONE}/progress", executions.get_progress, shapes.ProgressAnswer),
+    _read(f"{_ONE}/streams", executions.list_streams, shapes.StreamHeads),
+    _read(
+        f"{_ONE}/streams/{{name}}",
+        executions.get_stream,
+        shapes.ItemPage,
+        query=shapes.StreamQuery,
+        permission=P.PAYLOADS_READ,
+    ),
+    _read(
+        f"{_ONE}/streams/{{name}}/events",
+        live.watch_stream,
+        None,
+        query=shapes.LiveStreamQuery,
+        permission=P.PAYLOADS_READ,
+        media="text/event-stream",
+        headers=_LAST,
+        tag="live",
+    ),
+    _read(
+        f"{_ONE}/questions",
+        actions.list_own_questions,
+        shapes.QuestionPage,
+        permission=P.QUESTIONS_READ,
+    ),
+    _read(f"{_ONE}/budget", executions.get_budget, shapes.BudgetPage, permission=P.BUDGETS_READ),
+)
+
+ACTIONS: Final = (
+    _act("pause", actions.pause_execution, shapes.ReasonBody),
+    _act("resume", actions.resume_execution, shapes.ResumeBody),
+    _act("wake", actions.wake_execution, shapes.ReasonBody),
+    _act("cancel", actions.cancel_execution, shapes.ReasonBody),
+    _act("retry", actions.retry_execution, shapes.RecoverBody, NotRecoverable, KeyConflict,
+         others={200: "It was in its back-off, and is tried at once."}),
+    _act("rerun", actions.rerun_execution, shapes.RerunBody, *_TASK),
+    _act("fork", actions.fork_execution, shapes.ForkBody, UnknownStep, *_TASK, bodyless=False),
+    _act("recover", actions.recover_execution, shapes.RecoverBody, NotRecoverable, KeyConflict),
+    _act("signal", actions.signal_execution, shapes.SignalBody, PayloadTooLarge,
+         permission=P.SIGNALS_SEND, bodyless=False),
+    _act("answer", actions.answer_execution, shapes.AnswerBody, AlreadyAnswered, PayloadTooLarge,
+         permission=P.QUESTIONS_ANSWER, bodyless=False),
+    _act("input", actions.give_input, shapes.AnswerBody, AlreadyAnswered, PayloadTooLarge,
+         permission=P.QUESTIONS_ANSWER, bodyless=False),
+    _act("priority", actions.prioritize_execution, shapes.PriorityBody, bodyless=False),
+    _act("labels", actions.label_execution, shapes.LabelsBody, bodyless=False),
+    _act("budget", actions.raise_budget, shapes.RaiseBody, bodyless=False, key=False,
+         permission=P.BUDGETS_WRITE, answer=shapes.BudgetPage),
+    _act("answer-token", actions.make_answer_token, shapes.TokenBody, AlreadyAnswered, key=False,
+         permission=P.QUESTIONS_ANSWER, answer=shapes.TokenForm),
+    Route(
+        method="POST",
+        path=_API + "/bulk",
+        handler=actions.do_in_bulk,
+        permission=P.EXECUTIONS_OPERATE,
+        scope=S.TASK,
+        body=shapes.BulkBody,
+        answer=shapes.BulkForm,
+        tag="actions",
+    ),
+)  # fmt: skip
+
+PEOPLE: Final = (
+    Route(
+        method="GET",
+        path=_API + "/questions",
+        handler=actions.list_questions,
+        permission=P.QUESTIONS_READ,
+        scope=S.LISTED,
+        query=shapes.QuestionsQuery,
+        answer=shapes.QuestionPage,
+        tag="people",
+    ),
+    Route(
+        method="POST",
+        path=_API + "/answers/look",
+        handler=actions.look_by_token,
+        permission=P.ANYONE,
+        scope=S.NONE,
+        body=shapes.LookBody,
+        answer=shapes.QuestionForm,
+        refusals=(TokenRefused, AlreadyAnswered, NotFound),
+        tag="people",
+    ),
+    Route(
+        method="POST",
+        path=_API + "/answers",
+        handler=actions.answer_by_token,
+        permission=P.ANYONE,
+        scope=S.NONE,
+        body=shapes.TokenAnswerBody,
+        answer=shapes.QuestionForm,
+        refusals=(TokenRefused, AlreadyAnswered, TransitionRefused, NotFound, PayloadTooLarge),
+        tag="people",
+    ),
+)
+
+
+def _task(method: str, path: str, handler: Any, answer: Any, **more: Any) -> Route:
+    return Route(
+        method=method,
+        path=_API + path,
+        handler=handler,
+        answer=answer,
+        scope=more.pop("scope", S.TASK),
+        **more,
+    )
+
+
+def _schedule(
+    word: str, handler: Any, answer: Any, *refusals: type[OutlastError], **more: Any
+) -> Route:
+    more = {"method": "POST", "permission": P.SCHEDULES_WRITE, **more}
+    return _task(
+        more.pop("method"),
+        "/schedules/{name}" + word,
+        handler,
+        answer,
+        refusals=(NotFound, *refusals),
+        tag="schedules",
+        **more,
+    )
+
+
+RULES: Final = (
+    _task("GET", "/tasks", system.list_tasks, shapes.TaskPage, permission=P.TASKS_READ,
+          scope=S.LISTED, tag="tasks"),
+    _task("GET", "/tasks/{name}", system.get_task, shapes.TaskForm, permission=P.TASKS_READ,
+          refusals=(NotFound,), tag="tasks"),
+    _task("POST", "/tasks/{name}/executions", executions.start_task, shapes.ExecutionForm,
+          permission=P.EXECUTIONS_START, body=shapes.TaskStartBody, bodyless=True, status=201,
+          others={200: "It was started before, under this key."}, refusals=(NotFound, *_TASK),
+          key=True, headers=_TRACE, tag="tasks"),
+    _task("GET", "/schedules", rules.list_schedules, shapes.SchedulePage, scope=S.LISTED,
+          permission=P.SCHEDULES_READ, query=shapes.SchedulesQuery, tag="schedules"),
+    _schedule("", rules.get_schedule, shapes.ScheduleForm, method="GET",
+              permission=P.SCHEDULES_READ),
+    _schedule("", rules.put_schedule, shapes.ScheduleForm, BadSchedule, ScheduleRefused, *_TASK,
+              method="PUT", body=shapes.ScheduleBody, others={201: "It was made."}),
+    _schedule("", rules.delete_schedule, shapes.ScheduleForm, ScheduleRefused, method="DELETE"),
+    _schedule("/pause", rules.pause_schedule, shapes.ScheduleForm, ScheduleRefused,
+              body=shapes.ReasonBody, bodyless=True),
+    _schedule("/resume", rules.resume_schedule, shapes.ScheduleForm, ScheduleRefused,
+              body=shapes.ReasonBody, bodyless=True),
+    _schedule("/trigger", rules.trigger_schedule, shapes.MadeForm, ScheduleRefused,
+              body=shapes.ReasonBody, bodyless=True, status=201),
+    _schedule("/backfill", rules.backfill_schedule, shapes.MadeForm, ScheduleRefused,
+              body=shapes.BackfillBody, status=201),
+    _schedule("/next", rules.next_slots, shapes.NextForm, method="GET", query=shapes.NextQuery,
+              permission=P.SCHEDULES_READ),
+    _schedule("/log", rules.list_entries, shapes.EntryPage, method="GET",
+              query=shapes.EntriesQuery, permission=P.SCHEDULES_READ),
+    _task("GET", "/queues", rules.list_queues, shapes.QueuePage, scope=S.TENANT,
+          permission=P.CAPACITY_READ, tag="capacity"),
+    _task("PATCH", "/queues/{name}", rules.patch_queue, shapes.QueueForm, scope=S.TENANT,
+          permission=P.CAPACITY_WRITE, body=shapes.QueueBody, refusals=(NotFound,), tag="capacity"),
+    _task("GET", "/limits", rules.list_limits, shapes.LimitPage, scope=S.TENANT,
+          permission=P.CAPACITY_READ, tag="capacity"),
+    _task("PUT", "/limits/{name}", rules.put_limit, shapes.RuleForm, scope=S.TENANT,
+          permission=P.CAPACITY_WRITE, body=shapes.LimitBody, refusals=(NotFound,), tag="capacity"),
+    _task("DELETE", "/limits/{name}", rules.delete_limit, None, scope=S.TENANT, status=204,
+          permission=P.CAPACITY_WRITE, refusals=(NotFound,), tag="capacity"),
+    _task("GET", "/budgets", rules.list_budgets, shapes.BudgetPage, scope=S.TENANT,
+          permission=P.BUDGETS_READ, tag="budgets"),
+    _task("GET", "/budgets/{scope}", rules.get_budgets, shapes.BudgetPage, scope=S.TENANT,
+          permission=P.BUDGETS_READ, refusals=(NotFound,), tag="budgets"),
+    _task("PUT", "/budgets/{scope}", rules.put_budget, shapes.BudgetPage, scope=S.TENANT,
+          permission=P.BUDGETS_WRITE, body=shapes.BudgetBody, refusals=(NotFound,), tag="budgets"),
+    _task("POST", "/budgets/{scope}/raise", rules.raise_shared_budget, shapes.BudgetPage,
+          scope=S.TENANT, permission=P.BUDGETS_WRITE, body=shapes.RaiseBody, refusals=(NotFound,),
+          tag="budgets"),
+    _task("POST", "/budgets/{scope}/reset", rules.reset_budget, shapes.BudgetPage, scope=S.TENANT,
+          permission=P.BUDGETS_WRITE, refusals=(NotFound,), tag="budgets"),
+    _task("GET", "/workers", system.list_workers, shapes.WorkerPage, scope=S.TENANT,
+          permission=P.SYSTEM_READ, tag="system"),
+    _task("GET", "/system/info", system.get_info, shapes.InfoForm, scope=S.TENANT,
+          permission=P.SYSTEM_READ, tag="system"),
+)  # fmt: skip
+
+SYSTEM: Final = (
+    Route(
+        method="GET",
+        path="/healthz",
+        handler=system.healthz,
+        permission=P.ANYONE,
+        scope=S.NONE,
+        answer=shapes.HealthForm,
+        tag="system",
+    ),
+    Route(
+        method="GET",
+        path="/readyz",
+        handler=system.readyz,
+        permission=P.ANYONE,
+        scope=S.NONE,
+        answer=shapes.HealthForm,
+        tag="system",
+    ),
+    Route(
+        method="GET",
+        path="/openapi.json",
+        handler=system.get_openapi,
+        permission=P.SYSTEM_READ,
+        scope=S.TENANT,
+        answer=dict[str, Any],
+        tag="system",
+    ),
+)
+
+ROUTES: Final = (*EXECUTIONS, *ACTIONS, *PEOPLE, *RULES, *SYSTEM)
+"""All routes; those that are called most often stand first."""
