@@ -29,6 +29,7 @@ check: .venv/.dev ## Lint, format, types, generated pages, the rules of the repo
 	$(BIN)/python -m outlast.dialects.render --check
 	$(BIN)/python -m outlast.access.render --check
 	$(BIN)/python -m outlast.cli.render --check
+	$(BIN)/python -m outlast.server.openapi --check
 	$(BIN)/python -m pytest --quiet tests/tidy
 
 format: .venv/.dev ## Format the code, and mend what the linter can mend
@@ -40,6 +41,7 @@ docs: .venv/.dev ## Write the generated pages again
 	$(BIN)/python -m outlast.dialects.render
 	$(BIN)/python -m outlast.access.render
 	$(BIN)/python -m outlast.cli.render
+	$(BIN)/python -m outlast.server.openapi
 
 bench: .venv/.dev ## Measure, on the disk under .bench (BENCH=W1 for one workload, ARGS=--quick)
 	$(BIN)/python -m benchmarks $(BENCH) $(ARGS)

@@ -155,9 +155,14 @@ class NoEngine(UsageError):
 
 
 class BadPayload(UsageError):
-    """A value cannot be stored: JSON cannot carry it, or it is not of the annotated type."""
+    """A value cannot be stored: JSON cannot carry it, or it is not of the annotated type.
+
+    Attributes:
+        path: which part of a request it is, as a JSON path, where a server says so; or "".
+    """
 
     code = "bad_payload"
+    path = ""
 
 
 class PayloadTooLarge(UsageError):

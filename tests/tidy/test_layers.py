@@ -20,7 +20,7 @@ FLOORS: Final = (
     {"outlast"},  # the package itself: the public names
     {"demo", "story"},
     {"forms"},
-    {"client", "server"},
+    {"server"},
     {"cli"},
 )
 """From the ground up; a room sees the floors below its own, and nobody on its own."""

@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 import tomllib
+from pathlib import Path
 from typing import Any, Final
 
 import outlast
@@ -34,13 +35,34 @@ def names(requirements: list[str]) -> set[str]:
     return {re.split(r"[<>=!~\[; ]", one)[0] for one in requirements}
 
 
+ROOMS_OF_EXTRAS: Final = ("server",)
+"""Rooms that an extra of the same name brings the packages for."""
+COMES_WITH_EXTRA: Final = {"server": {"httptools"}}
+"""What is required and used by another package."""
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(SOURCES).parts[0]
+
+
 def test_what_is_imported_is_required_and_nothing_else() -> None:
     imported = set()
     for path in SOURCES.rglob("*.py"):
-        imported |= imported_by(path.read_text("utf-8"))
+        if room_of(path) not in ROOMS_OF_EXTRAS:
+            imported |= imported_by(path.read_text("utf-8"))
     required = {COMES_WITH.get(name, name) for name in imported} | READ_AS_DATA
     assert required == names(PROJECT["project"]["dependencies"])
     assert imported_by("def f():\n    import yaml.nodes\n    import os") == {"yaml"}
+
+
+def test_what_an_extra_brings_is_imported_in_its_room_and_nowhere_else() -> None:
+    own = names(PROJECT["project"]["dependencies"])
+    for room in ROOMS_OF_EXTRAS:
+        imported = set()
+        for path in (SOURCES / room).rglob("*.py"):
+            imported |= imported_by(path.read_text("utf-8"))
+        extra = names(PROJECT["project"]["optional-dependencies"][room])
+        assert imported - own == extra - COMES_WITH_EXTRA[room]
 
 
 def test_everything_that_is_required_is_pinned() -> None:

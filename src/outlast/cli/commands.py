@@ -7,6 +7,8 @@ from typing import Final
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "run": ("running:run", "Start a task, or go on with it, and wait for its end."),
     "start": ("running:start", "Start a task and do not wait."),
+    "dev": ("serving:dev", "Engine, worker and server in one process, for this machine."),
+    "server": ("serving:server", "Serve the engine over HTTP until SIGTERM or Ctrl-C."),
     "worker": ("running:worker", "Run executions until SIGTERM or Ctrl-C."),
     "watch": ("watching:watch", "Look on while an execution runs."),
     "ls": ("looking:ls", "List executions, the newest first."),

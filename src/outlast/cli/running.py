@@ -76,7 +76,7 @@ def run(
         task, call = called(target, words, document)
         twin = None if key is not None or new else _twin(session, task, call)
         engine = Engine(session.url)
-        _quieten(session)
+        quieten(session)
         with Signals() as signals, _Opened(engine, target):
             from outlast.engine.guest import Guest
 
@@ -364,7 +364,7 @@ def worker(
                 why="no function in it has @task",
                 do="put @task before a function",
             )
-        _quieten(session)
+        quieten(session)
         engine = Engine(
             session.url,
             slots=slots,
@@ -420,7 +420,7 @@ class _OneLine(logging.Handler):
         self._session.say(f"! {one_line(said, 400)}  (--debug shows more)")
 
 
-def _quieten(session: Session) -> None:
+def quieten(session: Session) -> None:
     """Keep tracebacks out of the terminal, unless they are asked for or logging is set up."""
     logger = logging.getLogger("asyncio")
     if not session.debug and not logger.hasHandlers():

@@ -100,7 +100,7 @@ class _Endpoint:
             route = self._methods.get(scope["method"])
             if route is None:
                 allow = ", ".join(self._methods)
-                raise _NoMethod(f"only {allow} is taken here", status=405, do=allow)
+                raise BadRequest(f"only {allow} is taken here", status=405, do=allow)
             said = await self._answer(route, scope, receive)
         except OutlastError as error:
             await _tell(error, send)
@@ -161,10 +161,6 @@ class _Endpoint:
                 "the body is to be JSON", status=415, where="content-type", do=f"say {_JSON}"
             )
         return decoded(data, route.body)
-
-
-class _NoMethod(BadRequest):
-    pass
 
 
 def _see_at_all(call: Call) -> None:
@@ -243,8 +239,6 @@ async def _tell(error: OutlastError, send: Send, *, cause: BaseException | None 
         _log.error("%s %s", instance, error, exc_info=cause or error)
     problem = problem_of(error, instance=instance)
     headers = {"content-type": MEDIA, **headers_of(error)}
-    if isinstance(error, _NoMethod):
-        headers["allow"] = error.do
     await _send(send, problem.status, headers, _encode(problem))
 
 

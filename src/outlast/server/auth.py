@@ -90,6 +90,12 @@ class FirstToken:
         return cls(_digest(token))
 
     @classmethod
+    def drawn(cls) -> tuple[Self, str]:
+        """Draw a token that is kept nowhere, for a store without a file; gives it as well."""
+        token = PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+        return cls.of(token), token
+
+    @classmethod
     def at(cls, path: Path) -> tuple[Self, str | None]:
         """Take the token of a file, or draw one and write its digest; gives what was drawn.
 
@@ -103,9 +109,9 @@ class FirstToken:
                     path.chmod(0o600)
                 return cls(path.read_text("ascii").strip()), None
             except FileNotFoundError:
-                token = PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+                made, token = cls.drawn()
                 _write_new(path, _digest(token))
-                return cls(_digest(token)), token
+                return made, token
         except FileExistsError:  # another server was first
             return cls(path.read_text("ascii").strip()), None
         except OSError as error:

@@ -22,7 +22,7 @@ from outlast.lifecycle.record import continued_as
 from outlast.naming import SCHEDULE_ORIGIN, checked_name
 from outlast.server.call import Call, Reply, checked_id, checked_word
 from outlast.server.shapes import ListQuery, StartBody, TaskStartBody
-from outlast.server.strict import Unfit
+from outlast.server.strict import unfit
 from outlast.store.protocol import Filter
 from outlast.story import story_of
 
@@ -47,7 +47,7 @@ async def start_execution(call: Call) -> Reply:
     body: StartBody = call.body
     name = _one_of(body, "task", "workflow_id")
     if name is UNSET:
-        raise Unfit("$.task", "the body names no task", "body")
+        raise unfit("$.task", "the body names no task", "body")
     given = _one_of(body, "input", "input_data")
     return await _start(call, str(name), {} if given is UNSET else given, body)
 
@@ -67,10 +67,10 @@ async def _start(
     key = body.key
     if call.key is not None:
         if key is not None:
-            raise Unfit("$.key", "a key stands here, and another one in Idempotency-Key", "body")
+            raise unfit("$.key", "a key stands here, and another one in Idempotency-Key", "body")
         key = call.key
     if body.delay is not None and body.start_at is not None:
-        raise Unfit("$.delay", "delay and start_at say the same thing", "body")
+        raise unfit("$.delay", "delay and start_at say the same thing", "body")
     options = StartOptions(
         key=key,
         delay_us=_span(body.delay),
@@ -99,7 +99,7 @@ def _one_of(body: Any, name: str, other: str) -> Any:
     """Give the value that stands under one of two names."""
     one, two = getattr(body, name), getattr(body, other)
     if one is not UNSET and two is not UNSET:
-        raise Unfit(f"$.{other}", f"{name} and {other} say the same thing", "body")
+        raise unfit(f"$.{other}", f"{name} and {other} say the same thing", "body")
     return two if one is UNSET else one
 
 
@@ -135,7 +135,7 @@ def arguments(
 
     Raises:
         WrongArguments: one is missing, or one too many.
-        Unfit: one is not of its parameter's type.
+        BadPayload: one is not of its parameter's type.
     """
     signature = task.input.signature
     strange = next((name for name in given if name not in signature.parameters), None)
@@ -155,17 +155,17 @@ def arguments(
             ) from None
         part = error.what.partition(":")[0]
         path = "$.input" if part == "the input" else f"$.input.{part}"
-        raise Unfit(path, error.why, "body") from None
+        raise unfit(path, error.why, "body") from None
 
 
 def aware(at: Any, name: str) -> Any:
     """Give an instant back, having seen that it has a time zone.
 
     Raises:
-        Unfit: it has none.
+        BadPayload: it has none.
     """
     if at.tzinfo is None:
-        raise Unfit(f"$.{name}", "it has no time zone", "body")
+        raise unfit(f"$.{name}", "it has no time zone", "body")
     return at
 
 
@@ -389,7 +389,7 @@ def states_of(words: Sequence[str]) -> tuple[State, ...]:
     """Read states.
 
     Raises:
-        Unfit: one is none.
+        BadPayload: one is none.
     """
     wanted: list[State] = []
     for word in (part for one in words for part in one.split(",")):
@@ -398,7 +398,7 @@ def states_of(words: Sequence[str]) -> tuple[State, ...]:
         elif word in list(State):
             wanted.append(State(word))
         else:
-            raise Unfit("$.state", f"there is no state {word[:40]!a}", "query")
+            raise unfit("$.state", f"there is no state {word[:40]!a}", "query")
     return tuple(dict.fromkeys(wanted))
 
 
@@ -406,13 +406,13 @@ def labels_of(words: Sequence[str]) -> dict[str, str]:
     """Read labels to look for.
 
     Raises:
-        Unfit: one is not NAME=VALUE.
+        BadPayload: one is not NAME=VALUE.
     """
     labels = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or not name:
-            raise Unfit("$.label", "a label is NAME=VALUE", "query")
+            raise unfit("$.label", "a label is NAME=VALUE", "query")
         labels[checked_name(name, "label")] = value
     return labels
 

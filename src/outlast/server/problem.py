@@ -7,8 +7,7 @@ from typing import Final
 import msgspec
 
 from outlast import errors
-from outlast.errors import BadRequest, OutlastError, Overloaded, TransitionRefused
-from outlast.server.strict import Unfit
+from outlast.errors import BadPayload, BadRequest, OutlastError, Overloaded, TransitionRefused
 
 MEDIA: Final = "application/problem+json"
 
@@ -89,7 +88,7 @@ def problem_of(error: OutlastError, *, instance: str = "") -> Problem:
         problem.detail = "the server met an error that is not yours; its log has more"
         return problem
     problem.where, problem.why, problem.do = error.where, error.why, error.do.splitlines()
-    if isinstance(error, Unfit):
+    if isinstance(error, BadPayload) and error.path:
         problem.errors = [Fault(error.path, error.why)]
     if isinstance(error, TransitionRefused):
         problem.state, problem.refusal = error.state, error.refusal
@@ -98,6 +97,8 @@ def problem_of(error: OutlastError, *, instance: str = "") -> Problem:
 
 def headers_of(error: OutlastError) -> dict[str, str]:
     """Give the headers that belong to an error."""
+    if status_of(error) == 405:
+        return {"allow": error.do}
     if isinstance(error, errors.Unauthenticated):
         return {"www-authenticate": 'Bearer realm="outlast"'}
     if isinstance(error, Overloaded):
@@ -121,7 +122,6 @@ __all__ = [
     "MEDIA",
     "Fault",
     "Problem",
-    "error_of",
     "headers_of",
     "problem_of",
     "status_of",

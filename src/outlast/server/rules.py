@@ -14,7 +14,7 @@ from outlast.schedule import Schedule, ScheduleRecord
 from outlast.server.call import Call, Reply, checked_word
 from outlast.server.executions import arguments, aware, task_of
 from outlast.server.shapes import WhenBody
-from outlast.server.strict import Unfit
+from outlast.server.strict import unfit
 
 LOG_MAX: Final = 500
 
@@ -162,7 +162,7 @@ async def patch_queue(call: Call) -> dict[str, Any]:
     elif body.paused is False:
         setting = await queues.aresume(name)
     if setting is None:
-        raise Unfit("$", "the body sets nothing", "body")
+        raise unfit("$", "the body sets nothing", "body")
     return forms.setting_form(setting)
 
 
@@ -175,7 +175,7 @@ async def put_limit(call: Call) -> dict[str, Any]:
     """Set a limit, or a rate, whatever its task says."""
     name, body = checked_word(call.path["name"], "limit"), call.body
     if (body.capacity is UNSET) == (body.rate is UNSET):
-        raise Unfit("$", "the body is to have one of capacity and rate", "body")
+        raise unfit("$", "the body is to have one of capacity and rate", "body")
     if body.rate is not UNSET:
         if not name.startswith(RATE):
             raise UsageError("a rate's name begins with rate:", do=f"PUT …/limits/{RATE}{name}")

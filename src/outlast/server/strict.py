@@ -23,16 +23,11 @@ _PLACE: Final = re.compile(r" - at `(.+)`$")
 _DO: Final = "GET /openapi.json says which form it must have"
 
 
-class Unfit(BadPayload):
-    """A part of a request does not have its form.
-
-    Attributes:
-        path: which part, as a JSON path.
-    """
-
-    def __init__(self, path: str, why: str, where: str) -> None:
-        super().__init__(f"{path}: {why}", where=where, why=why, do=_DO)
-        self.path = path
+def unfit(path: str, why: str, where: str) -> BadPayload:
+    """Make the error of a part of a request, by its JSON path, that does not have its form."""
+    error = BadPayload(f"{path}: {why}", where=where, why=why, do=_DO)
+    error.path = path
+    return error
 
 
 def decoded(data: bytes, form: type[T]) -> T:
@@ -40,7 +35,7 @@ def decoded(data: bytes, form: type[T]) -> T:
 
     Raises:
         BadRequest: it is no JSON of one meaning.
-        Unfit: it does not have the form.
+        BadPayload: it does not have the form.
     """
     looked_through(data)
     try:
@@ -60,7 +55,7 @@ def looked_through(data: bytes) -> None:
     if len(_OPENING.findall(data)) > DEPTH_MAX and _depth(data) > DEPTH_MAX:
         raise _no_json(f"it is nested deeper than {DEPTH_MAX}")
     try:
-        json.loads(data, object_pairs_hook=_once, parse_constant=_no_number)
+        json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_number)
     except _Double as error:
         raise _no_json(str(error)) from None
     except (ValueError, RecursionError) as error:
@@ -71,7 +66,7 @@ def converted(words: Mapping[str, Any], form: type[T]) -> T:
     """Read the parameters of a query string.
 
     Raises:
-        Unfit: they do not have the form.
+        BadPayload: they do not have the form.
     """
     try:
         return msgspec.convert(words, form, strict=False)
@@ -109,10 +104,10 @@ def _depth(data: bytes) -> int:
     return deepest
 
 
-def _unfit(error: msgspec.ValidationError, where: str) -> Unfit:
+def _unfit(error: msgspec.ValidationError, where: str) -> BadPayload:
     text = str(error)
     place = _PLACE.search(text)
-    return Unfit(place.group(1) if place else "$", _PLACE.sub("", text), where)
+    return unfit(place.group(1) if place else "$", _PLACE.sub("", text), where)
 
 
 def _no_json(why: str) -> BadRequest:
@@ -120,4 +115,4 @@ def _no_json(why: str) -> BadRequest:
     return BadRequest("the body is no JSON that can be taken", where="body", why=why[:400], do=_DO)
 
 
-__all__ = ["BODY_BYTES_MAX", "DEPTH_MAX", "Unfit", "converted", "decoded", "looked_through"]
+__all__ = ["BODY_BYTES_MAX", "DEPTH_MAX", "converted", "decoded", "looked_through", "unfit"]

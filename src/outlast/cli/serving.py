@@ -1,0 +1,162 @@
+"""The commands that serve: server, dev."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from outlast.cli.exits import OK
+from outlast.cli.outlet import Outlets
+from outlast.cli.session import Session, shared
+from outlast.errors import CannotLoad, UsageError
+
+if TYPE_CHECKING:
+    from outlast.engine.engine import Engine
+
+_OPTIONS = (
+    click.argument("sources", nargs=-1, required=True, metavar="FILE…"),
+    click.option("--host", default="127.0.0.1", show_default=True, help="Where it listens."),
+    click.option(
+        "--port",
+        default=7575,
+        show_default=True,
+        type=click.IntRange(0, 65_535),
+        help="0 takes a free one.",
+    ),
+    click.option(
+        "--allow-host",
+        "hosts",
+        multiple=True,
+        metavar="NAME",
+        help="A name by which it may be called, as behind a proxy; repeatable.",
+    ),
+    click.option(
+        "--allow-origin",
+        "origins",
+        multiple=True,
+        metavar="ORIGIN",
+        help="A web page's origin that may write, as https://ops.example; repeatable.",
+    ),
+    click.option(
+        "--unsafe-plain",
+        is_flag=True,
+        help="Listen where other machines reach it, although it speaks without TLS.",
+    ),
+    click.option(
+        "--slots",
+        default=1_000,
+        show_default=True,
+        type=click.IntRange(1),
+        help="Executions at once.",
+    ),
+)
+
+
+def _serving(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_serving
+@shared
+def server(session: Session, sources: Sequence[str], **more: Any) -> int:
+    """Serve the engine over HTTP, with the tasks in FILE, until SIGTERM or Ctrl-C.
+
+    The first start prints a token that may do everything; it is kept as a digest only. Callers send
+    it as "authorization: Bearer TOKEN"; the command line takes it from OUTLAST_TOKEN.
+    """
+    return _run(session, sources, **more)
+
+
+@click.command()
+@_serving
+@shared
+def dev(session: Session, sources: Sequence[str], **more: Any) -> int:
+    """Run the tasks in FILE and serve them on this machine: engine, worker and server in one.
+
+    It is outlast server, said shorter: on outlast.db in this directory, for who sits here.
+    """
+    return _run(session, sources, **more)
+
+
+def _run(
+    session: Session,
+    sources: Sequence[str],
+    host: str,
+    port: int,
+    hosts: Sequence[str],
+    origins: Sequence[str],
+    unsafe_plain: bool,
+    slots: int,
+) -> int:
+    from outlast.cli.loading import load_module
+    from outlast.cli.running import quieten
+    from outlast.engine.engine import Engine
+    from outlast.engine.registry import TASKS
+
+    try:
+        from outlast.server.serving import Address, checked_names, first_token, serve
+    except ModuleNotFoundError as error:
+        raise CannotLoad(
+            "the server needs more packages than are installed",
+            why=f"there is no {error.name}",
+            do='pip install "outlast[server]"',
+        ) from None
+    address = Address(
+        host, port, checked_names(hosts, "--allow-host"), tuple(origins), unsafe_plain
+    )
+    address.check()
+    with Outlets():
+        for source in sources:
+            file, _, name = source.rpartition(":")
+            load_module(file if name.isidentifier() and file else source)
+        if not TASKS:
+            raise UsageError(
+                "there is no task to serve", where=", ".join(sources), do="put @task before one"
+            )
+        quieten(session)
+        engine = Engine(session.url, slots=slots)
+
+        async def serving() -> None:
+            authenticator, token = first_token(session.url)
+            await serve(
+                engine, authenticator, address, lambda url: _say(session, engine, url, token)
+            )
+
+        asyncio.run(serving())
+    session.say("stopped")
+    return OK
+
+
+def _say(session: Session, engine: Engine, url: str, token: str | None) -> None:
+    """Say where it listens; a token that was drawn is shown here and never again."""
+    tasks = sorted(engine.tasks)
+    if session.as_json:
+        session.json(
+            {
+                "type": "server",
+                "url": url,
+                "token": token,
+                "store": session.url,
+                "pid": os.getpid(),
+                "tasks": tasks,
+            },
+            indent=False,
+        )
+        return
+    if session.quiet:
+        return
+    few = ", ".join(tasks[:8]) + (f" and {len(tasks) - 8} more" if len(tasks) > 8 else "")
+    session.out(f"serving {few} on {url} · {session.url} · pid {os.getpid()} · Ctrl-C stops it")
+    if token is not None:
+        session.out(f"token {token}")
+        session.say("it may do everything, and is shown only now: export OUTLAST_TOKEN=…")
+
+
+__all__ = ["dev", "server"]

@@ -1,0 +1,201 @@
+"""Serve an engine: one process, one event loop, until somebody wants it to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import uvicorn
+
+from outlast.errors import CannotLoad, UsageError
+from outlast.server.app import LOCAL, create_app
+from outlast.server.auth import Authenticator, FirstToken, token_path
+
+if TYPE_CHECKING:
+    from outlast.engine.engine import Engine
+
+TOKEN_LENGTH_MIN: Final = 20
+STOP_SECONDS: Final = 2
+"""How long answers under way may take when the server stops; streams of events are ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens.
+
+    Attributes:
+        host, port: the address; port 0 takes a free one.
+        hosts: the names by which it may be called, besides its own address.
+        origins: the origins of web pages that may write.
+        is_wide: whether an address that other machines reach was asked for in so many words.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 7575
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    is_wide: bool = False
+
+    def check(self) -> None:
+        """See that nobody is let in by mistake.
+
+        Raises:
+            UsageError: other machines could reach it, and nobody has said that they may.
+        """
+        if not _is_local(self.host) and not self.is_wide:
+            raise UsageError(
+                f"other machines reach {self.host}, and the token would go over the wire in plain",
+                where="--host",
+                why="the server speaks HTTP without TLS",
+                do="leave --host out and put a proxy with TLS before it\n"
+                "--unsafe-plain, where nobody else is on the wire",
+            )
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def first_token(store: str) -> tuple[Authenticator, str | None]:
+    """Give who says who calls, and the token where it has just been drawn: it is shown once.
+
+    ``OUTLAST_TOKEN`` is taken where it is set; else the one whose digest is kept beside the store.
+
+    Raises:
+        UsageError: OUTLAST_TOKEN is too short to be a secret.
+        StoreReadOnly: the file of the digest cannot be used.
+    """
+    given = os.environ.get("OUTLAST_TOKEN")
+    if given is not None:
+        if len(given) < TOKEN_LENGTH_MIN:
+            raise UsageError(
+                "the token is too short to be a secret",
+                where="OUTLAST_TOKEN",
+                why=f"it has {len(given)} characters, and {TOKEN_LENGTH_MIN} are the least",
+                do="leave it out: the server draws one",
+            )
+        return FirstToken.of(given), None
+    path = token_path(store)
+    if path is None:
+        return FirstToken.drawn()
+    return FirstToken.at(path)
+
+
+async def serve(
+    engine: Engine,
+    authenticator: Authenticator,
+    address: Address,
+    on_ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; the engine is opened and closed with it.
+
+    Args:
+        engine: the engine.
+        authenticator: says who calls.
+        address: where to listen.
+        on_ready: is told the URL once it answers.
+
+    Raises:
+        UsageError, CannotLoad: it may not, or cannot, listen there.
+    """
+    address.check()
+    listener = _listener(address)
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    app = create_app(
+        engine, authenticator, hosts=(*LOCAL, address.host, *address.hosts), origins=address.origins
+    )
+    config = uvicorn.Config(
+        app,
+        loop="asyncio",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        h11_max_incomplete_event_size=32_768,
+    )
+    server = _Server(config, lambda: on_ready(url))
+    try:
+        async with engine:
+            await server.serve(sockets=[listener])
+    finally:
+        listener.close()
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop at the first signal, at once at the second; and raise it nowhere afterwards."""
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        with contextlib.suppress(RuntimeError, ValueError):  # not in the main thread: no signals
+            for number in numbers:
+                loop.add_signal_handler(number, self._stop)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(RuntimeError, ValueError):
+                for number in numbers:
+                    loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self._on_ready()
+
+
+def _listener(address: Address) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, place = found[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(place)
+        listener.listen(1_024)
+        listener.setblocking(False)
+    except OSError as error:
+        raise CannotLoad(
+            f"the server cannot listen on {address.host}:{address.port}",
+            where="--host, --port",
+            why=error.strerror or str(error),
+            do="--port 0 takes a free one",
+        ) from None
+    return listener
+
+
+def checked_names(names: Iterable[str], option: str) -> tuple[str, ...]:
+    """Give names of hosts back, having seen that they are without scheme and port.
+
+    Raises:
+        UsageError: one is none.
+    """
+    found = tuple(names)
+    for name in found:
+        if not name or "/" in name or "*" in name:
+            raise UsageError(f"{name[:80]!a} is no host's name", where=option, do="as in ops.lan")
+    return found
+
+
+__all__ = ["Address", "checked_names", "first_token", "serve"]
