@@ -19,11 +19,11 @@ PAGES: Final = [path for path in files() if path.suffix == ".md"]
 _LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
 _MACHINE: Final = re.compile(
     r"(?<![\w.])/(?:wo"
-    + r"rk(?!ers?\b)|ro"
-    + r"ot|ho"
-    + r"me|Us"
-    + r"ers|opt/py)[/\w]|\.lib"
-    + r"rary\b"
+    r"rk(?!ers?\b)|ro"
+    r"ot|ho"
+    r"me|Us"
+    r"ers|opt/py)[/\w]|\.lib"
+    r"rary\b"
     r"|--(?:extra-)?index" + r"-url|find" + r"-links",
 )
 """Paths of one machine and its registries; written in pieces, so as not to find itself."""
