@@ -51,6 +51,10 @@ RETURN CASE
   ELSE regexp_replace(document, '(?<!\\)((?:\\\\)*)\\u0000', '\1\\u2400', 'g')
 END::json;
 
+-- The time by the server's clock: it judges leases, and no machine's own.
+CREATE FUNCTION instant() RETURNS bigint LANGUAGE sql VOLATILE
+RETURN (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+
 CREATE TABLE worker (
   id text COLLATE "C" PRIMARY KEY,
   host text NOT NULL,

@@ -1,0 +1,89 @@
+-- name: refused_heads
+-- types: text bigint bytea bigint bigint
+-- Compare what owners knew with what is stored, and return only those that differ. Columns of a
+-- row: id, fence, nonce, seq, messages seen (or NULL where it does not matter).
+SELECT v.column1, e.state, e.fence, e.nonce, e.seq, e.inbox_count
+  FROM {rows}
+  LEFT JOIN execution AS e ON e.tenant = 1 AND e.id = v.column1
+ WHERE e.id IS NULL OR e.fence <> v.column2 OR e.nonce IS DISTINCT FROM v.column3
+    OR e.seq <> v.column4 OR e.inbox_count <> v.column5;
+
+-- name: taken_ids
+-- types: text
+-- Which of these executions exist already, as a create was sent twice; and which queues have rules,
+-- so that what is born there with a claim has to wait for one.
+SELECT id, NULL::bigint, NULL::bigint FROM execution
+ WHERE tenant = 1 AND id = ANY (ARRAY(SELECT v.column1 FROM {rows}))
+ UNION ALL
+SELECT name, capacity, paused_at FROM queue_setting
+ WHERE tenant = 1 AND (capacity IS NOT NULL OR paused_at IS NOT NULL);
+
+-- name: insert_transitions
+-- types: bigint text bigint text text text bigint bytea text bigint text bigint text bytea
+INSERT INTO transition (tenant, execution_id, seq, kind, from_state, to_state, fence, nonce, actor,
+                        at, key, digest, data, payload)
+SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8,
+       v.column9, v.column10, v.column11, v.column12, v.column13, v.column14
+  FROM {rows};
+
+-- name: insert_executions
+-- types: bigint text text text bigint bigint bytea text bigint text text bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint text bigint text bigint text text text text text bigint bigint text text text
+INSERT INTO execution (tenant, id, task, state, seq, fence, nonce, worker, high_water, cause,
+                       paused_from, attempt, failures, claims, idle_claims, inbox_count, inbox_seen,
+                       cancel_at, pause_at, created_at, updated_at, state_at, started_at, due_at,
+                       deadline_at, queue, priority, key, input_digest, version, parent_id, origin,
+                       parent_key, root_id, start_by, children, gates, labels, detail)
+SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8,
+       v.column9, v.column10, v.column11, v.column12, v.column13, v.column14, v.column15,
+       v.column16, v.column17, v.column18, v.column19, v.column20, v.column21, v.column22,
+       v.column23, v.column24, v.column25, v.column26, v.column27, v.column28, v.column29,
+       v.column30, v.column31, v.column32, v.column33, v.column34, v.column35, v.column36,
+       v.column37, v.column38, v.column39
+  FROM {rows};
+
+-- name: move_executions
+-- types: text bigint bigint bigint bigint
+-- Only the position changed: id, seq, idle_claims, inbox_seen, updated_at.
+UPDATE execution
+   SET seq = v.column2, idle_claims = v.column3, inbox_seen = v.column4, updated_at = v.column5
+  FROM {rows}
+ WHERE execution.tenant = 1 AND execution.id = v.column1;
+
+-- name: save_executions
+-- types: text text bigint bigint bytea text bigint text text bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint text bigint bigint text text text
+-- Every column that a transition can change; inbox_count is the deliverers' own.
+UPDATE execution
+   SET state = v.column2, seq = v.column3, fence = v.column4, nonce = v.column5,
+       worker = v.column6, high_water = v.column7, cause = v.column8, paused_from = v.column9,
+       attempt = v.column10, failures = v.column11, claims = v.column12, idle_claims = v.column13,
+       inbox_seen = v.column14, cancel_at = v.column15, pause_at = v.column16,
+       updated_at = v.column17, state_at = v.column18, started_at = v.column19,
+       due_at = v.column20, deadline_at = v.column21, priority = v.column22, version = v.column23,
+       start_by = v.column24, children = v.column25, gates = v.column26, labels = v.column27,
+       detail = v.column28
+  FROM {rows}
+ WHERE execution.tenant = 1 AND execution.id = v.column1;
+
+-- name: count_messages
+-- types: text bigint
+-- A message is in: the row counts it.
+UPDATE execution
+   SET inbox_count = v.column2
+  FROM {rows}
+ WHERE execution.tenant = 1 AND execution.id = v.column1;
+
+-- name: insert_messages
+-- types: bigint text bigint text text text text text bytea bigint
+INSERT INTO inbox (tenant, execution_id, number, id, kind, actor, key, data, payload, at)
+SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8,
+       v.column9, v.column10
+  FROM {rows};
+
+-- name: earlier_messages
+-- types: text text text
+-- Messages of these executions that have this id, or answer this question: execution, id, key.
+SELECT i.execution_id, i.id, i.kind, i.key
+  FROM {rows}
+  JOIN inbox AS i
+    ON i.tenant = 1 AND i.execution_id = v.column1
+   AND (i.id = v.column2 OR (i.kind = 'answer' AND i.key = v.column3));

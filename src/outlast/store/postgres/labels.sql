@@ -1,0 +1,54 @@
+-- name: labelled_page
+-- The newest first of those with a label: along the index of that one, the others are looked up.
+SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.high_water, e.cause,
+       e.paused_from, e.attempt, e.failures, e.claims, e.idle_claims, e.inbox_count,
+       e.inbox_seen, e.cancel_at, e.pause_at, e.created_at, e.updated_at, e.state_at, e.started_at,
+       e.due_at, e.deadline_at, e.queue, e.priority, e.key, e.input_digest, e.version, e.parent_id,
+       e.origin, e.parent_key, e.root_id, e.start_by, e.children, e.gates, e.labels, e.detail
+  FROM label AS l
+  JOIN execution AS e ON e.tenant = 1 AND e.id = l.execution_id
+ WHERE l.tenant = 1 AND l.name = :label AND l.value = :label_value AND l.execution_id < :before_id
+   AND NOT EXISTS (
+    SELECT 1 FROM json_each_text(:labels::json) AS j
+     WHERE NOT EXISTS (
+      SELECT 1 FROM label AS o
+       WHERE o.tenant = 1 AND o.name = j.key AND o.value = j.value AND o.execution_id = e.id))
+   AND (:states::json IS NULL
+        OR e.state = ANY (ARRAY(SELECT json_array_elements_text(:states::json))))
+   AND (:task::text IS NULL OR e.task = :task)
+   AND (:parent_id::text IS NULL OR e.parent_id = :parent_id)
+   AND (:origin::text IS NULL OR e.origin = :origin)
+   AND (:input_digest::bigint IS NULL OR e.input_digest = :input_digest)
+   AND (:created_after::bigint IS NULL OR e.created_at >= :created_after)
+   AND (:created_before::bigint IS NULL OR e.created_at <= :created_before)
+   AND NOT (:roots::boolean AND e.parent_id IS NOT NULL)
+ ORDER BY l.execution_id DESC
+ LIMIT :limit;
+
+-- name: insert_descents
+-- types: text text text text
+-- What new executions were made of: id, source, mode, step.
+INSERT INTO descent (tenant, id, source_id, mode, step)
+SELECT 1, v.column1, v.column2, v.column3, v.column4 FROM {rows};
+
+-- name: descents
+-- Of what these were made, and what was made of them.
+SELECT id, source_id, mode, step FROM descent
+ WHERE tenant = 1 AND id = ANY (ARRAY(SELECT json_array_elements_text(:ids::json)))
+ UNION ALL
+SELECT id, source_id, mode, step FROM descent
+ WHERE tenant = 1 AND source_id = ANY (ARRAY(SELECT json_array_elements_text(:ids::json)));
+
+-- name: wrong_labels
+-- Labels that the index has and the rows do not, or the reverse. Reads everything, once a verify.
+  WITH said (id, name, value) AS (
+    SELECT e.id, j.key COLLATE "C", j.value COLLATE "C"
+      FROM execution AS e
+     CROSS JOIN json_each_text(facts(e.labels)) AS j
+     WHERE e.tenant = 1 AND e.labels IS NOT NULL),
+  kept (id, name, value) AS (
+    SELECT execution_id, name, value FROM label WHERE tenant = 1)
+SELECT id FROM (SELECT id, name, value FROM said EXCEPT SELECT id, name, value FROM kept) AS m
+ UNION
+SELECT id FROM (SELECT id, name, value FROM kept EXCEPT SELECT id, name, value FROM said) AS m
+ LIMIT 100;

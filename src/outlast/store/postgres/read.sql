@@ -1,0 +1,233 @@
+-- name: executions_by_id
+-- types: text
+SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
+       failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
+       updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
+       version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
+  FROM execution
+ WHERE tenant = 1 AND id = ANY (ARRAY(SELECT v.column1 FROM {rows}));
+
+-- name: executions_by_key
+-- types: text
+SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
+       failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
+       updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
+       version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
+  FROM execution
+ WHERE tenant = 1 AND key IS NOT NULL AND key = ANY (ARRAY(SELECT v.column1 FROM {rows}));
+
+-- name: queued_executions
+-- rule: T06
+-- What waits in a queue, behind one turn, with the first row of its log, which has the input. What
+-- another claim has locked is its own.
+SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.high_water, e.cause,
+       e.paused_from, e.attempt, e.failures, e.claims, e.idle_claims, e.inbox_count,
+       e.inbox_seen, e.cancel_at, e.pause_at, e.created_at, e.updated_at, e.state_at, e.started_at,
+       e.due_at, e.deadline_at, e.queue, e.priority, e.key, e.input_digest, e.version, e.parent_id,
+       e.origin, e.parent_key, e.root_id, e.start_by, e.children, e.gates, e.labels, e.detail,
+       t.tenant, t.execution_id, t.seq, t.kind, t.from_state, t.to_state, t.fence, t.nonce, t.actor,
+       t.at, t.key, t.digest, t.data, t.payload
+  FROM execution AS e
+  JOIN transition AS t ON t.tenant = 1 AND t.execution_id = e.id AND t.seq = 1
+ WHERE e.tenant = 1 AND e.state = 'queued' AND e.queue = :queue
+   AND coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at) - e.priority * 60000000 >= :turn
+   AND (coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at) - e.priority * 60000000 > :turn
+        OR e.id > :id)
+   AND e.task = ANY (ARRAY(SELECT json_array_elements_text(:tasks::json)))
+   AND (facts(e.gates) ->> 'version' IS NULL
+        OR e.task || chr(31) || (facts(e.gates) ->> 'version')
+           = ANY (ARRAY(SELECT json_array_elements_text(:versions::json))))
+ ORDER BY coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at) - e.priority * 60000000, e.id
+ LIMIT :limit
+   FOR NO KEY UPDATE OF e SKIP LOCKED;
+
+-- name: due_executions
+-- rule: T03 T16 T23
+-- One that is scheduled and has a detail waits for other executions first; what is overdue is ended.
+SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
+       failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
+       updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
+       version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
+  FROM execution
+ WHERE tenant = 1 AND due_at <= :now
+   AND due_at IS NOT NULL AND state IN ('scheduled', 'waiting', 'awaiting_input', 'retry_wait')
+   AND NOT (state = 'scheduled' AND detail IS NOT NULL)
+   AND (deadline_at IS NULL OR deadline_at > :now) AND (start_by IS NULL OR start_by > :now)
+ ORDER BY due_at, id
+ LIMIT :limit
+   FOR NO KEY UPDATE SKIP LOCKED;
+
+-- name: overdue_executions
+-- rule: T29
+SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
+       failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
+       updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
+       version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
+  FROM execution
+ WHERE tenant = 1 AND deadline_at <= :now
+   AND deadline_at IS NOT NULL AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
+ ORDER BY deadline_at, id
+ LIMIT :limit
+   FOR NO KEY UPDATE SKIP LOCKED;
+
+-- name: unstarted_executions
+-- rule: T29
+-- Those that have not begun in time, but for those whose deadline has passed as well.
+SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
+       failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
+       updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
+       version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
+  FROM execution
+ WHERE tenant = 1 AND start_by <= :now
+   AND start_by IS NOT NULL AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
+   AND (deadline_at IS NULL OR deadline_at > :now)
+ ORDER BY start_by, id
+ LIMIT :limit
+   FOR NO KEY UPDATE SKIP LOCKED;
+
+-- name: next_due
+SELECT (SELECT due_at FROM execution
+         WHERE tenant = 1 AND due_at IS NOT NULL
+           AND state IN ('scheduled', 'waiting', 'awaiting_input', 'retry_wait')
+           AND NOT (state = 'scheduled' AND detail IS NOT NULL)
+         ORDER BY due_at LIMIT 1) AS due_at,
+       (SELECT deadline_at FROM execution
+         WHERE tenant = 1 AND deadline_at IS NOT NULL
+           AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
+         ORDER BY deadline_at LIMIT 1) AS deadline_at,
+       (SELECT start_by FROM execution
+         WHERE tenant = 1 AND start_by IS NOT NULL
+           AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
+         ORDER BY start_by LIMIT 1) AS start_by,
+       (SELECT 0::bigint FROM errand LIMIT 1) AS errand,
+       (SELECT 0::bigint FROM budget WHERE tenant = 1 AND stirred = 1 LIMIT 1) AS stirred,
+       (SELECT turns_at FROM budget WHERE tenant = 1 AND turns_at IS NOT NULL
+         ORDER BY turns_at LIMIT 1) AS turns_at,
+       (SELECT look_at FROM line
+         WHERE tenant = 1 AND look_at > :now AND look_at IS NOT NULL
+         ORDER BY look_at LIMIT 1) AS opens_at;
+
+-- name: leased_executions
+-- rule: T08 T09
+SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
+       failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
+       updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
+       version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
+  FROM execution
+ WHERE tenant = 1 AND worker IS NOT NULL AND worker <> :alive
+   AND (:dead::json IS NULL
+        OR worker = ANY (ARRAY(SELECT json_array_elements_text(:dead::json))))
+ ORDER BY worker, id
+ LIMIT :limit
+   FOR NO KEY UPDATE SKIP LOCKED;
+
+-- name: unread_executions
+SELECT id FROM execution
+ WHERE tenant = 1 AND worker IS NOT NULL AND worker = :worker AND inbox_count > inbox_seen
+ ORDER BY id;
+
+-- name: executions_page
+-- The newest first; ids begin with their time. An empty list of states means all.
+SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
+       failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
+       updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
+       version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
+  FROM execution
+ WHERE tenant = 1 AND id < :before_id
+   AND (:states::json IS NULL
+        OR state = ANY (ARRAY(SELECT json_array_elements_text(:states::json))))
+   AND (:task::text IS NULL OR task = :task)
+   AND (:origin::text IS NULL OR origin = :origin)
+   AND (:input_digest::bigint IS NULL OR input_digest = :input_digest)
+   AND (:created_after::bigint IS NULL OR created_at >= :created_after)
+   AND (:created_before::bigint IS NULL OR created_at <= :created_before)
+   AND NOT (:roots::boolean AND parent_id IS NOT NULL)
+ ORDER BY id DESC
+ LIMIT :limit;
+
+-- name: open_executions_page
+-- The same for open states only, from the indexes of open rows: what has ended is not looked at.
+SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
+       failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
+       updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
+       version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
+  FROM execution
+ WHERE tenant = 1 AND id < :before_id
+   AND id = ANY (ARRAY(
+    SELECT id FROM execution WHERE tenant = 1 AND state = 'queued'
+     UNION ALL
+    SELECT id FROM execution WHERE tenant = 1 AND worker IS NOT NULL
+     UNION ALL
+    SELECT id FROM execution
+     WHERE tenant = 1 AND state IN ('scheduled', 'blocked', 'awaiting_input', 'waiting',
+                                    'retry_wait', 'paused', 'suspended')))
+   AND state = ANY (ARRAY(SELECT json_array_elements_text(:states::json)))
+   AND (:task::text IS NULL OR task = :task)
+   AND (:origin::text IS NULL OR origin = :origin)
+   AND (:input_digest::bigint IS NULL OR input_digest = :input_digest)
+   AND (:created_after::bigint IS NULL OR created_at >= :created_after)
+   AND (:created_before::bigint IS NULL OR created_at <= :created_before)
+   AND NOT (:roots::boolean AND parent_id IS NOT NULL)
+ ORDER BY id DESC
+ LIMIT :limit;
+
+-- name: ids_beginning
+SELECT id FROM execution
+ WHERE tenant = 1 AND id >= :text::text AND id < :text::text || '~'
+ ORDER BY id
+ LIMIT :limit;
+
+-- name: ids_ending
+-- The newest first; it reads ids until it has found enough.
+SELECT id FROM execution
+ WHERE tenant = 1 AND right(id, length(:text::text)) = :text::text
+ ORDER BY id DESC
+ LIMIT :limit;
+
+-- name: open_counts
+SELECT state, count(*) FROM execution
+ WHERE tenant = 1 AND state = 'queued' GROUP BY state
+ UNION ALL
+SELECT state, count(*) FROM execution
+ WHERE tenant = 1 AND worker IS NOT NULL GROUP BY state
+ UNION ALL
+SELECT state, count(*) FROM execution
+ WHERE tenant = 1 AND state IN ('scheduled', 'blocked', 'awaiting_input', 'waiting', 'retry_wait',
+                                'paused', 'suspended')
+ GROUP BY state;
+
+-- name: logs
+-- types: text
+SELECT t.tenant, t.execution_id, t.seq, t.kind, t.from_state, t.to_state, t.fence, t.nonce, t.actor,
+       t.at, t.key, t.digest, t.data, t.payload
+  FROM {rows}
+  JOIN transition AS t ON t.tenant = 1 AND t.execution_id = v.column1
+ ORDER BY t.execution_id, t.seq;
+
+-- name: log
+SELECT tenant, execution_id, seq, kind, from_state, to_state, fence, nonce, actor, at, key, digest,
+       data, payload
+  FROM transition
+ WHERE tenant = 1 AND execution_id = :id AND seq > :after
+ ORDER BY seq
+ LIMIT nullif(:limit::bigint, -1);
+
+-- name: inbox
+SELECT number, id, kind, actor, key, data, payload, at
+  FROM inbox
+ WHERE tenant = 1 AND execution_id = :id AND number > :after
+ ORDER BY number;
+
+-- name: all_ids
+SELECT id FROM execution WHERE tenant = 1 AND id > :after ORDER BY id LIMIT :limit;
+
+-- name: stray_ids
+-- Logs and inboxes without an execution, which no guard can see. Reads everything, once a verify.
+SELECT t.execution_id FROM transition AS t
+ WHERE NOT EXISTS (
+  SELECT 1 FROM execution AS e WHERE e.tenant = 1 AND t.tenant = 1 AND e.id = t.execution_id)
+ UNION
+SELECT i.execution_id FROM inbox AS i
+ WHERE NOT EXISTS (
+  SELECT 1 FROM execution AS e WHERE e.tenant = 1 AND i.tenant = 1 AND e.id = i.execution_id)
+ LIMIT 100;
