@@ -10,6 +10,7 @@ import pytest
 from outlast.store import open_store
 from outlast.store.protocol import Store
 from outlast.testing.conformance import StoreConformance
+from outlast.testing.conformance_access import AccessConformance
 from outlast.testing.conformance_budgets import BudgetConformance
 from outlast.testing.conformance_capacity import CapacityConformance
 from outlast.testing.conformance_labels import LabelsConformance
@@ -30,6 +31,7 @@ class Suite(
     PeopleConformance,
     BudgetConformance,
     CapacityConformance,
+    AccessConformance,
 ):
     """All there is."""
 

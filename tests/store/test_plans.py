@@ -30,6 +30,23 @@ SOURCE = "".join(
 
 # One line of a plan each, the parts that matter; "v" is the batch's own rows.
 PLANS = {
+    "account_by_name": ["SEARCH account USING PRIMARY KEY (tenant=? AND name=?)"],
+    "set_password": ["SEARCH account USING PRIMARY KEY (tenant=? AND name=?)"],
+    "set_disabled": ["SEARCH account USING PRIMARY KEY (tenant=? AND name=?)"],
+    "grants_of": ["SEARCH role_grant USING PRIMARY KEY (tenant=? AND subject=?)"],
+    "delete_grant": ["SEARCH role_grant USING PRIMARY KEY (tenant=? AND subject=? AND role=?"],
+    "token_by_id": ["SEARCH token USING PRIMARY KEY (tenant=? AND id=?)"],
+    "revoke_token": ["SEARCH token USING PRIMARY KEY (tenant=? AND id=?)"],
+    "use_token": ["SEARCH token USING PRIMARY KEY (tenant=? AND id=?)"],
+    "session_by_digest": ["SEARCH session USING PRIMARY KEY (tenant=? AND digest=?)"],
+    "see_session": ["SEARCH session USING PRIMARY KEY (tenant=? AND digest=?)"],
+    "end_session": ["SEARCH session USING PRIMARY KEY (tenant=? AND digest=?)"],
+    "end_sessions": ["SEARCH session USING INDEX session_of_account (tenant=? AND account=?)"],
+    "expire_sessions": ["SEARCH session USING INDEX session_expires (tenant=? AND expires_at<?)"],
+    "sign_in": ["SEARCH sign_in USING PRIMARY KEY (tenant=? AND digest=?)"],
+    "forgive_sign_in": ["SEARCH sign_in USING PRIMARY KEY (tenant=? AND digest=?)"],
+    "forget_sign_ins": ["SEARCH sign_in USING INDEX sign_in_next (tenant=? AND next_at<?)"],
+    "audit_head": ["SEARCH audit_head USING PRIMARY KEY (tenant=?)"],
     "refused_heads": ["SEARCH e USING PRIMARY KEY (tenant=? AND id=?) LEFT-JOIN"],
     "taken_ids": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
     "move_executions": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
@@ -227,9 +244,12 @@ WRITES_ONLY = {
     "insert_schedule",
     "insert_schedule_entry",
     *("put_lines", "put_rates", "put_queue_setting", "put_gate_setting"),
-    *("insert_stream_items", "save_progress"),
+    *("insert_stream_items", "save_progress", "insert_account", "insert_grant", "insert_token"),
+    *("insert_session", "save_sign_in", "insert_audit"),
 }
 READS_ALL = {
+    *("accounts", "grants", "tokens", "wrong_sessions", "wrong_tokens", "wrong_grants"),
+    *("audit_oldest", "audit_newest"),  # by the numbers of its key, or a filter nobody waits for
     *re.findall(r"^-- name: (\w+)$", FILES["verify.sql"], re.MULTILINE),
     *("unbalanced_budgets", "purge_shares", "purge_reservations"),
     *("stray_ids", "ids_ending", "workers", "end_purge", "errands", "purge_errands"),

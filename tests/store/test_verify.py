@@ -8,6 +8,8 @@ from pathlib import Path
 import apsw
 import pytest
 
+from outlast.access import Grant, Role
+from outlast.access.record import Held
 from outlast.lifecycle import Kind, MessageKind
 from outlast.store.memory import MemoryStore
 from outlast.store.protocol import Deliver, Emission, Item, Lease, ProgressRow, Store
@@ -26,6 +28,7 @@ from outlast.testing.conformance import (
     message,
     state,
 )
+from outlast.testing.conformance_access import deed, session, token, user
 from outlast.testing.conformance_budgets import adjust, reserve, spends
 from outlast.testing.conformance_schedules import MINUTE, Clerk
 from outlast.testing.conformance_structure import calls_child, child_of, edge
@@ -137,6 +140,17 @@ DERIVED = {
     "a stream with a gap": ("DELETE FROM stream_item WHERE number = 1", "parent: its stream draft"),
     "a stream of nobody": ("UPDATE stream_item SET execution_id = 'nobody'", "nobody: its stream draft"),
     "progress of nobody": ("UPDATE progress SET execution_id = 'nobody'", "nobody: it says how far it is"),
+    "a session of a user who may not sign in": ("UPDATE account SET disabled_at = 1", "ada: a session"),
+    "a session of nobody": ("UPDATE session SET account = 'eve'", "eve: a session"),
+    "a token of nobody": ("UPDATE token SET owner = 'eve'", "abcdefghij: a token"),
+    "a role of nobody": ("UPDATE role_grant SET subject = 'user:eve'", "user:eve: the role viewer"),
+    "a row of the audit changed": ("UPDATE audit SET actor = 'eve' WHERE number = 2", "audit: row 2 is not what"),
+    "a row of the audit deleted": ("DELETE FROM audit WHERE number = 2", "audit: row 3 comes after row 1"),
+    "a row of the audit exchanged": ("UPDATE audit SET previous = zeroblob(32) WHERE number = 3", "audit: row 3 does not follow"),
+    "the end of the audit cut off": ("DELETE FROM audit WHERE number = 4", "audit: its head is at row 4"),
+    "the whole audit deleted": ("DELETE FROM audit", "audit: its head is at row 4"),
+    "the head of the audit forged": ("UPDATE audit_head SET digest = zeroblob(32)", "audit: its head"),
+    "the head of the audit deleted": ("DELETE FROM audit_head", "audit: its head"),
     "a purge half done": ("INSERT INTO purge_permit VALUES (1, 'ended')", "ended: its purge was not finished"),
 }  # fmt: skip
 
@@ -175,6 +189,10 @@ def fill_derived(store: Store) -> None:
     clerk = Clerk(store)
     clerk.create()
     assert clerk.run(T + MINUTE) == ["ex_s000016"]
+    store.access.add_user(user(), deed())
+    store.access.add_token(token(owner="ada"), deed())
+    store.access.give(Held("user:ada", Grant(Role.VIEWER), T, "os:ada"), deed())
+    store.access.open_session(session(), b"n" * 32, deed())
 
 
 @pytest.fixture
@@ -201,7 +219,7 @@ def test_what_derived_tables_say_is_compared(derived: SqliteStore, case: str) ->
 
 MEANT = {
     *("meta", "migration", "edge", "worker", "execution", "transition", "inbox", "schedule"),
-    *("queue_setting", "gate_setting", "rate"),
+    *("queue_setting", "gate_setting", "rate", "account", "sign_in"),
 }
 """Tables that say something of their own, or are checked with the executions' rows."""
 

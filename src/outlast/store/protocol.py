@@ -21,7 +21,10 @@ import msgspec
 
 from outlast.lifecycle import Execution, Message, State, Transition
 
-if TYPE_CHECKING:  # only who has to do with schedules loads them
+if TYPE_CHECKING:  # only who has to do with them loads them
+    from outlast.access.audit import AuditRow, Deed
+    from outlast.access.decide import Grant
+    from outlast.access.record import Held, Session, Token, User
     from outlast.schedule import Entry, Request, ScheduleRecord, ScheduleState
 
 TENANT = 1
@@ -36,10 +39,12 @@ class Create(msgspec.Struct):
     With a key that is taken, nothing is written and the answer names the execution that has it. One
     that depends on others (``waits_on`` in the data of its birth) is refused as ``no_upstream``
     where one of them is not there; those that have ended already are told to it at once.
+    ``deed``, for what somebody does from outside, goes into the audit with it.
     """
 
     after: Execution
     rows: list[Transition]
+    deed: Deed | None = None
 
 
 class Write(msgspec.Struct):
@@ -182,6 +187,7 @@ class Reserve(msgspec.Struct):
         key: the call it is for; with it the reservation is settled.
         amounts: in millionths, by the budget's name; a budget that is not there has no limit.
         outlives: whether it outlives the lease, as one of task code does.
+        deed: none; nobody does it from outside.
     """
 
     execution_id: str
@@ -190,6 +196,7 @@ class Reserve(msgspec.Struct):
     key: str
     amounts: Mapping[str, int]
     outlives: bool = False
+    deed: None = None
 
 
 class Adjust(msgspec.Struct):
@@ -206,6 +213,7 @@ class Adjust(msgspec.Struct):
         period_us: how often it begins anew; only for ``set``.
         actor, now: who changes it, and when.
         id: the same change, sent again, changes nothing.
+        deed: what goes into the audit with it.
     """
 
     scope: str
@@ -216,14 +224,19 @@ class Adjust(msgspec.Struct):
     id: str
     soft: int | None = None
     period_us: int | None = None
+    deed: Deed | None = None
 
 
 class Deliver(msgspec.Struct):
-    """A message for an execution; what it does is decided on the row as it is then."""
+    """A message for an execution; what it does is decided on the row as it is then.
+
+    ``deed``, for what somebody sends from outside, goes into the audit with it.
+    """
 
     execution_id: str
     message: Message
     now: int
+    deed: Deed | None = None
 
 
 Item = Create | Write | Deliver | Reserve | Adjust
@@ -640,7 +653,9 @@ class ScheduleAnswer(msgspec.Struct):
 class Schedules(Protocol):
     """The verbs on schedules. Every verb is one transaction."""
 
-    def apply(self, name: str, request: Request, now: int) -> ScheduleAnswer:
+    def apply(
+        self, name: str, request: Request, now: int, deed: Deed | None = None
+    ) -> ScheduleAnswer:
         """Decide a request (``schedule.decide``) and write what it does.
 
         The schedule's row and log, the executions it makes and the cancels it sends are one
@@ -691,16 +706,16 @@ class Capacity(Protocol):
     def queues(self) -> list[QueueRow]:
         """List the queues, by name."""
 
-    def set_queue(self, setting: QueueSetting) -> None:
+    def set_queue(self, setting: QueueSetting, deed: Deed | None = None) -> None:
         """Set what holds for a queue, from the next claim on."""
 
     def gates(self, limit: int = 1_000) -> list[GateRow]:
         """List the gates, by name."""
 
-    def set_gate(self, setting: Setting) -> None:
+    def set_gate(self, setting: Setting, deed: Deed | None = None) -> None:
         """Set what holds for a gate, or a family of gates, and let those who wait look again."""
 
-    def reset_gate(self, gate: str) -> bool:
+    def reset_gate(self, gate: str, deed: Deed | None = None) -> bool:
         """Take a setting back; gives whether there was one."""
 
     def queue(self, name: str) -> QueueSetting:
@@ -711,6 +726,102 @@ class Capacity(Protocol):
 
     def defects(self) -> list[str]:
         """Say where the indexes of holders and lines are not what the executions' rows say."""
+
+
+class Access(Protocol):
+    """The verbs on users, tokens, grants and the audit. Every verb is one transaction.
+
+    Each change comes with its deed, and the audit's row is written with it. One that changes
+    nothing leaves nothing.
+    """
+
+    def add_user(self, user: User, deed: Deed) -> bool:
+        """Add a user; gives whether the name was free."""
+
+    def users(self) -> list[User]:
+        """List the users by name."""
+
+    def user(self, name: str) -> User | None:
+        """Read a user."""
+
+    def set_password(self, name: str, password: str, deed: Deed) -> bool:
+        """Set what a password was made into, and end the user's sessions; gives whether there."""
+
+    def disable(self, name: str, at: int | None, deed: Deed) -> bool:
+        """Disable a user, and end the sessions; or with None let the user sign in again.
+
+        Gives whether that has changed anything.
+        """
+
+    def give(self, held: Held, deed: Deed) -> bool:
+        """Grant a role; gives whether it was not there."""
+
+    def take_back(self, subject: str, grant: Grant, deed: Deed) -> bool:
+        """Take a grant back; gives whether it was there."""
+
+    def held(self, subjects: Collection[str] | None = None) -> list[Held]:
+        """List the grants of these holders, by default of all, by holder."""
+
+    def add_token(self, token: Token, deed: Deed) -> bool:
+        """Add a token; gives whether its id was free."""
+
+    def tokens(self) -> list[Token]:
+        """List the tokens, the newest first."""
+
+    def token(self, id: str) -> Token | None:
+        """Read a token."""
+
+    def revoke_token(self, id: str, at: int, deed: Deed) -> bool:
+        """Let a token count no more; gives whether it did."""
+
+    def use_token(self, id: str, at: int) -> None:
+        """Note when a token was used."""
+
+    def open_session(self, session: Session, attempt: bytes, deed: Deed) -> None:
+        """Let a user be signed in, and forgive the failures under this name.
+
+        Sessions whose time is over are deleted on the way.
+
+        Raises:
+            InternalError: the user is not there, or disabled.
+        """
+
+    def session(self, digest: bytes) -> Session | None:
+        """Read a session."""
+
+    def see_session(self, digest: bytes, at: int) -> None:
+        """Note when a session was used."""
+
+    def end_session(self, digest: bytes, deed: Deed) -> bool:
+        """End a session; gives whether it was there."""
+
+    def attempt(self, digest: bytes, now: int) -> int:
+        """Count a sign-in as failed before it is tried; gives for how long it must wait instead.
+
+        Args:
+            digest: of the name that it is under.
+            now: the instant.
+
+        Returns:
+            0, or in how many microseconds it may be tried; then nothing was counted.
+        """
+
+    def audit(
+        self,
+        after: int | None = None,
+        limit: int = 100,
+        *,
+        newest: bool = False,
+        target: str | None = None,
+        by: str | None = None,
+    ) -> list[AuditRow]:
+        """Read the audit, behind a row, from its beginning; or the newest first, before a row."""
+
+    def audit_head(self) -> tuple[int, bytes]:
+        """Give the number and the digest of the last row."""
+
+    def defects(self) -> list[str]:
+        """Follow the audit's chain from its beginning, and say what does not fit."""
 
 
 class Store(Protocol):
@@ -724,6 +835,10 @@ class Store(Protocol):
 
     url: str
     is_shared: bool
+
+    @property
+    def access(self) -> Access:
+        """The verbs on users, tokens, grants and the audit."""
 
     @property
     def capacity(self) -> Capacity:
@@ -912,10 +1027,10 @@ class Store(Protocol):
     def ended(self, after_id: str, before_id: str, before: int, limit: int) -> list[Ended]:
         """List executions between two ids that ended before an instant, in the order of ids."""
 
-    def purge(self, ids: Sequence[str]) -> int:
+    def purge(self, ids: Sequence[str], deed: Deed | None = None) -> int:
         """Delete executions that have ended, with all that belongs to them; gives how many.
 
-        One that is open, or not there, is passed over.
+        One that is open, or not there, is passed over. The audit keeps what it said of them.
         """
 
     def backup(self, path: Path) -> None:

@@ -15,6 +15,7 @@ from outlast.lifecycle.gate import (
     waits_at,
 )
 from outlast.store.admission import Desk, capacity_of, is_controlled
+from outlast.store.auditing import gate_facts, queue_facts
 from outlast.store.protocol import (
     BudgetRow,
     Claims,
@@ -27,6 +28,7 @@ from outlast.store.protocol import (
 )
 
 if TYPE_CHECKING:
+    from outlast.access.audit import Deed
     from outlast.store.memory.store import MemoryStore
 
 Line = tuple[str, str]
@@ -111,10 +113,12 @@ class MemoryCapacity:
                 for name in sorted(names)
             ]
 
-    def set_queue(self, setting: QueueSetting) -> None:
+    def set_queue(self, setting: QueueSetting, deed: Deed | None = None) -> None:
         """See the protocol."""
         with self._store._lock:
             self._queues[setting.name] = setting
+            if deed is not None:
+                self._store.access.append([(deed, f"queue:{setting.name}", queue_facts(setting))])
 
     def queue(self, name: str) -> QueueSetting:
         """See the protocol."""
@@ -140,17 +144,22 @@ class MemoryCapacity:
                 for gate in sorted({*lines, *held, *self._settings})
             ][:limit]
 
-    def set_gate(self, setting: Setting) -> None:
+    def set_gate(self, setting: Setting, deed: Deed | None = None) -> None:
         """See the protocol."""
         with self._store._lock:
             self._settings[setting.gate] = setting
             self._look_at(setting.gate)
+            if deed is not None:
+                self._store.access.append([(deed, f"limit:{setting.gate}", gate_facts(setting))])
 
-    def reset_gate(self, gate: str) -> bool:
+    def reset_gate(self, gate: str, deed: Deed | None = None) -> bool:
         """See the protocol."""
         with self._store._lock:
             self._look_at(gate)
-            return self._settings.pop(gate, None) is not None
+            ended = self._settings.pop(gate, None) is not None
+            if deed is not None and ended:
+                self._store.access.append([(deed, f"limit:{gate}", {"reset": True})])
+            return ended
 
     def _look_at(self, gate: str) -> None:
         for line in list(self.openings):

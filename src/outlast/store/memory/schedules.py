@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from outlast.errors import OutlastError
 from outlast.schedule import Entry, Refused, Request, ScheduleRecord, ScheduleState, decide
 from outlast.schedule.record import copy_of
+from outlast.store.auditing import schedule_facts
 from outlast.store.protocol import Answer, ScheduleAnswer
 from outlast.store.scheduling import OPEN_MAX, cancels_of, creates_of, origin_of, settled
 
 if TYPE_CHECKING:
+    from outlast.access.audit import Deed
     from outlast.store.memory.store import MemoryStore
 
 
@@ -23,7 +25,9 @@ class MemorySchedules:
         self._rows: dict[str, ScheduleRecord] = {}
         self._logs: dict[str, list[Entry]] = {}
 
-    def apply(self, name: str, request: Request, now: int) -> ScheduleAnswer:
+    def apply(
+        self, name: str, request: Request, now: int, deed: Deed | None = None
+    ) -> ScheduleAnswer:
         """See the protocol."""
         with self._store._lock:
             change = decide(self._rows.get(name), request, now, self._open(name))
@@ -36,6 +40,9 @@ class MemorySchedules:
             if change.entries:
                 self._rows[name] = copy_of(change.after)
                 self._logs.setdefault(name, []).extend(change.entries)
+            facts = None if deed is None else schedule_facts(request, answer)
+            if deed is not None and facts is not None:
+                self._store.access.append([(deed, f"schedule:{name}", facts)])
             return answer
 
     def apply_all(self, requests: Sequence[tuple[str, Request]], now: int) -> list[ScheduleAnswer]:

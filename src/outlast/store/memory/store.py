@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from outlast.budget import charged_by
 from outlast.errors import CannotLoad, InternalError
@@ -27,6 +28,7 @@ from outlast.lifecycle import (
     fold,
 )
 from outlast.lifecycle.record import continued_as, copy_of, event_of
+from outlast.store.auditing import deeds_of, purged
 from outlast.store.books import Losses, Paying, budgets_of, tell
 from outlast.store.decisions import (
     Errand,
@@ -45,6 +47,7 @@ from outlast.store.decisions import (
     verify_one,
     word_to_parent,
 )
+from outlast.store.memory.access import MemoryAccess
 from outlast.store.memory.budgets import MemoryBudgets
 from outlast.store.memory.capacity import MemoryCapacity
 from outlast.store.memory.members import MemoryHints, MemoryMembers
@@ -78,6 +81,9 @@ from outlast.store.protocol import (
     Write,
 )
 
+if TYPE_CHECKING:
+    from outlast.access.audit import Deed
+
 _TURN = {Create: 0, Write: 1, Reserve: 1, Adjust: 1, Deliver: 2}
 """The order within a batch: deliveries last, as they are decided on what the owners wrote."""
 
@@ -109,6 +115,7 @@ class MemoryStore:
         self._losses = Losses()
         self._streams = MemoryStreams()
         self._lock = threading.RLock()
+        self.access = MemoryAccess(self._lock)
         self.schedules = MemorySchedules(self)
         self.capacity = MemoryCapacity(self)
 
@@ -135,6 +142,9 @@ class MemoryStore:
             self._place = _NOBODY
             self._take_losses()
             self._conclude(answers)
+            if any(not isinstance(item, Write) and item.deed is not None for item in batch):
+                told = [answers[place] for place in range(len(batch))]
+                self.access.append(deeds_of(batch, told))
         return [answers[place] for place in range(len(batch))]
 
     def _conclude(self, answers: dict[int, Answer] | None = None) -> None:
@@ -580,6 +590,7 @@ class MemoryStore:
             verdict.defects += self._money.defects()
             verdict.defects += self.schedules.defects()
             verdict.defects += self.capacity.defects()
+            verdict.defects += self.access.defects()
         return verdict
 
     def ended(self, after_id: str, before_id: str, before: int, limit: int) -> list[Ended]:
@@ -592,7 +603,7 @@ class MemoryStore:
             ]
         return found[:limit]
 
-    def purge(self, ids: Sequence[str]) -> int:
+    def purge(self, ids: Sequence[str], deed: Deed | None = None) -> int:
         """See the protocol."""
         deleted = 0
         with self._lock:
@@ -613,6 +624,8 @@ class MemoryStore:
                 self._money.purge(id)
                 self._streams.purge(id)
                 deleted += 1
+            if deed is not None and deleted:
+                self.access.append([(deed, "executions", purged(ids, deleted))])
         return deleted
 
     def backup(self, path: Path) -> None:

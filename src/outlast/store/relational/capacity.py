@@ -18,6 +18,7 @@ from outlast.lifecycle import Execution, State
 from outlast.lifecycle.gate import CAPABILITY, gates_of, turn_of, waits_at
 from outlast.lifecycle.record import COLUMNS
 from outlast.store.admission import Desk, capacity_of
+from outlast.store.auditing import gate_facts, queue_facts
 from outlast.store.protocol import (
     BudgetRow,
     Claims,
@@ -33,6 +34,7 @@ from outlast.store.relational.database import Database, Rows, json_of
 from outlast.store.relational.rows import Value, execution_of
 
 if TYPE_CHECKING:
+    from outlast.access.audit import Deed
     from outlast.store.relational.store import RelationalStore
 
 Ask = Callable[[str, Mapping[str, Value]], Rows]
@@ -228,13 +230,19 @@ class RelationalCapacity:
             for name in sorted(counts)
         ]
 
-    def set_queue(self, setting: QueueSetting) -> None:
+    def set_queue(self, setting: QueueSetting, deed: Deed | None = None) -> None:
         """See the protocol."""
         values = (
             setting.name, setting.capacity, setting.paused_at, setting.paused_by, setting.why,
         )  # fmt: skip
         database = self._store.database
-        database.write(lambda: database.send("put_queue_setting", [values]))
+
+        def put() -> None:
+            database.send("put_queue_setting", [values])
+            if deed is not None:
+                self._store.audit([(deed, f"queue:{setting.name}", queue_facts(setting))])
+
+        database.write(put)
 
     def queue(self, name: str) -> QueueSetting:
         """See the protocol."""
@@ -259,7 +267,7 @@ class RelationalCapacity:
                 rows.append(GateRow(gate, setting, holders, int(str(waiting)), next_id))
         return rows
 
-    def set_gate(self, setting: Setting) -> None:
+    def set_gate(self, setting: Setting, deed: Deed | None = None) -> None:
         """See the protocol."""
         values = (setting.gate, setting.capacity, setting.interval_us, setting.by, setting.at)
         database = self._store.database
@@ -268,10 +276,12 @@ class RelationalCapacity:
             database.lock("gates")
             database.send("put_gate_setting", [values])
             database.run("look_at_gate", {"gate": setting.gate})
+            if deed is not None:
+                self._store.audit([(deed, f"limit:{setting.gate}", gate_facts(setting))])
 
         database.write(put)
 
-    def reset_gate(self, gate: str) -> bool:
+    def reset_gate(self, gate: str, deed: Deed | None = None) -> bool:
         """See the protocol."""
         database = self._store.database
 
@@ -279,6 +289,8 @@ class RelationalCapacity:
             database.lock("gates")
             ended = database.run("end_gate_setting", {"gate": gate})
             database.run("look_at_gate", {"gate": gate})
+            if deed is not None and ended:
+                self._store.audit([(deed, f"limit:{gate}", {"reset": True})])
             return ended > 0
 
         return database.write(end)

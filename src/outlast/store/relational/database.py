@@ -86,7 +86,8 @@ class Database(ABC):
         """Keep other writers from some rows, until the end of the transaction.
 
         Args:
-            what: ``schedules``, ``executions`` or ``gates``; see docs/decisions/0023.
+            what: ``schedules``, ``executions``, ``gates`` or ``audit``, in this order; see
+                docs/decisions/0023.
             names: whose rows; of gates it is all of them.
         """
 

@@ -20,11 +20,13 @@ from outlast.schedule import (
     decide,
 )
 from outlast.schedule.plan import plan_of
+from outlast.store.auditing import schedule_facts
 from outlast.store.protocol import TENANT, ScheduleAnswer
 from outlast.store.relational.rows import Value
 from outlast.store.scheduling import OPEN_MAX, cancels_of, creates_of, origin_of, settled
 
 if TYPE_CHECKING:
+    from outlast.access.audit import Deed
     from outlast.store.relational.store import RelationalStore
 
 _LAST = 2**62
@@ -43,9 +45,19 @@ class RelationalSchedules:
         self._database = store.database
         self._faults = (*_FAULTS, *store.database.faults)
 
-    def apply(self, name: str, request: Request, now: int) -> ScheduleAnswer:
+    def apply(
+        self, name: str, request: Request, now: int, deed: Deed | None = None
+    ) -> ScheduleAnswer:
         """See the protocol."""
-        return self._database.write(lambda: self._apply(name, request, now))
+
+        def act() -> ScheduleAnswer:
+            answer = self._apply(name, request, now)
+            facts = None if deed is None else schedule_facts(request, answer)
+            if deed is not None and facts is not None:
+                self._store.audit([(deed, f"schedule:{name}", facts)])
+            return answer
+
+        return self._database.write(act)
 
     def apply_all(self, requests: Sequence[tuple[str, Request]], now: int) -> list[ScheduleAnswer]:
         """See the protocol."""

@@ -11,10 +11,10 @@ batch is run again item by item, so that only the guilty item is refused, with `
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from outlast.errors import InternalError
 from outlast.lifecycle import (
@@ -32,6 +32,7 @@ from outlast.lifecycle import (
 )
 from outlast.lifecycle.gate import BUDGET
 from outlast.lifecycle.record import COLUMNS, continued_as
+from outlast.store.auditing import Said, deeds_of, purged
 from outlast.store.books import Paying, budgets_of, tell, that_fit
 from outlast.store.decisions import (
     Errand,
@@ -49,6 +50,7 @@ from outlast.store.decisions import (
 from outlast.store.protocol import (
     STORED,
     TENANT,
+    Access,
     Answer,
     BudgetEvent,
     BudgetRow,
@@ -104,6 +106,9 @@ from outlast.store.relational.rows import (
 from outlast.store.relational.streams import item_of, progress_of, write_emissions, write_progress
 from outlast.store.relational.verify import verify
 
+if TYPE_CHECKING:
+    from outlast.access.audit import Deed
+
 _WIDTH: Final = len(COLUMNS)
 _LOG_AT_ONCE: Final = 500
 
@@ -133,6 +138,13 @@ class RelationalStore:
 
         return RelationalSchedules(self)
 
+    @cached_property
+    def access(self) -> Access:
+        """See the protocol."""
+        from outlast.store.relational.access import RelationalAccess
+
+        return RelationalAccess(self)
+
     # Writing
 
     def commit(self, batch: Sequence[Item]) -> list[Answer]:
@@ -140,12 +152,24 @@ class RelationalStore:
         database = self.database
         with database.translated():
             try:
-                return database.transact(partial(self._write_batch, batch))
+                return database.transact(lambda: self._audit(batch, self._write_batch(batch)))
             except _TwoLeases:
                 pass
             except self.faults:
                 pass  # the guilty item is found apart
-            return database.transact(lambda: Apart(self, batch).write())
+            return database.transact(lambda: self._audit(batch, Apart(self, batch).write()))
+
+    def _audit(self, batch: Sequence[Item], answers: list[Answer]) -> list[Answer]:
+        """Write the deeds of a batch, the last thing in its transaction."""
+        if any(not isinstance(item, Write) and item.deed is not None for item in batch):
+            self.audit(deeds_of(batch, answers))
+        return answers
+
+    def audit(self, said: Sequence[Said]) -> None:
+        """Append to the audit, inside the open transaction and as the last thing in it."""
+        from outlast.store.relational.access import append
+
+        append(self.database, said)
 
     def _write_batch(self, batch: Sequence[Item]) -> list[Answer]:
         """Write a batch inside the open transaction: heads first, deliveries last."""
@@ -825,9 +849,16 @@ class RelationalStore:
             for id, task, state, at in self.database.read("ended_executions", bounds)
         ]
 
-    def purge(self, ids: Sequence[str]) -> int:
+    def purge(self, ids: Sequence[str], deed: Deed | None = None) -> int:
         """See the protocol."""
-        return self.database.write(lambda: purge(self.database, ids))
+
+        def act() -> int:
+            deleted = purge(self.database, ids)
+            if deed is not None and deleted:
+                self.audit([(deed, "executions", purged(ids, deleted))])
+            return deleted
+
+        return self.database.write(act)
 
     def verify(self) -> Verdict:
         """See the protocol."""

@@ -37,6 +37,9 @@ DERIVED: Final = {
     "wrong_streams": "its stream {} has a gap, or is nobody's",
     "stray_progress": "it says how far it is, and is not there",
     "left_permits": "its purge was not finished",
+    "wrong_sessions": "a session of a user who is not there, or may not sign in",
+    "wrong_tokens": "a token of the user {}, who is not there",
+    "wrong_grants": "the role {} of somebody who is not there",
 }
 """Tables that say nothing of their own, and what it means where they say something else."""
 
@@ -47,6 +50,7 @@ def verify(store: RelationalStore) -> Verdict:
     try:
         verdict.defects += store.schedules.defects()
         verdict.defects += store.capacity.defects()
+        verdict.defects += store.access.defects()
         with store.database.reader() as reader:
             verdict.defects += (f"the file: {said}" for said in reader.damage())
             for (stray,) in reader.ask_all("stray_ids", {}):
