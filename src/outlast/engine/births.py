@@ -1,5 +1,7 @@
 """Executions that are started together: sent to the journal in parts, and answered in order.
 
+What has been answered can be taken at any time: of many, nothing but their ids has to be kept.
+
 Those that only wait in their queue are sent well ahead of their commits, so that the loop makes the
 next ones while the journal's thread writes. Those that run at once are sent in small parts, and the
 next part waits for them: what runs meanwhile stays in the processor's caches.
@@ -29,13 +31,13 @@ _EXPECTED: Final = (None, "already_exists", "key_conflict", "no_upstream")
 
 
 class Births:
-    """Births on their way; :meth:`submit` them, then wait for :meth:`answers`."""
+    """Births on their way; :meth:`submit` them, and wait for what becomes of them."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._drivers: dict[str, Driver] = {}
         self._answers: list[Answer] = []
-        self._submitted = 0
+        self._submitted = self._answered = 0
         self._waits = False
         self._timed = False
         self._failed: Exception | None = None
@@ -62,12 +64,13 @@ class Births:
                 self._engine.worker.born(driver, item, stored)
                 self._waits = self._waits or bool(answer.unclaimed)
         self._answers.append(answer)
+        self._answered += 1
         if answer.refused not in _EXPECTED and self._failed is None:
             self._failed = answer.error or InternalError(f"a start was refused: {answer.refused}")
-        come = len(self._answers)
-        if come == self._submitted or come == self._until:
+        if self._answered in (self._submitted, self._until):
             self._tell()
-            if self._come is not None and come >= self._until and not self._come.done():
+            is_enough = self._answered >= self._until
+            if is_enough and self._come is not None and not self._come.done():
                 self._come.set_result(None)
 
     def _tell(self) -> None:
@@ -79,6 +82,11 @@ class Births:
             self._engine.look_at_clock()
         self._waits = self._timed = False
 
+    def come(self) -> list[Answer]:
+        """Take what has become of those that were answered, in the order they were sent in."""
+        answers, self._answers = self._answers, []
+        return answers
+
     async def room(self) -> None:
         """Wait until more may be sent.
 
@@ -86,27 +94,26 @@ class Births:
             StoreUnavailable: which of those that were sent are written is unknown.
         """
         await self._engine.journal.room()
-        under_way = self._submitted - len(self._answers)
+        under_way = self._submitted - self._answered
         if self._drivers:
             if under_way >= START_MANY:
-                await self._wait(self._submitted)
+                await self.all()
         elif under_way >= PUT_MANY:
             await self._wait(self._submitted - PUT_MANY // 2)
         elif self._submitted:
             await asyncio.sleep(0)  # others want to run, too
 
-    async def answers(self) -> list[Answer]:
-        """Give what became of each, in the order in which they were sent.
+    async def all(self) -> None:
+        """Wait until all are answered.
 
         Raises:
             StoreUnavailable: as :meth:`room`.
         """
         await self._wait(self._submitted)
-        return self._answers
 
     async def _wait(self, count: int) -> None:
-        """Wait for so many answers in all."""
-        if len(self._answers) < count:
+        """Wait for so many answers since the beginning."""
+        if self._answered < count:
             self._until = count
             self._come = self._engine.loop.create_future()
             await self._come

@@ -676,7 +676,8 @@ class Engine:
         births = Births(self)
         await self.journal.room()
         births.submit(self._ids.make(now), event, now)
-        (answer,) = await births.answers()
+        await births.all()
+        (answer,) = births.come()
         return read_birth(answer, options.key), answer.refused is None
 
     async def adescend(self, id: str, wish: Descent) -> Record:
@@ -712,16 +713,22 @@ class Engine:
             StoreUnavailable: which of them were started is unknown.
         """
         payloads = [task.input.bind(args, {}, bytes_max=self._payload_bytes_max) for args in inputs]
+        handles: list[Execution[R]] = []
         births = Births(self)
+
+        def take() -> None:
+            ids = [read_birth(answer, options.key).id for answer in births.come()]
+            handles.extend(Execution(self, id, task) for id in ids)
+
         for place in range(0, len(payloads), PART):
             await births.room()
+            take()
             now = self.clock.now()
             for payload in payloads[place : place + PART]:
                 births.submit(self._ids.make(now), birth_event(task, payload, options, now), now)
-        return [
-            Execution(self, read_birth(answer, options.key).id, task)
-            for answer in await births.answers()
-        ]
+        await births.all()
+        take()
+        return handles
 
     def start_many(
         self, task: Task[Any, R], inputs: Iterable[tuple[Any, ...]]

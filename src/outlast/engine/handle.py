@@ -86,6 +86,8 @@ class Execution(Generic[R]):
         id: its name in the store.
     """
 
+    __slots__ = ("__weakref__", "_engine", "_task", "id")
+
     def __init__(self, engine: Backing, id: str, task: Task[Any, R] | None) -> None:
         self.id = id
         self._engine = engine
