@@ -51,6 +51,7 @@ PLANS = {
     "taken_ids": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
     "move_executions": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
     "save_executions": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
+    "save_told_executions": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
     "count_messages": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
     "earlier_messages": [
         "SCAN v",
@@ -326,7 +327,7 @@ def test_widths_are_those_of_the_rows() -> None:
     for name in ("insert_transitions", "insert_executions", "insert_messages"):
         columns = re.search(r"\(([^)]*)\)\s*VALUES", SQL[name].text)
         assert columns is not None and len(columns[1].split(",")) == SQL[name].columns
-    for name in ("move_executions", "save_executions", "count_messages"):
+    for name in ("move_executions", "save_executions", "save_told_executions", "count_messages"):
         used = {int(number) for number in re.findall(r"v\.column(\d+)", SQL[name].text)}
         assert used == set(range(1, SQL[name].columns + 1))
 

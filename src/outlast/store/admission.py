@@ -171,6 +171,8 @@ class Desk:
         room = self._rooms.get(record.queue)
         if room is not None:
             self._rooms[record.queue] = room - 1
+        if record.gates is None:
+            return
         gates = gates_of(record.gates)
         for limit in gates.limits:
             holders = self._holders_of(limit.name)
@@ -187,6 +189,9 @@ class Desk:
 
         So one that waits is moved only when its own gate has opened and another one is closed.
         """
+        is_free = record.gates is None and record.state is State.QUEUED
+        if is_free and (record.started_at is not None or not self._spent_up_budgets()):
+            return None
         at = waits_at(record)
         first = None
         for closed in self._all_closed_to(record):

@@ -49,7 +49,7 @@ class Pending:
 
     __slots__ = (
         "births", "born", "budgets", "counted", "descents", "edges", "emits", "ended", "losses",
-        "messages", "moved", "progress", "saved", "sends", "transitions",
+        "messages", "moved", "progress", "saved", "sends", "told", "transitions",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -66,6 +66,7 @@ class Pending:
         self.descents: list[tuple[Value, ...]] = []
         self.moved: list[tuple[Value, ...]] = []
         self.saved: list[tuple[Value, ...]] = []
+        self.told: list[tuple[Value, ...]] = []
         self.messages: list[tuple[Value, ...]] = []
         self.counted: list[tuple[Value, ...]] = []
 

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from outlast.lifecycle import Execution, Kind, Message, MessageKind, State, Transition
-from outlast.lifecycle.record import COLUMNS, TRANSITION_COLUMNS, Data
+from outlast.lifecycle.record import COLUMNS, Data
 from outlast.store.protocol import InboxEntry
 
 Value = None | int | float | bytes | str
@@ -57,17 +57,13 @@ def values_of_transition(row: Transition) -> tuple[Value, ...]:
 
 def transition_of(values: Sequence[object]) -> Transition:
     """Make a row of the log from its columns."""
-    columns = list(values)
-    columns[_KIND] = _KINDS[str(columns[_KIND])]
-    columns[_FROM_STATE] = _STATES[str(columns[_FROM_STATE])]
-    columns[_TO_STATE] = State(str(columns[_TO_STATE]))
-    columns[_DATA] = data_of(columns[_DATA])
-    return Transition(*columns)  # type: ignore[arg-type]
-
-
-_KIND, _FROM_STATE, _TO_STATE, _DATA = map(
-    TRANSITION_COLUMNS.index, ("kind", "from_state", "to_state", "data")
-)
+    row = Transition(*values)  # type: ignore[arg-type]
+    row.kind = _KINDS[row.kind]
+    row.from_state = _STATES[row.from_state]  # type: ignore[index]
+    row.to_state = _STATES[row.to_state]  # type: ignore[assignment]
+    if row.data is not None:
+        row.data = data_of(row.data)
+    return row
 
 
 def values_of_execution(record: Execution) -> tuple[Value, ...]:
@@ -117,18 +113,17 @@ _changed: Final = attrgetter(
 
 def execution_of(values: Sequence[object]) -> Execution:
     """Make an execution from its columns."""
-    columns = list(values)
-    columns[_STATE] = State(str(columns[_STATE]))
-    columns[_PAUSED_FROM] = _STATES[str(columns[_PAUSED_FROM] or "")]
-    columns[_GATES] = data_of(columns[_GATES])
-    columns[_LABELS] = data_of(columns[_LABELS])
-    columns[_DETAIL] = data_of(columns[_DETAIL])
-    return Execution(*columns)  # type: ignore[arg-type]
-
-
-_STATE, _PAUSED_FROM, _GATES, _LABELS, _DETAIL = map(
-    COLUMNS.index, ("state", "paused_from", "gates", "labels", "detail")
-)
+    record = Execution(*values)  # type: ignore[arg-type]
+    record.state = _STATES[record.state]  # type: ignore[assignment]
+    if record.paused_from is not None:
+        record.paused_from = _STATES[record.paused_from]
+    if record.gates is not None:
+        record.gates = data_of(record.gates)
+    if record.labels is not None:
+        record.labels = data_of(record.labels)
+    if record.detail is not None:
+        record.detail = data_of(record.detail)
+    return record
 
 
 def values_of_message(tenant: int, id: str, entry: InboxEntry) -> tuple[Value, ...]:

@@ -421,9 +421,11 @@ class RelationalStore:
             pending.losses.look(read_reservations(self, ending))
             pending.losses.see(row for row in pending.transitions if row.execution_id in ending)
         for id, changed in moved.items():
-            pending.counted.append((id, records[id].inbox_count))
+            record = records[id]
             if changed:
-                pending.saved.append(changed_values_of(records[id]))
+                pending.told.append((*changed_values_of(record), record.inbox_count))
+            else:
+                pending.counted.append((id, record.inbox_count))
 
     def _earlier(self, deliveries: list[tuple[int, Deliver]]) -> dict[str, list[Message]]:
         """Find the messages that have the id of one to come, or answer its question."""
@@ -466,13 +468,13 @@ class RelationalStore:
         part = self.capacity.claim(lease, now)
         waiting = part.candidates(limit, known)
         drawn = iter(nonces)
+        worker = {"worker": lease.worker}
         for record, events in part.desk.admit(waiting, limit):
             if events:
                 after = self._append(record, events, now, pending)
                 part.blocked(after)
                 pending.saved.append(changed_values_of(after))
                 continue
-            worker = {"worker": lease.worker}
             event = Event(Kind.CLAIM, "engine", nonce=next(drawn), data=worker)
             after = self._decide(record, event, now, pending)
             unseen = self._unseen(after)
@@ -636,6 +638,7 @@ class RelationalStore:
         send("insert_messages", pending.messages)
         send("count_messages", pending.counted)
         send("save_executions", pending.saved)
+        send("save_told_executions", pending.told)
         send("save_budgets", list(map(values_of, pending.budgets)))
         if pending.emits:
             write_emissions(self.database, pending.emits)
