@@ -10,6 +10,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "dev": ("serving:dev", "Engine, worker and server in one process, for this machine."),
     "server": ("serving:server", "Serve the engine over HTTP until SIGTERM or Ctrl-C."),
     "worker": ("running:worker", "Run executions until SIGTERM or Ctrl-C."),
+    "workers": ("workers:workers", "List the workers: who lives, holds what, knows which tasks."),
     "watch": ("watching:watch", "Look on while an execution runs."),
     "ls": ("looking:ls", "List executions, the newest first."),
     "show": ("looking:show", "Show one execution: state, steps, questions, result."),

@@ -35,7 +35,7 @@ from outlast.naming import SCHEDULE_ORIGIN, checked_name
 
 if TYPE_CHECKING:
     from outlast.engine.guest import Guest
-    from outlast.store.protocol import Descent, ProgressRow
+    from outlast.store.protocol import Descent, ProgressRow, WorkerRow
     from outlast.story import Step, Story
 
 WIDTH_FULL = 80
@@ -501,16 +501,18 @@ def event_line(row: Transition, *, colour: bool = False) -> str:
 def why(session: Session, id: str) -> None:
     """Say why an execution is not moving, and what to do about it."""
     from outlast.cli.stopping import stopping
+    from outlast.engine.presence import no_taker
     from outlast.engine.standing import standing
 
     with session.guest() as guest:
         id = guest.find(id)
         record = guest.record(id)
-        owner = guest.owner()
+        owner, workers = guest.owner(), guest.serving()
         reason = (
             stopping(guest, record, owner)
+            or no_taker(record, workers)
             or standing(guest.store, record, owner)
-            or reason_with_hint(record, owner)
+            or reason_with_hint(record, owner, workers)
         )
         descents = guest.store.descents([id])
         title = _question_title(guest, record)
@@ -558,8 +560,13 @@ def _question_title(guest: Guest, record: Execution) -> str:
         return ""
 
 
-def reason_with_hint(record: Execution, owner: str | None) -> Reason | None:
-    """Add what a row cannot know: whether an engine runs on this store at all."""
+def reason_with_hint(
+    record: Execution, owner: str | None, workers: Sequence[WorkerRow] = ()
+) -> Reason | None:
+    """Add what a row cannot know: whether an engine runs on this store at all.
+
+    ``workers`` are those that live, where it is to be told whether the owner is one of them.
+    """
     reason = reason_of(record)
     if reason is None:
         return None
@@ -571,10 +578,7 @@ def reason_with_hint(record: Execution, owner: str | None) -> Reason | None:
         )
         return Reason(reason.code, text, reason.since, reason.until, f"{hint}{record.task}")
     if record.state is State.QUEUED:
-        lacks = f"it does not know task {one_line(record.task)}"
-        if record.pin is not None:
-            lacks = f"it is pinned to version {one_line(record.pin)}, which that lacks"
-        text = f"the engine ({owner}) has not taken it: {lacks}, or is full"
+        text = f"the engine ({owner}) has not taken it yet: it is full, or just about to"
         return Reason(reason.code, text, reason.since, reason.until, hint)
     if owner is None and not hint and record.state is not State.RUNNING:
         hint = "no engine runs on this store now: outlast worker FILE"
@@ -585,6 +589,14 @@ def reason_with_hint(record: Execution, owner: str | None) -> Reason | None:
             reason.since,
             reason.until,
             "outlast worker FILE, or the same outlast run again",
+        )
+    if workers and record.is_leased and all(one.id != record.worker for one in workers):
+        return Reason(
+            "worker_silent",
+            f"worker {record.worker} has renewed its lease no more; another one takes over",
+            reason.since,
+            reason.until,
+            "outlast workers",
         )
     if record.state is State.PAUSED:
         hint = f"outlast resume {record.id}"

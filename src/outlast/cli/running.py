@@ -301,7 +301,27 @@ def start(
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="FILE…")
 @click.option(
-    "--slots", default=1_000, show_default=True, type=click.IntRange(1), help="Executions at once."
+    "--processes",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 1_000),
+    help="Worker processes; more than one needs a store that many can share.",
+)
+@click.option(
+    "--concurrency",
+    "--slots",
+    "slots",
+    default=1_000,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Executions at once, in each process.",
+)
+@click.option(
+    "--lease",
+    default="10s",
+    show_default=True,
+    metavar="DURATION",
+    help="How long it may be silent before another worker takes over, on a shared store.",
 )
 @click.option(
     "--threads",
@@ -311,7 +331,7 @@ def start(
     help="def steps, and def tasks, at once.",
 )
 @click.option(
-    "--processes",
+    "--step-processes",
     default=None,
     type=click.IntRange(1),
     help="Steps in processes at once.  [default: one a processor]",
@@ -324,7 +344,12 @@ def start(
     help="How long a stop waits for steps under way.",
 )
 @click.option(
-    "--queue", "queues", multiple=True, metavar="NAME", help="Only this queue; repeatable. [all]"
+    "--queue",
+    "--queues",
+    "queues",
+    multiple=True,
+    metavar="NAME,…",
+    help="Only these queues; repeatable. [all]",
 )
 @click.option(
     "--capability",
@@ -337,22 +362,31 @@ def start(
 def worker(
     session: Session,
     sources: Sequence[str],
+    processes: int,
     slots: int,
+    lease: str,
     threads: int,
-    processes: int | None,
+    step_processes: int | None,
     patience: str,
     queues: Sequence[str],
     capabilities: Sequence[str],
 ) -> int:
     """Run the executions of the tasks in FILE until SIGTERM or Ctrl-C; a second one stops at once.
 
-    FILE may be a Python file or a module; what it imports is served as well.
+    FILE may be a Python file or a module; what it imports is served as well. With --processes, this
+    process runs nothing itself: it starts so many workers, and others in the place of those that
+    die.
     """
     from outlast.cli.loading import load_module
+    from outlast.cli.supervising import end_with_supervisor
     from outlast.engine.engine import Engine
     from outlast.engine.registry import TASKS
 
     span_of("--patience", patience)
+    span_of("--lease", lease)
+    if processes > 1:
+        return _supervise(session, processes)
+    end_with_supervisor()
     with Outlets():
         for source in sources:
             file, _, name = source.rpartition(":")
@@ -369,12 +403,42 @@ def worker(
             session.url,
             slots=slots,
             threads=threads,
-            processes=processes,
+            processes=step_processes,
             patience=patience,
-            queues=queues or None,
+            lease=lease,
+            queues=[name for names in queues for name in names.split(",")] or None,
             capabilities=capabilities,
         )
         return _serve(session, engine)
+
+
+def _supervise(session: Session, processes: int) -> int:
+    """Run several workers, each in a process of its own."""
+    from outlast.cli.supervising import Supervisor, own_command
+    from outlast.store import is_shared
+
+    if not is_shared(session.url):
+        raise UsageError(
+            f"{processes} worker processes cannot share this store",
+            where=session.url,
+            why="one process owns a SQLite file; it runs many executions at once by itself",
+            do="leave --processes out, or use --store postgresql://…",
+        )
+    with Signals(keep=True) as signals:
+        told = 0
+
+        def stops() -> int:
+            nonlocal told
+            if signals.count() > told:
+                told = signals.count()
+                session.say(
+                    "stopping all workers at a safe point; once more stops at once"
+                    if told == 1
+                    else "stopping all workers at once"
+                )
+            return signals.count()
+
+        return Supervisor(own_command(session.words), processes, session.say).run(stops)
 
 
 def _serve(session: Session, engine: Engine) -> int:

@@ -12,9 +12,15 @@ from outlast.cli.exits import INTERRUPTED
 
 
 class Signals:
-    """SIGINT and SIGTERM as a wish to stop; the second one ends the process at once."""
+    """SIGINT and SIGTERM as a wish to stop; the second one ends the process at once.
 
-    def __init__(self) -> None:
+    Args:
+        keep: a second one is only counted: somebody else is still to be told.
+    """
+
+    def __init__(self, *, keep: bool = False) -> None:
+        self._keep = keep
+        self._count = 0
         self._came: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._number: int | None = None
         self._before: dict[int, Any] = {}
@@ -29,7 +35,8 @@ class Signals:
             signal.signal(number, handler)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        if self._number is not None:
+        self._count += 1
+        if self._number is not None and not self._keep:
             os._exit(INTERRUPTED)
         self._number = number
         self._came.put(number)
@@ -37,6 +44,10 @@ class Signals:
     def came(self) -> bool:
         """Tell whether somebody wants us to stop."""
         return self._number is not None
+
+    def count(self) -> int:
+        """Tell how many times somebody wanted us to stop."""
+        return self._count
 
     def wait(self) -> int:
         """Wait until somebody does; gives the number of the signal."""

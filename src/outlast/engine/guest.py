@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from outlast.engine.registry import StartOptions, Task
     from outlast.engine.schedules import Book
     from outlast.engine.token import Permit
+    from outlast.store.protocol import WorkerRow
 
 POLL_SECONDS: Final = 0.02
 """How often a follower looks whether the file has changed: one read of a number in the file."""
@@ -106,7 +107,18 @@ class Guest:
 
     def owner(self) -> str | None:
         """Say which process runs the engine of this store, as a phrase; None when none does."""
-        return owner_of(self.url)
+        if not self.store.is_shared:
+            return owner_of(self.url)
+        count = len(self.serving())
+        return None if not count else f"{count} worker{'s' if count > 1 else ''}"
+
+    def serving(self) -> list[WorkerRow]:
+        """Give the workers that live."""
+        from outlast.engine.presence import serving
+
+        if not self.store.is_shared and owner_of(self.url) is None:
+            return []
+        return serving(self.store, time.time_ns() // 1000)
 
     # Schedules
 
