@@ -32,7 +32,7 @@ def append(database: Database, said: Sequence[Said]) -> None:
     """Append to the audit, inside the open transaction and as the last thing in it."""
     if not said:
         return
-    database.lock("audit")
+    database.lock("audit", ["head"])
     ((number, digest),) = database.ask_all("audit_head", {})
     assert isinstance(digest, bytes)
     rows = chained(int(str(number)), digest, said)
