@@ -14,7 +14,7 @@ from outlast.errors import BadRequest, NotRecoverable, Stale, TransitionRefused,
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import MessageKind, State
 from outlast.naming import SCHEDULE_ORIGIN, checked_labels, checked_priority
-from outlast.server.call import Call, Reply, checked_id
+from outlast.server.call import Call, Reply, asked_id
 from outlast.server.executions import aware, etag_of, row
 from outlast.server.shapes import FilterBody
 from outlast.store.protocol import Filter
@@ -204,7 +204,7 @@ async def do_in_bulk(call: Call) -> dict[str, object]:
         states=tuple(wanted.states),
         task=wanted.task,
         origin=None if wanted.schedule is None else SCHEDULE_ORIGIN + wanted.schedule,
-        parent_id=None if wanted.parent is None else checked_id(wanted.parent),
+        parent_id=asked_id(wanted.parent, "filter.parent"),
         roots=wanted.roots,
         labels=wanted.labels,
         created_after=_instant(wanted.created_after, "created_after"),

@@ -12,6 +12,7 @@ from outlast.lifecycle import Execution as Record
 from outlast.naming import checked_name
 from outlast.server.auth import Identity, authorize, may
 from outlast.server.route import Route
+from outlast.server.strict import unfit
 
 if TYPE_CHECKING:
     from outlast.engine.engine import Engine
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 ID_LENGTH_MAX: Final = 64
 KEY_LENGTH_MAX: Final = 255
+WORD_LENGTH_MAX: Final = 200
+"""Characters of a name in a path."""
 
 
 @dataclass(slots=True)
@@ -157,9 +160,24 @@ def checked_id(id: str) -> str:
     Raises:
         NotFound: no execution has such an id.
     """
-    if not id.isascii() or not id.isprintable() or len(id) > ID_LENGTH_MAX:
+    if not _is_id(id):
         raise no_execution(ascii(id[:80]))
     return id
+
+
+def asked_id(id: str | None, name: str) -> str | None:
+    """Give an id of a query or body back, having seen that it can be looked up.
+
+    Raises:
+        BadPayload: no execution has such an id.
+    """
+    if id is not None and not _is_id(id):
+        raise unfit(f"$.{name}", "it is no id of an execution", "query")
+    return id
+
+
+def _is_id(id: str) -> bool:
+    return id.isascii() and id.isprintable() and len(id) <= ID_LENGTH_MAX
 
 
 def checked_word(word: str, what: str) -> str:
@@ -168,7 +186,7 @@ def checked_word(word: str, what: str) -> str:
     Raises:
         NotFound: nothing has such a name.
     """
-    if not word.isprintable():
+    if not word.isprintable() or len(word) > WORD_LENGTH_MAX:
         raise NotFound(f"there is no {what} {word[:80]!a}")
     return checked_name(word, what)
 
@@ -178,4 +196,4 @@ def no_execution(id: str) -> NotFound:
     return NotFound(f"there is no execution {id}")
 
 
-__all__ = ["Call", "Live", "Reply", "checked_id", "checked_word", "no_execution"]
+__all__ = ["Call", "Live", "Reply", "asked_id", "checked_id", "checked_word", "no_execution"]

@@ -20,7 +20,7 @@ from outlast.lifecycle import OPEN, State, Transition, reason_of
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle.record import continued_as
 from outlast.naming import SCHEDULE_ORIGIN, checked_name
-from outlast.server.call import Call, Reply, checked_id, checked_word
+from outlast.server.call import Call, Reply, asked_id, checked_word
 from outlast.server.shapes import ListQuery, StartBody, TaskStartBody
 from outlast.server.strict import unfit
 from outlast.store.protocol import Filter
@@ -194,12 +194,12 @@ async def list_executions(call: Call) -> Reply:
         states=states_of(query.state),
         task=query.task,
         origin=query.origin if query.schedule is None else SCHEDULE_ORIGIN + query.schedule,
-        parent_id=None if query.parent is None else checked_id(query.parent),
+        parent_id=asked_id(query.parent, "parent"),
         roots=query.roots,
         labels=labels_of(query.label),
         created_after=_instant(query.created_after, "created_after"),
         created_before=_instant(query.created_before, "created_before"),
-        before_id=None if query.cursor is None else checked_id(query.cursor),
+        before_id=asked_id(query.cursor, "cursor"),
         limit=query.limit + 1,
     )
     found = await call.engine.read_page(wanted)
@@ -331,7 +331,7 @@ async def list_transitions(call: Call) -> dict[str, Any]:
 async def list_children(call: Call) -> Reply:
     """List the children of an execution, the newest first."""
     query = call.query
-    before = None if query.cursor is None else checked_id(query.cursor)
+    before = asked_id(query.cursor, "cursor")
     wanted = Filter(parent_id=call.row.id, before_id=before, limit=query.limit + 1)
     found = await call.engine.read_page(wanted)
     following = found[query.limit - 1].id if len(found) > query.limit else None

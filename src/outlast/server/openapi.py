@@ -198,10 +198,22 @@ def refusals_of(route: Route) -> dict[int, list[str]]:
     return {status: sorted(set(codes)) for status, codes in sorted(found.items())}
 
 
+_EVENT: Final = {
+    "type": "object",
+    "description": "One event of the stream.",
+    "properties": {
+        "event": {"type": "string"},
+        "id": {"type": "string", "description": "Send it as Last-Event-ID to go on behind it."},
+        "data": {"type": "string", "description": "JSON."},
+        "retry": {"type": "integer"},
+    },
+}
+
+
 def _responses(route: Route, schemas: Mapping[int, Any]) -> dict[str, Any]:
     good: dict[str, Any] = {"description": "It worked."}
     if route.media == "text/event-stream":
-        good["content"] = {route.media: {"schema": {"type": "string"}}}
+        good["content"] = {route.media: {"schema": _EVENT}}
     elif route.answer is not None:
         good["content"] = {route.media: {"schema": schemas[id(route.answer)]}}
     responses: dict[str, Any] = {str(route.status): good}

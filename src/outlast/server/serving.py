@@ -96,6 +96,7 @@ async def serve(
     authenticator: Authenticator,
     address: Address,
     on_ready: Callable[[str], None] = lambda url: None,
+    until: asyncio.Future[None] | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; the engine is opened and closed with it.
 
@@ -104,6 +105,7 @@ async def serve(
         authenticator: says who calls.
         address: where to listen.
         on_ready: is told the URL once it answers.
+        until: stops it as well, once it is done.
 
     Raises:
         UsageError, CannotLoad: it may not, or cannot, listen there.
@@ -129,6 +131,8 @@ async def serve(
         h11_max_incomplete_event_size=32_768,
     )
     server = _Server(config, lambda: on_ready(url))
+    if until is not None:
+        until.add_done_callback(lambda _: server.stop())
     try:
         async with engine:
             await server.serve(sockets=[listener])
@@ -148,7 +152,7 @@ class _Server(uvicorn.Server):
         numbers = (signal.SIGINT, signal.SIGTERM)
         with contextlib.suppress(RuntimeError, ValueError):  # not in the main thread: no signals
             for number in numbers:
-                loop.add_signal_handler(number, self._stop)
+                loop.add_signal_handler(number, self.stop)
         try:
             yield
         finally:
@@ -156,7 +160,8 @@ class _Server(uvicorn.Server):
                 for number in numbers:
                     loop.remove_signal_handler(number)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Stop in order; asked again, at once."""
         self.force_exit = self.should_exit
         self.should_exit = True
 
