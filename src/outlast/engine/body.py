@@ -184,8 +184,7 @@ class Body:
             context.run(current_step.set, self)
             if step.is_async:
                 self.begun_at = self.started_at
-                coroutine = eager.guarded(step.fn(*args, **kwargs))
-                self._task = eager.start(coroutine, host.loop, context)
+                self._task = eager.start(step.fn(*args, **kwargs), host.loop, context)
                 if self._task.done():
                     return True
             else:
