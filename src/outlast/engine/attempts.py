@@ -49,6 +49,7 @@ NEVER_RETRIED: Final = (Fatal, BadPayload, PayloadTooLarge)
 """What fails for good, in a task as in a step."""
 _STEP_NEVER_RETRIED: Final = (*NEVER_RETRIED, CannotLoad, StepDeadline, StepQueueTimeout)
 _ABANDONED: Final = CallState.ABANDONED
+_STEP: Final = Kind.STEP  # to look a member of an enum up takes as long as to make a row
 
 
 class Life(Protocol):
@@ -197,6 +198,13 @@ class Attempts:
                 return True
         return False
 
+    def is_any_due(self) -> bool:
+        """Tell whether a body waits for no time: it starts once all that was learned is durable."""
+        if not self.back_offs:
+            return bool(self.calls)
+        now = self._host.clock.now()
+        return any(self.back_offs.get(call.key, 0) <= now for call in self.calls)
+
     def backing_off(self) -> list[tuple[str, int]]:
         """Name the calls whose next attempt has to wait, and until when.
 
@@ -272,7 +280,7 @@ class Attempts:
         if owner.purse is not None or body.spent is not None or step.cost is not None:
             data = {**(data or {}), **self._spent_by(body, raised)} or None
         row = owner.append(
-            Event(Kind.STEP, "engine", key=key, digest=body.call.digest, data=data, payload=payload)
+            Event(_STEP, "engine", key=key, digest=body.call.digest, data=data, payload=payload)
         )
         try:
             self._playback.deliver(

@@ -62,7 +62,11 @@ def child_end(copied: Transition) -> ChildEnd:
 
 
 class Children:
-    """The book that a driver keeps of its execution's children."""
+    """The book that a driver keeps of its execution's children.
+
+    Attributes:
+        under_way: the children that the code waits for, by the key of the call.
+    """
 
     def __init__(
         self,
@@ -76,7 +80,7 @@ class Children:
         self._root = record.root_id or record.id
         self._midwife = midwife
         self._append = append
-        self._under_way: dict[str, Child] = {}
+        self.under_way: dict[str, Child] = {}
         self._earlier: dict[str, Child] = {}
         self._results: dict[str, tuple[int | None, Transition]] = {}
         self._given_up: set[str] = set()
@@ -89,7 +93,7 @@ class Children:
         """Read the rows of earlier tries: their children may be of use again."""
         for row in rows:
             self.take(row)
-        self._earlier, self._under_way = self._under_way, {}
+        self._earlier, self.under_way = self.under_way, {}
         self._given_up.clear()
         self._called.clear()
 
@@ -99,14 +103,14 @@ class Children:
         if key is None or "child" not in data:
             return
         if row.kind is Kind.STEP_ANNOUNCED:
-            self._under_way[key] = Child(str(data["child"]), row.digest)
+            self.under_way[key] = Child(str(data["child"]), row.digest)
             self._called[key] = row.digest
             self._earlier.pop(key, None)
         elif row.kind is Kind.CALL_ABANDONED:
             self._given_up.add(key)
-            self._under_way.pop(key, None)
+            self.under_way.pop(key, None)
         elif row.kind is Kind.CHILD_FINISHED and "reused" not in data:
-            child = self._under_way.pop(key, None) or self._earlier.pop(key, None)
+            child = self.under_way.pop(key, None) or self._earlier.pop(key, None)
             if data.get("state") == State.SUCCEEDED and child is not None:
                 self._results[key] = (child.digest, row)
 
@@ -125,11 +129,6 @@ class Children:
         digest = self._results[row.key][0] if row.key in self._results else row.digest
         return ChildEnd(str(data["child"]), str(data["state"]), source.payload, data, digest)
 
-    @property
-    def is_any_under_way(self) -> bool:
-        """Whether the code waits for a child."""
-        return bool(self._under_way)
-
     # What the code asks for
 
     def admit(self, key: str, number: int, call: ChildCall, now: int) -> Transition | None:
@@ -138,7 +137,7 @@ class Children:
         Returns:
             A row to deliver at once: the result that a child of an earlier try had, or None.
         """
-        if key in self._under_way:
+        if key in self.under_way:
             return None  # its end comes through the inbox
         digest, row = self._results.get(key, (None, None))
         if row is not None and digest == number:
@@ -151,7 +150,7 @@ class Children:
         if earlier is not None and earlier.digest == number:
             data = {"child": earlier.id, "again": True}
             self._append(Event(Kind.STEP_ANNOUNCED, "engine", key=key, digest=number, data=data))
-            self._under_way[key] = earlier
+            self.under_way[key] = earlier
             self._called[key] = number
             return None
         item = self._bear(call, key, now)
@@ -159,7 +158,7 @@ class Children:
         self._append(
             Event(Kind.STEP_ANNOUNCED, "engine", key=key, digest=number, data=data), births=[item]
         )
-        self._under_way[key] = Child(item.after.id, number)
+        self.under_way[key] = Child(item.after.id, number)
         self._called[key] = number
         return None
 
@@ -222,11 +221,11 @@ class Children:
 
     def given_up(self, dropped: Iterable[str]) -> list[str]:
         """Name the calls that the code gave up and that nobody has told their children yet."""
-        return [key for key in dropped if key in self._under_way and key not in self._given_up]
+        return [key for key in dropped if key in self.under_way and key not in self._given_up]
 
     def give_up(self, key: str, now: int) -> None:
         """Tell a child that nobody waits for it any more."""
-        child = self._under_way.pop(key, None)
+        child = self.under_way.pop(key, None)
         if child is None or key in self._given_up:
             return
         self._given_up.add(key)
@@ -240,9 +239,9 @@ class Children:
 
     def waits(self) -> list[dict[str, Any]]:
         """Name the children that are under way: the first few one by one."""
-        keys = list(self._under_way)
+        keys = list(self.under_way)
         named = [
-            {"kind": "child", "key": key, "child": self._under_way[key].id}
+            {"kind": "child", "key": key, "child": self.under_way[key].id}
             for key in keys[:NAMED_MAX]
         ]
         more = len(keys) - len(named)

@@ -37,7 +37,7 @@ from outlast.engine.ending import end_by_error, end_of_code
 from outlast.engine.journal import Journal
 from outlast.engine.owner import Owner
 from outlast.engine.playback import Playback
-from outlast.engine.purse import Ledger, inherited, purse_of
+from outlast.engine.purse import Ledger, Purse, inherited, purse_of
 from outlast.engine.registry import Task
 from outlast.engine.scope import Call, CallState, Mismatch, Scope
 from outlast.engine.script import is_point, past_of
@@ -318,25 +318,29 @@ class Driver:
             self.hand_back()
 
     def _pump(self, scope: Scope | ThreadScope) -> None:
-        owner, attempts, outcomes = self.owner, self.attempts, self.playback.outcomes
-        dispatch = self._dispatch
+        owner, attempts, playback = self.owner, self.attempts, self.playback
+        dispatch, outcomes = self._dispatch, playback.outcomes
         while not owner.is_over and scope.is_quiet:
             answered = False
             if scope.notes:
-                self.playback.note()
+                playback.note()
             for call in scope.take_calls():
                 answered = dispatch.admit(call) or answered
             for call in scope.take_abandoned():
-                self._dispatch.abandon(call)
-            if self._children.is_any_under_way and not scope.finished:
-                self._dispatch.give_up_children(scope)
+                dispatch.abandon(call)
+            if self._children.under_way and not scope.finished:
+                dispatch.give_up_children(scope)
             if scope.finished and not outcomes:
                 if not attempts.ending:  # else the last process that is being stopped calls again
                     self._finish(scope)
                 return
             if answered or (
                 not outcomes
-                and (dispatch.play(scope) or attempts.reuse_next() or self._fire_timers(scope))
+                and (
+                    (playback.script is not None and dispatch.play(scope))
+                    or (playback.memo and attempts.reuse_next())
+                    or self._fire_timers(scope)
+                )
             ):
                 continue
             break
@@ -389,9 +393,9 @@ class Driver:
         """The budgets that it charges and that not everybody shares."""
         return () if self.owner.purse is None else self.owner.purse.own
 
-    def _stop_short(self) -> bool:
+    def _stop_short(self, purse: Purse) -> bool:
         """Suspend it where a call waits for a budget and nothing else is under way."""
-        short = None if self.owner.purse is None else self.owner.purse.short
+        short = purse.short
         if short is None or self.owner.durable < self.owner.delivered:
             return False
         if all(call.key != short.key for call in self.attempts.calls):
@@ -406,12 +410,12 @@ class Driver:
         if self.owner.is_held:
             self._park(self._wishes.pause(_clean_up(scope)))
             return
-        if self._stop_short():
+        if self.owner.purse is not None and self._stop_short(self.owner.purse):
             return
-        now = self.worker.clock.now()
-        if any(self.attempts.back_offs.get(call.key, 0) <= now for call in self.attempts.calls):
+        if self.attempts.is_any_due():
             self._waiting.set_alarm(scope)
             return  # bodies wait for outcomes to be durable, and nothing else
+        now = self.worker.clock.now()
         waits, due_at = self._waiting.waits(scope)
         if not waits:
             self._end_with(

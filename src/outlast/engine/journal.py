@@ -23,7 +23,6 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
 
 from outlast.errors import NoEngine, OutlastError, StoreUnavailable
-from outlast.lifecycle import Transition
 from outlast.store.protocol import Answer, Create, Deliver, Item, Store, Write
 
 ROWS_MAX: Final = 2_000
@@ -32,6 +31,8 @@ BYTES_MAX: Final = 4 * 1024 * 1024
 """Payload bytes a batch, so that one huge result delays nobody for long."""
 BACKLOG_MAX: Final = 20_000
 """Items queued before ``start`` has to wait."""
+
+_WITH_ROWS: Final = (Create, Write)
 
 T = TypeVar("T")
 
@@ -254,13 +255,15 @@ def _weight(item: Item) -> tuple[int, int]:
     """Give the rows and the payload bytes of an item."""
     if isinstance(item, Deliver):
         return 2, len(item.message.payload or b"")
-    if not isinstance(item, Create | Write):
+    if not isinstance(item, _WITH_ROWS):
         return 1, 0
-    rows: list[Transition] = item.rows
-    size = sum(len(row.payload) for row in rows if row.payload is not None)
+    size = 0
+    for row in item.rows:
+        if row.payload is not None:
+            size += len(row.payload)
     if isinstance(item, Write) and item.emits:
-        return len(rows) + len(item.emits), size + sum(len(one.payload) for one in item.emits)
-    return len(rows), size
+        return len(item.rows) + len(item.emits), size + sum(len(x.payload) for x in item.emits)
+    return len(item.rows), size
 
 
 def _unavailable(error: Exception) -> OutlastError:

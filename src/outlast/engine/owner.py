@@ -33,6 +33,7 @@ from outlast.store.protocol import Answer, Create, Deliver, Write
 if TYPE_CHECKING:
     from outlast.engine.body import Body
 
+_DEADLINE: Final = Kind.DEADLINE
 _POSITION: Final = frozenset({"seq", "idle_claims", "inbox_seen", "updated_at"})
 _MAKING: Final = threading.Lock()
 
@@ -145,7 +146,7 @@ class Owner:
         """Append an event, unless the lifecycle refuses it: then give why."""
         record = self.record
         fence, nonce, seq = record.fence, record.nonce, record.seq
-        if event.nonce is None and event.kind is not Kind.DEADLINE:
+        if event.nonce is None and event.kind is not _DEADLINE:
             event.fence, event.nonce = fence, nonce
         charge = None if self.purse is None else self.purse.charge_for(event, self._bodies)
         decision = decide(record, event, self._desk.clock.now())

@@ -285,6 +285,10 @@ class Scope:
 
     Drive it from a plain callback of the engine's loop, never from inside a task. Always
     :meth:`close` it: a scope that is merely dropped stays in memory.
+
+    Attributes:
+        is_quiet: whether the code rests.
+        finished: whether the main branch has returned or raised; then the scope is closed, too.
     """
 
     is_async = True
@@ -301,7 +305,8 @@ class Scope:
         self._loop: DeterministicLoop = DeterministicLoop(prepare=self._enter)  # type: ignore[abstract]
         self._main: BranchTask | None = None
         self._closed = False
-        self._finished = False
+        self.is_quiet = True
+        self.finished = False
         self._result: Any = None
         self._exception: BaseException | None = None
         self._call_count = 0
@@ -360,10 +365,14 @@ class Scope:
 
     def take_calls(self) -> list[Call]:
         """Give the calls opened since the last time that are still open, in that order."""
+        if not self._fresh:
+            return []
         fresh, self._fresh = self._fresh, []
-        taken = [call for call in fresh if call.state is _OPEN]
-        for call in taken:
-            call._taken = True
+        taken = []
+        for call in fresh:
+            if call.state is _OPEN:
+                call._taken = True
+                taken.append(call)
         return taken
 
     def take_abandoned(self) -> list[Call]:
@@ -371,6 +380,8 @@ class Scope:
 
         Of those that nobody has taken there are questions only: a replay has to close them, too.
         """
+        if not self._abandoned:
+            return []
         abandoned, self._abandoned = self._abandoned, []
         return abandoned
 
@@ -397,11 +408,6 @@ class Scope:
             yield timer
             before = timer
 
-    @property
-    def is_quiet(self) -> bool:
-        """Whether the code rests."""
-        return not self._loop._running
-
     def has_clean_up(self) -> bool:
         """Whether the code stands where a cancel would run some of it."""
         return any(has_clean_up(task.get_coro()) for task in self._loop.live_tasks())
@@ -414,7 +420,7 @@ class Scope:
     @property
     def stuck(self) -> bool:
         """Whether nothing but a cancel or an early signal can ever wake the code."""
-        return not (self._finished or self._closed or self._open) and self.next_timer() is None
+        return not (self.finished or self._closed or self._open) and self.next_timer() is None
 
     def stuck_description(self) -> str:
         """Say for each branch where it stands."""
@@ -428,11 +434,6 @@ class Scope:
     def places(self) -> dict[str, str]:
         """Say for each open call where the code stands that waits for it, by key."""
         return {} if self._closed else self._loop.places()
-
-    @property
-    def finished(self) -> bool:
-        """Whether the main branch has returned or raised; then the scope is closed, too."""
-        return self._finished
 
     @property
     def result(self) -> Any:
@@ -658,12 +659,15 @@ class Scope:
         return self._loop.root
 
     def _run(self) -> None:
+        self.is_quiet = False
         try:
             self._loop.run_until_quiet()
         except NotDurable as error:  # it never came to rest, and will not in any replay
             self._exception = error
             self._end()
             return
+        finally:
+            self.is_quiet = True
         if self._main is not None and self._main.done():
             try:
                 self._exception = self._main.exception()
@@ -675,7 +679,7 @@ class Scope:
 
     def _end(self) -> None:
         """Let go of what the main branch left behind: nobody waits for its open calls."""
-        self._finished = True
+        self.finished = True
         self.never_awaited = [call.key for call in self._made.values()]
         self.unread_signals = [one for signals in self._signals.values() for one in signals]
         for call in list(self._open.values()):
@@ -689,7 +693,7 @@ class Scope:
     def _pass_time(self, outcome: Outcome) -> None:
         if self._main is None and not self._closed:
             raise InternalError("an outcome was delivered before the scope was begun")
-        if self._closed and not self._finished:
+        if self._closed and not self.finished:
             raise InternalError("an outcome was delivered to a closed scope")
         if outcome.at > self._loop.now_us:
             self._loop.now_us = outcome.at
@@ -705,7 +709,7 @@ class Scope:
             self._loop.fire(timer)
             return
         self._pass_time(outcome)
-        if self._finished:
+        if self.finished:
             return
         if kind == "cancel":
             assert self._main is not None

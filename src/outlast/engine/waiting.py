@@ -102,19 +102,20 @@ class Waiting:
 
         Only while there are slots: what waits must never keep those from running that it waits for.
         """
-        waits = self._children.is_any_under_way and now < self._playback.child_at + LINGER_US
-        return waits and self._slots.free > 0
+        if not self._children.under_way or now >= self._playback.child_at + LINGER_US:
+            return False
+        return self._slots.free > 0
 
     def set_alarm(self, scope: Scope | ThreadScope) -> None:
         """See to it that it is woken at the next instant at which time matters."""
         timer = scope.next_timer()
         if self._alarm is not None:
             self.cancel_alarm()
+        owner, attempts = self._owner, self._attempts
+        if timer is None and not attempts.back_offs and not self._children.under_way:
+            return
         now = self._slots.clock.now()
         lingers = self._lingers(now)
-        owner, attempts = self._owner, self._attempts
-        if timer is None and not attempts.back_offs and not lingers:
-            return
         # Of a call that something else holds back, that wakes us; an alarm would only spin.
         is_free = owner.durable >= owner.delivered and not owner.is_held
         instants = [at for _, at in attempts.backing_off() if is_free or at > now]
