@@ -9,9 +9,9 @@ seconds pass. After a refusal the registers are not given: nothing has changed, 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from outlast.lifecycle import (
     Event,

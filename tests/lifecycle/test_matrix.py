@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import islice, product
 
 import pytest
+from msgspec.structs import replace
 
 from outlast.lifecycle import (
     EDGES,

@@ -37,10 +37,11 @@ from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextvars import Context, copy_context
-from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeVar
+
+from msgspec import Struct
 
 from outlast.engine.change import Changes
 from outlast.engine.cleanup import has_clean_up
@@ -208,8 +209,7 @@ class _CallFuture(asyncio.Future[Any]):
         return True
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(Struct):
     """One delivered row of the log.
 
     Attributes:

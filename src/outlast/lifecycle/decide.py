@@ -8,8 +8,9 @@ was read in the same transaction. Folding a log decides its events again and giv
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from outlast.lifecycle.dependency import dependencies_of, remaining
 from outlast.lifecycle.record import Event, Execution, Transition, copy_of, event_of
@@ -19,8 +20,7 @@ from outlast.lifecycle.table import CELLS, REFUSALS, Rule, always
 Changes = dict[str, object]
 
 
-@dataclass(slots=True)
-class Decision:
+class Decision(Struct):
     """An event that the lifecycle allows: its row of the log and the columns it changes."""
 
     rule: Rule
@@ -28,8 +28,7 @@ class Decision:
     changes: Changes
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """An event that the lifecycle refuses; nothing changes.
 
     Attributes:

@@ -1,14 +1,18 @@
 """The three things the lifecycle is about: the execution's row, an event, and a row of its log.
 
 Instants are integers: microseconds since 1970 in UTC. The floors above turn them into datetimes.
+
+They are msgspec's structs, as each step makes four: a dataclass takes three times as long to make
+and ten times as long to copy (decision 0027). They hold nothing that could hold them, so that the
+collector need not look at them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from operator import attrgetter
 from typing import Final
+
+from msgspec import Struct
 
 from outlast.lifecycle.states import FINAL, LEASED, Kind, State
 
@@ -16,8 +20,7 @@ Data = Mapping[str, object]
 """Facts of the engine about a transition, as JSON: never the user's payloads."""
 
 
-@dataclass(slots=True)
-class Execution:
+class Execution(Struct, gc=False):
     """One run of a task with an input: the row that the log folds to.
 
     Treat it as a value: only :func:`~outlast.lifecycle.decide.apply` changes one, and only its
@@ -87,13 +90,14 @@ class Execution:
         return self.state in LEASED
 
 
-COLUMNS: Final = tuple(column.name for column in fields(Execution))
+COLUMNS: Final = Execution.__struct_fields__
 """The columns of an execution's row, in order; every store has exactly these."""
 
 
 def copy_of(record: Execution) -> Execution:
     """Copy a record."""
-    return Execution(*_columns_of(record))
+    twin: Execution = record.__copy__()  # type: ignore[attr-defined]
+    return twin
 
 
 def continued_as(ended: Execution) -> str | None:
@@ -102,11 +106,7 @@ def continued_as(ended: Execution) -> str | None:
     return name if isinstance(name, str) else None
 
 
-_columns_of: Final = attrgetter(*COLUMNS)
-
-
-@dataclass(slots=True)
-class Event:
+class Event(Struct, gc=False):
     """What somebody wants to happen to an execution.
 
     ``fence`` and ``nonce`` are the writer's lease, for events by an owner; a claim brings the
@@ -123,8 +123,7 @@ class Event:
     payload: bytes | None = None
 
 
-@dataclass(slots=True)
-class Transition:
+class Transition(Struct, gc=False):
     """One row of the log: an event that happened, with its place and its two states."""
 
     tenant: int
@@ -139,11 +138,11 @@ class Transition:
     at: int
     key: str | None = None
     digest: int | None = None
-    data: Data | None = field(default=None)
+    data: Data | None = None
     payload: bytes | None = None
 
 
-TRANSITION_COLUMNS: Final = tuple(column.name for column in fields(Transition))
+TRANSITION_COLUMNS: Final = Transition.__struct_fields__
 """The columns of a row of the log, in order."""
 
 

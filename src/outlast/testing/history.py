@@ -29,6 +29,7 @@ from outlast.engine.registry import TASKS, Task
 from outlast.engine.request import new_message
 from outlast.errors import CannotLoad, NotFound, ReplayMismatch
 from outlast.lifecycle import BrokenLog, Kind, MessageKind, State, Transition, fold
+from outlast.lifecycle.record import TRANSITION_COLUMNS
 from outlast.store import open_store
 from outlast.store.protocol import Create, Deliver, Store
 from outlast.testing.virtual import LoopJournal, VirtualEngine
@@ -95,7 +96,7 @@ def save_history(
 
 def _as_line(row: Transition) -> dict[str, object]:
     line: dict[str, object] = {}
-    for name in row.__slots__:
+    for name in TRANSITION_COLUMNS:
         value = getattr(row, name)
         if value is None or name in _SPECIAL:
             continue
