@@ -64,6 +64,21 @@ UPDATE execution
   FROM {rows}
  WHERE execution.tenant = 1 AND execution.id = v.column1;
 
+-- name: save_told_executions
+-- types: text text bigint bigint bytea text bigint text text bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint text bigint bigint text text text bigint
+-- The same, of executions that a message has moved: it is counted, too.
+UPDATE execution
+   SET state = v.column2, seq = v.column3, fence = v.column4, nonce = v.column5,
+       worker = v.column6, high_water = v.column7, cause = v.column8, paused_from = v.column9,
+       attempt = v.column10, failures = v.column11, claims = v.column12, idle_claims = v.column13,
+       inbox_seen = v.column14, cancel_at = v.column15, pause_at = v.column16,
+       updated_at = v.column17, state_at = v.column18, started_at = v.column19,
+       due_at = v.column20, deadline_at = v.column21, priority = v.column22, version = v.column23,
+       start_by = v.column24, children = v.column25, gates = v.column26, labels = v.column27,
+       detail = v.column28, inbox_count = v.column29
+  FROM {rows}
+ WHERE execution.tenant = 1 AND execution.id = v.column1;
+
 -- name: count_messages
 -- types: text bigint
 -- A message is in: the row counts it.
