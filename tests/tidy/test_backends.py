@@ -27,10 +27,11 @@ CLOCKED = {
 def statements(backend: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in sorted((SOURCES / "store" / backend).glob("*.sql")):
-        if path.name != "locks.sql":  # who writes alone needs none
+        if path.name != "locks.sql":
             _, *pieces = re.split(r"^-- name: (\w+)$", path.read_text("utf-8"), flags=re.MULTILINE)
             found |= dict(zip(pieces[::2], pieces[1::2], strict=True))
-    return found
+    # Who writes alone needs no locks.
+    return {name: text for name, text in found.items() if not name.startswith("lock_")}
 
 
 SQLITE, POSTGRES = statements("sqlite"), statements("postgres")
