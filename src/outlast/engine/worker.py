@@ -43,8 +43,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 READ_AGAIN_SECONDS: Final = 0.25
 """How often a driver's read is tried again after the store has failed."""
-CLAIMS_MAX: Final = 500
-"""Executions a claim takes at most, so that no transaction is long."""
+CLAIMS_MAX: Final = 256
+"""Executions a claim takes at most, so that no transaction is long, and few are in memory that
+have not begun."""
 LOG_ROWS_MAX: Final = 1_000
 """Rows of logs that are read together, so that the first of them need not wait for long."""
 _BORN_AND_CLAIMED: Final = 2
@@ -224,6 +225,9 @@ class Worker:
     async def _claim(self) -> None:
         """Claim as long as there is room and something to claim."""
         while self._open and self.free > 0:
+            if not self.journal.is_calm:
+                await self.journal.calm()
+                continue
             self._more = False
             limit = min(self.free, CLAIMS_MAX)
             drawn = nonces(limit)
