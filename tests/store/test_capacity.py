@@ -270,6 +270,33 @@ def test_ten_thousand_at_one_key_cost_a_claim_one_step(tmp_path: Path) -> None:
     store.close()
 
 
+@pytest.mark.parametrize("foreign", ["task", "version"])
+def test_ten_thousand_that_cannot_be_run_here_cost_a_claim_nothing(
+    tmp_path: Path, foreign: str
+) -> None:
+    """What other engines' code runs stands before what ours does, and no claim passes it."""
+    store = SqliteStore(tmp_path / "outlast.db", owner="w0", now=1)
+    store.file.writer.execute("PRAGMA synchronous = OFF")
+    theirs: dict[str, Any] = (
+        {"task": "theirs"} if foreign == "task" else {"gates": {"version": "2"}}
+    )
+    for place in range(0, 10_000, 2_000):
+        store.commit([born(f"ex_{n:05}", T + n, **theirs) for n in range(place, place + 2_000)])
+    store.commit([born("ex_ours", T + 10**5), born("ex_pin", T + 10**5, gates={"version": "1"})])
+    traced = [0]
+
+    def trace() -> bool:
+        traced[0] += 1
+        return False
+
+    store.file.writer.set_progress_handler(trace, 100)  # each 100 steps of its machine
+    found = store.claim(Lease("w0"), ["t"], 9, T + 10**6, nonces(9, 1), [("t", "1")])
+    store.file.writer.set_progress_handler(None)
+    assert [one.execution.id for one in found] == ["ex_ours", "ex_pin"]
+    assert traced[0] < 150, "some ten thousand steps would be a scan"
+    store.close()
+
+
 def test_more_lines_than_one_claim_looks_at(tmp_path: Path) -> None:
     """Each line comes to its turn, though one claim looks at some of them only."""
     store = SqliteStore(tmp_path / "outlast.db", owner="w0", now=1)

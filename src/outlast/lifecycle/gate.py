@@ -127,6 +127,11 @@ def turn_of(record: Execution) -> tuple[int, str]:
     return waiting_since(record) - record.priority * AGEING_US, record.id
 
 
+def code_of(task: str, version: str | None) -> str:
+    """Say in one word what code can run an execution: its task, or the version it is pinned to."""
+    return task if version is None else f"{task}\x1f{version}"
+
+
 def _list(data: Data, name: str) -> Iterable[Any]:
     found: Any = data.get(name) or ()
     return found  # type: ignore[no-any-return]
@@ -142,6 +147,7 @@ __all__ = [
     "Gates",
     "LimitGate",
     "RateGate",
+    "code_of",
     "counts_against_rates",
     "gates_of",
     "held_by",

@@ -18,8 +18,8 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
 
 -- name: queued_executions
 -- rule: T06
--- What waits in a queue, behind one turn, with the first row of its log, which has the input. What
--- another claim has locked is its own.
+-- What waits in a queue for the same code, behind one turn, with the first row of its log, which has
+-- the input. What another claim has locked is its own.
 SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.high_water, e.cause,
        e.paused_from, e.attempt, e.failures, e.claims, e.idle_claims, e.inbox_count,
        e.inbox_seen, e.cancel_at, e.pause_at, e.created_at, e.updated_at, e.state_at, e.started_at,
@@ -30,13 +30,10 @@ SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.hig
   FROM execution AS e
   JOIN transition AS t ON t.tenant = 1 AND t.execution_id = e.id AND t.seq = 1
  WHERE e.tenant = 1 AND e.state = 'queued' AND e.queue = :queue
+   AND e.task || coalesce(chr(31) || (facts(e.gates) ->> 'version'), '') = :code
    AND coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at) - e.priority * 60000000 >= :turn
    AND (coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at) - e.priority * 60000000 > :turn
         OR e.id > :id)
-   AND e.task = ANY (ARRAY(SELECT json_array_elements_text(:tasks::json)))
-   AND (facts(e.gates) ->> 'version' IS NULL
-        OR e.task || chr(31) || (facts(e.gates) ->> 'version')
-           = ANY (ARRAY(SELECT json_array_elements_text(:versions::json))))
  ORDER BY coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at) - e.priority * 60000000, e.id
  LIMIT :limit
    FOR NO KEY UPDATE OF e SKIP LOCKED;

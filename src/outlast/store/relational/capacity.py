@@ -10,12 +10,12 @@ it found: a gate closed again, or a line empty. What it did not come to stays to
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from outlast.lifecycle import Execution, State
-from outlast.lifecycle.gate import CAPABILITY, gates_of, turn_of, waits_at
+from outlast.lifecycle.gate import CAPABILITY, code_of, gates_of, turn_of, waits_at
 from outlast.lifecycle.record import COLUMNS
 from outlast.store.admission import Desk, capacity_of
 from outlast.store.auditing import gate_facts, queue_facts
@@ -113,11 +113,20 @@ class Claim:
         self._blocked: dict[tuple[str, str], int | None] = {}
         self.births: dict[str, Sequence[object]] = {}
 
-    def candidates(self, limit: int, known: Mapping[str, Value]) -> Iterator[Execution]:
+    def candidates(
+        self, limit: int, tasks: Collection[str], versions: Collection[tuple[str, str]]
+    ) -> Iterator[Execution]:
         """Give what waits, in the order of its turn; ``births`` has the first row of each log.
 
-        ``known`` says which tasks, and versions of tasks, can be run.
+        Only of the tasks, and for those that are pinned, of the versions that can be run.
         """
+        pins = {code_of(task, version) for task, version in versions if task in tasks}
+        can_run = pins.union(tasks)
+        known: dict[str, Value] = {
+            "tasks": json_of(sorted(tasks)),
+            "versions": json_of(sorted(pins)),
+        }
+        bounds: dict[str, Value]
         queues: dict[str, bool] = {}
         for name, has_lines, *setting in self._ask("waiting_queues", {}):
             queue = str(name)
@@ -128,10 +137,15 @@ class Claim:
         for queue, has_lines in queues.items():
             if not self.desk.serves(queue):
                 continue
-            streams.append(self._page("queued_executions", {"queue": queue, **known}, limit))
+            codes = [str(code) for (code,) in self._ask("waiting_codes", {"queue": queue})]
+            codes = [code for code in codes if code in can_run]
+            size = min(limit, max(_PAGE, -(-limit // max(1, len(codes)))))
+            for code in codes:
+                bounds = {"queue": queue, "code": code}
+                streams.append(self._page("queued_executions", bounds, size))
             if has_lines:
                 self._lock()
-                bounds: dict[str, Value] = {"queue": queue, "now": self._now, "limit": LINES_MAX}
+                bounds = {"queue": queue, "now": self._now, "limit": LINES_MAX}
                 lines = self._ask("open_lines", bounds)
                 # Those that were looked at and left at this very instant stand at the end.
                 old = lines and int(str(lines[-1][1])) < self._now

@@ -449,16 +449,13 @@ class RelationalStore:
     ) -> Claims:
         """See the protocol."""
         limit = min(limit, len(nonces))
-        known: dict[str, Value] = {
-            "tasks": json_of(sorted(tasks)),
-            "versions": json_of(sorted(f"{task}\x1f{version}" for task, version in versions)),
-        }
-        return self.database.write(lambda: self._claim(lease, known, limit, now, nonces))
+        return self.database.write(lambda: self._claim(lease, tasks, versions, limit, now, nonces))
 
     def _claim(
         self,
         lease: Lease,
-        known: Mapping[str, Value],
+        tasks: Collection[str],
+        versions: Collection[tuple[str, str]],
         limit: int,
         now: int,
         nonces: Sequence[bytes],
@@ -466,7 +463,7 @@ class RelationalStore:
         claims = Claims()
         pending = Pending()
         part = self.capacity.claim(lease, now)
-        waiting = part.candidates(limit, known)
+        waiting = part.candidates(limit, tasks, versions)
         drawn = iter(nonces)
         worker = {"worker": lease.worker}
         for record, events in part.desk.admit(waiting, limit):

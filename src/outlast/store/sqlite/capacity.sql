@@ -23,6 +23,21 @@ SELECT f.name, f.has_lines, s.capacity, s.paused_at, s.paused_by, s.why
   LEFT JOIN queue_setting AS s ON s.tenant = 1 AND s.name = f.name
  WHERE f.name IS NOT NULL;
 
+-- name: waiting_codes
+-- For what code something waits in a queue: tasks, and pinned versions of tasks. Each costs one step.
+WITH RECURSIVE c (code) AS (
+  SELECT code FROM (
+    SELECT task || coalesce(char(31) || (gates ->> 'version'), '') AS code FROM execution
+     WHERE tenant = 1 AND state = 'queued' AND queue = :queue
+     ORDER BY task || coalesce(char(31) || (gates ->> 'version'), '') LIMIT 1)
+   UNION ALL
+  SELECT (SELECT e.task || coalesce(char(31) || (e.gates ->> 'version'), '') FROM execution AS e
+           WHERE e.tenant = 1 AND e.state = 'queued' AND e.queue = :queue
+             AND e.task || coalesce(char(31) || (e.gates ->> 'version'), '') > c.code
+           ORDER BY e.task || coalesce(char(31) || (e.gates ->> 'version'), '') LIMIT 1)
+    FROM c WHERE c.code IS NOT NULL)
+SELECT code FROM c WHERE code IS NOT NULL;
+
 -- name: open_lines
 SELECT gate, look_at FROM line
  WHERE tenant = 1 AND queue = :queue AND look_at <= :now AND look_at IS NOT NULL
@@ -175,7 +190,8 @@ SELECT count(*), (
  WHERE e.tenant = 1 AND e.state = 'blocked' AND json_extract(e.detail, '$.gate') = :gate;
 
 -- name: place_in_queue
-SELECT count(*) FROM execution AS e
+-- For people: it looks at all that waits in the queue.
+SELECT count(*) FROM execution AS e INDEXED BY execution_queued
  WHERE e.tenant = 1 AND e.state = 'queued' AND e.queue = :queue
    AND coalesce(json_extract(e.detail, '$.since'), e.state_at) - e.priority * 60000000 <= :turn
    AND (coalesce(json_extract(e.detail, '$.since'), e.state_at) - e.priority * 60000000 < :turn

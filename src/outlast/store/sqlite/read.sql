@@ -22,8 +22,8 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
 -- name: queued_executions
 -- packed: 53, blobs 7 47 53
 -- rule: T06
--- What waits in a queue, behind one turn, with the first row of its log, which has the input. The
--- cross join keeps the order of the index.
+-- What waits in a queue for the same code, behind one turn, with the first row of its log, which has
+-- the input. The cross join keeps the order of the index.
 SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.high_water, e.cause,
        e.paused_from, e.attempt, e.failures, e.claims, e.idle_claims, e.inbox_count,
        e.inbox_seen, e.cancel_at, e.pause_at, e.created_at, e.updated_at, e.state_at, e.started_at,
@@ -34,13 +34,10 @@ SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.hig
   FROM execution AS e
  CROSS JOIN transition AS t ON t.tenant = 1 AND t.execution_id = e.id AND t.seq = 1
  WHERE e.tenant = 1 AND e.state = 'queued' AND e.queue = :queue
+   AND e.task || coalesce(char(31) || (e.gates ->> 'version'), '') = :code
    AND coalesce(json_extract(e.detail, '$.since'), e.state_at) - e.priority * 60000000 >= :turn
    AND (coalesce(json_extract(e.detail, '$.since'), e.state_at) - e.priority * 60000000 > :turn
         OR e.id > :id)
-   AND e.task IN (SELECT value FROM json_each(:tasks))
-   AND (e.gates IS NULL OR e.gates ->> 'version' IS NULL
-        OR e.task || char(31) || (e.gates ->> 'version')
-           IN (SELECT value FROM json_each(:versions)))
  ORDER BY coalesce(json_extract(e.detail, '$.since'), e.state_at) - e.priority * 60000000, e.id
  LIMIT :limit;
 

@@ -97,9 +97,11 @@ CREATE TABLE execution (
 
 CREATE UNIQUE INDEX execution_by_key ON execution (tenant, key) WHERE key IS NOT NULL;
 -- Priority and waiting time together, which keep their order by themselves: a minute is worth one
--- step of priority (lifecycle.gate.turn_of). By queue, so that a closed one is not looked at.
+-- step of priority (lifecycle.gate.turn_of). By queue, so that a closed one is not looked at, and by
+-- what code can run it (lifecycle.gate.code_of): a claim never passes what its engine does not know.
 CREATE INDEX execution_queued ON execution (
-    tenant, queue, coalesce(json_extract(detail, '$.since'), state_at) - priority * 60000000, id)
+    tenant, queue, task || coalesce(char(31) || (gates ->> 'version'), ''),
+    coalesce(json_extract(detail, '$.since'), state_at) - priority * 60000000, id)
   WHERE state = 'queued';
 CREATE INDEX execution_due ON execution (tenant, due_at)
   WHERE due_at IS NOT NULL AND state IN ('scheduled', 'waiting', 'awaiting_input', 'retry_wait');
