@@ -321,15 +321,15 @@ def _stale_writes_stored() -> list[Patch]:
 
 def _second_answer_taken() -> list[Patch]:
     decisions: Any = sys.modules["outlast.store.decisions"]
-    return [(decisions, "is_answered", lambda message, earlier: False)]
+    return [(decisions, "answers_to", lambda message, earlier: 0)]
 
 
 def _message_ids_ignored() -> list[Patch]:
     memory: Any = sys.modules["outlast.store.memory.store"]
     plain = memory.deliver
 
-    def deliver(record: Any, item: Any, earlier: Any, backlog: Any) -> Any:
-        return plain(record, item, [one for one in earlier if one.id != item.message.id], backlog)
+    def deliver(record: Any, item: Any, earlier: Any, *more: Any) -> Any:
+        return plain(record, item, [one for one in earlier if one.id != item.message.id], *more)
 
     return [(memory, "deliver", deliver)]
 

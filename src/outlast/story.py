@@ -184,7 +184,8 @@ def _child_ended(story: Story, row: Transition, data: Mapping[str, Any]) -> None
 
 def _answered(story: Story, row: Transition, data: Mapping[str, Any]) -> None:
     step = story._step(row)
-    step.status, step.ended_at, step.payload = "answered", row.at, row.payload
+    if step.status != "abandoned":  # else the answer came too late
+        step.status, step.ended_at, step.payload = "answered", row.at, row.payload
 
 
 def _abandoned(story: Story, row: Transition, data: Mapping[str, Any]) -> None:

@@ -55,6 +55,7 @@ from outlast.lifecycle import (
     Event,
     Execution,
     Kind,
+    MessageKind,
     State,
     Transition,
     note_of,
@@ -150,6 +151,7 @@ class Driver:
         except Mismatch as mismatch:
             self.suspend_mismatch(mismatch)
             return
+        self._waiting.saw_inbox()
         for entry in unseen:
             row = self._take(entry)
             if row is not None and row.kind in OUTCOMES:
@@ -169,8 +171,6 @@ class Driver:
         except Mismatch as mismatch:
             self.suspend_mismatch(mismatch)
             return
-        if self._missed:
-            self.worker.read_inbox(self)
         self.pump()
 
     def _make_scope(self) -> bool:
@@ -346,6 +346,10 @@ class Driver:
             break
         if owner.is_over or not scope.is_quiet:
             return  # a def task's thread will call again
+        if self._missed and self._is_still:
+            self._missed = False
+            self._waiting.look()
+            self.worker.read_inbox(self)
         if attempts.calls and owner.durable >= owner.delivered:
             attempts.start_calls()
             if attempts.has_granted:
@@ -354,6 +358,8 @@ class Driver:
                 return
         if owner.purse is not None and owner.purse.is_asking:
             self._waiting.set_alarm(scope)  # the store's answer comes first
+        elif self._waiting.is_looking:
+            self._waiting.set_alarm(scope)  # what the inbox has comes first
         elif not self.bodies and not outcomes and scope.is_quiet:
             self._settle_down(scope)
         else:
@@ -363,6 +369,11 @@ class Driver:
         """Record and deliver the first timer that is due."""
         timer = scope.next_timer()
         if timer is None or timer.deadline_at > self.worker.clock.now():
+            return False
+        if self._missed or self._waiting.is_looking:
+            return False  # a message came first, or may have
+        if self._waiting.looks_first(timer, scope):
+            self._missed = True
             return False
         row = self.owner.append(
             Event(Kind.TIMER_FIRED, "engine", key=f"timer#{timer.number}", digest=timer.deadline_at)
@@ -577,6 +588,11 @@ class Driver:
 
     # Messages
 
+    def take_all(self, entries: Sequence[InboxEntry]) -> None:
+        """Take all messages that the inbox has: a timer that has waited for them may fire."""
+        self._waiting.saw_inbox()
+        self.take(entries)
+
     def take(self, entries: Sequence[InboxEntry]) -> None:
         """Take messages out of the inbox, into the log and to the code.
 
@@ -588,9 +604,13 @@ class Driver:
         if not self.owner.is_live and self._then is None:
             self._missed = True
             return
+        has_cancel = any(entry.message.kind is MessageKind.CANCEL for entry in entries)
         for entry in entries:
             if not self.owner.may_write:
                 return
+            if entry.message.kind is MessageKind.ANSWER and not (self._is_still or has_cancel):
+                self._missed = True  # whether its question is open is not known before it rests
+                break
             if entry.number <= self.owner.record.inbox_seen:
                 continue  # taken before
             if entry.number > self.owner.record.inbox_seen + 1:
@@ -613,6 +633,12 @@ class Driver:
             again()
             return
         self.pump()
+
+    @property
+    def _is_still(self) -> bool:
+        """Whether the code rests, and has seen all that the log has for it."""
+        scope = self.playback.scope
+        return scope is not None and scope.is_quiet and not self.playback.outcomes
 
     def _take(self, entry: InboxEntry) -> Transition | None:
         """Write the note by which a message enters the log."""

@@ -43,6 +43,7 @@ from outlast.engine.pruner import Pruner, Rules
 from outlast.engine.questions import OpenQuestion
 from outlast.engine.registry import PLAIN, TASKS, VERSIONS, StartOptions, Task, by_name
 from outlast.engine.request import birth_event, read_birth, read_delivery, successor_of
+from outlast.engine.ruling import hear
 from outlast.engine.scheduler import Scheduler
 from outlast.engine.schedules import Schedules
 from outlast.engine.standing import standing
@@ -831,7 +832,7 @@ class Engine:
         permit, question = await self._permitted(token)
         message = permitted_answer(permit, question, value)
         try:
-            await self.asend(permit.execution_id, message)
+            await hear(self, await self.asend(permit.execution_id, message), question.key)
         except AlreadyAnswered as error:
             raise answered(permit, await self.read_log(permit.execution_id), error) from None
         return Execution(self, permit.execution_id, None)

@@ -207,13 +207,23 @@ class Guest:
         Raises:
             BadPayload: the answer does not have the form that is asked for; nothing was written.
             AlreadyAnswered: somebody was first.
-            NotFound: it asks nothing, or not this.
+            NotFound: it asks nothing, or not this, or its question ended before this was taken.
             UsageError: it asks several questions, and no key was given.
         """
         question = self.question(id, key)
-        return self._send(
-            id, MessageKind.ANSWER, actor, key=question.key, payload=question.check(value)
-        )
+        payload = question.check(value)
+        record = self._send(id, MessageKind.ANSWER, actor, key=question.key, payload=payload)
+        return self._heard(record, question.key)
+
+    def _heard(self, sent: Record, key: str) -> Record:
+        """Wait until an answer has its place in the log; gives the row that it has left."""
+        from outlast.engine.ruling import hear_from_outside
+
+        def read(after_seq: int) -> tuple[Record, Sequence[Transition]]:
+            return self.record(sent.id), self.store.log(sent.id, after_seq)
+
+        hear_from_outside(read, lambda: self.owner() is not None, sent, key, POLL_SECONDS)
+        return sent
 
     def question(self, id: str, key: str | None = None) -> OpenQuestion:
         """Give the open question that an answer would be for.
@@ -268,7 +278,7 @@ class Guest:
         message = permitted_answer(permit, question, value)
         answer = self._commit(Deliver(permit.execution_id, message, time.time_ns() // 1000))
         try:
-            return read_delivery(answer, permit.execution_id, message)
+            return self._heard(read_delivery(answer, permit.execution_id, message), question.key)
         except AlreadyAnswered as error:
             raise answered(permit, self.log(permit.execution_id), error) from None
 

@@ -16,6 +16,7 @@ from outlast.engine.questions import OpenQuestion, asked_by, open_questions, pic
 from outlast.engine.registry import Task
 from outlast.engine.request import new_message
 from outlast.engine.results import outcome_of
+from outlast.engine.ruling import hear
 from outlast.engine.stream import Source, Stream
 from outlast.engine.token import EXPIRES
 from outlast.errors import NotRecoverable, WaitTimeout
@@ -496,11 +497,12 @@ class Execution(Generic[R]):
         Raises:
             BadPayload: the answer does not have the form that is asked for; nothing was written.
             AlreadyAnswered: somebody was first.
-            NotFound: it asks nothing.
+            NotFound: it asks nothing, or its question ended before the answer was taken.
         """
         question = await self.aquestion(key)
         payload = question.check(value)
-        await self._send(MessageKind.ANSWER, actor, key=question.key, payload=payload)
+        message = new_message(MessageKind.ANSWER, actor, key=question.key, payload=payload)
+        await hear(self._engine, await self._engine.asend(self.id, message), question.key)
 
     async def aanswer_token(
         self, key: str | None = None, *, expires: Duration = EXPIRES, actor: str | None = None

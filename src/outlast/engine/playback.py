@@ -36,6 +36,7 @@ from outlast.engine.thread_scope import ThreadScope
 from outlast.engine.trail import OUTCOMES, WITNESSES, Trail, is_of_owner, see, told
 from outlast.errors import OutlastError
 from outlast.lifecycle import Event, Kind, Transition
+from outlast.lifecycle.lateness import late_answers
 
 _KEPT_BY_RETRY: Final = frozenset({Kind.INPUT_RECEIVED, Kind.SIGNAL_RECEIVED})
 
@@ -114,7 +115,9 @@ class Playback:
                 assert row.key is not None
                 if not (row.data and ("reused" in row.data or "reserved" in row.data)):
                     self.memo[row.key] = row
-        return [row for row in rows[:first] if row.kind in _KEPT_BY_RETRY], list(rows[first:])
+        late = late_answers(rows[:first]) if first else ()
+        kept = [row for row in rows[:first] if row.kind in _KEPT_BY_RETRY and row.seq not in late]
+        return kept, list(rows[first:])
 
     def enter(self, started: Transition) -> None:
         """Let the code begin."""

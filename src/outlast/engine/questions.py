@@ -12,6 +12,7 @@ from outlast.codec import as_json, validate
 from outlast.errors import AlreadyAnswered, NotFound, UsageError
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import Kind, State, Transition
+from outlast.lifecycle.lateness import late_answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,15 @@ def _open(record: Record, key: str, asked: Mapping[str, Any]) -> OpenQuestion:
     )
 
 
+def is_answered(log: Iterable[Transition], key: str) -> bool:
+    """Tell whether a question has an answer; one that came too late is none."""
+    rows = list(log)
+    late = late_answers(rows)
+    return any(
+        row.kind is Kind.INPUT_RECEIVED and row.key == key and row.seq not in late for row in rows
+    )
+
+
 def already_answered(id: str, key: str | None) -> AlreadyAnswered:
     """Make the error of a second answer."""
     return AlreadyAnswered(
@@ -129,7 +139,7 @@ def pick(
     if key is not None:
         questions = [question for question in questions if question.key == key]
     if not questions:
-        if key is not None and any(r.kind is Kind.INPUT_RECEIVED and r.key == key for r in log):
+        if key is not None and is_answered(log, key):
             raise already_answered(record.id, key)
         raise NotFound(
             f"{record.id} asks nothing"

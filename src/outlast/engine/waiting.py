@@ -2,7 +2,8 @@
 
 Whatever does not come by itself (a message, the end of a body, an answer of the store) calls the
 driver. Time has to be asked for: an alarm is set for the first instant at which it matters. The
-same facts go into the log when the lease is given up, so that the store wakes it instead.
+same facts go into the log when the lease is given up, so that the store wakes it instead. Where
+time may end a wait for somebody outside, what is in the inbox comes first.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from outlast.engine.body import Host
 from outlast.engine.children import Children
 from outlast.engine.owner import NOBODY, Owner
 from outlast.engine.playback import Playback
-from outlast.engine.scope import Scope
+from outlast.engine.scope import Scope, Timer
 from outlast.engine.thread_scope import ThreadScope
 
 LINGER_US: Final = 200_000
@@ -40,6 +41,7 @@ class Waiting:
 
     Attributes:
         ends_at: when this attempt of the task must be over; None where it has all the time.
+        is_looking: whether the inbox is just being read, and timers wait for that.
     """
 
     def __init__(
@@ -58,6 +60,8 @@ class Waiting:
         self._playback = playback
         self._children = children
         self._wake = wake
+        self.is_looking = False
+        self._seen_until = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._last_alarm: asyncio.TimerHandle | None = None
 
@@ -91,6 +95,24 @@ class Waiting:
         waits += self._children.waits()
         return waits, min(instants, default=None)
 
+    def saw_inbox(self) -> None:
+        """Hear that all that the inbox has is in the log: it came before what is due now."""
+        self.is_looking = False
+        self._seen_until = self._slots.clock.now()
+
+    def look(self) -> None:
+        """Let timers wait until the inbox has been read."""
+        self.is_looking = True
+
+    def looks_first(self, timer: Timer, scope: Scope | ThreadScope) -> bool:
+        """Tell whether the inbox has to be read before a timer that is due may fire.
+
+        It may end a wait for somebody outside, whose word may be in the inbox already.
+        """
+        if timer.deadline_at <= self._seen_until:
+            return False
+        return any(call.kind in ("ask", "event") for call in scope.open_calls.values())
+
     def stays(self, waits: list[dict[str, Any]], due_at: int | None, now: int) -> bool:
         """Tell whether it keeps its slot although nothing can run: that is soon over."""
         outside = any(wait["outside"] for wait in waits if "outside" in wait)
@@ -109,6 +131,8 @@ class Waiting:
     def set_alarm(self, scope: Scope | ThreadScope) -> None:
         """See to it that it is woken at the next instant at which time matters."""
         timer = scope.next_timer()
+        if self.is_looking:
+            timer = None  # it waits for the inbox, and that calls
         if self._alarm is not None:
             self.cancel_alarm()
         owner, attempts = self._owner, self._attempts

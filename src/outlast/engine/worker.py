@@ -399,7 +399,7 @@ class Worker:
         id, seen = driver.record.id, driver.record.inbox_seen
         entries = await self._read_for([driver], lambda: self.store.inbox(id, seen))
         if entries is not None:
-            self.loop.call_soon(driver.take, entries)
+            self.loop.call_soon(driver.take_all, entries)
 
     async def _read_for(self, drivers: Sequence[Driver], call: Callable[[], T]) -> T | None:
         """Read what drivers cannot go on without, however often the store fails.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from outlast.lifecycle import (
     note_of,
 )
 from outlast.lifecycle.gate import is_gated
+from outlast.lifecycle.lateness import is_open_again
 from outlast.lifecycle.record import COLUMNS, continued_as, copy_of
 from outlast.store.protocol import Answer, Create, Deliver, Descent, InboxEntry, Lease, Verdict
 
@@ -137,11 +138,11 @@ def edges_of(birth: Transition) -> list[str]:
     return [str(edge["id"]) for edge in waits_on] if isinstance(waits_on, list | tuple) else []
 
 
-def is_answered(message: Message, earlier: Iterable[Message]) -> bool:
-    """Tell whether this is an answer to a question that has one already; the first wins."""
+def answers_to(message: Message, earlier: Iterable[Message]) -> int:
+    """Count the answers that the question of an answer had before; the first in time wins."""
     if message.kind is not MessageKind.ANSWER or message.key is None:
-        return False  # one that names no question answers none
-    return any(other.kind is MessageKind.ANSWER and other.key == message.key for other in earlier)
+        return 0  # one that names no question answers none
+    return sum(other.kind is MessageKind.ANSWER and other.key == message.key for other in earlier)
 
 
 def descent_of(birth: Transition) -> Descent | None:
@@ -241,7 +242,11 @@ class Delivery:
 
 
 def deliver(
-    record: Execution, item: Deliver, earlier: Sequence[Message], backlog: Sequence[InboxEntry]
+    record: Execution,
+    item: Deliver,
+    earlier: Sequence[Message],
+    backlog: Sequence[InboxEntry],
+    log: Callable[[str], Sequence[Transition]],
 ) -> Delivery:
     """Decide a delivery; while somebody owns the execution, only its inbox grows.
 
@@ -250,13 +255,15 @@ def deliver(
         item: the delivery.
         earlier: the messages in its inbox with the same id, or that answer the same question.
         backlog: the messages that the log has not taken in.
+        log: reads its log; asked only where its question had an answer before.
     """
     message = item.message
     if any(other.id == message.id for other in earlier):
         return Delivery(record, [])
     if record.is_final:
         return Delivery(record, [], refused="already_final")
-    if is_answered(message, earlier):
+    answers = answers_to(message, earlier)
+    if answers and not is_open_again(log(record.id), message.key, answers):
         return Delivery(record, [], refused="already_answered")
     number = record.inbox_count + 1
     after = copy_of(record)

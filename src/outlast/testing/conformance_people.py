@@ -54,6 +54,23 @@ def oldest(store: Store, to: str | None = None, after: str = "", limit: int = 10
 class PeopleConformance:
     """What a store does for people."""
 
+    def test_a_question_whose_answer_came_too_late_may_have_another(self, store: Store) -> None:
+        """Only once it is asked anew; and an answer that came in time stays the first."""
+        owner, item = begun("ex_1")
+        one(store, item)
+        announced(owner, store)
+        one(store, owner.write(Kind.CALL_ABANDONED, key="q#1"))
+        assert one(store, Deliver("ex_1", answer_to("q#1"), T + 1)).refused is None
+        again = Deliver("ex_1", answer_to("q#1", "m2"), T + 2)
+        assert one(store, again).refused == "already_answered", "nobody has ruled on it yet"
+        note = owner.write(Kind.INPUT_RECEIVED, key="q#1", data={"inbox": 1}, payload=b'"yes"')
+        assert one(store, note).refused is None
+        announced(owner, store)
+        assert one(store, again).refused is None
+        assert one(store, Deliver("ex_1", answer_to("q#1", "m3"), T + 3)).refused == (
+            "already_answered"
+        )
+
     def test_who_waits_is_named_by_recipient(self, store: Store) -> None:
         """Each execution once, however many questions it asks."""
         parked(store, "ex_1", ask(to="ops"), ask("q#2", to="ops"))

@@ -309,7 +309,9 @@ class MemoryStore:
             return Answer("no_execution")
         inbox = self._inboxes[record.id]
         earlier = [entry.message for entry in inbox]
-        delivery = deliver(record, item, earlier, inbox[record.inbox_seen :])
+        delivery = deliver(
+            record, item, earlier, inbox[record.inbox_seen :], self._logs.__getitem__
+        )
         if delivery.entry is not None:
             inbox.append(delivery.entry)
         if delivery.after.is_final:

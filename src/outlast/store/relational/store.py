@@ -406,7 +406,7 @@ class RelationalStore:
             known = earlier.setdefault(record.id, [])
             # An owner's inbox is its own; nobody's has been taken in, but for a lost owner's.
             backlog = [] if record.is_leased else self._unseen(record)
-            delivery = deliver(record, item, known, backlog)
+            delivery = deliver(record, item, known, backlog, self.log)
             answers[place] = Answer(delivery.refused, delivery.after, entry=delivery.entry)
             pending.end(delivery.after, delivery.rows, place)
             records[record.id] = delivery.after
