@@ -588,10 +588,7 @@ def _lease_of_body() -> bytes | None:
     """Give the lease under which the body that just begins was started."""
     tell: Any = current_step.get()
     body = getattr(tell, "__self__", tell)
-    attempts = getattr(getattr(body, "_report", None), "__self__", None)
-    if attempts is None:
-        return None
-    owner = attempts.owner
+    owner = body._keeper.owner
     parked = owner.before_park
     nonce: bytes | None = owner.record.nonce if parked is None else parked.nonce
     return nonce
