@@ -321,7 +321,7 @@ def _stale_writes_stored() -> list[Patch]:
 
 def _second_answer_taken() -> list[Patch]:
     decisions: Any = sys.modules["outlast.store.decisions"]
-    return [(decisions, "answers_to", lambda message, earlier: 0)]
+    return [(decisions, "is_answered", lambda message, earlier: False)]
 
 
 def _message_ids_ignored() -> list[Patch]:

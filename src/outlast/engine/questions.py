@@ -123,6 +123,16 @@ def already_answered(id: str, key: str | None) -> AlreadyAnswered:
     )
 
 
+def too_late(id: str, key: str | None) -> NotFound:
+    """Make the error of an answer that its question did not wait for."""
+    return NotFound(
+        f"{id} does not ask {key} any more",
+        where=id,
+        why="its time was up, or the code went on, before the answer was taken",
+        do=f"outlast show {id}",
+    )
+
+
 def pick(
     questions: Sequence[OpenQuestion],
     key: str | None,

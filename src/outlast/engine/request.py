@@ -10,7 +10,7 @@ from typing import Any, Final
 from outlast.budget import Budget
 from outlast.codec import digest
 from outlast.engine.gate import Demand
-from outlast.engine.questions import already_answered
+from outlast.engine.questions import already_answered, too_late
 from outlast.engine.registry import PLAIN, StartOptions, Task
 from outlast.errors import KeyConflict, NotFound, TransitionRefused
 from outlast.lifecycle import Event, Kind, Message, MessageKind
@@ -182,6 +182,8 @@ def read_delivery(answer: Answer, id: str, message: Message) -> Record:
         raise NotFound(f"there is no execution {id}", do="outlast ls")
     if code == "already_answered":
         raise already_answered(id, message.key)
+    if code == "not_asked":
+        raise too_late(id, message.key)
     assert record is not None
     if code is None or code in _SAME_AGAIN.get(message.kind, ()):
         return record

@@ -2,10 +2,11 @@
 
 Theory of operation. While somebody owns an execution, an answer goes into its inbox, and the owner
 takes it into the log when the code rests. Whatever has its place in the log first wins: an answer,
-or the end of its question (``call_abandoned``). Only the log knows, so whoever answers waits for
-the owner's word, and learns the truth. Three things keep that wait short and the window small: the
-owner takes messages at once; a timer that may end a question looks into the inbox first
-(``waiting.py``); and where no owner lives, the answer is kept, and taken before any timer.
+or the end of its question (``call_abandoned``). Where the log has that end already, the store
+refuses the answer. Else only the owner knows, so whoever answers waits for its word, and learns the
+truth. Three things keep that wait short and the window small: the owner takes messages at once; a
+timer that may end a question looks into the inbox first (``waiting.py``); and where no owner lives,
+the answer is kept, and taken before any timer.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from outlast.errors import NotFound
+from outlast.engine.questions import too_late
 from outlast.lifecycle import Execution, Kind, State, Transition
 from outlast.lifecycle.lateness import late_answers
 
@@ -47,16 +48,6 @@ def was_too_late(log: Sequence[Transition], number: int) -> bool | None:
 def is_certain(sent: Execution) -> bool:
     """Tell from the row that an answer has left whether it was awaited: it has woken its code."""
     return sent.state is State.QUEUED and sent.cause == "input"
-
-
-def too_late(id: str, key: str | None) -> NotFound:
-    """Make the error of an answer that its question did not wait for."""
-    return NotFound(
-        f"{id} does not ask {key} any more",
-        where=id,
-        why="its time was up, or the code went on, before the answer was taken",
-        do=f"outlast show {id}",
-    )
 
 
 async def hear(reader: Reader, sent: Execution, key: str | None) -> None:
@@ -140,4 +131,4 @@ def hear_from_outside(
         time.sleep(poll_seconds)
 
 
-__all__ = ["HEARD_SECONDS", "hear", "hear_from_outside", "is_ruled", "too_late", "was_too_late"]
+__all__ = ["HEARD_SECONDS", "hear", "hear_from_outside", "is_ruled", "was_too_late"]

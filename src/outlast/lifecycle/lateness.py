@@ -15,6 +15,15 @@ from outlast.lifecycle.states import Kind
 
 def late_answers(rows: Iterable[Transition]) -> set[int]:
     """Give the places in a log of the answers that came after the end of their question."""
+    return _read(rows)[1]
+
+
+def is_closed(rows: Iterable[Transition], key: str | None) -> bool:
+    """Tell whether a question has ended without an answer, and was not asked anew."""
+    return key in _read(rows)[0]
+
+
+def _read(rows: Iterable[Transition]) -> tuple[set[str | None], set[int]]:
     closed: set[str | None] = set()
     late: set[int] = set()
     for row in rows:
@@ -26,17 +35,4 @@ def late_answers(rows: Iterable[Transition]) -> set[int]:
             closed.clear()
         elif row.kind is Kind.INPUT_RECEIVED and row.key in closed:
             late.add(row.seq)
-    return late
-
-
-def is_open_again(rows: Iterable[Transition], key: str | None, answers: int) -> bool:
-    """Tell whether all answers that a question had came too late, and it may have another.
-
-    Args:
-        rows: the log.
-        key: the question.
-        answers: how many it had, also those that are still in the inbox.
-    """
-    log = list(rows)
-    late = late_answers(log)
-    return sum(row.seq in late and row.key == key for row in log) == answers
+    return closed, late

@@ -22,8 +22,9 @@ from outlast.lifecycle import (
     fold,
     note_of,
 )
+from outlast.lifecycle.delivery import is_awaited
 from outlast.lifecycle.gate import is_gated
-from outlast.lifecycle.lateness import is_open_again
+from outlast.lifecycle.lateness import is_closed
 from outlast.lifecycle.record import COLUMNS, continued_as, copy_of
 from outlast.store.protocol import Answer, Create, Deliver, Descent, InboxEntry, Lease, Verdict
 
@@ -138,11 +139,24 @@ def edges_of(birth: Transition) -> list[str]:
     return [str(edge["id"]) for edge in waits_on] if isinstance(waits_on, list | tuple) else []
 
 
-def answers_to(message: Message, earlier: Iterable[Message]) -> int:
-    """Count the answers that the question of an answer had before; the first in time wins."""
+def is_answered(message: Message, earlier: Iterable[Message]) -> bool:
+    """Tell whether this is an answer to a question that has one already; the first wins."""
     if message.kind is not MessageKind.ANSWER or message.key is None:
-        return 0  # one that names no question answers none
-    return sum(other.kind is MessageKind.ANSWER and other.key == message.key for other in earlier)
+        return False  # one that names no question answers none
+    return any(other.kind is MessageKind.ANSWER and other.key == message.key for other in earlier)
+
+
+def is_late(
+    record: Execution, message: Message, log: Callable[[str], Sequence[Transition]]
+) -> bool:
+    """Tell whether this is an answer to a question that has ended.
+
+    The row of what is parked names what it waits for; of the rest, the log is read.
+    """
+    if message.kind is not MessageKind.ANSWER or message.key is None:
+        return False
+    parked = record.state in (State.AWAITING_INPUT, State.WAITING)
+    return not (parked and is_awaited(record, message)) and is_closed(log(record.id), message.key)
 
 
 def descent_of(birth: Transition) -> Descent | None:
@@ -255,16 +269,17 @@ def deliver(
         item: the delivery.
         earlier: the messages in its inbox with the same id, or that answer the same question.
         backlog: the messages that the log has not taken in.
-        log: reads its log; asked only where its question had an answer before.
+        log: reads its log; asked only for answers that nobody is parked for.
     """
     message = item.message
     if any(other.id == message.id for other in earlier):
         return Delivery(record, [])
     if record.is_final:
         return Delivery(record, [], refused="already_final")
-    answers = answers_to(message, earlier)
-    if answers and not is_open_again(log(record.id), message.key, answers):
+    if is_answered(message, earlier):
         return Delivery(record, [], refused="already_answered")
+    if is_late(record, message, log):
+        return Delivery(record, [], refused="not_asked")
     number = record.inbox_count + 1
     after = copy_of(record)
     if after.is_leased:

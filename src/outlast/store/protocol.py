@@ -335,8 +335,8 @@ class Answer(msgspec.Struct):
 
     Attributes:
         refused: None when it was stored, else why not: ``fenced``, ``moved``, ``already_exists``,
-            ``key_conflict``, ``already_final``, ``already_answered``, ``no_execution``,
-            ``no_upstream``, ``over_budget``, ``no_budget``,
+            ``key_conflict``, ``already_final``, ``already_answered``, ``not_asked``,
+            ``no_execution``, ``no_upstream``, ``over_budget``, ``no_budget``,
             or another refusal of the lifecycle.
         execution: the record after the item, or as it was found; None for a stored write.
         error: the bug behind a refusal ``internal_error``.

@@ -54,22 +54,30 @@ def oldest(store: Store, to: str | None = None, after: str = "", limit: int = 10
 class PeopleConformance:
     """What a store does for people."""
 
-    def test_a_question_whose_answer_came_too_late_may_have_another(self, store: Store) -> None:
-        """Only once it is asked anew; and an answer that came in time stays the first."""
+    def test_a_question_that_has_ended_takes_no_answer_until_it_is_asked_anew(
+        self, store: Store
+    ) -> None:
         owner, item = begun("ex_1")
         one(store, item)
         announced(owner, store)
+        assert one(store, Deliver("ex_1", answer_to("q#2", "m0"), T)).refused is None, "it is early"
         one(store, owner.write(Kind.CALL_ABANDONED, key="q#1"))
-        assert one(store, Deliver("ex_1", answer_to("q#1"), T + 1)).refused is None
-        again = Deliver("ex_1", answer_to("q#1", "m2"), T + 2)
-        assert one(store, again).refused == "already_answered", "nobody has ruled on it yet"
-        note = owner.write(Kind.INPUT_RECEIVED, key="q#1", data={"inbox": 1}, payload=b'"yes"')
-        assert one(store, note).refused is None
+        late = Deliver("ex_1", answer_to("q#1"), T + 1)
+        assert one(store, late).refused == "not_asked"
+        assert [entry.message.id for entry in store.inbox("ex_1")] == ["m0"]
         announced(owner, store)
-        assert one(store, again).refused is None
-        assert one(store, Deliver("ex_1", answer_to("q#1", "m3"), T + 3)).refused == (
-            "already_answered"
-        )
+        assert one(store, late).refused is None
+
+    def test_what_is_parked_takes_answers_to_what_it_asks_still(self, store: Store) -> None:
+        owner, item = begun("ex_1")
+        one(store, item)
+        for key in ("q#1", "q#2"):
+            announced(owner, store, key)
+        one(store, owner.write(Kind.CALL_ABANDONED, key="q#1"))
+        waits = {"waits": [ask("q#2")], "due_at": None}
+        assert one(store, owner.park(Kind.WAIT, data=waits)).refused is None
+        assert one(store, Deliver("ex_1", answer_to("q#1"), T + 1)).refused == "not_asked"
+        assert one(store, Deliver("ex_1", answer_to("q#2", "m2"), T + 1)).refused is None
 
     def test_who_waits_is_named_by_recipient(self, store: Store) -> None:
         """Each execution once, however many questions it asks."""
