@@ -25,6 +25,7 @@
     │   ├─ ScheduleRefused        the schedule has ended, is paused already, or is there already
     │   ├─ AlreadyAnswered        the first answer won
     │   │   └─ TokenUsed              it came by this very token
+    │   ├─ NameTaken              there is a user of this name already
     │   ├─ NotRecoverable         it goes on, or succeeded: nothing to recover
     │   ├─ Stale                  it has changed since it was read
     │   └─ StoreOwned             another engine owns this file
@@ -34,6 +35,7 @@
     │   └─ TokenExpired           its time has passed
     ├─ AccessRefused          the server does not let this caller do it
     │   ├─ Unauthenticated        no credential, or none that is known
+    │   ├─ TooManyAttempts        sign-ins under this name have failed; later
     │   └─ Forbidden              the caller lacks the permission
     ├─ ExecutionEnded         the execution asked for a result did not succeed
     │   ├─ ExecutionFailed        its code raised
@@ -305,6 +307,12 @@ class OverBudget(Refused):
     code = "over_budget"
 
 
+class NameTaken(Refused):
+    """There is a user of this name already; nothing was written."""
+
+    code = "name_taken"
+
+
 class NotRecoverable(Refused):
     """The execution has not failed, timed out or been cancelled: there is nothing to recover."""
 
@@ -363,6 +371,28 @@ class Unauthenticated(AccessRefused):
     """The request has no credential, or one that the server does not know."""
 
     code = "unauthenticated"
+
+
+class TooManyAttempts(AccessRefused):
+    """Sign-ins under this name have failed too often; it has to wait.
+
+    Attributes:
+        retry_after_seconds: when it may be tried again.
+    """
+
+    code = "too_many_attempts"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        retry_after_seconds: int = 1,
+        where: str = "",
+        why: str = "",
+        do: str = "",
+    ) -> None:
+        super().__init__(what, where=where, why=why, do=do)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Forbidden(AccessRefused):

@@ -15,7 +15,7 @@ FLOORS: Final = (
     {"codec", "failure", "duration", "naming", "dialects", "access"},
     {"retention", "budget", "schedule"},
     {"store"},
-    {"engine"},
+    {"engine", "accounts"},
     {"blocking", "testing"},
     {"outlast"},  # the package itself: the public names
     {"demo", "story"},

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextvars import copy_context
 from itertools import pairwise
 from typing import Any, Final
 
@@ -70,7 +71,7 @@ def run(words: Sequence[str]) -> int:
     session = Session(words=tuple(words))
     _make_safe()
     try:
-        code = _guarded(session, words)
+        code = copy_context().run(_guarded, session, words)
         sys.stdout.flush()
     except OSError as error:
         return unwritten(session, error)

@@ -182,6 +182,7 @@ def prune(
     A running engine does this by itself, as the retention of its tasks says.
     """
     from outlast.duration import microseconds
+    from outlast.engine.acting import deed
     from outlast.engine.pruner import Rules, due, parts
     from outlast.lifecycle import FINAL
     from outlast.retention import Retention
@@ -205,7 +206,7 @@ def prune(
             ]
             found += len(ids)
             for some in parts([] if dry_run else ids):
-                deleted += guest.store.purge(some)
+                deleted += guest.store.purge(some, deed())
     if session.as_json:
         session.json({"found": found, "deleted": deleted, "dry_run": dry_run})
     elif dry_run:

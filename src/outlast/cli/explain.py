@@ -150,6 +150,10 @@ _TEXTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
             "leave If-Match out, to change it anyway",
         ),
     ),
+    "name_taken": (
+        "names of users are taken once",
+        ("take another name", "outlast user password NAME, for another password"),
+    ),
     "token_used": (
         "a token permits one answer, and the question has it",
         ("outlast show ID, to see the answer",),
@@ -179,6 +183,13 @@ _TEXTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         (
             "authorization: Bearer TOKEN; the first start of the server printed one",
             "OUTLAST_TOKEN=TOKEN, for the command line",
+        ),
+    ),
+    "too_many_attempts": (
+        "somebody guesses, or a program has an old password; each failure doubles the wait",
+        (
+            "wait as long as it says, then sign in once",
+            "outlast user password NAME, for another one",
         ),
     ),
     "forbidden": (

@@ -77,6 +77,7 @@ def run(
         twin = None if key is not None or new else _twin(session, task, call)
         engine = Engine(session.url)
         quieten(session)
+        session.act()
         with Signals() as signals, _Opened(engine, target):
             from outlast.engine.guest import Guest
 

@@ -68,10 +68,22 @@ class Session:
         return said if ":" in said else f"sqlite:///{os.path.expanduser(said)}"
 
     def guest(self, *, make: bool = False) -> Guest:
-        """Open the store beside its owner; ``make`` makes the file if it is not there."""
+        """Open the store beside its owner; ``make`` makes the file if it is not there.
+
+        What is changed with it is a deed of the user of this machine.
+        """
         from outlast.engine.guest import Guest
 
+        self.act()
         return Guest(self.url, make=make)
+
+    def act(self) -> None:
+        """Sign what this command changes, for the audit."""
+        from outlast.engine.acting import act
+
+        context = click.get_current_context(silent=True)
+        words = "" if context is None else context.command_path.partition(" ")[2]
+        act(f"os:{user_of_machine()}", "cli", words or "outlast")
 
     # Saying
 
@@ -113,6 +125,16 @@ class Session:
         """Write an aligned table on stdout; on a terminal the widest columns give way."""
         for line in laid_out(heads, list(rows), self.colours(sys.stdout), width_of(sys.stdout)):
             self.out(line)
+
+
+def user_of_machine() -> str:
+    """Name who runs this process, by the system, whatever the environment says."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 Cell = str | tuple[str, str]

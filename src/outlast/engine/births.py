@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from outlast.engine.acting import signed
 from outlast.errors import InternalError
 from outlast.lifecycle import Event
 from outlast.store.protocol import Answer, Create
@@ -53,7 +54,7 @@ class Births:
             self._timed = self._timed or item.after.deadline_at is not None
         else:
             self._waits = True
-        self._engine.journal.submit(item, self)
+        self._engine.journal.submit(signed(item), self)
 
     def settled(self, item: Create, answer: Answer) -> None:
         """Hear from the journal; a driver is let go here, in a plain callback of the loop."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec.structs import replace
 
 from outlast.duration import Duration
+from outlast.engine.acting import deed
 from outlast.errors import NotFound, UsageError
 from outlast.lifecycle.gate import RATE
 from outlast.naming import checked_name, checked_text
@@ -55,19 +56,19 @@ class Office:
         setting = self._queue(queue)
         if setting.paused_at is None:
             setting = replace(setting, paused_at=self._now(), paused_by=actor, why=why)
-            self._capacity.set_queue(setting)
+            self._capacity.set_queue(setting, deed())
         return setting
 
     def resume(self, queue: str) -> QueueSetting:
         """Let a paused queue go on. Again changes nothing."""
         setting = replace(self._queue(queue), paused_at=None, paused_by=None, why=None)
-        self._capacity.set_queue(setting)
+        self._capacity.set_queue(setting, deed())
         return setting
 
     def limit_queue(self, queue: str, capacity: int | None) -> QueueSetting:
         """Let at most so many executions of a queue run at once; None for any number."""
         setting = replace(self._queue(queue), capacity=_checked(capacity))
-        self._capacity.set_queue(setting)
+        self._capacity.set_queue(setting, deed())
         return setting
 
     def _queue(self, name: str) -> QueueSetting:
@@ -98,7 +99,7 @@ class Office:
         return self._set(Setting(name, rate.burst, rate.interval_us, by, self._now()))
 
     def _set(self, setting: Setting) -> Setting:
-        self._capacity.set_gate(setting)
+        self._capacity.set_gate(setting, deed())
         return setting
 
     def reset(self, name: str) -> None:
@@ -107,7 +108,7 @@ class Office:
         Raises:
             NotFound: nothing was set.
         """
-        if not self._capacity.reset_gate(checked_name(name, "limit")):
+        if not self._capacity.reset_gate(checked_name(name, "limit"), deed()):
             raise NotFound(f"nothing is set for {name}", do="outlast limit ls")
 
 

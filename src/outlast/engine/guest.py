@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from msgspec.structs import replace
 
+from outlast.engine.acting import signed
 from outlast.errors import (
     AlreadyAnswered,
     InternalError,
@@ -468,7 +469,7 @@ class Guest:
         return self._commit(item)
 
     def _commit(self, item: Create | Deliver | Adjust) -> Answer:
-        (answer,) = self.store.commit([item])
+        (answer,) = self.store.commit([signed(item)])
         self._wrote = True
         if answer.error is not None:
             raise (

@@ -20,10 +20,13 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
+from outlast.engine.acting import is_acting, signed
 from outlast.errors import NoEngine, OutlastError, StoreUnavailable
-from outlast.store.protocol import Answer, Create, Deliver, Item, Store, Write
+from outlast.store.protocol import Adjust, Answer, Create, Deliver, Item, Store, Write
 
 ROWS_MAX: Final = 2_000
 """Rows of the log a batch; beyond it a batch gains nothing and everybody in it waits longer."""
@@ -116,6 +119,8 @@ class Journal:
         """
         await self.room()
         future: asyncio.Future[Answer] = self._loop.create_future()
+        if isinstance(item, Create | Deliver | Adjust):
+            item = signed(item)
         self.submit(item, _Waiter(future))
         answer = await future
         if answer.error is not None:
@@ -151,6 +156,8 @@ class Journal:
         if self._closed:
             raise NoEngine("this engine is closed")
         self._post()
+        if is_acting():
+            call = partial(copy_context().run, call)  # it is signed there as it would be here
         future: asyncio.Future[T] = self._loop.create_future()
         self._queue.put(_Job(call, future))
         return await future

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from outlast.codec import digest
 from outlast.duration import microseconds_of
+from outlast.engine.acting import deed
 from outlast.engine.handle import Execution
 from outlast.engine.registry import StartOptions, Task
 from outlast.engine.request import birth_event
@@ -79,7 +80,7 @@ class Book:
             NotFound: there is no such schedule.
             ScheduleRefused: it cannot take this now.
         """
-        answer = self._schedules.apply(name, request, self._now())
+        answer = self._schedules.apply(name, request, self._now(), deed())
         code = answer.refused
         if code == "no_schedule":
             raise no_schedule(name)
