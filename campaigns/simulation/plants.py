@@ -10,9 +10,11 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from outlast.engine.attempts import Attempts
 from outlast.engine.body import Body

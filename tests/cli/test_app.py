@@ -16,7 +16,7 @@ from outlast.cli.words import lines_of, one_line
 
 from .conftest import Terminal, environment
 
-VERSION_MS, LS_MS = 60, 180
+VERSION_MS, LS_MS = 60, 150
 
 
 def quickest_ms(terminal: Terminal, *words: str, enough_ms: float, repeats: int = 40) -> float:

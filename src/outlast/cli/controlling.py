@@ -313,7 +313,7 @@ def _edited(
     guest: Guest, id: str, wish: Descent, edits: tuple[Sequence[str], bool, str | None, str | None]
 ) -> Execution:
     """Make an execution of one, with its input edited as the options say."""
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     from outlast.cli.editing import edited
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Protocol, TypeVar
+
+from msgspec import Struct
 
 from outlast.budget import (
     Amount,
@@ -45,8 +46,7 @@ class Keeper(Protocol):
         """Read the budgets of these scopes; None: all shared ones."""
 
 
-@dataclass(frozen=True, slots=True)
-class BudgetState:
+class BudgetState(Struct, frozen=True):
     """A budget as it was when it was read. Amounts are in units, exactly.
 
     Attributes:

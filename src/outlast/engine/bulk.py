@@ -7,10 +7,10 @@ recovered before is passed over. So one that was broken off is simply asked for 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from outlast.engine.descent import Descent, Mode
@@ -52,8 +52,7 @@ _MESSAGES: Final = {
 }
 
 
-@dataclass(slots=True)
-class BulkReport:
+class BulkReport(Struct):
     """What an action on many executions means, and what became of it.
 
     Attributes:
@@ -98,8 +97,7 @@ class BulkReport:
 _OF_ONE: Final = ("not_found", "not_recoverable", "key_conflict")
 
 
-@dataclass(frozen=True, slots=True)
-class Bulk:
+class Bulk(Struct, frozen=True):
     """An action, and the executions it is for."""
 
     action: Action

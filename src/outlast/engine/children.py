@@ -12,10 +12,10 @@ one still under way is waited for, one that failed is made anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import msgspec
+from msgspec import Struct
 
 from outlast.engine.request import birth_event
 from outlast.engine.task_call import ChildCall, ChildEnd, Started
@@ -47,8 +47,7 @@ class Midwife(Protocol):
         """See whether there is something to claim."""
 
 
-@dataclass(slots=True)
-class Child:
+class Child(Struct):
     """A child as its parent's log knows it."""
 
     id: str

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from outlast.codec import PAYLOAD_BYTES_MAX, codec_for, digest, hints_of
 from outlast.engine.change import marker_of
@@ -63,8 +63,7 @@ class Mode(StrEnum):
     RECOVER = "recover"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Descent:
+class Descent(Struct, frozen=True, kw_only=True):
     """What somebody wants to be made of an execution.
 
     Attributes:
@@ -87,8 +86,7 @@ class Descent:
     key: str | None = None
 
 
-@dataclass(slots=True)
-class _Copy:
+class _Copy(Struct):
     """Something a source had learned.
 
     Attributes:

@@ -8,8 +8,9 @@ read as well, and only where it has a question.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from outlast.engine.questions import OpenQuestion, asked_by, open_questions
 from outlast.errors import UsageError
@@ -19,8 +20,7 @@ from outlast.store.protocol import Store
 LIMIT_MAX: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class QuestionPage:
+class QuestionPage(Struct, frozen=True):
     """A page of open questions.
 
     Attributes:
@@ -38,8 +38,7 @@ class QuestionPage:
         return len(self.items)
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """Which questions to list.
 
     Attributes:

@@ -6,8 +6,9 @@ what is stopped then is the business of :mod:`outlast.engine.body`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from outlast.errors import (
     HeartbeatLost,
@@ -22,8 +23,7 @@ GRACE_US: Final = 5_000_000
 Struck = type[StepQueueTimeout] | type[StepTimeout] | type[HeartbeatLost] | type[StepDeadline]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(Struct, frozen=True, kw_only=True):
     """The limits of a step, in microseconds; None is no limit.
 
     Attributes:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from outlast.lifecycle import Event, Kind, Transition
 
 
-@dataclass(slots=True)
-class Note:
+class Note(Struct):
     """Something that task code says in passing, and that is recorded once.
 
     Attributes:

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from msgspec import Struct
 
 from outlast.budget import (
     SECONDS,
@@ -54,8 +55,7 @@ class ReserveCall:
         self.amounts = amounts
 
 
-@dataclass(frozen=True, slots=True)
-class Short:
+class Short(Struct, frozen=True):
     """A call that has to wait for a budget.
 
     Attributes:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
+from msgspec import Struct
 
 from outlast.codec import codec_for, digest, validate
 from outlast.duration import Duration, microseconds
@@ -56,8 +56,7 @@ class Turn(NamedTuple):
     patience_us: int | None
 
 
-@dataclass(slots=True)
-class Question:
+class Question(Struct):
     """What is asked, of whom in turn, and in what form the answer must come.
 
     Attributes:

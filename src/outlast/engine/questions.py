@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from outlast.codec import as_json, validate
 from outlast.errors import AlreadyAnswered, NotFound, UsageError
@@ -15,8 +15,7 @@ from outlast.lifecycle import Kind, State, Transition
 from outlast.lifecycle.lateness import late_answers
 
 
-@dataclass(frozen=True, slots=True)
-class OpenQuestion:
+class OpenQuestion(Struct, frozen=True):
     """A question without an answer.
 
     Attributes:

@@ -11,9 +11,10 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Generic, Literal, NoReturn, ParamSpec, TypeVar, cast, overload
+
+from msgspec import Struct
 
 from outlast.budget import Amount, Budget, amounts_of
 from outlast.codec import Codec, InputCodec, digest, result_codec
@@ -343,8 +344,7 @@ async def _in_coroutine(fn: Callable[..., R], args: Any, kwargs: Any) -> R:
     return fn(*args, **kwargs)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartOptions:
+class StartOptions(Struct, frozen=True, kw_only=True):
     """How an execution is started.
 
     Attributes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from outlast.budget import Budget
 from outlast.codec import digest
@@ -21,8 +22,7 @@ from outlast.naming import checked_labels, checked_name, checked_priority, check
 from outlast.store.protocol import Answer
 
 
-@dataclass(slots=True)
-class _Form:
+class _Form(Struct):
     """What all executions of a task that are started with the same options are born with."""
 
     data: dict[str, Any]

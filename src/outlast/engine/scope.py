@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import ctypes
 import logging
 import random
 import re
@@ -851,6 +850,8 @@ def _bury(task: BranchTask) -> None:
 
 def _leak(task: BranchTask) -> None:
     """Keep a task even from the end of the process, which collects what modules hold."""
+    import ctypes  # seldom needed, and slow to import
+
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(task))
 
 

@@ -20,9 +20,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any, Final
+
+from msgspec import Struct
 
 from outlast.engine.scope import Call, Scope
 from outlast.engine.thread_scope import ThreadScope
@@ -44,8 +45,7 @@ _KINDS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Past:
+class Past(Struct, frozen=True):
     """What the first row of a fork or recovery says about the life it takes up.
 
     Attributes:

@@ -22,9 +22,10 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec import Struct
 
 from outlast.engine.change import Changes
 from outlast.engine.cleanup import has_clean_up_above
@@ -42,8 +43,7 @@ class ParkedThread(BaseException):
     """Unwinds the thread of a parked execution; not for user code to catch."""
 
 
-@dataclass(slots=True)
-class _Fan:
+class _Fan(Struct):
     """Many calls that the thread waits for at once."""
 
     limit: int

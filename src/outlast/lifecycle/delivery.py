@@ -7,9 +7,10 @@ log. Without an owner, whoever delivers decides here, on the record read in the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct
 
 from outlast.lifecycle.dependency import dependencies_of, remaining
 from outlast.lifecycle.matching import payload_contains
@@ -33,8 +34,7 @@ class MessageKind(StrEnum):
     NOTE = "note"
 
 
-@dataclass(slots=True)
-class Message:
+class Message(Struct):
     """One message for one execution.
 
     Attributes:

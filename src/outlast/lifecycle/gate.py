@@ -7,8 +7,9 @@ of the rows of executions; nobody counts up and down.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from outlast.lifecycle.record import Data, Execution
 from outlast.lifecycle.states import FINAL, State
@@ -25,8 +26,7 @@ _HAS_RUN: Final = 3
 """The high water of what has run."""
 
 
-@dataclass(frozen=True, slots=True)
-class LimitGate:
+class LimitGate(Struct, frozen=True):
     """At most ``capacity`` executions at a time.
 
     Attributes:
@@ -42,8 +42,7 @@ class LimitGate:
     hold: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RateGate:
+class RateGate(Struct, frozen=True):
     """At most one dispatch each ``interval_us``, with ``burst`` of them at once after a rest."""
 
     name: str
@@ -52,8 +51,7 @@ class RateGate:
     burst: int
 
 
-@dataclass(frozen=True, slots=True)
-class Gates:
+class Gates(Struct, frozen=True):
     """Everything that a claim of one execution must find open."""
 
     needs: Sequence[str]

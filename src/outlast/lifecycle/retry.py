@@ -8,11 +8,11 @@ The delay before retry *n* (from 1) is ``base · factor^(n-1)``, never above ``c
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
+class RetryPolicy(Struct, frozen=True, kw_only=True):
     """How a task or a step is tried again.
 
     Attributes:

@@ -10,8 +10,9 @@ guard may hold; when none does, the first rule's ``otherwise`` names the refusal
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from outlast.lifecycle.record import Event, Execution
 from outlast.lifecycle.states import FINAL, LEASED, OPEN, Kind, State
@@ -128,8 +129,7 @@ def _integer(value: object) -> int:
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """One allowed transition.
 
     Attributes:

@@ -10,11 +10,14 @@ decided.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice, takewhile
 from typing import Any, Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from outlast.naming import SCHEDULE_ORIGIN
 from outlast.schedule.plan import Plan
@@ -34,8 +37,7 @@ BACKFILL_MAX: Final = 1_000
 """Executions that one backfill makes."""
 
 
-@dataclass(slots=True)
-class Birth:
+class Birth(Struct):
     """An execution to be made.
 
     Attributes:
@@ -49,8 +51,7 @@ class Birth:
     actor: str
 
 
-@dataclass(slots=True)
-class Change:
+class Change(Struct):
     """What a request does.
 
     Attributes:
@@ -177,7 +178,7 @@ def _anchored(draft: ScheduleRecord, old: Plan | None, now: int) -> ScheduleReco
         anchor = old.anchor_at
     else:
         anchor = now + plan.every_us
-    return replace(draft, plan=replace(plan, anchor_at=anchor))
+    return replace(draft, plan=dataclasses.replace(plan, anchor_at=anchor))
 
 
 def _create(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from outlast.schedule.plan import Plan
 from outlast.schedule.table import ScheduleKind, ScheduleState
 
 
-@dataclass(slots=True)
-class ScheduleRecord:
+class ScheduleRecord(Struct):
     """A schedule's row. Instants are microseconds since 1970.
 
     Attributes:
@@ -59,16 +59,16 @@ class ScheduleRecord:
         return self.state in (ScheduleState.EXHAUSTED, ScheduleState.CANCELLED)
 
 
-COLUMNS: Final = tuple(column.name for column in fields(ScheduleRecord))
+COLUMNS: Final = ScheduleRecord.__struct_fields__
 
 
 def copy_of(record: ScheduleRecord) -> ScheduleRecord:
     """Copy a row."""
-    return replace(record)
+    twin: ScheduleRecord = record.__copy__()  # type: ignore[attr-defined]
+    return twin
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(Struct):
     """One entry of a schedule's log: what became of a slot, or what somebody did.
 
     Attributes:
@@ -104,8 +104,7 @@ class Wish(StrEnum):
     RETIRE = "retire"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(Struct, frozen=True, kw_only=True):
     """A wish, with what it needs.
 
     Attributes:

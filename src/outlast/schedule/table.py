@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct
 
 
 class ScheduleState(StrEnum):
@@ -43,8 +44,7 @@ _OPEN: Final = (S.ACTIVE, S.PAUSED)
 _NOT_CANCELLED: Final = (*_OPEN, S.EXHAUSTED)
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """One thing that may happen to a schedule; ``target`` None leaves its state as it is."""
 
     id: str
@@ -90,8 +90,7 @@ REFUSALS: Final = {
 """Why something is refused; nothing is written."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """A named no; one of :data:`REFUSALS`."""
 
     code: str

@@ -17,8 +17,9 @@ Within one claim a gate that was found closed stays closed: a claim only ever ta
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Final, Protocol
+
+from msgspec import Struct, field
 
 from outlast.lifecycle import Event, Execution, Kind, State
 from outlast.lifecycle.gate import (
@@ -62,8 +63,7 @@ class Books(Protocol):
         """Give the shared budgets of which nothing is left."""
 
 
-@dataclass(slots=True)
-class Closed:
+class Closed(Struct):
     """A gate that is closed to an execution.
 
     Attributes:
@@ -77,8 +77,7 @@ class Closed:
     opens_at: int | None = None
 
 
-@dataclass(slots=True)
-class Desk:
+class Desk(Struct):
     """Decides about one claim.
 
     Attributes:

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from outlast.budget import (
     UNIT,
@@ -72,8 +73,7 @@ def with_losses(row: Transition, reserved: Sequence[Reservation]) -> Charge | No
     return Charge(charges_of(row.data), sorted({one.key for one in lost}))
 
 
-@dataclass(slots=True)
-class Books:
+class Books(Struct):
     """Budgets and reservations as a batch finds them, and what it makes of them.
 
     Attributes:

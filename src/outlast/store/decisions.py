@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from outlast.lifecycle import (
     BrokenLog,
@@ -108,8 +109,7 @@ def word_to_parent(ended: Execution, last: Transition) -> Deliver | None:
     return Deliver(ended.parent_id, message, last.at)
 
 
-@dataclass(slots=True)
-class Errand:
+class Errand(Struct):
     """What an execution that has ended owes to another.
 
     Attributes:
@@ -238,8 +238,7 @@ def _append(
     return record
 
 
-@dataclass(slots=True)
-class Delivery:
+class Delivery(Struct):
     """What a message does to an execution.
 
     Attributes:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import import_module
 from pathlib import Path
+
+from msgspec import Struct
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _COLUMNS = re.compile(r"^-- columns: (\d+)$", re.MULTILINE)
@@ -26,8 +27,7 @@ KEPT_ROWS_MAX = 16
 _COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(Struct, frozen=True):
     """One named statement.
 
     Attributes:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import socket
 import threading
 import time
 from pathlib import Path
@@ -53,7 +52,7 @@ class OwnerLock:
             said = json.dumps(
                 {
                     "pid": os.getpid(),
-                    "host": socket.gethostname(),
+                    "host": os.uname().nodename,
                     "worker": worker,
                     "since": round(time.time()),
                 }
