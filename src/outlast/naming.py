@@ -24,7 +24,7 @@ def checked_name(name: str, what: str) -> str:
     """Give a name back, having seen that it can be stored and looked up.
 
     Raises:
-        UsageError: it is empty, too long, no text, or holds a lone surrogate.
+        UsageError: it is empty, too long, no text, or holds a NUL or a lone surrogate.
     """
     if not name:
         raise UsageError(f"the {what} is empty", do="leave it out, or name it")
@@ -35,13 +35,18 @@ def checked_text(text: str, what: str, *, length_max: int = TEXT_LENGTH_MAX) -> 
     """Give a text back, having seen that it can be stored.
 
     Raises:
-        UsageError: it is too long, no text, or holds a lone surrogate.
+        UsageError: it is too long, no text, or holds a NUL or a lone surrogate.
     """
     if not isinstance(text, str):
         raise UsageError(f"the {what} is {type(text).__name__}, not str")
     if len(text) > length_max:
         raise UsageError(
             f"the {what} has {len(text):,} characters", why=f"the limit is {length_max:,}"
+        )
+    if "\0" in text:  # PostgreSQL has no such character
+        raise UsageError(
+            f"the {what} cannot be stored: {text[:80]!a}",
+            why=f"a NUL character at place {text.index(chr(0))}",
         )
     if not text.isascii():
         try:
