@@ -38,6 +38,7 @@ async def root(n: int) -> int:
 
 @task
 async def again(n: int) -> int:
+    await stream("count", n)
     if n:
         again.continue_as_new(n - 1)
     return n
@@ -123,6 +124,17 @@ def test_a_stream_is_written_item_by_item(terminal: Terminal) -> None:
     assert several.code != 0 and "has several streams" in several.err
     none = terminal.here("stream", terminal.here("ls", "-o", "ids").out.split()[0])
     assert none.code != 0 and "has no stream yet" in none.err
+
+
+def test_a_stream_goes_on_with_what_goes_on_as_new(terminal: Terminal) -> None:
+    of_program(terminal, "again", "--n", "2")
+    first = terminal.here("ls", "--task", "again", "-o", "ids").out.split()[-1]
+    for more in ([], ["-f"]):
+        done = terminal.here("stream", first, "count", *more)
+        assert (done.out, done.err.count("goes on as ex_")) == ("2\n1\n0\n", 2)
+    items = terminal.here("stream", first, "-o", "json").lines
+    assert [(item["number"], item["value"]) for item in items] == [(1, 2), (1, 1), (1, 0)]
+    assert len({item["id"] for item in items}) == 3
 
 
 def test_a_stream_is_followed_from_another_process(terminal: Terminal) -> None:

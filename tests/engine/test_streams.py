@@ -10,6 +10,7 @@ import pytest
 
 from outlast import Engine, Fatal, ask, blocking, progress, sleep, step, stream, task, this_step
 from outlast.engine.emitter import WAITING_MAX, Emitter
+from outlast.engine.guest import Guest
 from outlast.errors import PayloadTooLarge, UsageError, WrongColour
 from outlast.lifecycle import State
 from outlast.store.emitting import Ends, Parts, placed
@@ -342,6 +343,37 @@ def test_who_says_too_much_waits_and_memory_is_bounded(url: str) -> None:
     engine: Any = None
     assert asyncio.run(main()) == list(range(1, 3 * WAITING_MAX + 1))
     assert 0 < most <= WAITING_MAX
+
+
+def test_a_reader_follows_an_execution_that_goes_on_as_a_new_one(url: str) -> None:
+    """Also from another process, and over one that says nothing."""
+
+    @task
+    async def counts(n: int) -> int:
+        if n != 2:
+            await stream("draft", n)
+        if n < 4:
+            counts.continue_as_new(n + 1)
+        return n
+
+    async def main() -> None:
+        async with Engine(url, tasks=[counts]) as engine:
+            handle = await engine.astart(counts, 1)
+            reader = handle.stream("draft")
+            told = [(item.number, item.value) async for item in reader]
+            assert told == [(1, 1), (1, 3), (1, 4)]
+            assert reader.id != handle.id and reader.after == 1
+            assert [item.value async for item in handle.stream("draft", after=1)] == [3, 4]
+
+            def from_outside(**options: Any) -> list[Any]:
+                with Guest(url) as guest:
+                    parts = guest.stream(handle.id, "draft", **options)
+                    return [item.value for _, items in parts for item in items]
+
+            assert await asyncio.to_thread(from_outside) == [1, 3, 4]
+            assert await asyncio.to_thread(from_outside, after=1, follow=True) == [3, 4]
+
+    asyncio.run(main())
 
 
 def test_a_stream_is_read_live_and_its_reader_is_woken(url: str) -> None:

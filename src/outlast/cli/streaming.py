@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from outlast.cli.session import Session, shared
 from outlast.cli.words import lines_of, one_line
 from outlast.errors import NotFound, UsageError
 from outlast.forms import at, raw
+from outlast.lifecycle.record import continued_as
 from outlast.store.protocol import StreamHead, StreamItem
+
+if TYPE_CHECKING:
+    from outlast.engine.guest import Guest
 
 
 @click.command()
@@ -26,19 +32,32 @@ def stream(session: Session, id: str, name: str | None, follow: bool, after: int
     with session.guest() as guest:
         id = guest.find(id)
         guest.record(id)
-        name = name or only_one(id, guest.store.streams(id))
+        name = name or only_one(id, streams_of(guest, id))
         if session.output == "ids":
             session.out(id)
             return
         begun: set[tuple[str, str]] = set()
-        for items in guest.stream(id, name, after, follow=follow):
+        for of, items in guest.stream(id, name, after, follow=follow):
+            if of != id:
+                id, begun = of, set()
+                session.say(f"goes on as {of}")
             for item in items:
                 source = (item.name, item.step)
                 if item.is_anew and source in begun and not session.as_json:
                     what = item.step or "the task"
                     session.say(f"{what} began again: attempt {item.attempt}")
                 begun.add(source)
-                show_item(session, item)
+                show_item(session, of, item)
+
+
+def streams_of(guest: Guest, id: str) -> list[StreamHead]:
+    """Name the streams of an execution, or of the first one that it went on as and that has any."""
+    while not (streams := guest.store.streams(id)):
+        successor = continued_as(guest.record(id))
+        if successor is None:
+            break
+        id = successor
+    return streams
 
 
 def only_one(id: str, streams: list[StreamHead]) -> str:
@@ -56,10 +75,11 @@ def only_one(id: str, streams: list[StreamHead]) -> str:
     return streams[0].name
 
 
-def show_item(session: Session, item: StreamItem) -> None:
-    """Write an item."""
+def show_item(session: Session, id: str, item: StreamItem) -> None:
+    """Write an item of an execution."""
     if session.as_json:
         form = {
+            "id": id,
             "number": item.number,
             "value": raw(item.payload),
             "at": at(item.at),

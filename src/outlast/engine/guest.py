@@ -595,8 +595,10 @@ class Guest:
         *,
         follow: bool = False,
         poll_seconds: float = POLL_SECONDS,
-    ) -> Iterator[Sequence[StreamItem]]:
+    ) -> Iterator[tuple[str, Sequence[StreamItem]]]:
         """Give the items of a stream, some at once: those that are there, or all to the end.
+
+        Where the execution has gone on as a new one, the items of that one's stream follow.
 
         Args:
             id: the execution.
@@ -605,22 +607,29 @@ class Guest:
             follow: wait for more until the execution has ended; then an empty sequence comes each
                 time there are none.
             poll_seconds: how often to look.
+
+        Returns:
+            The execution that they are of, and the items.
         """
         from outlast.engine.stream import ITEMS_MAX
 
         read_at = float("-inf")
         while True:
-            items: Sequence[StreamItem] = ()
-            is_over = not follow
+            ended: Record | None = None
             if self._may_have_changed() or time.monotonic() - read_at > REREAD_SECONDS:
                 read_at = time.monotonic()
-                is_over = is_over or self.record(id).is_final  # asked first: then nothing follows
+                record = self.record(id)  # asked first: then nothing follows
+                ended = record if record.is_final else None
                 while items := self.store.stream(id, name, after, ITEMS_MAX):
                     after = items[-1].number
-                    yield items
-            if is_over:
+                    yield id, items
+            successor = None if ended is None else continued_as(ended)
+            if successor is not None:
+                id, after, read_at = successor, 0, float("-inf")
+                continue
+            if ended is not None or not follow:
                 return
-            yield ()
+            yield id, ()
             time.sleep(poll_seconds)
 
     def _may_have_changed(self) -> bool:

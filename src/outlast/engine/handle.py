@@ -232,6 +232,7 @@ class Execution(Generic[R]):
     def stream(self, name: str, *, after: int = 0) -> Stream:
         """Give the items of one of its streams as they come, to its end: ``for`` or ``async for``.
 
+        Where it goes on as a new execution, the items go on with those of that one.
         Each has a ``value``, and a ``number`` from 1 with which to go on later.
 
         Args:

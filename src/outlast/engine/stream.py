@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, Final, Protocol, TypeVar
 
 from outlast.lifecycle import Execution as Record
+from outlast.lifecycle.record import continued_as
 from outlast.store.protocol import ProgressRow, StreamHead, StreamItem
 
 T = TypeVar("T")
@@ -38,18 +39,22 @@ class Source(Protocol):
 class Stream:
     """The items of one stream, from behind one of them on, as they come; until its execution ends.
 
+    Where that goes on as a new one (``continue_as_new``), so do the items: with those of the new
+    execution's stream of the same name, from its first.
+
     Iterate over it with ``async for``, or with ``for`` from a thread. All that was ever said is
     there, in the order in which it was written. Where a step's body was begun again, what it says
     then follows what it said before: its first item ``is_anew``, and all of them name the step, the
     attempt and the lease.
 
     Attributes:
-        after: the number of the last item that was given.
+        id: the execution that the last item is of, and those to come.
+        after: the number of the last item that was given, in the stream of that execution.
     """
 
     def __init__(self, source: Source, id: str, name: str, after: int) -> None:
-        self._source, self._id, self._name = source, id, name
-        self.after = after
+        self._source, self._name = source, name
+        self.id, self.after = id, after
 
     async def __aiter__(self) -> AsyncIterator[StreamItem]:
         while (items := await self._more()) is not None:
@@ -65,16 +70,22 @@ class Stream:
 
     async def _more(self) -> list[StreamItem] | None:
         """Wait for more items; None: there will be none."""
-        is_over = False
+        ended: Record | None = None
         while True:
-            items = await self._source.read_stream(self._id, self._name, self.after, ITEMS_MAX)
+            items = await self._source.read_stream(self.id, self._name, self.after, ITEMS_MAX)
             if items:
                 return items
-            if is_over:
-                return None
-            is_over = (await self._source.read_one(self._id)).is_final
-            if not is_over:
-                await self._source.next_change(self._id)
+            if ended is not None:
+                successor = continued_as(ended)
+                if successor is None:
+                    return None
+                self.id, self.after, ended = successor, 0, None
+                continue
+            record = await self._source.read_one(self.id)
+            if record.is_final:
+                ended = record
+            else:
+                await self._source.next_change(self.id)
 
 
 __all__ = ["Stream"]
