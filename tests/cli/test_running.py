@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+from outlast.cli.exits import STORE
 from outlast.lifecycle import Kind, State
 from outlast.store import sqlite_path
 
@@ -335,6 +336,17 @@ def test_worker_drains_on_sigterm(terminal: Terminal) -> None:
     terminal.worker()
     assert terminal.in_state(id, State.SUCCEEDED)
     assert bodies(terminal)["gate"] == 1
+
+
+def test_worker_ends_when_its_file_is_gone(terminal: Terminal) -> None:
+    """Nobody writes anything; the next one begins with a new file."""
+    worker = terminal.worker()
+    for file in terminal.directory.glob("outlast.db*"):
+        file.unlink()
+    done = worker.end()
+    assert done.code == STORE, done
+    assert "deleted or replaced" in done.err
+    terminal.worker()
 
 
 def test_worker_stops_at_once_on_the_second_signal(terminal: Terminal) -> None:

@@ -194,6 +194,11 @@ async def echo(value: int) -> int:
     return int(await take(value))
 
 
+@task
+async def sleeps_long() -> None:
+    await sleep("30d")
+
+
 async def _goes_on(engine: Engine) -> None:
     """The engine serves others as before, and the file is sound."""
     assert await (await engine.astart(echo, 7)).aresult("10s") == 7
@@ -1017,6 +1022,35 @@ def test_a_file_deleted_under_a_running_engine(tmp_path: Path) -> None:
 
     asyncio.run(main())
     run(_goes_on, f"sqlite:///{path}")
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_an_engine_that_only_waits_sees_that_its_file_is_gone(tmp_path: Path, how: str) -> None:
+    """It says so once, stops, and tells those who wait; nobody has written anything."""
+    path = tmp_path / "gone.db"
+    said: list[str] = []
+
+    async def main() -> None:
+        engine = await Engine(f"sqlite:///{path}").open()
+        engine.loop.set_exception_handler(lambda loop, context: said.append(context["message"]))
+        lost = asyncio.Event()
+        engine.on_lost = lost.set
+        handle = await engine.astart(sleeps_long)
+        await in_state(handle, State.WAITING)
+        waits = asyncio.create_task(_code_of(handle.aresult("20s")))
+        await asyncio.sleep(0)
+        path.unlink()
+        if how == "replaced":
+            path.write_bytes(b"")
+        async with asyncio.timeout(20):
+            await lost.wait()
+            assert await waits == "store_broken"
+            assert await _code_of(handle.aresult("20s")) == "store_broken"
+            assert await _code_of(engine.astart(echo, 2)) == "store_broken"
+            await engine.aclose()
+        assert said == ["outlast has lost its store"]
+
+    asyncio.run(main())
 
 
 @dataclass

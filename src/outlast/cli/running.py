@@ -448,8 +448,11 @@ def _serve(session: Session, engine: Engine) -> int:
 
     with Signals() as signals, engine:
         _tell_of_failures(session, engine)
+        engine.on_lost = signals.end
         _say_serving(session, sorted(TASKS), os.getpid())
         number = signals.wait()
+        if engine.lost is not None:
+            raise engine.lost
         session.say(
             f"{signal.Signals(number).name}: stopping at a safe point; once more stops at once"
         )

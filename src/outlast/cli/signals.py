@@ -50,5 +50,9 @@ class Signals:
         return self._count
 
     def wait(self) -> int:
-        """Wait until somebody does; gives the number of the signal."""
+        """Wait until somebody does; gives the number of the signal, or 0 after :meth:`end`."""
         return self._came.get()
+
+    def end(self) -> None:
+        """End a wait although nobody wants us to stop; from any thread."""
+        self._came.put(0)

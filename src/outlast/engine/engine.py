@@ -54,6 +54,7 @@ from outlast.errors import (
     NoEngine,
     NotFound,
     OutlastError,
+    StoreBroken,
     UsageError,
 )
 from outlast.lifecycle import Execution as Record
@@ -187,6 +188,8 @@ class Engine:
         self._unsure_of_sweep = False
         self._behind = False
         self.fleet: Fleet | None = None
+        self.lost: OutlastError | None = None
+        self.on_lost: Callable[[], None] | None = None
         self.is_open = False
 
     # Opening and closing
@@ -423,7 +426,7 @@ class Engine:
         Services use ``asyncio.timeout``, never ``wait_for``: that of Python 3.11 swallows a cancel
         that comes in the moment in which what it waits for is there.
         """
-        while self.is_open:
+        while self.is_open and self.lost is None:
             try:
                 await service()
             except OutlastError:
@@ -467,7 +470,12 @@ class Engine:
             await self.fleet.listen()
             return
         await asyncio.sleep(WATCH_SECONDS)
-        if not await self.journal.call(self.store.changed) and not self._behind:
+        try:
+            has_changed = await self.journal.call(self.store.changed)
+        except StoreBroken as error:
+            self._lose(error)
+            return
+        if not has_changed and not self._behind:
             return
         self._behind = True
         await self._learn_budgets()
@@ -477,6 +485,24 @@ class Engine:
         self._changed(None)
         await self._check_waiters()
         self._behind = False
+
+    def _lose(self, error: OutlastError) -> None:
+        """The store is not there any more, and will not come back: run nothing, and say so."""
+        self.lost = error
+        for service in self._services:
+            if service is not asyncio.current_task():
+                service.cancel()
+        for driver in list(self.worker.drivers.values()):
+            driver.drop()
+        for waiter in [one for waiters in self._waiters.values() for one in waiters]:
+            if not waiter.done():
+                waiter.set_exception(error)
+        self._changed(None)
+        self.loop.call_exception_handler(
+            {"message": "outlast has lost its store", "exception": error}
+        )
+        if self.on_lost is not None:
+            self.on_lost()
 
     async def see_news(self, topics: Collection[str]) -> None:
         """See what other engines on this store have written, as far as these topics go."""
@@ -970,6 +996,8 @@ class Engine:
 
     async def _wait_one(self, id: str) -> Ended:
         while True:
+            if self.lost is not None:
+                raise self.lost
             recent = self._recent.get(id)
             if recent is not None:
                 return recent

@@ -1041,7 +1041,11 @@ class Store(Protocol):
         """
 
     def changed(self) -> bool:
-        """Tell whether another process has written since the last call."""
+        """Tell whether another process has written since the last call.
+
+        Raises:
+            StoreBroken: what was opened is not there any more; a write would say the same.
+        """
 
     def close(self) -> None:
         """Let go of every resource; the object is of no use afterwards."""

@@ -185,6 +185,7 @@ class SqliteDatabase(Database):
 
     def changed(self) -> bool:
         """See the seam: only the writing connection can tell."""
+        self._see_file()
         version = self._read_data_version()
         changed, self._data_version = version != self._data_version, version
         return changed
