@@ -103,6 +103,14 @@ class Rights:
             }
         return bool(found)
 
+    def permissions(self, tenant: int) -> list[Permission]:
+        """List what may be done for some task at least, in the order of the table."""
+        return [
+            one
+            for one in Permission
+            if one is not Permission.ANYONE and self.allow_somewhere(one, tenant)
+        ]
+
     def see(self, tenant: int, task: str | None) -> bool:
         """Tell whether the caller may know that a thing of a task is there at all."""
         return any(

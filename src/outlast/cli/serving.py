@@ -46,6 +46,23 @@ _OPTIONS = (
         is_flag=True,
         help="Listen where other machines reach it, although it speaks without TLS.",
     ),
+    click.option("--oidc-issuer", metavar="URL", help="An OpenID provider, as its tokens name it."),
+    click.option("--oidc-audience", metavar="TEXT", help="For whom its tokens must be meant."),
+    click.option("--oidc-keys", metavar="URL", help="Where its keys are: https://…, or a file."),
+    click.option(
+        "--oidc-name",
+        default="sub",
+        show_default=True,
+        metavar="CLAIM",
+        help="The claim that names somebody.",
+    ),
+    click.option(
+        "--oidc-groups",
+        default="groups",
+        show_default=True,
+        metavar="CLAIM",
+        help="The claim that lists groups, which hold roles as group:NAME.",
+    ),
     click.option(
         "--slots",
         default=1_000,
@@ -94,6 +111,11 @@ def _run(
     origins: Sequence[str],
     unsafe_plain: bool,
     slots: int,
+    oidc_issuer: str | None,
+    oidc_audience: str | None,
+    oidc_keys: str | None,
+    oidc_name: str,
+    oidc_groups: str,
 ) -> int:
     from outlast.cli.loading import load_module
     from outlast.cli.running import quieten
@@ -101,6 +123,8 @@ def _run(
     from outlast.engine.registry import TASKS
 
     try:
+        from outlast.server.known import StoreAuthenticator
+        from outlast.server.oidc import OpenId
         from outlast.server.serving import Address, checked_names, first_token, serve
     except ModuleNotFoundError as error:
         raise CannotLoad(
@@ -112,6 +136,14 @@ def _run(
         host, port, checked_names(hosts, "--allow-host"), tuple(origins), unsafe_plain
     )
     address.check()
+    named = (oidc_issuer, oidc_audience, oidc_keys)
+    if any(named) and not all(named):
+        raise UsageError(
+            "a provider is named by three options", do="--oidc-issuer, --oidc-audience, --oidc-keys"
+        )
+    provider = None
+    if oidc_issuer and oidc_audience and oidc_keys:
+        provider = OpenId(oidc_issuer, oidc_audience, oidc_keys, oidc_name, oidc_groups).opened()
     with Outlets():
         for source in sources:
             file, _, name = source.rpartition(":")
@@ -124,7 +156,8 @@ def _run(
         engine = Engine(session.url, slots=slots)
 
         async def serving() -> None:
-            authenticator, token = first_token(session.url)
+            first, token = first_token(session.url)
+            authenticator = StoreAuthenticator(engine, first, provider)
             await serve(
                 engine, authenticator, address, lambda url: _say(session, engine, url, token)
             )

@@ -20,8 +20,9 @@ from starlette.responses import Response
 from starlette.routing import Route as Path
 
 from outlast.access import Permission, Rights
+from outlast.engine.acting import acting
 from outlast.errors import BadRequest, Forbidden, InternalError, NotFound, OutlastError, Overloaded
-from outlast.server.auth import Authenticator, Identity
+from outlast.server.auth import Authenticator, Identity, see_form
 from outlast.server.call import Call, Live, Reply
 from outlast.server.guard import App, Guard, Receive, Scope, Send, read_body
 from outlast.server.problem import MEDIA, headers_of, problem_of, status_of
@@ -145,7 +146,12 @@ class _Endpoint:
             call.body = await self._read(route, scope, headers, receive)
         if route.is_write and self._engine.journal.backlog > BACKLOG_MAX:
             raise Overloaded("the disk is behind with what came before", where="server")
-        said = await route.handler(call)
+        if route.is_write:
+            see_form(identity, headers)
+            with acting(identity.name, "api", route.name):
+                said = await route.handler(call)
+        else:
+            said = await route.handler(call)
         call.see_asked()
         return said
 
@@ -167,7 +173,10 @@ def _see_at_all(call: Call) -> None:
     """Turn away at once who lacks the permission for anything at all."""
     permission = call.route.permission
     assert permission is not None
-    if not call.identity.rights.allow_somewhere(permission, call.identity.tenant):
+    identity = call.identity
+    if identity.tenant != call.tenant or not identity.rights.allow_somewhere(
+        permission, call.tenant
+    ):
         raise Forbidden(f"{call.identity.name} lacks the permission {permission}")
 
 
@@ -187,7 +196,8 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 
 _ONCE: Final = (
-    "authorization", "content-type", "idempotency-key", "if-match", "last-event-id", "traceparent",
+    "authorization", "content-type", "cookie", "x-outlast-form", "idempotency-key", "if-match",
+    "last-event-id", "traceparent",
 )  # fmt: skip
 
 

@@ -24,7 +24,9 @@ from outlast.store.protocol import TENANT
 PREFIX: Final = "otk_"
 """What a token begins with, so that scanners for secrets know one."""
 TOKEN_BYTES: Final = 32
-TOKEN_LENGTH_MAX: Final = 500
+TOKEN_LENGTH_MAX: Final = 8_000
+COOKIE: Final = "outlast_session"
+FORM_HEADER: Final = "x-outlast-form"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,13 @@ class Identity:
         name: who it is: the actor of what it does.
         tenant: the one tenant whose things it sees.
         rights: what it may do.
+        form: what a browser's writes must bring along; None for who came without a cookie.
     """
 
     name: str
     tenant: int = TENANT
     rights: Rights = EVERYTHING
+    form: str | None = None
 
 
 class Authenticator(Protocol):
@@ -70,6 +74,33 @@ def authorize(identity: Identity, permission: Permission, tenant: int, task: str
     if not may(identity, permission, tenant, task):
         what = f"{permission} for {'everything' if task is None else f'the task {task}'}"
         raise Forbidden(f"{identity.name} lacks the permission {what}", where=identity.name)
+
+
+def cookie_of(headers: Mapping[str, str]) -> str | None:
+    """Give what the session's cookie holds; None where there is none, or several."""
+    found = [
+        value
+        for name, _, value in (
+            part.strip().partition("=") for part in headers.get("cookie", "").split(";")
+        )
+        if name == COOKIE
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def see_form(identity: Identity, headers: Mapping[str, str]) -> None:
+    """See that a browser's write was made by a page of ours.
+
+    Raises:
+        Forbidden: it came with a cookie alone, which a page of somebody else's may have sent.
+    """
+    said = headers.get(FORM_HEADER, "")
+    if identity.form is not None and not hmac.compare_digest(said.encode(), identity.form.encode()):
+        raise Forbidden(
+            "a write with a cookie needs what its page was told",
+            where=FORM_HEADER,
+            do="send `form` of GET /api/v1/me along",
+        )
 
 
 class FirstToken:
@@ -157,4 +188,15 @@ def _write_new(path: Path, text: str) -> None:
         draft.unlink()
 
 
-__all__ = ["Authenticator", "FirstToken", "Identity", "authorize", "may", "token_path"]
+__all__ = [
+    "COOKIE",
+    "FORM_HEADER",
+    "Authenticator",
+    "FirstToken",
+    "Identity",
+    "authorize",
+    "cookie_of",
+    "may",
+    "see_form",
+    "token_path",
+]

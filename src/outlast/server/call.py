@@ -13,6 +13,7 @@ from outlast.naming import checked_name
 from outlast.server.auth import Identity, authorize, may
 from outlast.server.route import Route
 from outlast.server.strict import unfit
+from outlast.store.protocol import TENANT
 
 if TYPE_CHECKING:
     from outlast.engine.engine import Engine
@@ -73,6 +74,11 @@ class Call:
         return self.identity.name
 
     @property
+    def tenant(self) -> int:
+        """The tenant whose things are in this store; callers of another one see none of them."""
+        return TENANT
+
+    @property
     def execution(self) -> Execution[Any]:
         """The handle of the execution that the path names."""
         return self.engine.execution(self.row.id)
@@ -107,7 +113,7 @@ class Call:
 
     def may(self, permission: Permission, task: str | None) -> bool:
         """Tell whether the caller may do something to a task's executions, or to the tenant."""
-        return may(self.identity, permission, self.identity.tenant, task)
+        return may(self.identity, permission, self.tenant, task)
 
     def allow(self, task: str | None, permission: Permission | None = None) -> None:
         """See that the caller may do this route's thing, or another, to a task's executions.
@@ -117,7 +123,7 @@ class Call:
         """
         wanted = permission or self.route.permission
         assert wanted is not None
-        authorize(self.identity, wanted, self.identity.tenant, task)
+        authorize(self.identity, wanted, self.tenant, task)
         self.asked = True
 
     def listed(self, task: str) -> bool:
@@ -134,9 +140,13 @@ class Call:
             Forbidden: it may see it, and not do this.
         """
         id = checked_id(self.path["id"])
-        self.record = await self.engine.read_one(id)
+        try:
+            self.record = await self.engine.read_one(id)
+        except NotFound:
+            raise no_execution(id) from None  # in the words of one that must not be seen
         task = self.record.task
-        if not self.identity.rights.see(self.record.tenant, task):
+        foreign = self.record.tenant != self.identity.tenant
+        if foreign or not self.identity.rights.see(self.record.tenant, task):
             raise no_execution(id)
         self.allow(task)
 

@@ -24,6 +24,7 @@ STATUSES: Final[dict[type[OutlastError], int]] = {
     errors.Stale: 412,
     errors.TokenRefused: 403,
     errors.Unauthenticated: 401,
+    errors.TooManyAttempts: 429,
     errors.AccessRefused: 403,
     errors.NoEngine: 503,
     errors.StoreUnavailable: 503,
@@ -101,7 +102,7 @@ def headers_of(error: OutlastError) -> dict[str, str]:
         return {"allow": error.do}
     if isinstance(error, errors.Unauthenticated):
         return {"www-authenticate": 'Bearer realm="outlast"'}
-    if isinstance(error, Overloaded):
+    if isinstance(error, Overloaded | errors.TooManyAttempts):
         return {"retry-after": str(error.retry_after_seconds)}
     return {"retry-after": "1"} if status_of(error) == 503 else {}
 

@@ -135,9 +135,28 @@ async def serve(
         until.add_done_callback(lambda _: server.stop())
     try:
         async with engine:
+            await see_somebody(engine, address)
             await server.serve(sockets=[listener])
     finally:
         listener.close()
+
+
+async def see_somebody(engine: Engine, address: Address) -> None:
+    """See that a server which other machines reach knows somebody besides its first token.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if _is_local(address.host):
+        return
+    access = engine.store.access
+    if not await engine.worker.read(lambda: access.users() or access.tokens() or access.held()):
+        raise UsageError(
+            f"other machines reach {address.host}, and nobody but the first token is known",
+            where="--host",
+            why="what everybody shares tells nobody apart, and cannot be taken from one alone",
+            do="outlast user add NAME --role admin\noutlast token create NAME --role ROLE",
+        )
 
 
 class _Server(uvicorn.Server):
@@ -203,4 +222,4 @@ def checked_names(names: Iterable[str], option: str) -> tuple[str, ...]:
     return found
 
 
-__all__ = ["Address", "checked_names", "first_token", "serve"]
+__all__ = ["Address", "checked_names", "first_token", "see_somebody", "serve"]

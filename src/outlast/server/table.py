@@ -9,6 +9,7 @@ from outlast.errors import (
     AlreadyAnswered,
     BadSchedule,
     KeyConflict,
+    NameTaken,
     NotFound,
     NotRecoverable,
     OutlastError,
@@ -16,12 +17,14 @@ from outlast.errors import (
     ScheduleRefused,
     Stale,
     TokenRefused,
+    TooManyAttempts,
     TransitionRefused,
+    Unauthenticated,
     UnknownStep,
     UnknownTask,
     WrongArguments,
 )
-from outlast.server import actions, executions, live, rules, shapes, system
+from outlast.server import access, actions, executions, live, rules, shapes, system
 from outlast.server.route import Route, Scope
 
 P, S = Permission, Scope
@@ -305,6 +308,34 @@ RULES: Final = (
           permission=P.SYSTEM_READ, tag="system"),
 )  # fmt: skip
 
+_SELF: Final[dict[str, Any]] = {"permission": P.SELF, "scope": S.TENANT, "tag": "access"}
+_SEE: Final[dict[str, Any]] = {"permission": P.ACCESS_READ, "scope": S.TENANT, "tag": "access"}
+_SET: Final[dict[str, Any]] = {"permission": P.ACCESS_WRITE, "scope": S.TENANT, "tag": "access"}
+_AUDIT: Final[dict[str, Any]] = {"permission": P.AUDIT_READ, "scope": S.TENANT, "tag": "access"}
+ACCESS: Final = (
+    _task("POST", "/session", access.sign_in, access.MeForm, permission=P.ANYONE, scope=S.NONE,
+          body=access.SignInBody, refusals=(Unauthenticated, TooManyAttempts), tag="access"),
+    _task("DELETE", "/session", access.sign_out, None, status=204, **_SELF),
+    _task("GET", "/me", access.get_me, access.MeForm, **_SELF),
+    _task("GET", "/users", access.list_users, access.UserPage, **_SEE),
+    _task("POST", "/users", access.add_user, access.UserForm, body=access.UserBody, status=201,
+          refusals=(NameTaken,), **_SET),
+    _task("PATCH", "/users/{name}", access.patch_user, access.UserForm, body=access.UserPatch,
+          refusals=(NotFound,), **_SET),
+    _task("GET", "/tokens", access.list_tokens, access.TokenPage, **_SEE),
+    _task("POST", "/tokens", access.create_token, access.NewTokenForm, body=access.TokenBody,
+          status=201, refusals=(NotFound,), **_SET),
+    _task("DELETE", "/tokens/{id}", access.revoke_token, None, status=204, refusals=(NotFound,),
+          **_SET),
+    _task("GET", "/grants", access.list_grants, access.GrantPage, **_SEE),
+    _task("PUT", "/grants", access.put_grant, None, body=access.GrantBody, status=204,
+          refusals=(NotFound,), **_SET),
+    _task("DELETE", "/grants", access.delete_grant, None, query=access.GrantQuery, status=204,
+          refusals=(NotFound,), **_SET),
+    _task("GET", "/audit", access.list_audit, access.AuditPage, query=access.AuditQuery, **_AUDIT),
+    _task("GET", "/audit/chain", access.verify_audit, access.ChainForm, **_AUDIT),
+)  # fmt: skip
+
 SYSTEM: Final = (
     Route(
         method="GET",
@@ -335,5 +366,5 @@ SYSTEM: Final = (
     ),
 )
 
-ROUTES: Final = (*EXECUTIONS, *ACTIONS, *PEOPLE, *RULES, *SYSTEM)
+ROUTES: Final = (*EXECUTIONS, *ACTIONS, *PEOPLE, *RULES, *ACCESS, *SYSTEM)
 """All routes; those that are called most often stand first."""

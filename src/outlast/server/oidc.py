@@ -1,0 +1,120 @@
+"""Who an OpenID provider says somebody is: its tokens, verified with its published keys.
+
+Only what the configuration names is believed: the algorithms, the issuer and the audience are fixed
+here, and a token that brings its own keys is not asked for them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from outlast.errors import CannotLoad, Unauthenticated
+
+if TYPE_CHECKING:
+    from jwt import PyJWKSet
+
+ALGORITHMS: Final = ("RS256", "ES256", "PS256", "EdDSA")
+LEEWAY_SECONDS: Final = 30
+GROUPS_MAX: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class OpenId:
+    """A provider.
+
+    Attributes:
+        issuer: who it is, as its tokens say it.
+        audience: for whom its tokens must be meant.
+        keys: where its keys are: a file, or a URL of HTTPS.
+        name: the claim that names somebody; it must never name another one later.
+        groups: the claim that lists groups, which roles are granted to as ``group:NAME``.
+    """
+
+    issuer: str
+    audience: str
+    keys: str
+    name: str = "sub"
+    groups: str = "groups"
+
+    def opened(self) -> OpenIdProvider:
+        """Load what it needs.
+
+        Raises:
+            CannotLoad: PyJWT is not installed, or the keys cannot be read.
+        """
+        try:
+            import jwt
+        except ModuleNotFoundError as error:
+            raise CannotLoad(
+                "an OpenID provider needs a package that is not installed",
+                why=f"there is no {error.name}",
+                do='pip install "outlast[oidc]"',
+            ) from None
+        if self.keys.startswith("https://"):
+            return OpenIdProvider(self, client=jwt.PyJWKClient(self.keys, timeout=5))
+        try:
+            return OpenIdProvider(self, keys=jwt.PyJWKSet.from_json(Path(self.keys).read_text()))
+        except (OSError, ValueError, jwt.PyJWTError) as error:
+            raise CannotLoad(
+                "the provider's keys cannot be read",
+                where=self.keys[:200],
+                why=str(error),
+                do="name a file of a JWK set, or its https:// address",
+            ) from None
+
+
+class OpenIdProvider:
+    """Reads the tokens of a provider."""
+
+    def __init__(self, config: OpenId, *, keys: PyJWKSet | None = None, client: Any = None) -> None:
+        self._config, self._keys, self._client = config, keys, client
+
+    def read(self, text: str, now: int) -> tuple[str, tuple[str, ...]]:
+        """Give the name and the groups of whom a token is.
+
+        Raises:
+            Unauthenticated: it is not the provider's, not meant for us, or over.
+        """
+        import jwt
+
+        config = self._config
+        try:
+            header = jwt.get_unverified_header(text)
+            if header.get("crit"):
+                raise jwt.InvalidTokenError("it asks for what is not known here")
+            key = self._key(str(header.get("kid", "")), text)
+            claims = jwt.decode(
+                text,
+                key.key,
+                algorithms=[key.algorithm_name],
+                issuer=config.issuer,
+                audience=config.audience,
+                leeway=LEEWAY_SECONDS,
+                options={"require": ["exp", "iss", "aud", config.name]},
+            )
+        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            raise Unauthenticated("the token of the provider does not count here") from error
+        name, groups = claims[config.name], claims.get(config.groups, [])
+        if not isinstance(name, str) or not name or len(name) > 200 or not name.isprintable():
+            raise Unauthenticated("the token of the provider names nobody")
+        if not isinstance(groups, list):
+            groups = [groups]
+        good = [one for one in groups[:GROUPS_MAX] if isinstance(one, str) and one.isprintable()]
+        return name, tuple(good)
+
+    def _key(self, id: str, text: str) -> Any:
+        """Find the key by its id; its algorithm is the key's own, never the token's word."""
+        import jwt
+
+        if self._keys is not None:
+            found = next((one for one in self._keys.keys if one.key_id == id), None)
+        else:
+            found = self._client.get_signing_key_from_jwt(text)
+        if found is None or found.algorithm_name not in ALGORITHMS:
+            raise jwt.InvalidTokenError("no key of the provider's has signed it")
+        return found
+
+
+__all__ = ["OpenId", "OpenIdProvider"]
