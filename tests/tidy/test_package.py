@@ -39,7 +39,8 @@ EXTRAS: Final = {"server": ("server", "accounts")}
 """Extras, and the rooms that they bring the packages for."""
 ROOMS_OF_EXTRAS: Final = frozenset(room for rooms in EXTRAS.values() for room in rooms)
 COMES_WITH_EXTRA: Final = {"server": {"httptools"}}
-IMPORTED_AS: Final = {"argon2": "argon2-cffi"}
+IMPORTED_AS: Final = {"argon2": "argon2-cffi", "jwt": "pyjwt"}
+BY_ANOTHER_EXTRA: Final = {"pyjwt": "oidc"}
 """What is required and used by another package."""
 
 
@@ -65,6 +66,10 @@ def test_what_an_extra_brings_is_imported_in_its_room_and_nowhere_else() -> None
             imported |= imported_by(path.read_text("utf-8"))
         brought = names(PROJECT["project"]["optional-dependencies"][extra])
         used = {IMPORTED_AS.get(name, name) for name in imported} - own
+        for name in used & BY_ANOTHER_EXTRA.keys():
+            other = PROJECT["project"]["optional-dependencies"][BY_ANOTHER_EXTRA[name]]
+            assert name in names(other)
+        used -= BY_ANOTHER_EXTRA.keys()
         assert used == brought - COMES_WITH_EXTRA[extra]
 
 
