@@ -219,3 +219,16 @@ def test_structure(tmp_path: Path) -> None:
     ]
     assert "plan" in tree and "succeeded" in tree
     assert "cheapest" in roots and "trip" in roots
+
+
+def test_security(tmp_path: Path) -> None:
+    program, first, second, tokens, grant, roles, revoked, paused, listed, chain = follow(
+        "security.md", tmp_path
+    )
+    assert program.strip() in ("queued", "starting", "running")
+    assert first.startswith("otk_") and second.startswith("otk_")
+    assert "submitter@billing" in tokens and first[15:].strip() not in tokens
+    assert grant == "group:ops has operator@billing\n" and "group:ops  operator  billing" in roles
+    assert revoked == "group:ops has operator@billing no more\n"
+    assert "paus" in paused and "role revoke" in listed and "token create" in listed
+    assert chain.startswith("5 rows, each follows from the one before; head 5:")

@@ -15,7 +15,7 @@ PAGE: Final = Path(__file__).parents[3] / "docs" / "roles.md"
 _INTRODUCTION: Final = """\
 A permission is what a door asks for; a role is a set of permissions; a grant gives somebody a role, for all tasks or for
 those under a prefix. `outlast.access.table` holds both tables as data, and one pure function decides: what no row allows is
-refused."""
+refused. How to use them is in the [security guide](guides/security.md)."""
 
 _RULES: Final = """\
 - A prefix is whole segments: `billing` covers `billing` and `billing.charge`, and not `billingx`.
