@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from outlast.engine import current
 from outlast.engine.registry import TASKS, VERSIONS, Task
@@ -18,6 +19,9 @@ pytest.register_assert_rewrite(
     "outlast.testing.conformance_structure",
 )
 
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("calm")
 
 OWN: pytest.StashKey[dict[str, Task[Any, Any]]] = pytest.StashKey()
 """The tasks that a test module has defined, or imported."""
