@@ -11,7 +11,7 @@ import pytest
 
 from outlast.lifecycle import Kind
 from outlast.store.protocol import Item
-from outlast.store.sql import BLOCKS, KEPT_ROWS_MAX, Statement, load
+from outlast.store.sql import BLOCKS, KEPT_ROWS_MAX, PADDED, Statement, load
 from outlast.store.sqlite.connect import open_reader
 from outlast.store.sqlite.store import SqliteStore
 from outlast.testing.conformance import begun
@@ -330,7 +330,7 @@ def test_widths_are_those_of_the_rows() -> None:
     for statement in SQL.values():
         assert bool(statement.columns) is ("{rows}" in statement.text), statement.name
     for name in ("insert_transitions", "insert_executions", "insert_messages"):
-        columns = re.search(r"\(([^)]*)\)\s*VALUES", SQL[name].text)
+        columns = re.search(r"\(([^)]*)\)\s*(?:VALUES|SELECT)", SQL[name].text)
         assert columns is not None and len(columns[1].split(",")) == SQL[name].columns
     for name in ("move_executions", "save_executions", "save_told_executions", "count_messages"):
         used = {int(number) for number in re.findall(r"v\.column(\d+)", SQL[name].text)}
@@ -341,7 +341,7 @@ def test_short_texts_stay_in_the_cache_of_prepared_statements() -> None:
     """apsw keeps no text above 16 KiB: it would be compiled anew for every commit."""
     for statement in SQL.values():
         if statement.columns:
-            for rows in (*BLOCKS, KEPT_ROWS_MAX):
+            for rows in (*BLOCKS, *(PADDED if statement.padded else ()), KEPT_ROWS_MAX):
                 text = statement.packed(rows) if statement.results else statement.many(rows)
                 assert statement.is_kept(rows) and len(text) < 16_384, statement.name
 
@@ -349,9 +349,25 @@ def test_short_texts_stay_in_the_cache_of_prepared_statements() -> None:
 def test_a_batch_is_few_statements() -> None:
     for statement in SQL.values():
         if statement.columns:
-            assert list(statement.sizes(338)) == [128, 128, 32, 32, 18]
+            parts = [(128, 128), (128, 128), (32, 32), (32, 32), (18, 18)]
+            padded = [(128, 128), (128, 128), (82, 96)]
+            assert list(statement.sizes(338)) == (padded if statement.padded else parts)
+            assert list(statement.sizes(KEPT_ROWS_MAX)) == [(KEPT_ROWS_MAX, KEPT_ROWS_MAX)]
             assert not statement.is_kept(18), "any number of rows: it is seldom used twice"
             assert statement.columns * max(BLOCKS) < 32_766, "SQLite's limit of parameters"
+
+
+def test_padding_does_nothing(reader: apsw.Connection) -> None:
+    """The rows that a statement is padded with are passed over."""
+    padded = [statement for statement in SQL.values() if statement.padded]
+    assert {"insert_transitions", "move_executions", "refused_heads"} <= {
+        one.name for one in padded
+    }
+    for statement in padded:
+        before = reader.total_changes()
+        nothing = [None] * (PADDED[0] * statement.columns)
+        assert not reader.execute(statement.many(PADDED[0]), nothing).get, statement.name
+        assert reader.total_changes() == before, statement.name
 
 
 @pytest.mark.parametrize("file", FILES)

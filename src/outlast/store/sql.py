@@ -2,8 +2,10 @@
 
 A file holds several statements of one topic. Each begins with ``-- name: word``; comments follow.
 A statement that takes many rows has ``{rows}`` where they go, and ``-- columns: n`` says how wide
-one is; :meth:`Statement.many` writes it for a number of rows. ``-- packed: n, blobs a b`` says that
-its result is asked for as one value, see :meth:`Statement.packed`, and which columns are bytes.
+one is; :meth:`Statement.many` writes it for a number of rows. ``-- padded`` says it passes over
+rows whose first column is NULL, so that one text serves for several numbers of rows.
+``-- packed: n, blobs a b`` says that its result is asked for as one value, see
+:meth:`Statement.packed`, and which columns are bytes.
 """
 
 from __future__ import annotations
@@ -18,12 +20,15 @@ from msgspec import Struct
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _COLUMNS = re.compile(r"^-- columns: (\d+)$", re.MULTILINE)
+_PADDED = re.compile(r"^-- padded$", re.MULTILINE)
 _PACKED = re.compile(r"^-- packed: (\d+), blobs ([\d ]+)$", re.MULTILINE)
 BLOCKS = (128, 32)
 """Rows of parameters that many rows are parted into: to prepare a text anew costs a third of what
 the rows cost, and the driver keeps only those below 16 KiB prepared."""
 KEPT_ROWS_MAX = 16
 """Rows up to which any number has a text that is kept; longer ones are seldom used twice."""
+PADDED = (24, 32, 48, 64, 96, 128)
+"""Rows that longer texts of padded statements are written for."""
 _COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)
 
 
@@ -36,6 +41,7 @@ class Statement(Struct, frozen=True):
         columns: the parameters of one row, for statements with ``{rows}``; else 0.
         results: the columns of its result, for those that are packed; else 0.
         blobs: which of them are bytes, from 0.
+        padded: whether rows whose first column is NULL are passed over.
     """
 
     name: str
@@ -43,28 +49,33 @@ class Statement(Struct, frozen=True):
     columns: int = 0
     results: int = 0
     blobs: tuple[int, ...] = ()
+    padded: bool = False
 
     def many(self, rows: int) -> str:
         """Write the statement for this many rows of parameters."""
         return _many(self.text, self.columns, rows)
 
-    def sizes(self, rows: int) -> Iterator[int]:
+    def sizes(self, rows: int) -> Iterator[tuple[int, int]]:
         """Part a number of rows into few statements, most of which are prepared already.
+
+        Gives how many rows each takes, and how many it is written for: the others are NULL.
 
         Each statement lets go of the interpreter's lock, so that there must not be many; but to
         prepare a long text anew is dear, too (``docs/performance.md``).
         """
-        for block in BLOCKS:
+        for block in BLOCKS[:1] if self.padded else BLOCKS:
             for _ in range(rows // block):
-                yield block
+                yield block, block
             rows %= block
-        if rows:
-            yield rows
+        if self.padded and rows > KEPT_ROWS_MAX:
+            yield rows, next(size for size in PADDED if size >= rows)
+        elif rows:
+            yield rows, rows
 
     @staticmethod
     def is_kept(rows: int) -> bool:
         """Tell whether a text for this many rows is worth keeping prepared."""
-        return rows <= KEPT_ROWS_MAX or rows in BLOCKS
+        return rows <= KEPT_ROWS_MAX or rows in PADDED
 
     def packed(self, rows: int = 0) -> str:
         """Write the statement so that all its rows come as one JSON array of arrays, bytes in hex.
@@ -111,6 +122,7 @@ def parse(text: str) -> dict[str, Statement]:
             int(width[1]) if width else 0,
             int(packed[1]) if packed else 0,
             tuple(int(number) - 1 for number in packed[2].split()) if packed else (),
+            bool(_PADDED.search(body)),
         )
     return statements
 

@@ -621,7 +621,11 @@ class RelationalStore:
 
     def _flush(self, pending: Pending) -> None:
         """Send what a transaction has gathered: rows of logs first, as the guards look at them."""
-        send = self.database.send
+
+        def send(name: str, rows: Sequence[Sequence[Value]]) -> None:
+            if rows:
+                self.database.send(name, rows)
+
         for birth in pending.births:
             pending.transitions += birth.rows
             pending.budgets += budgets_of(birth.rows[0])

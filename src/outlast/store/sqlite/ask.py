@@ -21,14 +21,16 @@ def ask(
     found: list[Sequence[object]] = []
     done = 0
     width = statement.columns
-    for size in statement.sizes(len(values) // width):
-        part = values[done * width : (done + size) * width]
+    for count, size in statement.sizes(len(values) // width):
+        part = values[done * width : (done + count) * width]
+        if size > count:
+            part = [*part, *[None] * ((size - count) * width)]
         kept = statement.is_kept(size)
         if statement.results:
             found += _unpacked(connection, statement, statement.packed(size), part, kept)
         else:
             found += connection.execute(statement.many(size), part, can_cache=kept).fetchall()
-        done += size
+        done += count
     return found
 
 

@@ -1,15 +1,18 @@
 -- name: refused_heads
 -- columns: 5
+-- padded
 -- Compare what owners knew with what is stored, and return only those that differ. Columns of a
 -- row: id, fence, nonce, seq, messages seen (or NULL where it does not matter).
 SELECT v.column1, e.state, e.fence, e.nonce, e.seq, e.inbox_count
   FROM (VALUES {rows}) AS v
   LEFT JOIN execution AS e ON e.tenant = 1 AND e.id = v.column1
- WHERE e.id IS NULL OR e.fence <> v.column2 OR e.nonce IS NOT v.column3 OR e.seq <> v.column4
-    OR e.inbox_count <> v.column5;
+ WHERE v.column1 IS NOT NULL
+   AND (e.id IS NULL OR e.fence <> v.column2 OR e.nonce IS NOT v.column3 OR e.seq <> v.column4
+        OR e.inbox_count <> v.column5);
 
 -- name: taken_ids
 -- columns: 1
+-- padded
 -- Which of these executions exist already, as a create was sent twice; and which queues have rules,
 -- so that what is born there with a claim has to wait for one.
 SELECT id, NULL, NULL FROM execution WHERE tenant = 1 AND id IN (VALUES {rows})
@@ -19,21 +22,31 @@ SELECT name, capacity, paused_at FROM queue_setting
 
 -- name: insert_transitions
 -- columns: 14
+-- padded
 INSERT INTO transition (tenant, execution_id, seq, kind, from_state, to_state, fence, nonce, actor,
                         at, key, digest, data, payload)
-VALUES {rows};
+SELECT column1, column2, column3, column4, column5, column6, column7, column8, column9, column10,
+       column11, column12, column13, column14
+  FROM (VALUES {rows}) WHERE column1 IS NOT NULL;
 
 -- name: insert_executions
 -- columns: 39
+-- padded
 INSERT INTO execution (tenant, id, task, state, seq, fence, nonce, worker, high_water, cause,
                        paused_from, attempt, failures, claims, idle_claims, inbox_count, inbox_seen,
                        cancel_at, pause_at, created_at, updated_at, state_at, started_at, due_at,
                        deadline_at, queue, priority, key, input_digest, version, parent_id, origin,
                        parent_key, root_id, start_by, children, gates, labels, detail)
-VALUES {rows};
+SELECT column1, column2, column3, column4, column5, column6, column7, column8, column9, column10,
+       column11, column12, column13, column14, column15, column16, column17, column18, column19,
+       column20, column21, column22, column23, column24, column25, column26, column27, column28,
+       column29, column30, column31, column32, column33, column34, column35, column36, column37,
+       column38, column39
+  FROM (VALUES {rows}) WHERE column1 IS NOT NULL;
 
 -- name: move_executions
 -- columns: 5
+-- padded
 -- Only the position changed: id, seq, idle_claims, inbox_seen, updated_at.
 UPDATE execution
    SET seq = v.column2, idle_claims = v.column3, inbox_seen = v.column4, updated_at = v.column5
@@ -42,6 +55,7 @@ UPDATE execution
 
 -- name: save_executions
 -- columns: 28
+-- padded
 -- Every column that a transition can change; inbox_count is the deliverers' own.
 UPDATE execution
    SET state = v.column2, seq = v.column3, fence = v.column4, nonce = v.column5,

@@ -146,11 +146,13 @@ class SqliteDatabase(Database):
         """See the seam."""
         statement = SQL[name]
         done = 0
-        for size in statement.sizes(len(rows)):
-            values = list(chained.from_iterable(rows[done : done + size]))
+        for count, size in statement.sizes(len(rows)):
+            values = list(chained.from_iterable(rows[done : done + count]))
+            if size > count:
+                values += [None] * ((size - count) * statement.columns)
             kept = statement.is_kept(size)
             self.writer.execute(statement.many(size), values, can_cache=kept)
-            done += size
+            done += count
 
     def sent(self, name: str, rows: Sequence[Sequence[Value]]) -> int:
         """See the seam."""

@@ -7,6 +7,7 @@ SELECT 1, v.column1, v.column2, v.column3 FROM (VALUES {rows}) AS v WHERE TRUE
 
 -- name: insert_errands
 -- columns: 3
+-- padded
 -- What these executions owe, now that they have ended. Columns of a row: id, state, children.
   WITH v (id, state, children) AS (VALUES {rows})
 INSERT INTO errand (tenant, execution_id, what, source_id, source_state)

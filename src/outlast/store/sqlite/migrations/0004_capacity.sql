@@ -57,7 +57,7 @@ CREATE INDEX execution_blocked ON execution (
   WHERE state = 'blocked';
 
 -- Who holds: what is leased; where the limit says so, what has run and has not ended.
-CREATE TRIGGER execution_holds AFTER UPDATE ON execution
+CREATE TRIGGER execution_holds AFTER UPDATE OF state ON execution
 WHEN NEW.gates IS NOT NULL AND NEW.state <> OLD.state
 BEGIN
   INSERT INTO holder (tenant, gate, execution_id)
@@ -126,7 +126,7 @@ END;
 
 -- So does whoever leaves a line otherwise than by a claim, or takes another place in it: the next one
 -- may be allowed more than the one that stood before it.
-CREATE TRIGGER line_changed AFTER UPDATE ON execution
+CREATE TRIGGER line_changed AFTER UPDATE OF state, priority ON execution
 WHEN OLD.state = 'blocked' AND NEW.state <> 'starting'
  AND (NEW.state <> OLD.state OR NEW.priority <> OLD.priority)
 BEGIN
