@@ -25,7 +25,10 @@ LEAST_PER_THOUSAND: Final = {
     "crashes_in_flight": 250,
     "bodies_cut": 80,
     "takeovers_in_weather": 700,
-    "slandered": 200,
+    "slandered": 150,
+    "renewals": 1_500,
+    "late_renewals": 20,
+    "lease_takeovers": 150,
     "stale_starts": 20,
     "refused_fenced": 100,
     "refused_moved": 50,
@@ -93,7 +96,9 @@ class Report:
             f"{faults} faults of the store ("
             f"{_said({str(fault): count[str(fault)] for fault in Fault})}), "
             f"{count['freezes']} freezes, {count['slandered']} live workers taken for dead, "
-            f"{count['takeovers']} takeovers, {count['stale_starts']} bodies of stale workers, "
+            f"{count['takeovers']} takeovers ({count['lease_takeovers']} by leases that ran out), "
+            f"{count['renewals']} renewals and {count['late_renewals']} that came too late, "
+            f"{count['stale_starts']} bodies of stale workers, "
             f"{count['refused_fenced']} fenced and {count['refused_moved']} moved writes refused; "
             f"{sum(self.checked.values())} checks of {len(self.checked)} rules, "
             f"{len(self.broken)} broken; {self.seconds:.1f} s of processor"

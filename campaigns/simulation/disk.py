@@ -84,6 +84,9 @@ class Ears(Protocol):
     def froze(self, process: Process, span_us: int) -> None:
         """Hear that a process was stopped."""
 
+    def trouble(self, process: Process) -> None:
+        """Hear that something has gone wrong with a process."""
+
 
 class Disk:
     """One process's way to the store; it has all verbs of the store's protocol.
@@ -140,6 +143,7 @@ class Disk:
         ears, process = self._ears, self._process
         if fault is not None:
             ears.counts[fault] += 1
+            ears.trouble(process)
             ears.note(process.number, verb, fault)
         if fault is Fault.CRASH_BEFORE:
             ears.crash(process, f"before {verb}")
@@ -165,6 +169,7 @@ class Disk:
         reads = self._weather.reads
         if not self.is_calm and reads and self._dice.random() * reads < 1:
             self._ears.counts["read_fails"] += 1
+            self._ears.trouble(self._process)
             self._ears.note(self._process.number, verb, "fails")
             raise self._error(verb)
         return plain(*args)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from campaigns.simulation.actions import STEP_RETRIES, Witness
 from campaigns.simulation.clockwork import Process
+from campaigns.simulation.leases import Book
 from campaigns.simulation.programs import SORTS
 from outlast.lifecycle import (
     FINAL,
@@ -49,6 +50,9 @@ RULES: Final = {
     "INV-19 inert": "who has given a lease up starts nothing: parked, paused or ended",
     "INV-20 parked": "a parked execution ends by cancel or deadline only, and not without one",
     "INV-21 children": "a child is born with its parent's row; its end is told once, after it",
+    "lease taken": "nobody is taken over before the lease has run out, by the store's clock",
+    "lease kept": "who is neither dead nor troubled keeps its lease",
+    "lease watched": "no body starts after the lease of its worker has run out",
     "timers": "a timer fires once, and never early",
     "results": "an execution ends as its program can, with tokens of its own",
     "sound": "nothing goes wrong inside the engine",
@@ -123,6 +127,7 @@ class Auditor:
         self.acked: dict[tuple[str, str], MessageKind] = {}
         self.refused: set[tuple[str, str]] = set()
         self._nonces: set[bytes] = set()
+        self.leases: Book | None = None
 
     def check(self, rule: str, holds: bool, *said: object) -> None:
         """Apply a rule.
@@ -142,6 +147,10 @@ class Auditor:
         self, process: Process, verb: str, args: tuple[Any, ...], result: Any
     ) -> list[Transition]:
         """See what a call of the store has done; gives the rows it has added."""
+        if self.leases is not None:
+            self.leases.applied(process, verb, args, result)
+            self.counts["renewals"] += verb == "renew" and result is not None
+            self.counts["late_renewals"] += verb == "renew" and result is None
         if verb == "commit":
             self._check_owners(process, args[0], result)
         fresh: list[Transition] = []
@@ -248,6 +257,9 @@ class Auditor:
             self.check("INV-7 edges", row.from_state is last.to_state and row.at >= last.at, id,
                        row.seq, kind, row.from_state, last.to_state)  # fmt: skip
             self._fence(seen, row, last)
+        if self.leases is not None and verb == "recover" and row.from_state in LEASED:
+            self.counts["lease_takeovers"] += 1
+            self.leases.taken(seen.record.worker, process)
         seen.instants.add(row.at)
         if row.payload:
             seen.tokens.update(token.decode() for token in _TOKEN.findall(row.payload))

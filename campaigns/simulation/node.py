@@ -13,9 +13,11 @@ from typing import Any, ClassVar, Final, Protocol, cast
 
 from campaigns.simulation.clockwork import Process, StepThreads, ThreadOf, Turn
 from campaigns.simulation.disk import Disk, Frozen
+from campaigns.simulation.leases import SimFleet
 from outlast.engine import driver, engine, identity
 from outlast.engine.current import closed
 from outlast.engine.engine import SWEEP_MAX, Engine
+from outlast.engine.fleet import Fleet
 from outlast.engine.identity import IdMaker, _base32
 from outlast.engine.journal import Journal
 from outlast.engine.thread_scope import ThreadScope
@@ -29,6 +31,10 @@ class Home(Protocol):
     """What an engine needs of its world."""
 
     is_shared: bool
+    lease_us: int | None
+
+    def lease_dice(self, process: Process) -> Random:
+        """Give the dice of what leases leave to luck in a process."""
 
     def open_disk(self, process: Process, name: str) -> Disk:
         """Open the store for a process."""
@@ -59,6 +65,7 @@ class SimEngine(Engine):
         super().__init__("memory:", tasks=tasks, slots=slots, retention=None, clock=process)
         self.process = process
         self.home = home
+        self._lease_us = home.lease_us or self._lease_us
         self._ids = SimIds(process.number)
         self._noticed: asyncio.Event | None = None
 
@@ -68,8 +75,12 @@ class SimEngine(Engine):
     def _make_journal(self, store: Store) -> Journal:
         return SimJournal(store, self.process)
 
-    def _store_failed(self, error: OutlastError) -> None:
-        super()._store_failed(error)
+    def _make_fleet(self) -> Fleet:
+        return SimFleet(self, self._lease_us, self.home.lease_dice(self.process))
+
+    def rename(self) -> None:
+        """Be another incarnation, as in production."""
+        super().rename()
         self.home.named(self.process, self.name)
 
     async def _join(self) -> None:
@@ -84,7 +95,7 @@ class SimEngine(Engine):
         assert loop is self.loop
         if self.home.is_new(process):
             self.home.named(process, self.name)
-        if not self.home.is_shared:
+        if not self.home.is_shared or self.fleet is not None:
             await super()._join()
             return
         now = self.clock.now()
@@ -107,11 +118,16 @@ class SimEngine(Engine):
 
     def notice(self) -> None:
         """Somebody else has written (from outside the process)."""
-        if self._noticed is not None:
+        if isinstance(self.fleet, SimFleet):
+            self.fleet.notice()
+        elif self._noticed is not None:
             self._noticed.set()
 
     async def _watch(self) -> None:
         """As in production, but asleep while nobody else writes."""
+        if self.fleet is not None:
+            await self.fleet.listen()
+            return
         assert self._noticed is not None
         await self._noticed.wait()
         self._noticed.clear()
@@ -138,6 +154,8 @@ class SimEngine(Engine):
         """Let go of what a dead process had in memory."""
         closed(self)
         self.is_open = False
+        if self.fleet is not None:
+            self.fleet.let_go()
         worker = getattr(self, "worker", None)
         if worker is not None:
             worker._open = False

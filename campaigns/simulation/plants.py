@@ -20,6 +20,7 @@ from outlast.engine.attempts import Attempts
 from outlast.engine.body import Body
 from outlast.engine.driver import Driver
 from outlast.engine.journal import Journal
+from outlast.engine.membership import Membership
 from outlast.engine.owner import Owner
 from outlast.engine.scope import Outcome, Scope
 from outlast.engine.waiting import Waiting
@@ -30,6 +31,7 @@ from outlast.lifecycle import decide as decide_function
 from outlast.lifecycle.record import copy_of
 from outlast.lifecycle.states import LEASED
 from outlast.store.memory import MemoryStore
+from outlast.store.memory.members import MemoryMembers
 from outlast.store.protocol import Answer, Create
 
 decide_module: Final[Any] = sys.modules["outlast.lifecycle.decide"]
@@ -360,6 +362,55 @@ def _drops_without_rejoining() -> list[Patch]:
     return [(Engine, "_store_failed", store_failed)]
 
 
+def _takeover_ignores_renewals() -> list[Patch]:
+    plain = MemoryMembers.renew
+
+    def renew(self: Any, worker: str, *given: Any, **more: Any) -> Any:
+        before = self._rows.get(worker)
+        renewal = plain(self, worker, *given, **more)
+        if renewal is not None:
+            row = self._rows[worker]
+            self._rows[worker] = replace(row, expires_at=before.expires_at)
+        return renewal
+
+    return [(MemoryMembers, "renew", renew)]
+
+
+def _watchdog_off() -> list[Patch]:
+    def may_begin(self: Any) -> bool:
+        return self._name is not None
+
+    def expires_in(self: Any) -> float:
+        return 1e9
+
+    return [(Membership, "may_begin", may_begin), (Membership, "expires_in", expires_in)]
+
+
+def _watchdog_off_unfenced() -> list[Patch]:
+    return [*_watchdog_off(), *_stale_writes_stored()]
+
+
+def _renewal_forgotten_under_load() -> list[Patch]:
+    plain = Membership.beat
+
+    def beat(self: Any) -> float:
+        engine = self._renewed.__self__._engine
+        if engine.worker.drivers:
+            return float(self.lease_us / 3e6)
+        return plain(self)
+
+    return [(Membership, "beat", beat)]
+
+
+def _lease_measured_from_the_answer() -> list[Patch]:
+    plain = Membership._granted
+
+    def granted(self: Any, lease_us: int, sent_at: float) -> None:
+        plain(self, lease_us, self.now() + max(0.0, self.process.frozen_until / 1e6 - self.now()))
+
+    return [(Membership, "_granted", granted)]
+
+
 PLANTS: Final[dict[str, Plant]] = {
     "unfenced_recoverer": Plant(
         "the recoverer takes executions back without raising the fence",
@@ -420,6 +471,26 @@ PLANTS: Final[dict[str, Plant]] = {
     "commit_unknown": Plant(
         "after a commit of unknown outcome the engine goes on under its old leases",
         ("INV-10 liveness",), _drops_without_rejoining,
+    ),
+    "takeover_ignores_renewals": Plant(
+        "a lease runs out so long after it began, however often it was renewed",
+        ("lease taken",), _takeover_ignores_renewals,
+    ),
+    "watchdog_off": Plant(
+        "an engine starts bodies although it could not renew its lease",
+        ("lease watched",), _watchdog_off,
+    ),
+    "watchdog_off_unfenced": Plant(
+        "the same, and the store takes a step's result from a worker that was taken over",
+        ("INV-6 owner",), _watchdog_off_unfenced,
+    ),
+    "renewal_forgotten_under_load": Plant(
+        "an engine does not renew its lease while it has something to run",
+        ("lease kept",), _renewal_forgotten_under_load,
+    ),
+    "lease_measured_from_the_answer": Plant(
+        "the watchdog measures from when the answer to a renewal came, not from its sending",
+        ("lease watched",), _lease_measured_from_the_answer, seeds=400,
     ),
     "stop_as_failure": Plant(
         "what a graceful stop interrupts is written down as failed",

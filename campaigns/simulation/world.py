@@ -22,6 +22,7 @@ from campaigns.simulation.clients import Client, Order, draw_order, nudges, send
 from campaigns.simulation.clockwork import EPOCH_US, Clockwork, Process
 from campaigns.simulation.disk import CALM, WEATHERS, Disk, Weather
 from campaigns.simulation.invariants import Auditor, Violation
+from campaigns.simulation.leases import LEASES_US, LONG_US, Book, SimFleet
 from campaigns.simulation.node import SimEngine, deterministic, request
 from campaigns.simulation.programs import SORTS, TASKS
 from outlast.engine.current import current_step
@@ -33,6 +34,8 @@ from outlast.store.sqlite import SqliteStore
 
 DAY_US: Final = 86_400_000_000
 SQLITE_SHARE: Final = 0.06
+LEASED_SHARE: Final = 0.5
+"""Of the worlds with several workers, those in which leases say who is dead."""
 _HORIZONS_US: Final = (300_000, 2_000_000, 10_000_000, 60_000_000)
 _STEPS_MAX: Final = 25_000
 _ROUNDS_MAX: Final = 60
@@ -113,15 +116,27 @@ class World:
         self._incarnations = 0
         self._errors: list[BaseException] = []
         self._due: list[tuple[int, Callable[[], None]]] = []
-        self.memory = MemoryStore()
+        self._noticing: set[SimEngine] = set()
+        self._hint_fate = Random(f"{seed}/hints")
+        lease = Random(f"{seed}/lease")
+        self.lease_us: int | None = None
+        if self.is_shared and lease.random() < LEASED_SHARE:
+            fitting = [span for span in LEASES_US if 2 * span <= self.horizon_us <= 60 * span]
+            self.lease_us = fitting[int(lease.random() * len(fitting))]
+        self._weather_lease_us = self.lease_us
+        self.memory = MemoryStore(is_shared=self.lease_us is not None)
+        self.memory.members.clock = lambda: EPOCH_US + self.clockwork.now_us
         self.reader: Any = self.memory
         self.auditor = Auditor(self.memory, self.counts)
+        if self.lease_us is not None:
+            self.auditor.leases = Book(self.auditor, self.lease_us)
         self.guest = Process(self.clockwork, 0, 0)
 
     @property
     def kind(self) -> str:
         """Say what kind of world this is."""
-        where = "sqlite" if self.is_on_disk else "shared" if self.is_shared else "owned"
+        shared = "leased" if self._weather_lease_us is not None else "shared"
+        where = "sqlite" if self.is_on_disk else shared if self.is_shared else "owned"
         return f"{where}, {self.places} workers, {self.weather.name}"
 
     # What parts of the world call
@@ -214,7 +229,28 @@ class World:
                 client.react(row)
         for place, engine in self.engines.items():
             if engine.process is not process and place in self.open_places:
+                if self._weather_lease_us is None:
+                    engine.notice()
+                elif engine not in self._noticing:
+                    self._noticing.add(engine)  # as it looks now and then, hints or not
+                    self.later(int(1_000_000 * self._hint_fate.random()), self._notices(engine))
+
+    def _notices(self, engine: SimEngine) -> Callable[[], None]:
+        def notice() -> None:
+            self._noticing.discard(engine)
+            if not engine.process.is_dead and engine.is_open:
                 engine.notice()
+
+        return notice
+
+    def lease_dice(self, process: Process) -> Random:
+        """Give the dice of what leases leave to luck in a process."""
+        return Random(f"{self.seed}/lease/{process.number}")
+
+    def trouble(self, process: Process) -> None:
+        """Hear that something has gone wrong with a process."""
+        if self.auditor.leases is not None:
+            self.auditor.leases.trouble(process)
 
     def named(self, process: Process, name: str) -> None:
         """Hear under which name a process takes leases from now on."""
@@ -232,6 +268,7 @@ class World:
         """A process was stopped; somebody may take it for dead."""
         self.counts["freezes"] += 1
         self.note(process.number, "frozen for", span_us)
+        self.trouble(process)
         self._slander(process)
 
     def crash(self, process: Process, why: str, *, is_graceful: bool = False) -> None:
@@ -299,9 +336,23 @@ class World:
     def _declare_dead(self, names: set[str]) -> None:
         """Have the executions of dead workers taken over by one that lives."""
         self.dead_names |= names
-        self._take_over(names)
+        if self._weather_lease_us is None:
+            self._take_over(names)
+
+    def _look_for_expired(self) -> None:
+        """Have all workers look for leases that have run out, now and then."""
+        for place in sorted(self.open_places):
+            fleet = self.engines[place].fleet
+            if isinstance(fleet, SimFleet):
+                fleet.looks.set()
+        if not self.is_calm and self._weather_lease_us is not None:
+            delay = min(self._weather_lease_us // 3, 600_000)
+            self.later(int(delay * (0.6 + 0.4 * self._hint_fate.random())), self._look_for_expired)
 
     def _take_over(self, names: set[str], but: Process | None = None) -> None:
+        if self._weather_lease_us is not None:
+            self._look_for_expired()
+            return
         able = [
             self.engines[place]
             for place in sorted(self.open_places)
@@ -319,7 +370,9 @@ class World:
 
     def _slander(self, process: Process) -> None:
         """A failure detector takes a process for dead that is not."""
-        if not self.is_shared or self.is_calm or self._fate.random() >= self.weather.slander:
+        if self._weather_lease_us is not None or not self.is_shared or self.is_calm:
+            return
+        if self._fate.random() >= self.weather.slander:
             return
 
         def slander() -> None:
@@ -343,7 +396,7 @@ class World:
                 count = 1 + int(fate.random() * 12 / every)
                 for _ in range(count):  # in the midst of it: steps are where something happens
                     self._after_steps(int(fate.random() * 900), what)
-        if weather.slander and self.is_shared:
+        if weather.slander and self.is_shared and self._weather_lease_us is None:
             for _ in range(1 + int(fate.random() * 5)):
                 self._after_steps(int(fate.random() * 900), self._slander_one)
 
@@ -457,6 +510,8 @@ class World:
         self.counts["bodies"] += 1
         self.note(process.number if process else "?", "body", id[-4:], key, attempt)
         try:
+            if self.auditor.leases is not None and process is not None:
+                self.auditor.leases.began(process, self.names[process][-1])
             self.auditor.began(process, _lease_of_body(), id, key, attempt, witness)
         except Violation as violation:
             self._errors.append(violation)
@@ -472,6 +527,8 @@ class World:
         for order in self.orders:
             Client(self, order, self.horizon_us)
         self._weather_comes()
+        if self._weather_lease_us is not None:
+            self._look_for_expired()
         if self.horizon_us > 1_000_000:
             for part in range(1, 4):
                 self.later(self.horizon_us * part // 4, self._announce)
@@ -510,6 +567,11 @@ class World:
             disk.is_calm = True
         for process in self.clockwork.processes:
             process.frozen_until = 0
+        if self.lease_us is not None:
+            self.lease_us = LONG_US
+            for engine in self.engines.values():
+                if isinstance(engine.fleet, SimFleet):
+                    engine.fleet.clear_up()
 
     def _come_to_an_end(self) -> None:
         """Do what is missing for each execution, until all have ended."""

@@ -373,7 +373,7 @@ def test_the_lease_is_measured_from_when_the_renewal_was_sent() -> None:
     store = Late(is_shared=True)
     membership = Slow(store, 10_000_000, Clock(), heard.append, heard.append)
     assert membership.expires_in() is None and not membership.may_begin()
-    membership.joined("w1", 100.0)
+    membership.joined("w1", 10_000_000, 100.0)
     membership.at = 105.0
     assert plain([membership.expires_in() or 0]) == [5.0]
     membership.beat()

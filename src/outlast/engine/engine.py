@@ -624,11 +624,15 @@ class Engine:
         """Drop what is in memory, and come back as a new incarnation once the store is there."""
         for driver in list(self.worker.drivers.values()):
             driver.drop(at_once=True)
+        self.rename()
+        self.worker.spawn(self._rejoin())
+
+    def rename(self) -> None:
+        """Be another incarnation from here on: what is claimed now is the new one's."""
         if self.fleet is not None:
             self.fleet.forsake(self.name)
         self.name = worker_name()
-        self.worker.reborn(self.name)  # at once: what is claimed from here on is the new one's
-        self.worker.spawn(self._rejoin())
+        self.worker.reborn(self.name)
 
     async def _rejoin(self) -> None:
         """Take the old incarnation's leases back once the store can be written again."""

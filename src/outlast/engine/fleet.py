@@ -64,10 +64,15 @@ class Fleet:
         if membership is None:
             return
         sent_at = membership.now()
-        await engine.journal.call(lambda: engine.store.register(row))
+        try:
+            await engine.journal.call(lambda: engine.store.register(row))
+        except OutlastError:
+            if row.id == engine.name:
+                engine.rename()  # it may be there, with a lease that began nobody knows when
+            raise
         if row.id != engine.name:
             return  # it has come to a new name meanwhile, and that one joins
-        membership.joined(row.id, sent_at)
+        membership.joined(row.id, row.lease_us or 0, sent_at)
         while self._former:
             name = self._former[0]
             await engine.journal.call(partial(engine.store.leave, name, engine.clock.now()))

@@ -99,7 +99,7 @@ class Membership:
         self._renewed = renewed
         self._lost = lost
         self._name: str | None = None
-        self._sent_at = 0.0
+        self._sent_at = self._ends_at = 0.0
         self._until = float("-inf")
         self._draining = False
         self._lock = threading.Lock()
@@ -113,12 +113,17 @@ class Membership:
         """Give the time by which the lease is measured here, in seconds."""
         return boot_time()
 
-    def joined(self, name: str, sent_at: float) -> None:
-        """Have a lease under this name, which was asked for at that moment."""
+    def joined(self, name: str, lease_us: int, sent_at: float) -> None:
+        """Have a lease of this length under this name, which was asked for at that moment."""
         with self._lock:
-            self._name, self._sent_at = name, sent_at
-            self._until = sent_at + self._seconds * (1 - MARGIN)
+            self._name = name
+            self._granted(lease_us, sent_at)
         self._wake.set()
+
+    def _granted(self, lease_us: int, sent_at: float) -> None:
+        """Measure from when it was asked for: the store granted it then, or later."""
+        self._sent_at, self._ends_at = sent_at, sent_at + lease_us / 1e6
+        self._until = sent_at + lease_us / 1e6 * (1 - MARGIN)
 
     def left(self) -> None:
         """Have no lease any more: nothing begins before the next one."""
@@ -134,7 +139,7 @@ class Membership:
         with self._lock:
             if self._name is None:
                 return None
-            return self._sent_at + self._seconds - self.now()
+            return self._ends_at - self.now()
 
     @property
     def name(self) -> str | None:
@@ -174,7 +179,7 @@ class Membership:
 
     def beat(self) -> float:
         """Renew the lease once; gives after how many seconds to do it again."""
-        name, sent_at = self._name, self.now()
+        name, lease_us, sent_at = self._name, self.lease_us, self.now()
         rhythm = self._seconds / RENEWALS
         if name is None:
             return rhythm
@@ -182,9 +187,7 @@ class Membership:
         if since < rhythm / 2 and not self._draining:
             return rhythm - since  # it has just joined
         try:
-            renewal = self._store.renew(
-                name, self.lease_us, self._clock.now(), draining=self._draining
-            )
+            renewal = self._store.renew(name, lease_us, self._clock.now(), draining=self._draining)
         except Exception as error:  # noqa: BLE001 - this thread may not end; it tries again
             if not isinstance(error, OutlastError):
                 self.fault = error
@@ -198,8 +201,7 @@ class Membership:
         with self._lock:
             if self._name != name:
                 return 0.0
-            self._sent_at = sent_at
-            self._until = sent_at + self._seconds * (1 - MARGIN)
+            self._granted(lease_us, sent_at)
             self.renewals += 1
         self._renewed(renewal)
         return rhythm * random.uniform(0.8, 1.0)
