@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -232,3 +233,11 @@ def test_security(tmp_path: Path) -> None:
     assert revoked == "group:ops has operator@billing no more\n"
     assert "paus" in paused and "role revoke" in listed and "token create" in listed
     assert chain.startswith("5 rows, each follows from the one before; head 5:")
+
+
+def test_workers(tmp_path: Path) -> None:
+    program, listed = follow("workers.md", tmp_path)
+    assert program == "order 7 packed\nex_\n"
+    (worker,) = json.loads(listed)["items"]
+    assert worker["state"] == "left" and worker["tasks"] == ["fulfil", "picture"]
+    assert worker["lease_us"] is None and worker["leased"] == 0
