@@ -238,12 +238,11 @@ def _park_runs_clean_up() -> list[Patch]:
     def ignore(*_: Any) -> None:
         """Hear nothing."""
 
-    nobody: Any = SimpleNamespace(body_done=ignore, beaten=ignore)
-
     def leave(self: Any, **more: Any) -> None:
         scope = self.playback.scope
         if self.owner.before_park is not None and isinstance(scope, Scope) and not scope.finished:
             scope.deliver(Outcome(self.record.seq, self.owner.row.at, "cancel"))
+            nobody: Any = SimpleNamespace(body_done=ignore, beaten=ignore, owner=self.owner)
             for call in scope.take_calls():
                 if call.kind == "step":
                     place = (self.record.id, self.worker, scope)
