@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 
 from outlast.engine import current
 from outlast.engine.registry import TASKS, VERSIONS, Task
+from outlast.store import open_store
 from servers.postgres import Installation, Server, debians
 
 # Before anything imports it: its assertions are to say what they saw.
@@ -91,3 +93,28 @@ def every_postgres(request: pytest.FixtureRequest) -> Iterator[Server]:
 def postgres_url(postgres: Server) -> str:
     """The address of an empty database of one's own."""
     return postgres.database()
+
+
+@pytest.fixture(scope="session")
+def _postgres_kept(postgres: Server) -> str:
+    """A database that tests use one after another: to make one takes longer than most tests."""
+    name = postgres.database().rpartition("/")[2]
+    url = postgres.url(name, by_socket=True)
+    open_store(url, owner="w0", now=1).close()
+    return url
+
+
+@pytest.fixture
+def postgres_store(_postgres_kept: str) -> str:
+    """The address of a store with its schema and nothing in it; of one test at a time."""
+    with psycopg.connect(_postgres_kept) as connection:
+        connection.execute("SET LOCAL session_replication_role = replica")  # no guards
+        tables = connection.execute(
+            "SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'outlast'"
+            " AND tablename NOT IN ('migration', 'edge', 'audit_head')"
+        ).fetchall()
+        connection.execute(
+            "UPDATE outlast.audit_head SET number = 0, digest = decode(repeat('00', 32), 'hex')"
+        )
+        connection.execute("; ".join(f"DELETE FROM outlast.{table}" for (table,) in tables))
+    return _postgres_kept

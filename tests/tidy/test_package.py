@@ -35,17 +35,18 @@ def names(requirements: list[str]) -> set[str]:
     return {re.split(r"[<>=!~\[; ]", one)[0] for one in requirements}
 
 
-EXTRAS: Final = {"server": ("server", "accounts")}
+EXTRAS: Final = {"server": ("server", "accounts"), "postgres": ("store/postgres",)}
 """Extras, and the rooms that they bring the packages for."""
 ROOMS_OF_EXTRAS: Final = frozenset(room for rooms in EXTRAS.values() for room in rooms)
-COMES_WITH_EXTRA: Final = {"server": {"httptools"}}
+COMES_WITH_EXTRA: Final = {"server": {"httptools"}, "postgres": set[str]()}
 IMPORTED_AS: Final = {"argon2": "argon2-cffi", "jwt": "pyjwt"}
 BY_ANOTHER_EXTRA: Final = {"pyjwt": "oidc"}
 """What is required and used by another package."""
 
 
 def room_of(path: Path) -> str:
-    return path.relative_to(SOURCES).parts[0]
+    parts = path.relative_to(SOURCES).parts
+    return "/".join(parts[:2]) if "/".join(parts[:2]) in ROOMS_OF_EXTRAS else parts[0]
 
 
 def test_what_is_imported_is_required_and_nothing_else() -> None:

@@ -1,4 +1,4 @@
-"""The commands about the file: db init, status, verify, upgrade, backup, prune."""
+"""The commands about the database: db init, status, verify, upgrade, print-sql, backup, prune."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from outlast.retention import DEFAULT
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def db() -> None:
-    """Make, look at, check, upgrade, copy or clean up the database file."""
+    """Make, look at, check, upgrade, copy or clean up the database."""
 
 
 @db.command()
 @shared
 def init(session: Session) -> None:
-    """Make the file if it is not there; one that is there is only looked at."""
-    from outlast.store import sqlite_path
+    """Make the file, or a server's schema; one that is there is only looked at."""
+    from outlast.store import place_of
 
-    there = sqlite_path(session.url).exists()
+    there = place_of(session.url).exists
     with session.guest(make=True) as guest:
         url = guest.store.url
     if session.as_json:
@@ -38,30 +38,33 @@ def init(session: Session) -> None:
 @db.command()
 @shared
 def status(session: Session) -> None:
-    """Say what is in the file, how large it is, and who runs its engine."""
-    from outlast.store import sqlite_path
+    """Say what is in the database, how large it is, and who runs its engine."""
+    from outlast.store import place_of
 
-    path = sqlite_path(session.url)
     with session.guest() as guest:
         counts, workers, owner = guest.store.counts(), guest.store.workers(), guest.owner()
-    size = _size(str(path))
-    log_size = _size(f"{path}-wal")
+    place = place_of(session.url)
     if session.as_json:
         session.json(
             {
-                "store": session.url,
-                "size_bytes": size,
-                "log_bytes": log_size,
+                "store": place.shown,
+                "size_bytes": place.size_bytes,
+                "log_bytes": place.log_bytes,
+                "server": place.server,
                 "owner": owner,
                 "open": {str(state): count for state, count in counts.items()},
                 "workers": [_worker_form(worker) for worker in workers[:10]],
             }
         )
         return
-    session.out(
-        f"store    {session.url}, {size / 1e6:.1f} MB, write-ahead log {log_size / 1e6:.1f} MB"
-    )
-    session.out(f"engine   {owner or 'none runs now'}")
+    log = "" if place.log_bytes is None else f", write-ahead log {place.log_bytes / 1e6:.1f} MB"
+    session.out(f"store    {place.shown}, {place.size_bytes / 1e6:.1f} MB{log}")
+    if place.server is not None:
+        session.out(f"server   {place.server}")
+        serving = sum(1 for worker in workers if worker.is_serving)
+        session.out(f"engines  {serving or 'none'} of those that are known")
+    else:
+        session.out(f"engine   {owner or 'none runs now'}")
     said = ", ".join(f"{count} {state}" for state, count in counts.items())
     session.out(f"open     {said or 'no execution'}")
     if workers:
@@ -90,7 +93,7 @@ def _size(path: str) -> int:
 @db.command()
 @shared
 def verify(session: Session) -> int:
-    """Fold every log, compare it with its row, and check the file itself; exit 7 if they differ."""
+    """Fold every log, compare it with its row, and check what holds them; exit 7 if they differ."""
     with session.guest() as guest:
         verdict = guest.store.verify()
     checked = {
@@ -99,7 +102,7 @@ def verify(session: Session) -> int:
         "messages": verdict.messages,
     }
     if session.as_json:
-        session.json({"store": session.url, **checked, "defects": verdict.defects})
+        session.json({"store": session.shown, **checked, "defects": verdict.defects})
     else:
         for defect in verdict.defects:
             session.out(session.paint("✗", "red") + f" {defect}")
@@ -116,24 +119,40 @@ def verify(session: Session) -> int:
 @db.command()
 @shared
 def upgrade(session: Session) -> None:
-    """Bring the schema of an older file to this version; make a copy of it first."""
+    """Bring the schema of an older database to this version; make a copy of it first."""
     from outlast.engine.identity import worker_name
-    from outlast.store import open_store, sqlite_path
+    from outlast.store import open_store, place_of
 
-    if not sqlite_path(session.url).exists():
-        raise UsageError(f"there is no file {sqlite_path(session.url)}", do="outlast db init")
+    if not place_of(session.url).exists:
+        raise UsageError(f"there is nothing at {session.shown}", do="outlast db init")
     open_store(session.url, owner=worker_name(), now=now_us(), upgrade=True).close()
     if session.as_json:
-        session.json({"store": session.url})
+        session.json({"store": session.shown})
     else:
-        session.out(f"{session.url} has the schema of this version")
+        session.out(f"{session.shown} has the schema of this version")
+
+
+@db.command(name="print-sql")
+@shared
+def print_sql(session: Session) -> None:
+    """Print the SQL that makes the schema; for who wants to read it, or must run it by hand."""
+    from outlast.store import script
+
+    text = script(session.url)
+    if session.as_json:
+        session.json({"sql": text})
+    else:
+        session.out(text)
 
 
 @db.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @shared
 def backup(session: Session, file: Path) -> int:
-    """Copy the database to a new FILE while engines go on, and verify the copy."""
+    """Copy a SQLite database to a new FILE while engines go on, and verify the copy.
+
+    A PostgreSQL server has its own programs for that: pg_dump, or pg_basebackup.
+    """
     from outlast.store import open_store
 
     with session.guest() as guest:

@@ -161,7 +161,7 @@ class LiveView:
         """Write beside the engine: its own connection is the journal's alone."""
         from outlast.engine.guest import Guest
 
-        with Guest(self._guest.url) as guest:
+        with Guest(self._guest.address) as guest:
             act(guest)
 
 

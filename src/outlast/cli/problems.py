@@ -138,5 +138,5 @@ def _command(session: Session) -> str:
 def _where(session: Session, error: OutlastError) -> str:
     """Say where an error happened that does not say so itself: in the store, or in the call."""
     if isinstance(error, StoreUnavailable | StoreBroken | SchemaMismatch | StoreOwned):
-        return session.url
+        return session.shown
     return one_line(typed(session.words))

@@ -465,11 +465,11 @@ def _serve(session: Session, engine: Engine) -> int:
 def _say_serving(session: Session, tasks: list[str], pid: int) -> None:
     if session.as_json:
         session.json(
-            {"type": "worker", "store": session.url, "pid": pid, "tasks": tasks}, indent=False
+            {"type": "worker", "store": session.shown, "pid": pid, "tasks": tasks}, indent=False
         )
     elif not session.quiet:
         few = ", ".join(tasks[:8]) + (f" and {len(tasks) - 8} more" if len(tasks) > 8 else "")
-        session.out(f"serving {few} on {session.url} · pid {pid} · Ctrl-C stops it gracefully")
+        session.out(f"serving {few} on {session.shown} · pid {pid} · Ctrl-C stops it gracefully")
 
 
 class _OneLine(logging.Handler):

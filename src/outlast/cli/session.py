@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,13 @@ class Session:
                 do="name the file in UTF-8",
             ) from None
         return said if ":" in said else f"sqlite:///{os.path.expanduser(said)}"
+
+    @property
+    def shown(self) -> str:
+        """The store's address without what is secret in it."""
+        from outlast.store import shown
+
+        return shown(self.url)
 
     def guest(self, *, make: bool = False) -> Guest:
         """Open the store beside its owner; ``make`` makes the file if it is not there.
@@ -235,11 +243,15 @@ _GLOBALS = (
 )
 
 
+_PASSWORD = re.compile(r"(postgres(?:ql)?://[^:@/\s]*):[^@\s]*@")
+"""What is before and after a password in an address."""
+
+
 def typed(words: Sequence[str]) -> str:
     """Write a command as somebody types it."""
     import shlex
 
-    return shlex.join(("outlast", *words))
+    return shlex.join(("outlast", *(_PASSWORD.sub(r"\1:***@", word) for word in words)))
 
 
 def span_of(option: str, text: str | None) -> int | None:

@@ -61,7 +61,7 @@ from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import Message, Reason, State, Transition
 from outlast.lifecycle.record import copy_of
 from outlast.retention import DEFAULT, Retention, retention_of
-from outlast.store import DEFAULT_URL, open_store
+from outlast.store import DEFAULT_URL, open_store, shown
 from outlast.store.protocol import (
     Adjust,
     BudgetRow,
@@ -151,7 +151,8 @@ class Engine:
         retention: Duration | Retention | None = DEFAULT,
         clock: Clock | None = None,
     ) -> None:
-        self.url = store or os.environ.get("OUTLAST_STORE") or DEFAULT_URL
+        self._address = store or os.environ.get("OUTLAST_STORE") or DEFAULT_URL
+        self.url = shown(self._address)
         self.name = worker_name()
         self.clock = clock or WallClock()
         known = None if tasks is None else list(tasks)
@@ -278,7 +279,7 @@ class Engine:
 
     def _open_store(self, now: int) -> Store:
         """Open the store; the test engine brings its own."""
-        return open_store(self.url, owner=self.name, now=now)
+        return open_store(self._address, owner=self.name, now=now)
 
     def _make_journal(self, store: Store) -> Journal:
         """Make the journal; that of the test engine writes in the loop's own thread."""

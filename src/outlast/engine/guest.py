@@ -30,7 +30,7 @@ from outlast.lifecycle import FINAL, OPEN, Message, MessageKind, State, Transiti
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle.record import continued_as
 from outlast.naming import checked_name, checked_priority
-from outlast.store import DEFAULT_URL, open_store, owner_of
+from outlast.store import DEFAULT_URL, open_store, owner_of, shown
 from outlast.store.protocol import (
     TENANT,
     Adjust,
@@ -74,6 +74,10 @@ class Guest:
         make: make the file if it is not there, for a start that the next engine takes up.
         opened: a store that is open already, for the process that owns it; it is not closed here.
 
+    Attributes:
+        address: the address of the store, which may have a password.
+        url: it, without.
+
     Raises:
         SchemaMismatch, StoreBroken, StoreReadOnly, CannotLoad: the store cannot be used.
     """
@@ -81,14 +85,15 @@ class Guest:
     def __init__(
         self, store: str | None = None, *, make: bool = False, opened: Store | None = None
     ) -> None:
-        self.url = store or os.environ.get("OUTLAST_STORE") or DEFAULT_URL
+        self.address = store or os.environ.get("OUTLAST_STORE") or DEFAULT_URL
+        self.url = shown(self.address)
         self._is_lent = opened is not None
         self._wrote = False
         self._ids: IdMaker | None = None
         if opened is not None:
             self.store = opened
         else:
-            self.store = _opened_or_made(self.url) if make else _opened(self.url)
+            self.store = _opened_or_made(self.address) if make else _opened(self.address)
 
     def __enter__(self) -> Self:
         return self
@@ -109,7 +114,7 @@ class Guest:
     def owner(self) -> str | None:
         """Say which process runs the engine of this store, as a phrase; None when none does."""
         if not self.store.is_shared:
-            return owner_of(self.url)
+            return owner_of(self.address)
         count = len(self.serving())
         return None if not count else f"{count} worker{'s' if count > 1 else ''}"
 
@@ -117,7 +122,7 @@ class Guest:
         """Give the workers that live."""
         from outlast.engine.presence import serving
 
-        if not self.store.is_shared and owner_of(self.url) is None:
+        if not self.store.is_shared and owner_of(self.address) is None:
             return []
         return serving(self.store, time.time_ns() // 1000)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
 
 from outlast.errors import CannotLoad
 
@@ -12,13 +15,15 @@ if TYPE_CHECKING:
     from outlast.store.protocol import Store
 
 DEFAULT_URL = "sqlite:///outlast.db"
+_SECRET = {"password", "sslpassword", "passfile"}
 
 
 def open_store(url: str, *, owner: str | None, now: int, upgrade: bool = False) -> Store:
     """Open the store that a URL names.
 
     Args:
-        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``memory:``.
+        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``,
+            ``postgresql://user:password@host/database`` or ``memory:``.
         owner: the worker that will run executions, or None to read, submit and deliver only.
         now: the instant, in microseconds since 1970.
         upgrade: bring an older schema to this code's version; an owner only.
@@ -31,6 +36,9 @@ def open_store(url: str, *, owner: str | None, now: int, upgrade: bool = False) 
         from outlast.store.memory import MemoryStore
 
         return MemoryStore()
+    if is_postgres(url):
+        store: Store = _postgres().PostgresStore(url, owner=owner, now=now, upgrade=upgrade)
+        return store
     from outlast.store.sqlite import SqliteStore
 
     return SqliteStore(sqlite_path(url), owner=owner, now=now, upgrade=upgrade)
@@ -43,11 +51,97 @@ def is_shared(url: str) -> bool:
 
 def owner_of(url: str) -> str | None:
     """Say which process owns a store exclusively, as a phrase, or None when none does."""
-    if url == "memory:":
+    if url == "memory:" or is_postgres(url):
         return None
     from outlast.store.sqlite import owner_of as owner_of_file
 
     return owner_of_file(sqlite_path(url))
+
+
+def is_postgres(url: str) -> bool:
+    """Tell whether a URL names a PostgreSQL database."""
+    return url.startswith(("postgresql://", "postgres://"))
+
+
+def shown(url: str) -> str:
+    """Write a URL without what is secret in it, for people and messages."""
+    if not is_postgres(url):
+        return url
+    try:
+        parts = urlsplit(url)
+        user, at, host = parts.netloc.rpartition("@")
+        query = [pair for pair in parts.query.split("&") if pair.split("=")[0] not in _SECRET]
+        netloc = f"{user.partition(':')[0]}{at}{host}"
+        return urlunsplit(parts._replace(netloc=netloc, query="&".join(query)))
+    except ValueError:
+        return f"{url.partition(':')[0]}:…"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What there is at an address, besides what the verbs tell.
+
+    Attributes:
+        shown: the address, without what is secret in it.
+        exists: whether there is a store.
+        size_bytes: how large it is.
+        log_bytes: how large the write-ahead log beside the file is; None where a server has it.
+        server: which server it is, as a phrase; None for a file.
+    """
+
+    shown: str
+    exists: bool
+    size_bytes: int = 0
+    log_bytes: int | None = None
+    server: str | None = None
+
+
+def place_of(url: str) -> Place:
+    """Look at an address, without making or changing anything.
+
+    Raises:
+        OutlastError: a server cannot be asked.
+    """
+    if is_postgres(url):
+        return Place(shown(url), *_postgres().place_in(url))
+    if url == "memory:":
+        return Place(url, exists=False)
+    path = sqlite_path(url)
+    log = Path(f"{path}-wal")
+    return Place(url, path.exists(), _size(path), _size(log))
+
+
+def script(url: str) -> str:
+    """Write the SQL that makes the schema of a store, for who wants to read it or to run it."""
+    if is_postgres(url):
+        return str(_postgres().script_of(url))
+    from outlast.store.sql import migrations
+
+    return "\n".join(text for _, text in migrations("outlast.store.sqlite"))
+
+
+def _postgres() -> ModuleType:
+    """Load what speaks to PostgreSQL.
+
+    Raises:
+        CannotLoad: what it needs is not installed.
+    """
+    try:
+        from outlast.store import postgres
+    except ImportError as error:
+        raise CannotLoad(
+            "what speaks to PostgreSQL is not installed",
+            why=str(error),
+            do="pip install 'outlast[postgres]'",
+        ) from error
+    return postgres
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def sqlite_path(url: str) -> Path:
@@ -59,7 +153,8 @@ def sqlite_path(url: str) -> Path:
     prefix = "sqlite:///"
     if not url.startswith(prefix) or len(url) == len(prefix):
         raise CannotLoad(
-            f"no store has the address {url}", do="write sqlite:///outlast.db, or memory:"
+            f"no store has the address {url}",
+            do="write sqlite:///outlast.db, postgresql://user@host/database, or memory:",
         )
     path = url[len(prefix) :]
     if path == ":memory:":

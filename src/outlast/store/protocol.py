@@ -1041,7 +1041,7 @@ class Store(Protocol):
         """
 
     def changed(self) -> bool:
-        """Tell whether another process has written since the last call.
+        """Tell whether another process has written since the last call; True if nobody knows.
 
         Raises:
             StoreBroken: what was opened is not there any more; a write would say the same.

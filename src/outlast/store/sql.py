@@ -5,7 +5,8 @@ A statement that takes many rows has ``{rows}`` where they go, and ``-- columns:
 one is; :meth:`Statement.many` writes it for a number of rows. ``-- padded`` says it passes over
 rows whose first column is NULL, so that one text serves for several numbers of rows.
 ``-- packed: n, blobs a b`` says that its result is asked for as one value, see
-:meth:`Statement.packed`, and which columns are bytes.
+:meth:`Statement.packed`, and which columns are bytes. PostgreSQL's are one array a column:
+``-- types: text bigint`` says of which type.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from msgspec import Struct
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _COLUMNS = re.compile(r"^-- columns: (\d+)$", re.MULTILINE)
 _PADDED = re.compile(r"^-- padded$", re.MULTILINE)
+_TYPES = re.compile(r"^-- types: ([a-z0-9 ]+)$", re.MULTILINE)
 _PACKED = re.compile(r"^-- packed: (\d+), blobs ([\d ]+)$", re.MULTILINE)
 BLOCKS = (128, 32)
 """Rows of parameters that many rows are parted into: to prepare a text anew costs a third of what
@@ -42,6 +44,7 @@ class Statement(Struct, frozen=True):
         results: the columns of its result, for those that are packed; else 0.
         blobs: which of them are bytes, from 0.
         padded: whether rows whose first column is NULL are passed over.
+        types: the types of the parameters of one row, where a backend wants to know them.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Statement(Struct, frozen=True):
     results: int = 0
     blobs: tuple[int, ...] = ()
     padded: bool = False
+    types: tuple[str, ...] = ()
 
     def many(self, rows: int) -> str:
         """Write the statement for this many rows of parameters."""
@@ -113,6 +117,7 @@ def parse(text: str) -> dict[str, Statement]:
     statements: dict[str, Statement] = {}
     for name, body in zip(pieces[1::2], pieces[2::2], strict=True):
         width, packed = _COLUMNS.search(body), _PACKED.search(body)
+        types = _TYPES.search(body)
         sql = _COMMENT.sub("", body + "\n").strip().rstrip(";")
         if name in statements or not sql:
             raise ValueError(f"statement {name} is there twice, or empty")
@@ -123,6 +128,7 @@ def parse(text: str) -> dict[str, Statement]:
             int(packed[1]) if packed else 0,
             tuple(int(number) - 1 for number in packed[2].split()) if packed else (),
             bool(_PADDED.search(body)),
+            tuple(types[1].split()) if types else (),
         )
     return statements
 

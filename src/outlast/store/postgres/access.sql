@@ -113,14 +113,14 @@ SELECT number, at, actor, via, what, target, detail, previous, digest FROM audit
  WHERE tenant = 1 AND number > :after AND (:target::text IS NULL OR target = :target::text)
    AND (:actor::text IS NULL OR actor = :actor::text)
  ORDER BY number
- LIMIT :limit;
+ LIMIT nullif(:limit, -1);
 
 -- name: audit_newest
 SELECT number, at, actor, via, what, target, detail, previous, digest FROM audit
  WHERE tenant = 1 AND number < :after AND (:target::text IS NULL OR target = :target::text)
    AND (:actor::text IS NULL OR actor = :actor::text)
  ORDER BY number DESC
- LIMIT :limit;
+ LIMIT nullif(:limit, -1);
 
 -- name: wrong_sessions
 -- Like the next two, it reads whole tables, once a verify.

@@ -1,9 +1,12 @@
 -- name: budgets_by_name
 -- types: text text
+-- Locked, in the order of names: what is read here is written again.
 SELECT b.scope, b.meter, b.limit_amount, b.soft_share, b.charged, b.charged_before, b.purged,
        b.reserved, b.period_us, b.turns_at, b.soft_at, b.spent_up_at, b.event_count, b.stirred
   FROM {rows}
-  JOIN budget AS b ON b.tenant = 1 AND b.scope = v.column1 AND b.meter = v.column2;
+  JOIN budget AS b ON b.tenant = 1 AND b.scope = v.column1 AND b.meter = v.column2
+ ORDER BY b.scope, b.meter
+   FOR NO KEY UPDATE OF b;
 
 -- name: budgets_of_scopes
 SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
@@ -12,7 +15,7 @@ SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
  WHERE tenant = 1 AND scope = ANY (ARRAY(SELECT json_array_elements_text(:scopes::json)))
    AND scope > :after
  ORDER BY scope, meter
- LIMIT :limit;
+ LIMIT nullif(:limit, -1);
 
 -- name: shared_budgets
 SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
@@ -20,7 +23,7 @@ SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
   FROM budget
  WHERE tenant = 1 AND scope >= 'task:' AND scope < 'tree:' AND scope > :after
  ORDER BY scope, meter
- LIMIT :limit;
+ LIMIT nullif(:limit, -1);
 
 -- name: turning_budgets
 SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
@@ -28,15 +31,17 @@ SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
   FROM budget
  WHERE tenant = 1 AND turns_at IS NOT NULL AND turns_at <= :now
  ORDER BY turns_at, scope, meter
- LIMIT :limit;
+ LIMIT nullif(:limit, -1);
 
 -- name: stirred_budgets
+-- Locked: who is stirred is told again by whoever writes the budget, and may not be told in between.
 SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
        reserved, period_us, turns_at, soft_at, spent_up_at, event_count, stirred
   FROM budget
  WHERE tenant = 1 AND stirred = 1
  ORDER BY scope, meter
- LIMIT :limit;
+ LIMIT nullif(:limit, -1)
+   FOR NO KEY UPDATE;
 
 -- name: save_budgets
 -- types: text text bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint
@@ -67,6 +72,7 @@ UPDATE budget SET stirred = 0 WHERE tenant = 1 AND scope = :scope AND meter = :m
 
 -- name: waiting_for_budget
 -- rule: T16
+-- Waits for those that somebody has locked: one that is passed over would not be looked at again.
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
@@ -76,7 +82,8 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
    AND (facts(detail) #>> '{budget,name}') COLLATE "C" = :name
    AND (facts(detail) #>> '{budget,need}')::bigint <= :left
  ORDER BY (facts(detail) #>> '{budget,need}')::bigint, id
- LIMIT :limit;
+ LIMIT nullif(:limit, -1)
+   FOR NO KEY UPDATE;
 
 -- name: add_spending
 -- types: text text text bigint
@@ -89,7 +96,9 @@ SELECT 1, v.column1, v.column2, v.column3, v.column4 FROM {rows}
 -- types: text
 SELECT r.execution_id, r.key, r.scope, r.meter, r.amount, r.outlives
   FROM {rows}
-  JOIN reservation AS r ON r.tenant = 1 AND r.execution_id = v.column1;
+ CROSS JOIN LATERAL (
+    SELECT x.execution_id, x.key, x.scope, x.meter, x.amount, x.outlives FROM reservation AS x
+     WHERE x.tenant = 1 AND x.execution_id = v.column1 OFFSET 0) AS r;
 
 -- name: insert_reservations
 -- types: text text text text bigint bigint

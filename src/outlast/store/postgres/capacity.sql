@@ -42,7 +42,7 @@ SELECT code FROM c WHERE code IS NOT NULL;
 SELECT gate, look_at FROM line
  WHERE tenant = 1 AND queue = :queue AND look_at <= :now AND look_at IS NOT NULL
  ORDER BY look_at
- LIMIT :limit;
+ LIMIT nullif(:limit, -1);
 
 -- name: look_for_capabilities
 -- A worker that offers something looks at those who wait for it.
@@ -61,7 +61,11 @@ SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.hig
        t.tenant, t.execution_id, t.seq, t.kind, t.from_state, t.to_state, t.fence, t.nonce, t.actor,
        t.at, t.key, t.digest, t.data, t.payload
   FROM execution AS e
-  JOIN transition AS t ON t.tenant = 1 AND t.execution_id = e.id AND t.seq = 1
+ CROSS JOIN LATERAL (
+    SELECT x.tenant, x.execution_id, x.seq, x.kind, x.from_state, x.to_state, x.fence, x.nonce,
+           x.actor, x.at, x.key, x.digest, x.data, x.payload
+      FROM transition AS x
+     WHERE x.tenant = 1 AND x.execution_id = e.id AND x.seq = 1 OFFSET 0) AS t
  WHERE e.tenant = 1 AND e.state = 'blocked' AND (facts(e.detail) ->> 'gate') COLLATE "C" = :gate
    AND e.queue = :queue
    AND coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at) - e.priority * 60000000 >= :turn
@@ -72,7 +76,7 @@ SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.hig
         OR e.task || chr(31) || (facts(e.gates) ->> 'version')
            = ANY (ARRAY(SELECT json_array_elements_text(:versions::json))))
  ORDER BY coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at) - e.priority * 60000000, e.id
- LIMIT :limit
+ LIMIT nullif(:limit, -1)
    FOR NO KEY UPDATE OF e SKIP LOCKED;
 
 -- name: end_empty_lines
@@ -177,7 +181,7 @@ SELECT gate FROM holder WHERE tenant = 1
  UNION
 SELECT gate FROM line WHERE tenant = 1
  ORDER BY 1
- LIMIT :limit;
+ LIMIT nullif(:limit, -1);
 
 -- name: line_of
 -- For people: how many wait at a gate, and who is next.

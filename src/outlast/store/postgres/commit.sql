@@ -4,7 +4,9 @@
 -- row: id, fence, nonce, seq, messages seen (or NULL where it does not matter).
 SELECT v.column1, e.state, e.fence, e.nonce, e.seq, e.inbox_count
   FROM {rows}
-  LEFT JOIN execution AS e ON e.tenant = 1 AND e.id = v.column1
+  LEFT JOIN LATERAL (
+    SELECT x.id, x.state, x.fence, x.nonce, x.seq, x.inbox_count FROM execution AS x
+     WHERE x.tenant = 1 AND x.id = v.column1 OFFSET 0) AS e ON TRUE
  WHERE e.id IS NULL OR e.fence <> v.column2 OR e.nonce IS DISTINCT FROM v.column3
     OR e.seq <> v.column4 OR e.inbox_count <> v.column5;
 
@@ -46,8 +48,13 @@ SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.colum
 -- Only the position changed: id, seq, idle_claims, inbox_seen, updated_at.
 UPDATE execution
    SET seq = v.column2, idle_claims = v.column3, inbox_seen = v.column4, updated_at = v.column5
-  FROM {rows}
- WHERE execution.tenant = 1 AND execution.id = v.column1;
+  FROM (
+    SELECT v.*, e.place
+      FROM {rows}
+     CROSS JOIN LATERAL (
+      SELECT x.ctid AS place FROM execution AS x
+       WHERE x.tenant = 1 AND x.id = v.column1 OFFSET 0) AS e) AS v
+ WHERE execution.ctid = v.place;
 
 -- name: save_executions
 -- types: text text bigint bigint bytea text bigint text text bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint text bigint bigint text text text
@@ -61,8 +68,13 @@ UPDATE execution
        due_at = v.column20, deadline_at = v.column21, priority = v.column22, version = v.column23,
        start_by = v.column24, children = v.column25, gates = v.column26, labels = v.column27,
        detail = v.column28
-  FROM {rows}
- WHERE execution.tenant = 1 AND execution.id = v.column1;
+  FROM (
+    SELECT v.*, e.place
+      FROM {rows}
+     CROSS JOIN LATERAL (
+      SELECT x.ctid AS place FROM execution AS x
+       WHERE x.tenant = 1 AND x.id = v.column1 OFFSET 0) AS e) AS v
+ WHERE execution.ctid = v.place;
 
 -- name: save_told_executions
 -- types: text text bigint bigint bytea text bigint text text bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint text bigint bigint text text text bigint
@@ -76,16 +88,26 @@ UPDATE execution
        due_at = v.column20, deadline_at = v.column21, priority = v.column22, version = v.column23,
        start_by = v.column24, children = v.column25, gates = v.column26, labels = v.column27,
        detail = v.column28, inbox_count = v.column29
-  FROM {rows}
- WHERE execution.tenant = 1 AND execution.id = v.column1;
+  FROM (
+    SELECT v.*, e.place
+      FROM {rows}
+     CROSS JOIN LATERAL (
+      SELECT x.ctid AS place FROM execution AS x
+       WHERE x.tenant = 1 AND x.id = v.column1 OFFSET 0) AS e) AS v
+ WHERE execution.ctid = v.place;
 
 -- name: count_messages
 -- types: text bigint
 -- A message is in: the row counts it.
 UPDATE execution
    SET inbox_count = v.column2
-  FROM {rows}
- WHERE execution.tenant = 1 AND execution.id = v.column1;
+  FROM (
+    SELECT v.*, e.place
+      FROM {rows}
+     CROSS JOIN LATERAL (
+      SELECT x.ctid AS place FROM execution AS x
+       WHERE x.tenant = 1 AND x.id = v.column1 OFFSET 0) AS e) AS v
+ WHERE execution.ctid = v.place;
 
 -- name: insert_messages
 -- types: bigint text bigint text text text text text bytea bigint
@@ -99,6 +121,11 @@ SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.colum
 -- Messages of these executions that have this id, or answer this question: execution, id, key.
 SELECT i.execution_id, i.id, i.kind, i.key
   FROM {rows}
-  JOIN inbox AS i
-    ON i.tenant = 1 AND i.execution_id = v.column1
-   AND (i.id = v.column2 OR (i.kind = 'answer' AND i.key = v.column3));
+ CROSS JOIN LATERAL (
+    SELECT x.execution_id, x.id, x.kind, x.key FROM inbox AS x
+     WHERE x.tenant = 1 AND x.execution_id = v.column1 AND x.id = v.column2
+     UNION ALL
+    SELECT x.execution_id, x.id, x.kind, x.key FROM inbox AS x
+     WHERE x.tenant = 1 AND x.execution_id = v.column1 AND x.kind = 'answer'
+       AND x.key = v.column3
+    OFFSET 0) AS i;

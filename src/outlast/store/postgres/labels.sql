@@ -23,7 +23,7 @@ SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.hig
    AND (:created_before::bigint IS NULL OR e.created_at <= :created_before)
    AND NOT (:roots::boolean AND e.parent_id IS NOT NULL)
  ORDER BY l.execution_id DESC
- LIMIT :limit;
+ LIMIT nullif(:limit, -1);
 
 -- name: insert_descents
 -- types: text text text text

@@ -1,14 +1,17 @@
 -- name: put_worker
 INSERT INTO worker (id, host, pid, started_at, seen_at, lease_us, expires_at, state, service)
-VALUES (:id, :host, :pid, :started_at, instant(), :lease_us::bigint, instant() + :lease_us::bigint,
-        'active', :service)
+SELECT :id, :host, :pid::bigint, :started_at::bigint, c.now, :lease_us::bigint,
+       c.now + :lease_us::bigint, 'active', :service
+  FROM (SELECT instant() AS now) AS c
     ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at;
 
 -- name: renew_worker
--- Only a lease that still runs is renewed: what has run out may be taken over any moment.
+-- Only a lease that still runs is renewed: what has run out may be taken over any moment. It runs
+-- from when this was asked for, and is judged when it is the row's turn.
 UPDATE worker
-   SET seen_at = instant(), lease_us = :lease_us::bigint,
-       expires_at = instant() + :lease_us::bigint, state = :state
+   SET seen_at = c.now, lease_us = :lease_us::bigint, expires_at = c.now + :lease_us::bigint,
+       state = :state
+  FROM (SELECT instant() AS now) AS c
  WHERE id = :id AND state IN ('active', 'draining') AND expires_at > instant()
 RETURNING id;
 
@@ -59,4 +62,4 @@ SELECT id, host, pid, started_at, seen_at, lease_us, expires_at, state, service,
         WHERE e.tenant = 1 AND e.worker IS NOT NULL AND e.worker = worker.id)
   FROM worker
  ORDER BY state IN ('left', 'lost'), started_at DESC, id
- LIMIT :limit;
+ LIMIT nullif(:limit, -1);

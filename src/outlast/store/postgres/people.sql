@@ -5,11 +5,11 @@
 SELECT id FROM (
   (SELECT DISTINCT execution_id AS id FROM question
     WHERE :to::text IS NULL AND tenant = 1 AND execution_id > :after
-    ORDER BY execution_id LIMIT :limit)
+    ORDER BY execution_id LIMIT nullif(:limit, -1))
    UNION ALL
   (SELECT DISTINCT execution_id FROM question
     WHERE tenant = 1 AND recipient IS NOT NULL AND recipient = :to::text AND execution_id > :after
-    ORDER BY execution_id LIMIT :limit)
+    ORDER BY execution_id LIMIT nullif(:limit, -1))
    UNION ALL
   SELECT e.id
     FROM (
@@ -28,18 +28,18 @@ SELECT id FROM (
        WHERE t.tenant = 1 AND t.execution_id = e.id AND t.kind = 'step_announced'
          AND facts(t.data) ->> 'question' IS NOT NULL)) AS a
  ORDER BY id
- LIMIT :limit;
+ LIMIT nullif(:limit, -1);
 
 -- name: asking_newest
 -- The same in the other order.
 SELECT id FROM (
   (SELECT DISTINCT execution_id AS id FROM question
     WHERE :to::text IS NULL AND tenant = 1 AND execution_id < :after
-    ORDER BY execution_id DESC LIMIT :limit)
+    ORDER BY execution_id DESC LIMIT nullif(:limit, -1))
    UNION ALL
   (SELECT DISTINCT execution_id FROM question
     WHERE tenant = 1 AND recipient IS NOT NULL AND recipient = :to::text AND execution_id < :after
-    ORDER BY execution_id DESC LIMIT :limit)
+    ORDER BY execution_id DESC LIMIT nullif(:limit, -1))
    UNION ALL
   SELECT e.id
     FROM (
@@ -58,7 +58,7 @@ SELECT id FROM (
        WHERE t.tenant = 1 AND t.execution_id = e.id AND t.kind = 'step_announced'
          AND facts(t.data) ->> 'question' IS NOT NULL)) AS a
  ORDER BY id DESC
- LIMIT :limit;
+ LIMIT nullif(:limit, -1);
 
 -- name: keep_secret
 -- The first one stays for good.

@@ -4,7 +4,7 @@ SELECT id, task, state, state_at FROM execution
  WHERE tenant = 1 AND id > :after_id AND id < :before_id
    AND state IN ('succeeded', 'failed', 'timed_out', 'cancelled') AND state_at < :before
  ORDER BY id
- LIMIT :limit;
+ LIMIT nullif(:limit, -1);
 
 -- name: permit_purge
 -- Name what may be deleted; the guards let only that go, and only what has ended can be named.

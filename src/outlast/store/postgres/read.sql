@@ -28,14 +28,18 @@ SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.hig
        t.tenant, t.execution_id, t.seq, t.kind, t.from_state, t.to_state, t.fence, t.nonce, t.actor,
        t.at, t.key, t.digest, t.data, t.payload
   FROM execution AS e
-  JOIN transition AS t ON t.tenant = 1 AND t.execution_id = e.id AND t.seq = 1
+ CROSS JOIN LATERAL (
+    SELECT x.tenant, x.execution_id, x.seq, x.kind, x.from_state, x.to_state, x.fence, x.nonce,
+           x.actor, x.at, x.key, x.digest, x.data, x.payload
+      FROM transition AS x
+     WHERE x.tenant = 1 AND x.execution_id = e.id AND x.seq = 1 OFFSET 0) AS t
  WHERE e.tenant = 1 AND e.state = 'queued' AND e.queue = :queue
    AND e.task || coalesce(chr(31) || (facts(e.gates) ->> 'version'), '') = :code
    AND coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at) - e.priority * 60000000 >= :turn
    AND (coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at) - e.priority * 60000000 > :turn
         OR e.id > :id)
  ORDER BY coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at) - e.priority * 60000000, e.id
- LIMIT :limit
+ LIMIT nullif(:limit, -1)
    FOR NO KEY UPDATE OF e SKIP LOCKED;
 
 -- name: due_executions
@@ -51,7 +55,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
    AND NOT (state = 'scheduled' AND detail IS NOT NULL)
    AND (deadline_at IS NULL OR deadline_at > :now) AND (start_by IS NULL OR start_by > :now)
  ORDER BY due_at, id
- LIMIT :limit
+ LIMIT nullif(:limit, -1)
    FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: overdue_executions
@@ -64,7 +68,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
  WHERE tenant = 1 AND deadline_at <= :now
    AND deadline_at IS NOT NULL AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
  ORDER BY deadline_at, id
- LIMIT :limit
+ LIMIT nullif(:limit, -1)
    FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: unstarted_executions
@@ -79,7 +83,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
    AND start_by IS NOT NULL AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
    AND (deadline_at IS NULL OR deadline_at > :now)
  ORDER BY start_by, id
- LIMIT :limit
+ LIMIT nullif(:limit, -1)
    FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: next_due
@@ -106,17 +110,25 @@ SELECT (SELECT due_at FROM execution
 
 -- name: leased_executions
 -- rule: T08 T09
+-- Locked by id, as batches lock them, and waited for: nobody looks at a lost worker again so soon.
+  WITH page AS MATERIALIZED (
+    SELECT id FROM execution
+     WHERE tenant = 1 AND worker IS NOT NULL AND worker <> :alive
+       AND (:dead::json IS NULL
+            OR worker = ANY (ARRAY(SELECT json_array_elements_text(:dead::json))))
+     ORDER BY worker, id
+     LIMIT nullif(:limit, -1))
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
- WHERE tenant = 1 AND worker IS NOT NULL AND worker <> :alive
+ WHERE tenant = 1 AND id = ANY (ARRAY(SELECT id FROM page))
+   AND worker IS NOT NULL AND worker <> :alive
    AND (:dead::json IS NULL
         OR worker = ANY (ARRAY(SELECT json_array_elements_text(:dead::json))))
- ORDER BY worker, id
- LIMIT :limit
-   FOR NO KEY UPDATE SKIP LOCKED;
+ ORDER BY id
+   FOR NO KEY UPDATE;
 
 -- name: unread_executions
 SELECT id FROM execution
@@ -140,7 +152,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
    AND (:created_before::bigint IS NULL OR created_at <= :created_before)
    AND NOT (:roots::boolean AND parent_id IS NOT NULL)
  ORDER BY id DESC
- LIMIT :limit;
+ LIMIT nullif(:limit, -1);
 
 -- name: open_executions_page
 -- The same for open states only, from the indexes of open rows: what has ended is not looked at.
@@ -166,20 +178,20 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
    AND (:created_before::bigint IS NULL OR created_at <= :created_before)
    AND NOT (:roots::boolean AND parent_id IS NOT NULL)
  ORDER BY id DESC
- LIMIT :limit;
+ LIMIT nullif(:limit, -1);
 
 -- name: ids_beginning
 SELECT id FROM execution
  WHERE tenant = 1 AND id >= :text::text AND id < :text::text || '~'
  ORDER BY id
- LIMIT :limit;
+ LIMIT nullif(:limit, -1);
 
 -- name: ids_ending
 -- The newest first; it reads ids until it has found enough.
 SELECT id FROM execution
  WHERE tenant = 1 AND right(id, length(:text::text)) = :text::text
  ORDER BY id DESC
- LIMIT :limit;
+ LIMIT nullif(:limit, -1);
 
 -- name: open_counts
 SELECT state, count(*) FROM execution
@@ -198,7 +210,11 @@ SELECT state, count(*) FROM execution
 SELECT t.tenant, t.execution_id, t.seq, t.kind, t.from_state, t.to_state, t.fence, t.nonce, t.actor,
        t.at, t.key, t.digest, t.data, t.payload
   FROM {rows}
-  JOIN transition AS t ON t.tenant = 1 AND t.execution_id = v.column1
+ CROSS JOIN LATERAL (
+    SELECT x.tenant, x.execution_id, x.seq, x.kind, x.from_state, x.to_state, x.fence, x.nonce,
+           x.actor, x.at, x.key, x.digest, x.data, x.payload
+      FROM transition AS x
+     WHERE x.tenant = 1 AND x.execution_id = v.column1 OFFSET 0) AS t
  ORDER BY t.execution_id, t.seq;
 
 -- name: log
@@ -216,7 +232,7 @@ SELECT number, id, kind, actor, key, data, payload, at
  ORDER BY number;
 
 -- name: all_ids
-SELECT id FROM execution WHERE tenant = 1 AND id > :after ORDER BY id LIMIT :limit;
+SELECT id FROM execution WHERE tenant = 1 AND id > :after ORDER BY id LIMIT nullif(:limit, -1);
 
 -- name: stray_ids
 -- Logs and inboxes without an execution, which no guard can see. Reads everything, once a verify.

@@ -15,13 +15,13 @@ SELECT tenant, name, task, plan, state, seq, is_declared, next_slot, next_at, wa
    AND (:states::json IS NULL
         OR state = ANY (ARRAY(SELECT json_array_elements_text(:states::json))))
  ORDER BY name
- LIMIT :limit;
+ LIMIT nullif(:limit, -1);
 
 -- name: due_schedules
 SELECT name, seq FROM schedule
  WHERE tenant = 1 AND state = 'active' AND next_at IS NOT NULL AND next_at <= :now
  ORDER BY next_at, name
- LIMIT :limit;
+ LIMIT nullif(:limit, -1);
 
 -- name: freed_schedules
 -- Those of which a slot waits, and no execution is open.
@@ -32,7 +32,7 @@ SELECT s.name, s.seq FROM schedule AS s
       WHERE e.tenant = 1 AND e.origin IS NOT NULL AND e.origin = 'schedule:' || s.name
         AND e.state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled'))
  ORDER BY s.name
- LIMIT :limit;
+ LIMIT nullif(:limit, -1);
 
 -- name: next_schedule_at
 SELECT next_at FROM schedule
@@ -45,7 +45,7 @@ SELECT id FROM execution
  WHERE tenant = 1 AND origin IS NOT NULL AND origin = :origin
    AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
  ORDER BY id
- LIMIT :limit;
+ LIMIT nullif(:limit, -1);
 
 -- name: insert_schedule
 -- types: bigint text text text text bigint bigint bigint bigint bigint bigint bigint text bigint bigint bigint bytea bigint text text
@@ -82,7 +82,7 @@ SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.colum
 SELECT seq, kind, at, actor, slot, until_slot, execution_id, data FROM schedule_entry
  WHERE tenant = 1 AND name = :name AND seq < :before
  ORDER BY seq DESC
- LIMIT :limit;
+ LIMIT nullif(:limit, -1);
 
 -- name: fate_of_slot
 -- The newest first; of one schedule, and only when somebody asks.
@@ -99,7 +99,7 @@ DELETE FROM schedule_entry
     WHERE e.tenant = 1 AND e.at < :before
       AND e.seq < (SELECT s.seq FROM schedule AS s WHERE s.tenant = 1 AND s.name = e.name)
     ORDER BY e.at
-    LIMIT :limit);
+    LIMIT nullif(:limit, -1));
 
 -- name: broken_schedules
 -- Reads everything, once a verify.

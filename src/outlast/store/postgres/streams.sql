@@ -38,7 +38,7 @@ SELECT number, step, attempt, lease, part, at, payload
   FROM stream_item
  WHERE tenant = 1 AND execution_id = :id AND name = :name AND number > :after
  ORDER BY number
- LIMIT :limit;
+ LIMIT nullif(:limit, -1);
 
 -- name: stream_heads
 -- The streams of an execution, each by a look at its end.

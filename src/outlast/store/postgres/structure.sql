@@ -19,7 +19,8 @@ SELECT 1, o.execution_id, o.what, o.source_id, v.column2
     SELECT c.id, 'parent', v.column1
       FROM execution AS c
      WHERE v.column3 > 0 AND c.tenant = 1 AND c.parent_id = v.column1 AND c.parent_key IS NOT NULL
-       AND c.state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')) AS o;
+       AND c.state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
+    OFFSET 0) AS o;
 
 -- name: owing
 -- Who owes the errands that this session noted last. One may be missing where others note some at
@@ -51,7 +52,7 @@ SELECT 1, :successor::text, 'parent', p.id, p.state FROM execution AS p
 SELECT number, execution_id, what, source_id, source_state
   FROM errand
  ORDER BY number
- LIMIT :limit
+ LIMIT nullif(:limit, -1)
    FOR UPDATE SKIP LOCKED;
 
 -- name: end_errands
@@ -74,13 +75,13 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
    AND (:created_after::bigint IS NULL OR created_at >= :created_after)
    AND (:created_before::bigint IS NULL OR created_at <= :created_before)
  ORDER BY id DESC
- LIMIT :limit;
+ LIMIT nullif(:limit, -1);
 
 -- name: dependents
 SELECT DISTINCT execution_id FROM dependency
  WHERE tenant = 1 AND watched_id = :id
  ORDER BY execution_id
- LIMIT :limit;
+ LIMIT nullif(:limit, -1);
 
 -- name: purge_dependencies
 DELETE FROM dependency

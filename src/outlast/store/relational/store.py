@@ -620,12 +620,17 @@ class RelationalStore:
         return after
 
     def _flush(self, pending: Pending) -> None:
-        """Send what a transaction has gathered: rows of logs first, as the guards look at them."""
+        """Send what a transaction has gathered: rows of logs first, as the guards look at them.
+
+        Before them what comes into inboxes, as a row that only counts is to equal its log still.
+        """
 
         def send(name: str, rows: Sequence[Sequence[Value]]) -> None:
             if rows:
                 self.database.send(name, rows)
 
+        send("insert_messages", pending.messages)
+        send("count_messages", pending.counted)
         for birth in pending.births:
             pending.transitions += birth.rows
             pending.budgets += budgets_of(birth.rows[0])
@@ -636,8 +641,6 @@ class RelationalStore:
         send("insert_descents", pending.descents)
         send("insert_dependencies", pending.edges)
         send("move_executions", pending.moved)
-        send("insert_messages", pending.messages)
-        send("count_messages", pending.counted)
         send("save_executions", pending.saved)
         send("save_told_executions", pending.told)
         send("save_budgets", list(map(values_of, pending.budgets)))

@@ -60,13 +60,15 @@ CREATE INDEX execution_blocked ON execution (
 CREATE FUNCTION execution_holds() RETURNS trigger LANGUAGE plpgsql
 SET search_path FROM CURRENT AS $$
 BEGIN
+  -- Shared; a claim that decides about gates has it for itself (docs/decisions/0023).
+  PERFORM pg_advisory_xact_lock_shared(hashtextextended('outlast gates ' || current_schema(), 1));
   INSERT INTO holder (tenant, gate, execution_id)
   SELECT NEW.tenant, g ->> 'name', NEW.id
     FROM json_array_elements(facts(NEW.gates) -> 'limits') AS g
    WHERE NEW.worker IS NOT NULL
       OR (coalesce((g ->> 'hold')::boolean, FALSE) AND NEW.high_water = 3
           AND NEW.state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled'))
-   ORDER BY 2 COLLATE "C"
+   ORDER BY (g ->> 'name') COLLATE "C"
       ON CONFLICT DO NOTHING;
   DELETE FROM holder
    WHERE tenant = NEW.tenant AND execution_id = NEW.id
@@ -138,6 +140,8 @@ CREATE TRIGGER holder_fits AFTER INSERT ON holder
 CREATE FUNCTION holder_left() RETURNS trigger LANGUAGE plpgsql
 SET search_path FROM CURRENT AS $$
 BEGIN
+  -- Shared; a claim that decides about gates has it for itself (docs/decisions/0023).
+  PERFORM pg_advisory_xact_lock_shared(hashtextextended('outlast gates ' || current_schema(), 1));
   UPDATE line SET look_at = 0
    WHERE tenant = OLD.tenant AND gate = OLD.gate AND look_at IS NULL;
   RETURN NULL;
@@ -152,6 +156,8 @@ CREATE TRIGGER holder_left AFTER DELETE ON holder
 CREATE FUNCTION line_changed() RETURNS trigger LANGUAGE plpgsql
 SET search_path FROM CURRENT AS $$
 BEGIN
+  -- Shared; a claim that decides about gates has it for itself (docs/decisions/0023).
+  PERFORM pg_advisory_xact_lock_shared(hashtextextended('outlast gates ' || current_schema(), 1));
   UPDATE line SET look_at = 0
    WHERE tenant = OLD.tenant AND gate = facts(OLD.detail) ->> 'gate' AND queue = OLD.queue
      AND look_at IS NULL;

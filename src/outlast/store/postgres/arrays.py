@@ -1,0 +1,75 @@
+"""Write a column as a PostgreSQL array in the binary format, by as few calls as there can be.
+
+https://www.postgresql.org/docs/current/protocol-overview.html#PROTOCOL-FORMAT-CODES; the format of
+an array is that of ``array_recv``: dimensions, whether there are nulls, the type of the elements,
+for each dimension its length and first index, then each element with its length, -1 for a null.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+from outlast.store.relational.rows import Value
+
+OIDS: Final = {"bigint": 20, "text": 25, "bytea": 17, "boolean": 16, "float8": 701}
+"""The types that columns of many rows may have; see pg_type.dat of PostgreSQL."""
+_NULL: Final = b"\xff\xff\xff\xff"
+_header: Final = struct.Struct(">5i").pack
+_number: Final = struct.Struct(">iq").pack
+_float: Final = struct.Struct(">id").pack
+_length: Final = struct.Struct(">i").pack
+
+
+def array_of(type: str, values: Sequence[Value]) -> bytes:
+    """Write the values of one column.
+
+    Raises:
+        KeyError: there is no such type here.
+        OverflowError: a number is too large.
+        TypeError, AttributeError: a value is not of this type.
+    """
+    try:
+        return _array_of(type, values)
+    except struct.error as error:
+        raise OverflowError(str(error)) from error
+
+
+def _array_of(type: str, values: Sequence[Value]) -> bytes:
+    oid = OIDS[type]
+    if not values:
+        return struct.pack(">3i", 0, 0, oid)
+    holes = None in values
+    header = _header(1, holes, oid, len(values), 1)
+    if type == "bigint" and not holes:
+        pairs: list[object] = [8] * (2 * len(values))
+        pairs[1::2] = values
+        return header + struct.pack(">" + "iq" * len(values), *pairs)
+    parts = [header]
+    add = parts.append
+    if type == "bigint":
+        for value in values:
+            add(_NULL if value is None else _number(8, value))
+    elif type == "float8":
+        for value in values:
+            add(_NULL if value is None else _float(8, value))
+    elif type == "text":
+        for value in values:
+            if value is None:
+                add(_NULL)
+            else:
+                raw = value.encode()  # type: ignore[union-attr]
+                add(_length(len(raw)))
+                add(raw)
+    elif type == "bytea":
+        for value in values:
+            if value is None:
+                add(_NULL)
+            else:
+                add(_length(len(value)))  # type: ignore[arg-type]
+                add(value)  # type: ignore[arg-type]
+    else:
+        for value in values:
+            add(_NULL if value is None else b"\0\0\0\1\1" if value else b"\0\0\0\1\0")
+    return b"".join(parts)

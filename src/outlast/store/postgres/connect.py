@@ -1,0 +1,242 @@
+"""Open connections to the server, refuse one that forgets, and translate the driver's errors.
+
+Nothing is set for a session, as a pooler may put each transaction on another server process: what a
+transaction needs, it sets for itself in its first round trip (:data:`SETTINGS`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import psycopg
+from psycopg import errors
+
+from outlast.errors import (
+    CannotLoad,
+    InternalError,
+    SchemaMismatch,
+    StoreBroken,
+    StoreBusy,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnavailable,
+)
+from outlast.store.postgres.address import Address
+from outlast.store.postgres.session import Session
+
+OLDEST: Final = 14
+CONNECT_TIMEOUT_S: Final = 10
+STATEMENT_TIMEOUT_MS: Final = 30_000
+LOCK_TIMEOUT_MS: Final = 10_000
+IDLE_TIMEOUT_MS: Final = 3_000
+"""How long a process that was stopped in the middle of a transaction keeps its locks."""
+PATIENCE_S: Final = 40.0
+"""After this silence a server is taken for lost; longer than any statement may take."""
+
+_KEEPALIVE: Final[dict[str, Any]] = {
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+SETTINGS: Final = b"""SELECT set_config('search_path', $1, true),
+       set_config('synchronous_commit',
+                  CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
+                  ELSE current_setting('synchronous_commit') END, true),
+       set_config('lock_timeout', $2, true), set_config('statement_timeout', $3, true),
+       set_config('idle_in_transaction_session_timeout', $4, true),
+       set_config('jit', 'off', true)"""
+"""What each transaction sets for itself."""
+PLANS: Final = b"""SELECT set_config('search_path', $1, true),
+       set_config('synchronous_commit',
+                  CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
+                  ELSE current_setting('synchronous_commit') END, true),
+       set_config('lock_timeout', $2, true), set_config('statement_timeout', $3, true),
+       set_config('idle_in_transaction_session_timeout', $4, true),
+       set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true),
+       set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
+       set_config('plan_cache_mode', 'force_generic_plan', true)"""
+"""The same for a transaction that writes: its statements go by their indexes, however small or
+unknown a table is when a plan is made, and are planned once."""
+
+
+def path_of(schema: str) -> str:
+    """Write the search path."""
+    return '"' + schema.replace('"', '""') + '"'
+
+
+def settings_of(address: Address, *, long: bool = False) -> tuple[bytes, ...]:
+    """Give the parameters of :data:`SETTINGS`; ``long`` is for what reads everything."""
+    statement = 0 if long else STATEMENT_TIMEOUT_MS
+    idle = 0 if long else IDLE_TIMEOUT_MS
+    numbers = (LOCK_TIMEOUT_MS, statement, idle)
+    return (path_of(address.schema).encode(), *(str(number).encode() for number in numbers))
+
+
+def connect(address: Address) -> psycopg.Connection[Any]:
+    """Open a connection; the first server that takes writes, where there are several.
+
+    Raises:
+        StoreUnavailable, StoreReadOnly, CannotLoad: it cannot be opened.
+    """
+    more: dict[str, Any] = dict(_KEEPALIVE)
+    known = psycopg.conninfo.conninfo_to_dict(address.conninfo)
+    more |= {name: known[name] for name in more if name in known}
+    more.setdefault("application_name", known.get("application_name", "outlast"))
+    more["connect_timeout"] = known.get("connect_timeout", CONNECT_TIMEOUT_S)
+    more["client_encoding"] = "UTF8"
+    if "," in str(known.get("host") or ""):
+        more["target_session_attrs"] = known.get("target_session_attrs", "read-write")
+    try:
+        return psycopg.connect(address.conninfo, autocommit=True, **more)
+    except psycopg.Error as error:
+        raise _not_opened(error, address) from None  # the driver's text may repeat the password
+
+
+def _not_opened(error: psycopg.Error, address: Address) -> Exception:
+    text, where = str(error), address.shown
+    first = text.strip().splitlines()[-1] if text.strip() else ""
+    if "password" in text and ("authentication failed" in text or "no password" in text):
+        return StoreReadOnly(
+            "the server does not know this user with this password",
+            where=where,
+            why="the server refused the password",
+            do="look at the user and the password of the address, or at ~/.pgpass",
+        )
+    if "does not exist" in text and "database" in text:
+        return CannotLoad(
+            "the server has no such database",
+            where=where,
+            do="createdb …, as a user who may; then: outlast db init",
+        )
+    if "does not exist" in text or "no pg_hba.conf entry" in text or "permission denied" in text:
+        return StoreReadOnly(
+            "the server lets this user not in",
+            where=where,
+            why=_without(first, address),
+            do="look at the role, and at pg_hba.conf of the server",
+        )
+    return StoreUnavailable(
+        "the server cannot be reached",
+        where=where,
+        why=_without(first, address),
+        do="look whether it runs, and at host and port of the address",
+    )
+
+
+def _without(text: str, address: Address) -> str:
+    """Take a password out of a text."""
+    secret = psycopg.conninfo.conninfo_to_dict(address.conninfo).get("password")
+    return text.replace(str(secret), "***") if secret else text
+
+
+def open_session(address: Address, *, long: bool = False) -> Session:
+    """Open a connection and look whether the server keeps what it acknowledges.
+
+    Raises:
+        StoreBroken: it could forget.
+        StoreUnavailable, StoreReadOnly, CannotLoad: it cannot be opened, or is too old.
+    """
+    connection = connect(address)
+    try:
+        version = connection.info.server_version
+        if version < OLDEST * 10_000:
+            raise CannotLoad(
+                f"the server is PostgreSQL {version // 10_000}, older than {OLDEST}",
+                where=address.shown,
+                do=f"use PostgreSQL {OLDEST} or newer",
+            )
+        patience = 24 * 3600.0 if long else PATIENCE_S
+        session = Session(connection, prepares=address.prepares, patience_s=patience)
+        check(session, address)
+    except psycopg.Error as error:
+        connection.close()
+        raise translation(error, address) from error
+    except BaseException:
+        connection.close()
+        raise
+    return session
+
+
+def check(session: Session, address: Address) -> None:
+    """Refuse a server that could forget what it has acknowledged, or is no primary.
+
+    Raises:
+        StoreBroken: ``fsync`` or ``full_page_writes`` is off, and the address does not allow it.
+        StoreReadOnly: it is a standby.
+        CannotLoad: its texts are not in UTF-8.
+    """
+    session.queue(
+        b"SELECT current_setting('fsync'), current_setting('full_page_writes'),"
+        b" current_setting('server_encoding'), pg_is_in_recovery()"
+    )
+    ((fsync, pages, encoding, standby),) = session.rows_of(session.drain())
+    off = [name for name, is_on in (("fsync", fsync), ("full_page_writes", pages)) if is_on != "on"]
+    if off and address.is_durable:
+        raise StoreBroken(
+            f"the server runs with {' and '.join(off)} off",
+            where=address.shown,
+            why="after a power cut it could have lost what was acknowledged, or be damaged",
+            do="turn it on in postgresql.conf; for tests say ?durability=off in the address",
+        )
+    if standby:
+        raise StoreReadOnly(
+            "the server is a standby, which only reads",
+            where=address.shown,
+            do="name the primary, or several hosts: postgresql://a,b/database",
+        )
+    if encoding != "UTF8":
+        raise CannotLoad(
+            f"the database has the encoding {encoding}",
+            where=address.shown,
+            do="create a database with the encoding UTF8",
+        )
+
+
+@contextmanager
+def translated(address: Address) -> Iterator[None]:
+    """Turn the driver's errors into ours."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translation(error, address) from error
+
+
+def translation(error: psycopg.Error, address: Address) -> Exception:
+    """Give our word for an error of the driver."""
+    where, why = address.shown, _without(str(error).strip(), address)
+    state = error.sqlstate or ""
+    if isinstance(error, errors.UndefinedTable | errors.InvalidSchemaName | errors.UndefinedColumn):
+        return SchemaMismatch(
+            "the database has no schema of this code's", where=where, why=why, do="outlast db init"
+        )
+    if state in ("40001", "40P01", "55P03", "57014"):
+        return StoreBusy(
+            "others held the database for too long", where=where, why=why, do="try again"
+        )
+    if state in ("53100", "53200"):
+        return StoreFull(
+            "the server has no room left",
+            where=where,
+            why=why,
+            do="free some room; what was acknowledged is safe",
+        )
+    if state in ("42501", "25006"):
+        return StoreReadOnly(
+            "no right to do this in the database",
+            where=where,
+            why=why,
+            do="GRANT the role what it needs on the schema, or name the primary",
+        )
+    if state.startswith("XX") and state != "XX000":
+        return StoreBroken(
+            "the database is damaged", where=where, why=why, do="restore a backup of the server"
+        )
+    if not state or state[:2] in ("08", "53", "57", "58", "25"):
+        return StoreUnavailable(
+            "the server cannot be used now", where=where, why=why, do="look at it, then try again"
+        )
+    return InternalError(f"the store refused a statement: {why}", where=where)

@@ -1,0 +1,431 @@
+"""A PostgreSQL database: a connection that writes, one that renews leases, a few that read.
+
+Theory of operation. A transaction is broken off by the server when it stood in another one's way
+(``40001``, ``40P01``), waited too long for a lock (``55P03``), or made what somebody else made in
+the same instant (``23505``). It has done nothing then, and is run again from its beginning, where
+it sees what the other one did. The same holds for a connection that breaks before the ``COMMIT``
+was sent. If it breaks after that, nobody knows: that is told, and whoever asked reads again.
+
+Which locks are taken, and in which order, is in docs/decisions/0023.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Final, TypeVar
+
+import psycopg
+from psycopg import errors
+
+from outlast.errors import StoreUnavailable, UsageError
+from outlast.store.postgres.address import Address
+from outlast.store.postgres.connect import (
+    PLANS,
+    SETTINGS,
+    open_session,
+    settings_of,
+    translated,
+    translation,
+)
+from outlast.store.postgres.migrate import ready
+from outlast.store.postgres.session import ConnectionLost, GuardFired, PreparedLost, Session
+from outlast.store.postgres.statements import Sendable, statements
+from outlast.store.relational.database import Database, Reader, Rows
+from outlast.store.relational.rows import Value
+
+T = TypeVar("T")
+TRIES: Final = 8
+"""How often a transaction is run at most."""
+READERS_MAX: Final = 3
+ROWS_MAX: Final = 4_000
+"""Rows of parameters a statement, so that no message to the server grows without bounds."""
+BACK_OFF_MAX_S: Final = 2.0
+_AGAIN: Final = (
+    errors.SerializationFailure,
+    errors.DeadlockDetected,
+    errors.LockNotAvailable,
+    errors.UniqueViolation,
+    PreparedLost,
+)
+"""What a second try may not find any more."""
+
+
+class _BrokenBeforeCommit(Exception):
+    """The connection is gone, and the transaction has done nothing."""
+
+    def __init__(self, error: ConnectionLost) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class PostgresReader(Reader):
+    """A connection that reads for long."""
+
+    def __init__(self, session: Session, address: Address) -> None:
+        self._session = session
+        self._settings = settings_of(address, long=True)
+        self._in_snapshot = False
+
+    def ask(self, name: str, values: Sequence[Value]) -> Rows:
+        """See the seam."""
+        statement = statements()[name]
+        width = len(statement.types)
+        columns = [values[column::width] for column in range(width)]
+        return self._look(statement, *statement.spread(columns))
+
+    def ask_all(self, name: str, bounds: Mapping[str, Value]) -> Rows:
+        """See the seam."""
+        statement = statements()[name]
+        return self._look(statement, *statement.bind(bounds))
+
+    def _look(
+        self, statement: Sendable, values: Sequence[bytes | None], formats: list[int]
+    ) -> Rows:
+        if self._in_snapshot:
+            return self._session.ask(statement.text, values, formats)
+        with self.snapshot():
+            return self._session.ask(statement.text, values, formats)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """See the seam."""
+        self._session.queue(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        self._session.queue(SETTINGS, self._settings)
+        self._in_snapshot = True
+        try:
+            yield
+        finally:
+            self._in_snapshot = False
+            self._session.abandon()
+
+    def damage(self) -> list[str]:
+        """See the seam: the server watches over its pages; that our guards are on is for us."""
+        return [
+            f"the guard {name} is turned off" for (name,) in self.ask_all("sleeping_guards", {})
+        ]
+
+
+class PostgresDatabase(Database):
+    """One schema of a database; see the seam."""
+
+    is_shared = True
+    faults: tuple[type[Exception], ...] = (
+        errors.IntegrityError,
+        errors.DataError,
+        GuardFired,
+        errors.ProgramLimitExceeded,
+        errors.StatementTooComplex,
+    )
+
+    def __init__(self, address: Address, *, owner: str | None, now: int, upgrade: bool) -> None:
+        """Open the database, see :class:`outlast.store.postgres.store.PostgresStore`."""
+        self.address = address
+        self.url = address.shown
+        ready(address, now, owner=owner is not None, upgrade=upgrade)
+        self._statements = statements()
+        self._settings = settings_of(address)
+        self._writer: Session | None = open_session(address)
+        self._beater: Session | None = None
+        self._readers: list[Session] = []
+        self._reading = threading.BoundedSemaphore(READERS_MAX)
+        self._in_transaction = False
+        self._held: set[tuple[str, str]] = set()
+        self._depth = 0
+        self._failures = 0
+        self.retries = 0
+
+    # Writing
+
+    def transact(self, act: Callable[[], T]) -> T:
+        """See the seam."""
+        for tries in count(1):
+            try:
+                return self._transact(act)
+            except _AGAIN:
+                if tries >= TRIES:
+                    raise
+                self.retries += 1
+                if tries > 1:
+                    time.sleep(random.uniform(0.5, 1.5) * min(0.002 * 2**tries, 0.2))
+            except _BrokenBeforeCommit as broken:
+                if tries >= 3:
+                    raise broken.error from None
+                self.retries += 1
+        raise AssertionError
+
+    def _transact(self, act: Callable[[], T]) -> T:
+        session = self._session()
+        commits = False
+        try:
+            session.queue(b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+            session.queue(PLANS, self._settings)
+            self._in_transaction = True
+            result = act()
+            commits = True
+            session.queue(b"COMMIT")
+            tag = session.drain().command_status
+            assert tag == b"COMMIT", tag
+            return result
+        except ConnectionLost as error:
+            if not commits:
+                raise _BrokenBeforeCommit(error) from error
+            raise StoreUnavailable(
+                "the connection broke during a commit",
+                where=self.address.shown,
+                why=str(error),
+                do="whether it was stored is unknown; read again",
+            ) from error
+        except BaseException:
+            session.abandon()
+            raise
+        finally:
+            self._in_transaction = False
+            self._held.clear()
+            self._depth = 0
+
+    def _session(self) -> Session:
+        """Give the writing connection; a new one where the last one broke."""
+        if self._writer is None or self._writer.is_broken:
+            self._writer = self._reconnect()
+        return self._writer
+
+    def _reconnect(self) -> Session:
+        if self._failures:  # not all at once, and not in a hurry
+            longest = min(BACK_OFF_MAX_S, 0.05 * 2**self._failures)
+            time.sleep(random.uniform(0.5, 1.0) * longest)
+        try:
+            session = open_session(self.address)
+        except BaseException:
+            self._failures += 1
+            raise
+        self._failures = 0
+        return session
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """See the seam."""
+        session = self._session()
+        self._depth += 1
+        name = b"s%d" % self._depth
+        held = set(self._held)
+        session.drain_all()  # what fails of that is not this block's
+        session.queue(b"SAVEPOINT " + name)
+        try:
+            yield
+            session.queue(b"RELEASE " + name)
+            session.drain()
+        except ConnectionLost:
+            raise
+        except BaseException:
+            self._take_back(session, name)
+            self._held = held  # locks that were taken inside are gone
+            raise
+        finally:
+            self._depth -= 1
+
+    def _take_back(self, session: Session, name: bytes) -> None:
+        try:
+            session.drain_all()
+        except ConnectionLost:
+            raise
+        except psycopg.Error:
+            pass  # it is taken back
+        session.queue(b"ROLLBACK TO " + name)
+        session.queue(b"RELEASE " + name)
+        session.drain()
+
+    def translated(self) -> AbstractContextManager[None]:
+        """See the seam."""
+        return translated(self.address)
+
+    def lock(self, what: str, names: Collection[str] = ()) -> None:
+        """See the seam; what this transaction has locked already is not asked for again."""
+        if what == "gates":
+            if ("gates", "") not in self._held:
+                self._held.add(("gates", ""))
+                self._session().queue(self._statements["lock_gates"].text)
+            return
+        wanted = sorted(name for name in names if (what, name) not in self._held)
+        if wanted:
+            self._held.update((what, name) for name in wanted)
+            statement = self._statements[f"lock_{what}"]
+            self._session().queue(statement.text, *statement.spread([wanted]))
+
+    def ask(self, name: str, values: Sequence[Value]) -> Rows:
+        """See the seam."""
+        if not values:
+            return []
+        statement = self._statements[name]
+        width = len(statement.types)
+        if len(values) <= width * ROWS_MAX:
+            columns = [values[column::width] for column in range(width)]
+            return self._session().ask(statement.text, *statement.spread(columns))
+        found: list[Sequence[object]] = []
+        for start in range(0, len(values), width * ROWS_MAX):
+            found += self.ask(name, values[start : start + width * ROWS_MAX])
+        return found
+
+    def ask_all(self, name: str, bounds: Mapping[str, Value]) -> Rows:
+        """See the seam."""
+        statement = self._statements[name]
+        if self._in_transaction:
+            return self._session().ask(statement.text, *statement.bind(bounds))
+        return self.transact(lambda: self.ask_all(name, bounds))
+
+    def send(self, name: str, rows: Sequence[Sequence[Value]]) -> None:
+        """See the seam."""
+        if rows:
+            self._queue(name, rows)
+
+    def sent(self, name: str, rows: Sequence[Sequence[Value]]) -> int:
+        """See the seam."""
+        if not rows:
+            return 0
+        many = self._queue(name, rows)
+        return sum(int(one.command_tuples or 0) for one in self._session().drain_all()[-many:])
+
+    def _queue(self, name: str, rows: Sequence[Sequence[Value]]) -> int:
+        """Send many rows; gives the number of statements."""
+        statement, session = self._statements[name], self._session()
+        parts = range(0, len(rows), ROWS_MAX)
+        for start in parts:
+            part = rows if len(parts) == 1 else rows[start : start + ROWS_MAX]
+            session.queue(statement.text, *statement.spread(list(zip(*part, strict=True))))
+        return len(parts)
+
+    def run(self, name: str, bounds: Mapping[str, Value]) -> int:
+        """See the seam."""
+        statement, session = self._statements[name], self._session()
+        session.queue(statement.text, *statement.bind(bounds))
+        return int(session.drain().command_tuples or 0)
+
+    def beat(self, name: str, bounds: Mapping[str, Value]) -> Rows:
+        """See the seam."""
+        statement = self._statements[name]
+        with translated(self.address):
+            for tries in count(1):
+                session = self._beater
+                if session is None or session.is_broken:
+                    session = self._beater = open_session(self.address)
+                try:
+                    return _alone(session, PLANS, self._settings, statement, bounds)
+                except (ConnectionLost, *_AGAIN):
+                    if tries >= 3:
+                        raise
+        raise AssertionError
+
+    # Reading
+
+    def read(self, name: str, bounds: Mapping[str, Value]) -> Rows:
+        """See the seam."""
+        statement = self._statements[name]
+        return self._look(statement, *statement.bind(bounds))
+
+    def read_many(self, name: str, values: Sequence[Value]) -> Rows:
+        """See the seam."""
+        if not values:
+            return []
+        statement = self._statements[name]
+        width = len(statement.types)
+        columns = [values[column::width] for column in range(width)]
+        return self._look(statement, *statement.spread(columns))
+
+    def _look(
+        self, statement: Sendable, values: Sequence[bytes | None], formats: list[int]
+    ) -> Rows:
+        with translated(self.address), self._reading:
+            for tries in count(1):
+                session = self._free_reader()
+                try:
+                    session.queue(b"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY")
+                    session.queue(SETTINGS, self._settings)
+                    session.queue(statement.text, values, formats)
+                    session.queue(b"COMMIT")
+                    rows = session.rows_of(session.drain_all()[-2])
+                    self._readers.append(session)
+                    return rows
+                except (ConnectionLost, PreparedLost) as error:
+                    # The server may have closed connections that nobody used for long.
+                    if tries > READERS_MAX:
+                        raise
+                    if isinstance(error, PreparedLost):
+                        session.abandon()
+                        self._readers.append(session)
+                except BaseException:
+                    session.abandon()
+                    if not session.is_broken:
+                        self._readers.append(session)
+                    raise
+        raise AssertionError
+
+    def _free_reader(self) -> Session:
+        while True:
+            try:
+                session = self._readers.pop()
+            except IndexError:
+                return open_session(self.address)
+            if not session.is_broken:
+                return session
+
+    @contextmanager
+    def reader(self) -> Iterator[Reader]:
+        """See the seam."""
+        session = open_session(self.address, long=True)
+        try:
+            with translated(self.address):
+                yield PostgresReader(session, self.address)
+        finally:
+            session.close()
+
+    def changed(self) -> bool:
+        """See the seam: nobody tells, so it may always be."""
+        return True
+
+    def backup(self, path: Path) -> None:
+        """See the seam: a server has its own programs for that.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            "PostgreSQL is backed up by its own programs",
+            where=self.url,
+            why="they copy it at one instant, while others go on, and can follow it continuously",
+            do=f"pg_dump --format=custom --schema={self.address.schema} --file={path} …,"
+            " or pg_basebackup and WAL archiving",
+        )
+
+    def close(self) -> None:
+        """See the seam."""
+        for session in (self._writer, self._beater, *self._readers):
+            if session is not None:
+                session.close()
+        self._readers.clear()
+
+
+def _alone(
+    session: Session,
+    settings: bytes,
+    values: tuple[bytes, ...],
+    statement: Sendable,
+    bounds: Mapping[str, Value],
+) -> Rows:
+    """Run one statement in a transaction of its own, in one round trip."""
+    try:
+        session.queue(b"BEGIN")
+        session.queue(settings, values)
+        session.queue(statement.text, *statement.bind(bounds))
+        session.queue(b"COMMIT")
+        return session.rows_of(session.drain_all()[-2])
+    except BaseException:
+        session.abandon()
+        raise
+
+
+__all__ = ["PostgresDatabase", "PostgresReader", "translation"]

@@ -1,0 +1,30 @@
+-- name: lock_executions
+-- types: text
+-- Heads first, in the order of ids, so that no two batches wait for each other in a circle
+-- (docs/decisions/0023). One that is not there is nobody's.
+SELECT count(*) FROM (
+  SELECT 1 FROM execution
+   WHERE tenant = 1 AND id = ANY (ARRAY(SELECT v.column1 FROM {rows}))
+   ORDER BY id
+     FOR NO KEY UPDATE) AS locked;
+
+-- name: lock_schedules
+-- types: text
+SELECT count(*) FROM (
+  SELECT 1 FROM schedule
+   WHERE tenant = 1 AND name = ANY (ARRAY(SELECT v.column1 FROM {rows}))
+   ORDER BY name
+     FOR NO KEY UPDATE) AS locked;
+
+-- name: lock_gates
+-- Who changes a holder or a line has the same lock shared, by the triggers.
+SELECT pg_advisory_xact_lock(hashtextextended('outlast gates ' || current_schema(), 1));
+
+-- name: sleeping_guards
+-- Triggers of this schema that somebody has turned off.
+SELECT t.tgname
+  FROM pg_trigger AS t
+  JOIN pg_class AS c ON c.oid = t.tgrelid
+  JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE n.nspname = current_schema() AND NOT t.tgisinternal AND t.tgenabled = 'D'
+ ORDER BY t.tgname;
