@@ -11,7 +11,7 @@ import pytest
 
 from outlast.lifecycle import Kind
 from outlast.store.protocol import Item
-from outlast.store.sql import BLOCKS, KEPT_ROWS_MAX, PADDED, Statement, load
+from outlast.store.sql import KEPT_ROWS_MAX, PADDED, TEXT_MAX, Statement, load
 from outlast.store.sqlite.connect import open_reader
 from outlast.store.sqlite.store import SqliteStore
 from outlast.testing.conformance import begun
@@ -341,20 +341,23 @@ def test_short_texts_stay_in_the_cache_of_prepared_statements() -> None:
     """apsw keeps no text above 16 KiB: it would be compiled anew for every commit."""
     for statement in SQL.values():
         if statement.columns:
-            for rows in (*BLOCKS, *(PADDED if statement.padded else ()), KEPT_ROWS_MAX):
+            for rows in (*statement.blocks, *(PADDED if statement.padded else ()), KEPT_ROWS_MAX):
                 text = statement.packed(rows) if statement.results else statement.many(rows)
-                assert statement.is_kept(rows) and len(text) < 16_384, statement.name
+                assert statement.is_kept(rows) and len(text) < TEXT_MAX, statement.name
 
 
 def test_a_batch_is_few_statements() -> None:
     for statement in SQL.values():
         if statement.columns:
-            parts = [(128, 128), (128, 128), (32, 32), (32, 32), (18, 18)]
-            padded = [(128, 128), (128, 128), (82, 96)]
-            assert list(statement.sizes(338)) == (padded if statement.padded else parts)
+            sizes = list(statement.sizes(1_000))
+            assert sum(rows for rows, _ in sizes) == 1_000 and len(sizes) < 15
+            assert all(rows <= written for rows, written in sizes)
+            assert 128 in statement.blocks and statement.blocks[-1] == 32
+            parts = [(82, 96)] if statement.padded else [(32, 32), (32, 32), (18, 18)]
+            assert list(statement.sizes(128 + 82)) == [(128, 128), *parts]
             assert list(statement.sizes(KEPT_ROWS_MAX)) == [(KEPT_ROWS_MAX, KEPT_ROWS_MAX)]
             assert not statement.is_kept(18), "any number of rows: it is seldom used twice"
-            assert statement.columns * max(BLOCKS) < 32_766, "SQLite's limit of parameters"
+            assert statement.columns * statement.blocks[0] < 32_766, "SQLite's limit of parameters"
 
 
 def test_padding_does_nothing(reader: apsw.Connection) -> None:

@@ -24,9 +24,11 @@ _COLUMNS = re.compile(r"^-- columns: (\d+)$", re.MULTILINE)
 _PADDED = re.compile(r"^-- padded$", re.MULTILINE)
 _TYPES = re.compile(r"^-- types: ([a-z0-9 ]+)$", re.MULTILINE)
 _PACKED = re.compile(r"^-- packed: (\d+), blobs ([\d ]+)$", re.MULTILINE)
-BLOCKS = (128, 32)
-"""Rows of parameters that many rows are parted into: to prepare a text anew costs a third of what
-the rows cost, and the driver keeps only those below 16 KiB prepared."""
+BLOCKS = (512, 256, 128, 32)
+"""Rows of parameters that many rows are parted into, as far as their text is kept: to prepare one
+anew costs a third of what the rows cost."""
+TEXT_MAX = 16_384
+"""Characters above which the driver keeps no text prepared."""
 KEPT_ROWS_MAX = 16
 """Rows up to which any number has a text that is kept; longer ones are seldom used twice."""
 PADDED = (24, 32, 48, 64, 96, 128)
@@ -67,7 +69,7 @@ class Statement(Struct, frozen=True):
         Each statement lets go of the interpreter's lock, so that there must not be many; but to
         prepare a long text anew is dear, too (``docs/performance.md``).
         """
-        for block in BLOCKS[:1] if self.padded else BLOCKS:
+        for block in self.blocks[:-1] if self.padded else self.blocks:
             for _ in range(rows // block):
                 yield block, block
             rows %= block
@@ -76,10 +78,14 @@ class Statement(Struct, frozen=True):
         elif rows:
             yield rows, rows
 
-    @staticmethod
-    def is_kept(rows: int) -> bool:
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """How many rows the texts have that are kept prepared, the longest first."""
+        return _blocks(self)
+
+    def is_kept(self, rows: int) -> bool:
         """Tell whether a text for this many rows is worth keeping prepared."""
-        return rows <= KEPT_ROWS_MAX or rows in PADDED
+        return rows <= KEPT_ROWS_MAX or rows in PADDED or rows in self.blocks
 
     def packed(self, rows: int = 0) -> str:
         """Write the statement so that all its rows come as one JSON array of arrays, bytes in hex.
@@ -88,6 +94,13 @@ class Statement(Struct, frozen=True):
         computes, it may take milliseconds to get it back, for every single row.
         """
         return _packed(self, rows)
+
+
+@lru_cache(maxsize=512)
+def _blocks(statement: Statement) -> tuple[int, ...]:
+    one = statement.packed(1) if statement.results else statement.many(1)
+    row = len("(,)") + 2 * statement.columns - 1
+    return tuple(rows for rows in BLOCKS if len(one) + (rows - 1) * row < TEXT_MAX)
 
 
 @lru_cache(maxsize=512)
