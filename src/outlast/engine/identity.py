@@ -82,6 +82,11 @@ def worker_name() -> str:
     return f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
 
 
+def message_id() -> str:
+    """Draw a name for a message."""
+    return _dice.draw(8).hex()
+
+
 def nonces(count: int) -> list[bytes]:
     """Draw 128-bit nonces for leases."""
     return [_dice.draw(16) for _ in range(count)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -11,6 +10,7 @@ from msgspec import Struct
 from outlast.budget import Budget
 from outlast.codec import digest
 from outlast.engine.gate import Demand
+from outlast.engine.identity import message_id
 from outlast.engine.questions import already_answered, too_late
 from outlast.engine.registry import PLAIN, StartOptions, Task
 from outlast.errors import KeyConflict, NotFound, TransitionRefused
@@ -161,7 +161,7 @@ def new_message(
             checked_name(name, what)
     if data is not None and data.get("why") is not None:
         checked_text(data["why"], "reason")
-    return Message(id or secrets.token_hex(8), kind, actor, key, data, payload)
+    return Message(id or message_id(), kind, actor, key, data, payload)
 
 
 def successor_of(answer: Answer) -> str | None:

@@ -259,16 +259,15 @@ class RelationalStore:
         records = self._records(taken)
         upstream = self._upstream(creates)
         for place, sent in creates:
-            item = unclaimed(sent, controlled)
-            record = item.after
+            item = sent if sent.after.worker is None else unclaimed(sent, controlled)
+            record, birth = item.after, item.rows[0]
+            facts = birth.data or {}
             holder = holders.get(record.key) if record.key is not None else None
             if holder is not None:
                 answers[place] = taken_answer(holder, item)
             elif record.id in records:
                 answers[place] = Answer("already_exists", records[record.id])
-            elif "waits_on" in (item.rows[0].data or ()) and not self._depend(
-                place, item, upstream, records, pending
-            ):
+            elif "waits_on" in facts and not self._depend(place, item, upstream, records, pending):
                 answers[place] = Answer("no_upstream")
             else:
                 answers[place] = Answer(None, record, unclaimed=() if item is sent else [record.id])
@@ -285,11 +284,11 @@ class RelationalStore:
             if record.key is not None:
                 holders[record.key] = record
             pending.transitions += item.rows
-            descent = descent_of(item.rows[0])
+            descent = descent_of(birth) if "from" in facts else None
             if descent is not None:
                 pending.descents.append((descent.id, descent.source_id, descent.mode, descent.step))
-            if "budget" in (item.rows[0].data or ()):
-                pending.budgets += budgets_of(item.rows[0])
+            if "budget" in facts:
+                pending.budgets += budgets_of(birth)
             if followers:  # it was born and moved on within one batch
                 head = (record.fence, record.nonce, record.seq, 0)
                 after, position = take_chain(followers, head, answers, pending)
@@ -319,7 +318,10 @@ class RelationalStore:
 
     def _upstream(self, creates: list[tuple[int, Create]]) -> dict[str, Execution]:
         """Read the executions that new ones depend on, and those as which they went on."""
-        wanted = {id for _, item in creates for id in edges_of(item.rows[0])}
+        births = (item.rows[0] for _, item in creates)
+        wanted = {
+            id for birth in births if "waits_on" in (birth.data or ()) for id in edges_of(birth)
+        }
         found: dict[str, Execution] = {}
         while wanted:
             self.database.lock("executions", wanted)
