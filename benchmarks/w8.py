@@ -2,9 +2,9 @@
 
 Memory is that of the process that runs them, a fresh one for each size: parked with the engine
 open, less that of the same engine before the first of them was started. What SQLite holds of it
-(mostly its caches, which grow to 80 MiB and then no more) is told besides: the rest is the engine's,
-and the ids that are kept here. The ratio compares the rows of the logs a second from the first
-answer to the last end with raw commits of 1,000 like rows.
+(mostly its caches, which grow to 80 MiB and no further) is told besides: the rest is the engine's
+and that of the ids that are kept here. The ratio compares the rows of the logs a second from the
+first answer to the last end with raw commits of 1,000 like rows.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ FULL: Final = {"executions": (10_000, 100_000)}
 QUICK: Final = {"executions": (1_000,)}
 PARKED_ROWS: Final = 5
 """What the log of a parked one has: create, claim, start, the question, wait."""
+PART: Final = 10_000
+"""Executions that are started by one call: its arguments and handles are in memory, too."""
 TOGETHER: Final = 500
 """Answers that are given at the same time."""
 
@@ -58,7 +60,10 @@ async def _timed(file: Path, count: int) -> tuple[dict[str, float], dict[str, ob
     async with Engine(url(file), tasks=[asks], retention=None) as engine:
         before = _rss_kib()
         began = perf_counter()
-        handles = [one.id for one in await engine.astart_many(asks, [(n,) for n in range(count)])]
+        ids: list[str] = []
+        for place in range(0, count, PART):
+            some = [(number,) for number in range(place, min(place + PART, count))]
+            ids += [one.id for one in await engine.astart_many(asks, some)]
         await until_open(engine, count, State.AWAITING_INPUT)
         parked = perf_counter() - began
         gc.collect()
@@ -66,8 +71,8 @@ async def _timed(file: Path, count: int) -> tuple[dict[str, float], dict[str, ob
         sqlite_kib_each = apsw.memory_used() / 1024 / count
         began = perf_counter()
         for place in range(0, count, TOGETHER):
-            some = handles[place : place + TOGETHER]
-            await asyncio.gather(*(engine.execution(id).aanswer(True) for id in some))
+            together = ids[place : place + TOGETHER]
+            await asyncio.gather(*(engine.execution(id).aanswer(True) for id in together))
         await until_open(engine, 0)
         finished = perf_counter() - began
     with checks.File(file) as look:
@@ -80,7 +85,7 @@ async def _timed(file: Path, count: int) -> tuple[dict[str, float], dict[str, ob
         "wall_s": parked + finished,
         "rows_per_s": rows / finished,
     }
-    return figures, {id: number for number, id in enumerate(handles)}
+    return figures, {id: number for number, id in enumerate(ids)}
 
 
 def _rss_kib() -> float:

@@ -84,7 +84,13 @@ class Births:
         self._waits = self._timed = False
 
     def come(self) -> list[Answer]:
-        """Take what has become of those that were answered, in the order they were sent in."""
+        """Take what has become of those that were answered, in the order they were sent in.
+
+        Raises:
+            StoreUnavailable: as :meth:`room`.
+        """
+        if self._failed is not None:
+            raise self._failed
         answers, self._answers = self._answers, []
         return answers
 

@@ -34,9 +34,6 @@ BYTES_MAX: Final = 4 * 1024 * 1024
 """Payload bytes a batch, so that one huge result delays nobody for long."""
 BACKLOG_MAX: Final = 20_000
 """Items queued before ``start`` has to wait."""
-CALM: Final = 256
-"""Items queued above which nothing more is claimed: it would only wait in memory, which costs the
-processor's caches and the collector more than a claim takes."""
 
 _WITH_ROWS: Final = (Create, Write)
 
@@ -79,7 +76,6 @@ class Journal:
         self._pending = 0
         self._closed = False
         self._room: list[asyncio.Future[None]] = []
-        self._calm: list[asyncio.Future[None]] = []
         self._idle: list[asyncio.Future[None]] = []
         self.batches = 0
         self.items = 0
@@ -136,16 +132,6 @@ class Journal:
         """Wait while the journal is full."""
         if self._pending >= BACKLOG_MAX:
             await self._wait(self._room)
-
-    @property
-    def is_calm(self) -> bool:
-        """Whether little is queued."""
-        return self._pending <= CALM
-
-    async def calm(self) -> None:
-        """Wait while much is queued; for those who would only add to it."""
-        if not self.is_calm:
-            await self._wait(self._calm)
 
     async def call(self, call: Callable[[], T]) -> T:
         """Run a writing verb of the store on the journal's thread, between two batches.
@@ -256,8 +242,6 @@ class Journal:
             self.on_failure(failed.error)
         if self._room and self._pending < BACKLOG_MAX // 2:
             _wake(self._room)
-        if self._calm and self.is_calm:
-            _wake(self._calm)
         if self._idle and not self._pending:
             _wake(self._idle)
 

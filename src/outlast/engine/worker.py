@@ -225,9 +225,6 @@ class Worker:
     async def _claim(self) -> None:
         """Claim as long as there is room and something to claim."""
         while self._open and self.free > 0:
-            if not self.journal.is_calm:
-                await self.journal.calm()
-                continue
             self._more = False
             limit = min(self.free, CLAIMS_MAX)
             drawn = nonces(limit)

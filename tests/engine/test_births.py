@@ -1,0 +1,79 @@
+"""Executions that are put in together: in order, in parts, and with their refusals told."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from outlast import Engine, task
+from outlast.engine import births
+from outlast.engine.registry import StartOptions
+from outlast.errors import KeyConflict, StoreUnavailable
+from outlast.store.protocol import Answer
+
+
+@task
+async def echoed(number: int) -> int:
+    return number
+
+
+@task
+async def unused() -> None:
+    """Something else that an engine may know."""
+
+
+def test_more_than_may_be_on_their_way(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine that puts them in does not know the task; the next one runs them all."""
+    monkeypatch.setattr(births, "PUT_MANY", 256)
+
+    async def put_in() -> list[str]:
+        async with Engine(url, tasks=[unused]) as engine:
+            handles = await engine.astart_many(echoed, [(n,) for n in range(1_000)])
+            return [handle.id for handle in handles]
+
+    async def run(ids: list[str]) -> list[int]:
+        async with Engine(url, tasks=[echoed]) as engine:
+            handles = [engine.execution(id) for id in ids]
+            return await asyncio.gather(*(handle.aresult() for handle in handles))
+
+    ids = asyncio.run(put_in())
+    assert ids == sorted(set(ids))
+    assert asyncio.run(run(ids)) == list(range(1_000))
+
+
+def test_those_that_run_at_once_come_in_parts(url: str) -> None:
+    async def main() -> list[int]:
+        async with Engine(url, tasks=[echoed]) as engine:
+            handles = await engine.astart_many(echoed, [(n,) for n in range(300)])
+            return [await handle.aresult() for handle in handles]
+
+    assert asyncio.run(main()) == list(range(300))
+
+
+def test_a_key_that_is_taken_is_told(url: str) -> None:
+    async def main() -> None:
+        async with Engine(url, tasks=[echoed]) as engine:
+            (one,) = await engine.astart_many(echoed, [(1,)], StartOptions(key="k"))
+            (same,) = await engine.astart_many(echoed, [(1,)], StartOptions(key="k"))
+            assert one.id == same.id
+            with pytest.raises(KeyConflict):
+                await engine.astart_many(echoed, [(2,)], StartOptions(key="k"))
+
+    asyncio.run(main())
+
+
+def test_a_commit_that_fails_is_told(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with Engine(url, tasks=[unused]) as engine:
+            lost = StoreUnavailable("the disk is gone")
+
+            def commit(batch: list[object]) -> list[Answer]:
+                raise lost
+
+            monkeypatch.setattr(engine.store, "commit", commit)
+            with pytest.raises(StoreUnavailable):
+                await engine.astart_many(echoed, [(n,) for n in range(300)])
+            monkeypatch.undo()
+
+    asyncio.run(main())
