@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from outlast.budget import Budget
+    from outlast.client.client import Client
     from outlast.engine.after import After
     from outlast.engine.budgets import BudgetState
     from outlast.engine.calls import (
@@ -46,6 +47,7 @@ _HOMES: Final = {
     "After": "outlast.engine.after",
     "Budget": "outlast.budget",
     "BudgetState": "outlast.engine.budgets",
+    "Client": "outlast.client.client",
     "reserve": "outlast.engine.spend",
     "spend": "outlast.engine.spend",
     "Engine": "outlast.engine.engine",
@@ -82,8 +84,8 @@ _HOMES: Final = {
 
 # fmt: off
 __all__ = [  # noqa: RUF022 - in the order a newcomer meets them
-    "task", "step", "Engine", "Execution", "Retry", "Limit", "Rate", "Retention", "Filter",
-    "Schedule", "After", "Started", "Budget",
+    "task", "step", "Engine", "Client", "Execution", "Retry", "Limit", "Rate", "Retention",
+    "Filter", "Schedule", "After", "Started", "Budget",
     "sleep", "ask", "wait_for", "now", "random", "uuid4", "changed", "saga", "slot",
     "this_step", "heartbeat", "stream", "progress",
     "spend", "reserve",

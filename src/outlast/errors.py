@@ -617,3 +617,15 @@ class RetryAfter(Exception):
     def __init__(self, delay: float | timedelta, message: str = "") -> None:
         self.delay_seconds = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
         super().__init__(message or f"retry after {self.delay_seconds:g} s")
+
+
+def by_code() -> dict[str, type[OutlastError]]:
+    """Give every class of errors by its code."""
+    found: dict[str, type[OutlastError]] = {}
+    kinds: list[type[OutlastError]] = [OutlastError]
+    while kinds:
+        kind = kinds.pop()
+        if kind.__module__ == __name__:
+            found[kind.code] = kind
+            kinds += kind.__subclasses__()
+    return found

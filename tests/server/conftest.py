@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,8 +17,9 @@ import pytest
 from outlast import Engine, ask, sleep, step, stream, task
 from outlast.engine.registry import TASKS as KNOWN
 from outlast.server.app import create_app
-from outlast.server.auth import Identity
+from outlast.server.auth import FirstToken, Identity
 from outlast.server.problem import MEDIA
+from outlast.server.serving import Address, serve
 
 TOKEN = "a token of twenty characters"
 JSON = dict[str, Any]
@@ -146,3 +150,34 @@ def tell() -> Callable[[Story], None]:
         asyncio.run(main())
 
     return telling
+
+
+@dataclass
+class Served:
+    """A server on a loopback port, in a thread of its own."""
+
+    url: str
+    engine: Engine
+
+
+@contextlib.contextmanager
+def a_server(store: str = "memory:") -> Iterator[Served]:
+    ready: queue.SimpleQueue[str] = queue.SimpleQueue()
+    loop = asyncio.new_event_loop()
+    until: asyncio.Future[None] = loop.create_future()
+    engine = Engine(store, tasks=TASKS)
+    serving = serve(engine, FirstToken.of(TOKEN), Address(port=0), ready.put, until)
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serving), daemon=True)
+    thread.start()
+    try:
+        yield Served(ready.get(timeout=30), engine)
+    finally:
+        loop.call_soon_threadsafe(until.set_result, None)
+        thread.join(30)
+        loop.close()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with a_server(f"sqlite:///{tmp_path / 'served.db'}") as served:
+        yield served

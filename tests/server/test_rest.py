@@ -187,6 +187,14 @@ def test_an_impossible_action_says_in_which_state_it_is(tell: Any) -> None:
     async def story(world: World) -> None:
         id = await world.start("total", a=1)
         await world.result(id)
+        waiting = await world.start("waits", span="1d")
+        await world.until(waiting, "waiting")
+        problem = await world.post(f"{API}/executions/{waiting}/wake", status=409)
+        assert problem["state"] == "waiting" and problem["refusal"] == "not_waiting_to_begin"
+        body = {"task": "total", "input": {"a": 1}, "delay": "1d"}
+        later = (await world.post(f"{API}/executions", body, 201))["id"]
+        await world.post(f"{API}/executions/{later}/wake")
+        assert (await world.result(later))["result"] == 3
         for action in ("cancel", "pause", "resume", "wake"):
             problem = await world.post(f"{API}/executions/{id}/{action}", status=409)
             assert problem["state"] == "succeeded" and problem["refusal"] == "already_final"

@@ -16,7 +16,7 @@ FLOORS: Final = (
     {"retention", "budget", "schedule"},
     {"store"},
     {"engine", "accounts"},
-    {"blocking", "testing"},
+    {"blocking", "testing", "client"},
     {"outlast"},  # the package itself: the public names
     {"demo", "story"},
     {"forms"},

@@ -35,10 +35,14 @@ def names(requirements: list[str]) -> set[str]:
     return {re.split(r"[<>=!~\[; ]", one)[0] for one in requirements}
 
 
-EXTRAS: Final = {"server": ("server", "accounts"), "postgres": ("store/postgres",)}
+EXTRAS: Final = {
+    "server": ("server", "accounts"),
+    "client": ("client",),
+    "postgres": ("store/postgres",),
+}
 """Extras, and the rooms that they bring the packages for."""
 ROOMS_OF_EXTRAS: Final = frozenset(room for rooms in EXTRAS.values() for room in rooms)
-COMES_WITH_EXTRA: Final = {"server": {"httptools"}, "postgres": set[str]()}
+COMES_WITH_EXTRA: Final = {"server": {"httptools"}, "client": set[str](), "postgres": set[str]()}
 IMPORTED_AS: Final = {"argon2": "argon2-cffi", "jwt": "pyjwt"}
 BY_ANOTHER_EXTRA: Final = {"pyjwt": "oidc"}
 """What is required and used by another package."""

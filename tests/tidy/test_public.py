@@ -15,6 +15,7 @@ NAMES = [
     "task",
     "step",
     "Engine",
+    "Client",
     "Execution",
     "Retry",
     "Limit",

@@ -159,9 +159,7 @@ class LiveView:
 
     def _guest_for_writing(self, act: Callable[[Guest], Any]) -> None:
         """Write beside the engine: its own connection is the journal's alone."""
-        from outlast.engine.guest import Guest
-
-        with Guest(self._guest.address) as guest:
+        with self._session.guest() as guest:
             act(guest)
 
 

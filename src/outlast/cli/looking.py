@@ -272,7 +272,6 @@ def show(session: Session, id: str, dialect: str | None) -> None:
     from outlast.cli.stopping import stopping
     from outlast.cli.tree import relation_lines, relations_form, relations_of
     from outlast.engine.questions import open_questions
-    from outlast.engine.standing import standing
     from outlast.story import story_of
 
     with session.guest() as guest:
@@ -280,7 +279,7 @@ def show(session: Session, id: str, dialect: str | None) -> None:
         record, log = guest.record(id), guest.log(id)
         budgets = guest.store.budgets([f"execution:{id}", f"tree:{id}"])
         owner = guest.owner()
-        stop = stopping(guest, record, owner, log) or standing(guest.store, record, owner)
+        stop = stopping(guest, record, owner, log) or guest.standing(record, owner)
         descents = guest.store.descents([id])
         relations = relations_of(guest.store, record, log)
     if dialect is not None:
@@ -502,7 +501,6 @@ def why(session: Session, id: str) -> None:
     """Say why an execution is not moving, and what to do about it."""
     from outlast.cli.stopping import stopping
     from outlast.engine.presence import no_taker
-    from outlast.engine.standing import standing
 
     with session.guest() as guest:
         id = guest.find(id)
@@ -511,7 +509,7 @@ def why(session: Session, id: str) -> None:
         reason = (
             stopping(guest, record, owner)
             or no_taker(record, workers)
-            or standing(guest.store, record, owner)
+            or guest.standing(record, owner)
             or reason_with_hint(record, owner, workers)
         )
         descents = guest.store.descents([id])

@@ -72,6 +72,8 @@ def run(
     wait_us = span_of("--timeout", timeout)
     if key is not None:
         checked_name(key, "key")
+    if session.is_remote:
+        return _run_there(session, called(target, words, document), key, wait_us)
     with Outlets() as outlets:
         task, call = called(target, words, document)
         twin = None if key is not None or new else _twin(session, task, call)
@@ -96,6 +98,25 @@ def run(
             code = conclude(session, ended, log=watch.rows)
             sys.stdout.flush()
             return BROKEN_PIPE if outlets.gone else code
+
+
+def _run_there(
+    session: Session, what: tuple[Task[Any, Any], Call], key: str | None, wait_us: int | None
+) -> int:
+    """Start a task on the server that the store is behind, and look on."""
+    from outlast.cli.watching import Watch, conclude
+    from outlast.engine.registry import StartOptions
+
+    task, (args, kwargs) = what
+    with Signals() as signals, session.guest() as guest:
+        record, is_new = guest.start(task, args, kwargs, StartOptions(key=key, origin=ORIGIN))
+        said = "started" if is_new else "is there already"
+        session.say(f"{session.paint_remark(record.id, 'bold')}  {one_line(task.name)} {said}")
+        watch = Watch(session, guest, record.id, is_ours=False)
+        ended = watch.follow(signals.came, wait_us)
+        if ended is None:
+            return watch.left_off(signals.came(), f"outlast watch {record.id}")
+    return conclude(session, ended, log=watch.rows)
 
 
 def called(target: str, words: Sequence[str], document: str | None) -> tuple[Task[Any, Any], Call]:

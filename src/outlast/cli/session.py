@@ -80,10 +80,17 @@ class Session:
 
         What is changed with it is a deed of the user of this machine.
         """
+        if self.is_remote:
+            return _remote(self.url)
         from outlast.engine.guest import Guest
 
         self.act()
         return Guest(self.url, make=make)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the store is behind a server."""
+        return self.url.startswith(("http://", "https://"))
 
     def act(self) -> None:
         """Sign what this command changes, for the audit."""
@@ -143,6 +150,20 @@ def user_of_machine() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return str(os.getuid())
+
+
+def _remote(url: str) -> Guest:
+    try:
+        from outlast.client.guest import RemoteGuest
+    except ModuleNotFoundError as error:
+        from outlast.errors import CannotLoad
+
+        raise CannotLoad(
+            "a server is spoken to with more packages than are installed",
+            why=f"there is no {error.name}",
+            do='pip install "outlast[client]"',
+        ) from None
+    return RemoteGuest(url)
 
 
 Cell = str | tuple[str, str]
@@ -232,7 +253,8 @@ _GLOBALS = (
     click.option(
         "--store",
         metavar="URL",
-        help="The store: sqlite:///FILE, or just FILE. [env OUTLAST_STORE, else outlast.db]",
+        help="The store: sqlite:///FILE, just FILE, or http://… of a server. "
+        "[env OUTLAST_STORE, else outlast.db]",
     ),
     click.option(
         "-o", "--output", type=click.Choice(OUTPUTS), help="How the answer is written. [table]"

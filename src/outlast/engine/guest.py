@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from outlast.engine.registry import StartOptions, Task
     from outlast.engine.schedules import Book
     from outlast.engine.token import Permit
+    from outlast.lifecycle import Reason
     from outlast.store.protocol import WorkerRow
 
 POLL_SECONDS: Final = 0.02
@@ -117,6 +118,15 @@ class Guest:
             return owner_of(self.address)
         count = len(self.serving())
         return None if not count else f"{count} worker{'s' if count > 1 else ''}"
+
+    def standing(self, record: Record, owner: str | None) -> Reason | None:
+        """Say what of the capacity an execution waits for; None where it waits for something else.
+
+        ``owner`` is the process that runs the engine of this store, or None.
+        """
+        from outlast.engine.standing import standing
+
+        return standing(self.store, record, owner)
 
     def serving(self) -> list[WorkerRow]:
         """Give the workers that live."""

@@ -19,7 +19,7 @@ from outlast.engine.results import outcome_of
 from outlast.engine.ruling import hear
 from outlast.engine.stream import Source, Stream
 from outlast.engine.token import EXPIRES
-from outlast.errors import NotRecoverable, WaitTimeout
+from outlast.errors import NotRecoverable, TransitionRefused, WaitTimeout
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import Message, MessageKind, Reason, State, Transition, reason_of
 from outlast.naming import checked_labels, checked_name, checked_priority
@@ -263,7 +263,11 @@ class Execution(Generic[R]):
         Raises:
             TransitionRefused: it has ended in another way.
         """
-        await self._send(MessageKind.CANCEL, actor, data={"why": why} if why else None)
+        try:
+            await self._send(MessageKind.CANCEL, actor, data={"why": why} if why else None)
+        except TransitionRefused as refused:
+            if refused.state != State.CANCELLED:
+                raise
 
     def cancel(self, why: str | None = None, *, actor: str = "user") -> None:
         """Ask it to end, as :meth:`acancel`."""

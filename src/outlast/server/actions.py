@@ -13,7 +13,7 @@ from outlast.engine.request import new_message
 from outlast.errors import BadRequest, NotRecoverable, Stale, TransitionRefused, UsageError
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import MessageKind, State
-from outlast.naming import SCHEDULE_ORIGIN, checked_labels, checked_priority
+from outlast.naming import SCHEDULE_ORIGIN, checked_labels, checked_name, checked_priority
 from outlast.server.call import Call, Reply, asked_id
 from outlast.server.executions import aware, etag_of, row
 from outlast.server.shapes import FilterBody
@@ -54,7 +54,16 @@ async def resume_execution(call: Call) -> Reply:
 
 
 async def wake_execution(call: Call) -> Reply:
-    """End the wait of an execution for its start time, a timer or a back-off now."""
+    """Begin now what waits for its start time, or is in its back-off; a timer of its code stays."""
+    record = call.row
+    if not record.is_final and record.state not in (State.SCHEDULED, State.RETRY_WAIT):
+        raise TransitionRefused(
+            "wake is not possible: it waits neither for its start time nor in a back-off",
+            state=record.state,
+            refusal="not_waiting_to_begin",
+            where=f"{record.id}, {record.state}",
+            do=f"GET /api/v1/executions/{record.id}/reason",
+        )
     return await _send(call, MessageKind.RESUME, data=_why(call.body.reason))
 
 
@@ -87,6 +96,13 @@ async def answer_execution(call: Call) -> Reply:
 async def give_input(call: Call) -> Reply:
     """Answer the question of an execution: another name of ``answer``."""
     return await answer_execution(call)
+
+
+async def pin_execution(call: Call) -> Reply:
+    """Leave an execution to code of one version of its task; null lets any version have it."""
+    version = call.body.version
+    pin = None if version is None else checked_name(version, "version")
+    return await _send(call, MessageKind.NOTE, data={"pin": pin})
 
 
 async def prioritize_execution(call: Call) -> Reply:

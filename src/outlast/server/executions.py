@@ -12,8 +12,10 @@ from msgspec import UNSET
 
 from outlast import forms
 from outlast.access import Permission
+from outlast.budget import Budget
 from outlast.dialects import DIALECTS, Dialect, is_final, project, status_of
 from outlast.duration import microseconds, microseconds_of
+from outlast.engine.after import After
 from outlast.engine.registry import StartOptions, Task
 from outlast.errors import BadPayload, KeyConflict, UnknownTask, WaitTimeout, WrongArguments
 from outlast.lifecycle import OPEN, State, Transition, reason_of
@@ -21,15 +23,17 @@ from outlast.lifecycle import Execution as Record
 from outlast.lifecycle.record import continued_as
 from outlast.naming import SCHEDULE_ORIGIN, checked_name
 from outlast.server.call import Call, Reply, asked_id, checked_word
-from outlast.server.shapes import ListQuery, StartBody, TaskStartBody
+from outlast.server.shapes import ListQuery, OwnBudgetBody, StartBody, TaskStartBody
 from outlast.server.strict import unfit
 from outlast.store.protocol import Filter
 from outlast.story import story_of
 
 if TYPE_CHECKING:
     from outlast.engine.engine import Engine
+    from outlast.store.protocol import Store
 
 WAIT_US_MAX: Final = 60_000_000
+FOUND_MAX: Final = 20
 _TRACE: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 TRACE: Final = "traceparent"
 """The label that keeps where a trace comes from."""
@@ -84,6 +88,8 @@ async def _start(
         queue=body.queue,
         actor=call.actor,
         origin=body.origin or "http",
+        after=tuple(After(one.id, one.need, one.or_else) for one in body.after),
+        budget=_budget(body.budget),
         labels=_traced(call, body.labels),
     )
     record, is_new = await call.engine.astart_row(options, task, args, kwargs)
@@ -169,6 +175,12 @@ def aware(at: Any, name: str) -> Any:
     return at
 
 
+def _budget(body: OwnBudgetBody | None) -> Budget | None:
+    if body is None:
+        return None
+    return Budget(scope=body.scope, soft=body.soft, **body.limits)
+
+
 def _span(text: str | None) -> int | None:
     return None if text is None else microseconds(text)
 
@@ -190,6 +202,8 @@ def etag_of(record: Record) -> str:
 async def list_executions(call: Call) -> Reply:
     """List executions, the newest first."""
     query: ListQuery = call.query
+    if query.find is not None:
+        return await _found(call, query.find, query.limit)
     wanted = Filter(
         states=states_of(query.state),
         task=query.task,
@@ -215,6 +229,17 @@ async def list_executions(call: Call) -> Reply:
         for item, log in zip(items, logs, strict=True):
             item["dialect"] = _in_words(dialect, log)
     return Reply({"items": items, "next": following}, headers=_link(following))
+
+
+async def _found(call: Call, text: str, limit: int) -> Reply:
+    """Give the executions whose ids begin, or end, with a text."""
+
+    def look(store: Store) -> list[Record | None]:
+        return store.get(store.find(text, min(limit, FOUND_MAX)))
+
+    found = [one for one in await call.read(look) if one is not None and call.listed(one.task)]
+    call.asked = True
+    return Reply({"items": [row(call, one) for one in found], "next": None})
 
 
 def _link(following: str | None) -> dict[str, str]:

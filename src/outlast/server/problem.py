@@ -107,15 +107,7 @@ def headers_of(error: OutlastError) -> dict[str, str]:
     return {"retry-after": "1"} if status_of(error) == 503 else {}
 
 
-def _every(kind: type[OutlastError]) -> dict[str, type[OutlastError]]:
-    found = {kind.code: kind}
-    for child in kind.__subclasses__():
-        if child.__module__ == errors.__name__:
-            found |= _every(child)
-    return found
-
-
-KINDS: Final = _every(OutlastError)
+KINDS: Final = errors.by_code()
 """Every class of errors by its code."""
 
 __all__ = [

@@ -203,7 +203,7 @@ async def list_budgets(call: Call) -> dict[str, Any]:
 
 
 async def get_budgets(call: Call) -> dict[str, Any]:
-    """Show the budgets of a scope: ``task:NAME`` or ``tenant``."""
+    """Show the budgets of a scope: ``task:NAME``, ``tenant``, ``execution:ID`` or ``tree:ID``."""
     rows = await call.engine.read_budgets([_scope(call)])
     return {"items": [forms.budget_form(row) for row in rows]}
 
@@ -226,14 +226,11 @@ async def raise_shared_budget(call: Call) -> dict[str, Any]:
 
 async def reset_budget(call: Call) -> dict[str, Any]:
     """Begin the budgets of a scope anew: nothing is spent."""
-    await call.engine.budgets.areset(_scope(call), actor=call.actor)
+    await call.engine.budgets.areset(_scope(call), *call.body.meters, actor=call.actor)
     return await get_budgets(call)
 
 
 def _scope(call: Call) -> str:
-    from outlast.budget import checked_scope, is_shared
+    from outlast.budget import checked_scope
 
-    scope = checked_scope(checked_word(call.path["scope"], "budget"))
-    if not is_shared(scope):
-        raise NotFound(f"{scope} is no shared scope", do="GET /api/v1/executions/{id}/budget")
-    return scope
+    return checked_scope(checked_word(call.path["scope"], "budget"))

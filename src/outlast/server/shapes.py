@@ -25,7 +25,7 @@ Span = Annotated[
     str,
     Meta(
         description='A span, as "500ms", "5s", "1h30m" or "2d".',
-        pattern=r"^ *([0-9]{1,9}(\.[0-9]{1,6})? *(us|ms|s|m|h|d|w) *)+$",
+        pattern=r"^ *([0-9]{1,17}(\.[0-9]{1,6})? *(us|ms|s|m|h|d|w) *)+$",
         max_length=40,
         examples=["30s"],
     ),
@@ -74,6 +74,7 @@ class ListQuery(_In):
     label: Labelled = msgspec.field(default_factory=list)
     created_after: datetime | None = None
     created_before: datetime | None = None
+    find: Annotated[str, Meta(min_length=3, max_length=64, pattern="^[!-~]+$")] | None = None
     cursor: Annotated[str, Meta(max_length=64)] | None = None
     limit: Limit = 50
     dialect: DialectName | None = None
@@ -172,6 +173,22 @@ class EntriesQuery(_In):
 # Bodies
 
 
+class AfterBody(_In):
+    """An execution that another one waits for; see ``outlast.After``."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=64)]
+    need: Literal["success", "end"] = "success"
+    or_else: Literal["cancel", "hold"] = "cancel"
+
+
+class OwnBudgetBody(_In):
+    """What an execution, or it and everything below it, may spend."""
+
+    limits: Amounts
+    scope: Literal["execution", "tree"] = "execution"
+    soft: Annotated[float, Meta(gt=0, le=1)] | None = None
+
+
 class StartBody(_In):
     """What to start; ``workflow_id`` and ``input_data`` are other names of task and input."""
 
@@ -189,6 +206,8 @@ class StartBody(_In):
     queue_timeout: Span | None = None
     attempt_timeout: Span | None = None
     origin: Name | None = None
+    after: Annotated[list[AfterBody], Meta(max_length=100)] = msgspec.field(default_factory=list)
+    budget: OwnBudgetBody | None = None
 
 
 class TaskStartBody(_In):
@@ -205,6 +224,8 @@ class TaskStartBody(_In):
     queue_timeout: Span | None = None
     attempt_timeout: Span | None = None
     origin: Name | None = None
+    after: Annotated[list[AfterBody], Meta(max_length=100)] = msgspec.field(default_factory=list)
+    budget: OwnBudgetBody | None = None
 
 
 class ReasonBody(_In):
@@ -217,6 +238,20 @@ class ResumeBody(_In):
     """Why, and the version of its task's code that alone may have it from now on."""
 
     pin: Name | None = None
+
+
+class PinBody(_In):
+    """The version of its task's code that alone may have it; null lets any version have it."""
+
+    version: Name | None
+
+
+class ResetBody(_In):
+    """The meters to begin anew; by default all of the scope."""
+
+    meters: list[Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,62}$")]] = msgspec.field(
+        default_factory=list
+    )
 
 
 class RerunBody(_In):
