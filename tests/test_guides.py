@@ -226,7 +226,7 @@ def test_security(tmp_path: Path) -> None:
     program, first, second, tokens, grant, roles, revoked, paused, listed, chain = follow(
         "security.md", tmp_path
     )
-    assert program.strip() in ("queued", "starting", "running")
+    assert program.strip() in ("queued", "starting", "running", "awaiting_input")
     assert first.startswith("otk_") and second.startswith("otk_")
     assert "submitter@billing" in tokens and first[15:].strip() not in tokens
     assert grant == "group:ops has operator@billing\n" and "group:ops  operator  billing" in roles
