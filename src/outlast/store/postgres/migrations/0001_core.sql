@@ -7,11 +7,14 @@
 --
 -- How they are written, as it decides what they cost (docs/performance.md): what compares an old row
 -- with the new one is the WHEN of a row trigger, whose function is called only to complain. What has
--- to look something up is one trigger a statement, over its transition table. Such a function takes
--- seq scans, hash and merge joins away from the planner, which else plans for tables as small as
--- they were when it last looked, and keeps that plan.
+-- to look something up is one trigger a statement, over its transition table. It asks for one row by
+-- its key at a time: a scalar subquery, as the planner would make a join of NOT EXISTS; and without
+-- seq scans, as it plans for a table as small as it was when it last looked, and keeps that plan.
 --
 -- Texts sort by their bytes (COLLATE "C"), as in Python. JSON is text: it comes back as it was.
+--
+-- An index that is no key, and not partial, begins with what it is there for, the tenant behind it:
+-- while a table is empty, one that begins with the tenant looks to the planner as good as the key.
 
 CREATE TABLE meta (
   name text COLLATE "C" PRIMARY KEY,
@@ -194,8 +197,7 @@ CREATE TABLE purge_permit (
 -- GUARD: a row of the log is a legal successor of the row before it, or a birth where there is none.
 -- That there is no other row with its number is the primary key's to say.
 CREATE FUNCTION transition_successor() RETURNS trigger LANGUAGE plpgsql
-SET search_path FROM CURRENT
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET search_path FROM CURRENT SET enable_seqscan = off AS $$
 DECLARE
   complaint text;
 BEGIN
@@ -245,14 +247,13 @@ CREATE TRIGGER transition_frozen BEFORE UPDATE OR TRUNCATE ON transition
 
 -- What a purge deletes, it has named before.
 CREATE FUNCTION kept() RETURNS trigger LANGUAGE plpgsql
-SET search_path FROM CURRENT
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET search_path FROM CURRENT SET enable_seqscan = off AS $$
 BEGIN
   PERFORM refuse(TG_ARGV[0])
     FROM old_row AS o
-   WHERE NOT EXISTS (
-    SELECT 1 FROM purge_permit AS p
-     WHERE p.tenant = o.tenant AND p.execution_id = o.execution_id);
+   WHERE (
+    SELECT p.tenant FROM purge_permit AS p
+     WHERE p.tenant = o.tenant AND p.execution_id = o.execution_id) IS NULL;
   RETURN NULL;
 END
 $$;
@@ -263,8 +264,7 @@ CREATE TRIGGER transition_kept AFTER DELETE ON transition
 
 -- GUARD: an execution's row equals the last row of its log, from its birth on.
 CREATE FUNCTION execution_equals() RETURNS trigger LANGUAGE plpgsql
-SET search_path FROM CURRENT
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET search_path FROM CURRENT SET enable_seqscan = off AS $$
 BEGIN
   PERFORM refuse('the row does not equal the last row of its log')
     FROM new_row AS n
@@ -367,13 +367,13 @@ CREATE TRIGGER execution_counted AFTER UPDATE ON execution FOR EACH ROW
   EXECUTE FUNCTION execution_counted();
 
 CREATE FUNCTION execution_kept() RETURNS trigger LANGUAGE plpgsql
-SET search_path FROM CURRENT
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET search_path FROM CURRENT SET enable_seqscan = off AS $$
 BEGIN
   PERFORM refuse('executions are deleted by a purge only')
     FROM old_row AS o
-   WHERE NOT EXISTS (
-    SELECT 1 FROM purge_permit AS p WHERE p.tenant = o.tenant AND p.execution_id = o.id);
+   WHERE (
+    SELECT p.tenant FROM purge_permit AS p
+     WHERE p.tenant = o.tenant AND p.execution_id = o.id) IS NULL;
   RETURN NULL;
 END
 $$;
@@ -387,20 +387,20 @@ CREATE TRIGGER execution_truncated BEFORE TRUNCATE ON execution
 
 -- GUARD: messages go to executions that have not ended, are numbered without a gap, and never change.
 CREATE FUNCTION inbox_successor() RETURNS trigger LANGUAGE plpgsql
-SET search_path FROM CURRENT
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET search_path FROM CURRENT SET enable_seqscan = off AS $$
 BEGIN
   PERFORM refuse('messages go to executions that have not ended')
     FROM new_row AS n
-   WHERE NOT EXISTS (
-    SELECT 1 FROM execution AS e
+   WHERE (
+    SELECT e.seq FROM execution AS e
      WHERE e.tenant = n.tenant AND e.id = n.execution_id
-       AND e.state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled'));
+       AND e.state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')) IS NULL;
   PERFORM refuse('messages are numbered without a gap')
     FROM new_row AS n
-   WHERE n.number > 1 AND NOT EXISTS (
-    SELECT 1 FROM inbox AS p
-     WHERE p.tenant = n.tenant AND p.execution_id = n.execution_id AND p.number = n.number - 1);
+   WHERE n.number > 1 AND (
+    SELECT p.number FROM inbox AS p
+     WHERE p.tenant = n.tenant AND p.execution_id = n.execution_id
+       AND p.number = n.number - 1) IS NULL;
   RETURN NULL;
 END
 $$;
@@ -418,15 +418,14 @@ CREATE TRIGGER inbox_kept AFTER DELETE ON inbox
 
 -- GUARD: only what has ended is purged.
 CREATE FUNCTION purge_of_ended() RETURNS trigger LANGUAGE plpgsql
-SET search_path FROM CURRENT
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET search_path FROM CURRENT SET enable_seqscan = off AS $$
 BEGIN
   PERFORM refuse('only what has ended is purged')
     FROM new_row AS n
-   WHERE EXISTS (
-    SELECT 1 FROM execution AS e
+   WHERE (
+    SELECT e.seq FROM execution AS e
      WHERE e.tenant = n.tenant AND e.id = n.execution_id
-       AND e.state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled'));
+       AND e.state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')) IS NOT NULL;
   RETURN NULL;
 END
 $$;

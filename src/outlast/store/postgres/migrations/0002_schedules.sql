@@ -56,7 +56,7 @@ CREATE TABLE schedule_entry (
 -- GUARD: a slot is fired once.
 CREATE UNIQUE INDEX schedule_entry_fired ON schedule_entry (tenant, name, slot)
   WHERE kind = 'fire';
-CREATE INDEX schedule_entry_at ON schedule_entry (tenant, at, name, seq);
+CREATE INDEX schedule_entry_at ON schedule_entry (at, tenant, name, seq);
 
 -- Which executions of a schedule are open.
 CREATE INDEX execution_by_origin ON execution (tenant, origin, id)

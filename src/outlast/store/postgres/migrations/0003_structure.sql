@@ -10,7 +10,7 @@ CREATE TABLE dependency (
   PRIMARY KEY (tenant, execution_id, upstream_id)
 );
 
-CREATE INDEX dependency_watched ON dependency (tenant, watched_id, execution_id);
+CREATE INDEX dependency_watched ON dependency (watched_id, tenant, execution_id);
 
 -- Written in the transaction that ends the source; run, and deleted, by a later sweep.
 CREATE TABLE errand (

@@ -28,7 +28,7 @@ CREATE TABLE rate (
   PRIMARY KEY (tenant, gate)
 ) WITH (fillfactor = 50);
 
-CREATE INDEX rate_arrival ON rate (tenant, arrival_at);
+CREATE INDEX rate_arrival ON rate (arrival_at, tenant);
 
 -- An index: who holds a limit, by the execution's row. The triggers below keep it; nobody else may.
 CREATE TABLE holder (
@@ -48,8 +48,8 @@ CREATE TABLE line (
   PRIMARY KEY (tenant, gate, queue)
 ) WITH (fillfactor = 50);
 
-CREATE INDEX line_look ON line (tenant, queue, look_at) WHERE look_at IS NOT NULL;
-CREATE INDEX line_opens ON line (tenant, look_at) WHERE look_at IS NOT NULL;
+CREATE INDEX line_look ON line (queue, look_at, tenant) WHERE look_at IS NOT NULL;
+CREATE INDEX line_opens ON line (look_at, tenant) WHERE look_at IS NOT NULL;
 
 CREATE INDEX execution_blocked ON execution (
     tenant, (facts(detail) ->> 'gate') COLLATE "C", queue,

@@ -38,7 +38,7 @@ CREATE TABLE spending (
   PRIMARY KEY (tenant, execution_id, scope, meter)
 );
 
-CREATE INDEX spending_by_budget ON spending (tenant, scope, meter);
+CREATE INDEX spending_by_budget ON spending (scope, meter, tenant);
 
 -- What an execution has set aside, by the key of the call it is for. One that outlives its lease
 -- belongs to task code, any other to a body.

@@ -25,15 +25,14 @@ CREATE UNIQUE INDEX stream_item_once
 
 -- GUARD: a stream is numbered without a gap, and only grows.
 CREATE FUNCTION stream_item_successor() RETURNS trigger LANGUAGE plpgsql
-SET search_path FROM CURRENT
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET search_path FROM CURRENT SET enable_seqscan = off AS $$
 BEGIN
   PERFORM refuse('a stream is numbered without a gap')
     FROM new_row AS n
-   WHERE n.number > 1 AND NOT EXISTS (
-    SELECT 1 FROM stream_item AS p
+   WHERE n.number > 1 AND (
+    SELECT p.number FROM stream_item AS p
      WHERE p.tenant = n.tenant AND p.execution_id = n.execution_id AND p.name = n.name
-       AND p.number = n.number - 1);
+       AND p.number = n.number - 1) IS NULL;
   RETURN NULL;
 END
 $$;

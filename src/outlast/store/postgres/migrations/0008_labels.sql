@@ -48,7 +48,7 @@ CREATE TABLE descent (
   PRIMARY KEY (tenant, id)
 );
 
-CREATE INDEX descent_of_source ON descent (tenant, source_id, id);
+CREATE INDEX descent_of_source ON descent (source_id, tenant, id);
 
 -- GUARD: an execution was made of what the first row of its log says.
 CREATE FUNCTION descent_told() RETURNS trigger LANGUAGE plpgsql
@@ -72,14 +72,12 @@ CREATE TRIGGER descent_frozen BEFORE UPDATE OR TRUNCATE ON descent
   FOR EACH STATEMENT EXECUTE FUNCTION refuse('what an execution was made of never changes');
 
 CREATE FUNCTION descent_gone() RETURNS trigger LANGUAGE plpgsql
-SET search_path FROM CURRENT
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET search_path FROM CURRENT AS $$
 BEGIN
-  DELETE FROM descent AS d USING old_row AS o WHERE d.tenant = o.tenant AND d.id = o.id;
+  DELETE FROM descent WHERE tenant = OLD.tenant AND id = OLD.id;
   RETURN NULL;
 END
 $$;
 
 CREATE TRIGGER descent_gone AFTER DELETE ON execution
-  REFERENCING OLD TABLE AS old_row
-  FOR EACH STATEMENT EXECUTE FUNCTION descent_gone();
+  FOR EACH ROW EXECUTE FUNCTION descent_gone();

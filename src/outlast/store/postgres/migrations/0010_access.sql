@@ -18,7 +18,7 @@ CREATE TABLE sign_in (
   PRIMARY KEY (tenant, digest)
 );
 
-CREATE INDEX sign_in_next ON sign_in (tenant, next_at);
+CREATE INDEX sign_in_next ON sign_in (next_at, tenant);
 
 CREATE TABLE session (
   tenant bigint NOT NULL,
@@ -30,8 +30,8 @@ CREATE TABLE session (
   PRIMARY KEY (tenant, digest)
 );
 
-CREATE INDEX session_of_account ON session (tenant, account);
-CREATE INDEX session_expires ON session (tenant, expires_at);
+CREATE INDEX session_of_account ON session (account, tenant);
+CREATE INDEX session_expires ON session (expires_at, tenant);
 
 -- A text by which a program shows who it is; grants are a list of role, task and tenant, as JSON.
 CREATE TABLE token (
