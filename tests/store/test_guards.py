@@ -1,7 +1,8 @@
-"""Each guard of the SQLite schema refuses its bad write, whoever tries it with raw SQL.
+"""Each guard of the schemas refuses its bad write, whoever tries it with raw SQL.
 
 The schema is the last line: what gets here is a bug above, or somebody with a database shell. Each
-case names the guard that must answer, so that no case passes by a refusal for another reason.
+case names the guard that must answer, so that no case passes by a refusal for another reason. The
+cases are written in SQLite's SQL; :mod:`.shells` says them to PostgreSQL, too.
 """
 
 from __future__ import annotations
@@ -9,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import apsw
 import pytest
 
 from outlast.lifecycle import EDGES, FINAL, LEASED, Kind, State
 from outlast.lifecycle.record import COLUMNS
-from outlast.store.protocol import Create, Deliver, Item, WorkerRow, Write
-from outlast.store.sqlite import SqliteStore
+from outlast.store import open_store
+from outlast.store.protocol import Create, Deliver, Item, Store, WorkerRow, Write
 from outlast.testing.conformance import (
     ASK,
     Owner,
@@ -28,6 +28,9 @@ from outlast.testing.conformance import (
     replace,
     state,
 )
+from servers.postgres import Server
+
+from .shells import PostgresShell, Shell, SqliteShell
 
 NONCE = "X'" + (b"n" * 16).hex() + "'"
 OTHER = "X'" + (b"o" * 16).hex() + "'"
@@ -179,10 +182,51 @@ BAD_WRITES: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
+ANSWERS = {
+    # Where the primary key, or a unique index, is PostgreSQL's guard.
+    "a repeat": "transition_pkey",
+    "a second birth": EDGE + "|" + SUCCESSOR,
+    "an item that is there": "stream_item_pkey",
+    "what was said already": "stream_item_once",
+    "a repeat in the inbox": "inbox_pkey",
+    "a message twice": "inbox_once",
+    "a second answer": "inbox_one_answer",
+    "with a taken key": "execution_by_key",
+    "twice": "execution_pkey",
+    # A statement that would change a row is refused before it looks for one.
+    "a repeat by REPLACE": FROZEN,
+    "a REPLACE of the first row": FROZEN,
+    "a message twice by REPLACE": "messages never change",
+    "a second answer by REPLACE": "messages never change",
+    # A row that is saved over must be a later one.
+    "twice by REPLACE": "changes with its log only",
+    "with the key of another by REPLACE": "execution_by_key",
+    # Looked at in another order: every one of them is broken.
+    "a state with the same number": "changes with its log only",
+}
+"""Which guard answers on PostgreSQL, where it is another one."""
+
+
+BACKENDS = ["sqlite", "postgres"]
+
+
+def shell_of(backend: str, directory: Path, request: pytest.FixtureRequest) -> Shell:
+    """Make a database, to be spoken to with raw SQL."""
+    if backend == "sqlite":
+        return SqliteShell(f"sqlite:///{directory / 'outlast.db'}")
+    server: Server = request.getfixturevalue("postgres")
+    return PostgresShell(server.database(prepare), ANSWERS)
+
+
+def prepare(url: str) -> None:
+    """Make the schema."""
+    open_store(url, owner="w1", now=1).close()
+
+
+def filled(shell: Shell) -> Store:
     """One running, one waiting, one queued, one ended."""
-    store = SqliteStore(tmp_path / "outlast.db", owner="w1", now=1)
+    store = open_store(shell.url, owner="w1", now=1)
+    shell.open()
     _, run = begun("run")
     waiter, wait = begun("wait")
     ender, done = begun("done")
@@ -196,39 +240,67 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
         Deliver("run", answer_to("q#1"), T),
     ]
     assert set(codes(store.commit(items))) == {None}
+    return store
+
+
+@pytest.fixture(params=BACKENDS)
+def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shell]:
+    shell = shell_of(request.param, tmp_path, request)
+    yield shell
+    shell.close()
+
+
+@pytest.fixture
+def store(shell: Shell) -> Iterator[Store]:
+    store = filled(shell)
     yield store
     store.close()
 
 
-@pytest.mark.parametrize("case", BAD_WRITES)
-def test_the_schema_refuses(store: SqliteStore, case: str) -> None:
-    sql, guard = BAD_WRITES[case]
-    shell = apsw.Connection(str(store.path))
-    before = dump(shell)
-    shell.execute("BEGIN IMMEDIATE")
-    *good, bad = sql.split("; ")
-    for statement in good:
-        shell.execute(statement)
-    with pytest.raises(apsw.ConstraintError, match=guard):
-        shell.execute(bad)
-    shell.execute("ROLLBACK")
-    assert dump(shell) == before
+Kept = tuple[Store, Shell]
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def kept(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Kept]:
+    """The same, for all tests that leave nothing behind."""
+    shell = shell_of(request.param, tmp_path_factory.mktemp("guards"), request)
+    store = filled(shell)
+    yield store, shell
+    store.close()
     shell.close()
+
+
+@pytest.mark.parametrize("case", BAD_WRITES)
+def test_the_schema_refuses(kept: Kept, case: str) -> None:
+    store, shell = kept
+    sql, guard = BAD_WRITES[case]
+    before = dump(shell)
+    *good, bad = sql.split("; ")
+    with shell.trial():
+        for statement in good:
+            shell.execute(statement)
+        with shell.refuses(case, guard):
+            shell.execute(bad)
+    assert dump(shell) == before
     assert store.verify().defects == []
 
 
-def dump(shell: apsw.Connection) -> list[object]:
-    return [
-        shell.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3").fetchall()
-        for table in ("execution", "transition", "inbox")
-    ]
+def test_the_other_answers_are_for_cases_that_there_are() -> None:
+    assert ANSWERS.keys() <= BAD_WRITES.keys() | BAD_BIRTHS.keys()
+
+
+def dump(shell: Shell) -> list[object]:
+    tables = ("execution", "transition", "inbox")
+    return [shell.rows(f"SELECT * FROM {table} ORDER BY 1, 2, 3") for table in tables]
 
 
 NEW_ROW = (
     "INSERT INTO execution (tenant, id, task, state, seq, fence, high_water, attempt, failures,"
     " claims, idle_claims, inbox_count, inbox_seen, created_at, updated_at, state_at, queue, priority, key,"
-    " input_digest) VALUES (1, '{id}', 't', '{state}', {seq}, 0, 0, 0, 0, 0, 0, {count}, 0, 1, {at}, 1,"
-    " 'default', 0, {key}, 0)"
+    " input_digest, children) VALUES (1, '{id}', 't', '{state}', {seq}, 0, 0, 0, 0, 0, 0, {count}, 0, 1,"
+    " {at}, 1, 'default', 0, {key}, 0, 0)"
 )
 BAD_BIRTHS = {
     "without a log": (NEW_ROW.format(at=LATER, id="none", state="queued", seq=1, count=0, key="NULL"), LAST_ROW),
@@ -243,15 +315,13 @@ BAD_BIRTHS = {
 
 
 @pytest.mark.parametrize("case", BAD_BIRTHS)
-def test_no_execution_is_born(store: SqliteStore, case: str) -> None:
+def test_no_execution_is_born(kept: Kept, case: str) -> None:
     sql, guard = BAD_BIRTHS[case]
-    shell = apsw.Connection(str(store.path))
-    shell.execute("BEGIN IMMEDIATE")
-    shell.execute(BIRTH)
-    with pytest.raises(apsw.ConstraintError, match=guard):
-        shell.execute(sql)
-    shell.execute("ROLLBACK")
-    shell.close()
+    _, shell = kept
+    with shell.trial():
+        shell.execute(BIRTH)
+        with shell.refuses(case, guard):
+            shell.execute(sql)
 
 
 CHECKED = {
@@ -272,67 +342,69 @@ CHECKED = {
 
 
 @pytest.mark.parametrize("case", CHECKED)
-def test_the_columns_fit_together(store: SqliteStore, case: str) -> None:
+def test_the_columns_fit_together(kept: Kept, case: str) -> None:
     """CHECK constraints stand without the triggers, so the triggers are taken away first."""
-    shell = apsw.Connection(str(store.path))
-    shell.execute("BEGIN IMMEDIATE")
-    shell.execute("DROP TRIGGER execution_changed")
-    with pytest.raises(apsw.ConstraintError, match=CHECK):
-        shell.execute(CHECKED[case])
-    shell.execute("ROLLBACK")
-    shell.close()
+    _, shell = kept
+    with shell.trial():
+        shell.drop_trigger("execution_changed", "execution")
+        with shell.refuses(case, CHECK):
+            shell.execute(CHECKED[case])
 
 
 @pytest.mark.parametrize("column", COLUMNS)
-def test_no_column_changes_without_a_row_of_the_log(store: SqliteStore, column: str) -> None:
+def test_no_column_changes_without_a_row_of_the_log(kept: Kept, column: str) -> None:
     """Whatever else a row gets, it gets with a transition; messages alone are counted apart."""
-    shell = apsw.Connection(str(store.path))
-    ((kind, before),) = shell.execute(
-        f"SELECT typeof({column}), {column} FROM execution WHERE id = 'idle'"
-    ).fetchall()
-    after = f"{before} + 1" if kind == "integer" else "'{}'"
-    if column.endswith("_at"):
+    _, shell = kept
+    ((before,),) = shell.rows(f"SELECT {column} FROM execution WHERE id = 'idle'")
+    after = f"{before} + 1" if isinstance(before, int) else "'{}'"
+    if column.endswith(("_at", "_by")):
         after = "7"
-    with pytest.raises(apsw.ConstraintError):
+    with shell.refuses("", "."):
         shell.execute(f"UPDATE execution SET {column} = {after} WHERE id = 'idle'")
-    shell.close()
 
 
-def test_a_purge_may_delete_what_has_ended(store: SqliteStore) -> None:
-    shell = apsw.Connection(str(store.path))
-    shell.execute("BEGIN IMMEDIATE")
+def test_a_purge_may_delete_what_has_ended(store: Store, shell: Shell) -> None:
+    shell.execute("BEGIN")
     shell.execute("INSERT INTO purge_permit VALUES (1, 'done')")
     shell.execute("DELETE FROM transition WHERE execution_id = 'done'")
     shell.execute("DELETE FROM inbox WHERE execution_id = 'done'")
     shell.execute("DELETE FROM execution WHERE id = 'done'")
     shell.execute("DELETE FROM purge_permit")
     shell.execute("COMMIT")
-    shell.close()
     assert store.get(["done"]) == [None]
     assert store.verify().defects == []
+
+
+@pytest.mark.parametrize(
+    "table", ["transition", "execution", "inbox", "stream_item", "schedule", "schedule_entry"]
+)
+def test_nothing_is_truncated(kept: Kept, table: str) -> None:
+    """SQLite has no such statement; what it does instead, DELETE without WHERE, is tried above."""
+    _, shell = kept
+    if isinstance(shell, PostgresShell):
+        with shell.refuses("", "append-only|never|by a purge only|only grows"):
+            shell.execute(f"TRUNCATE {table} CASCADE")
 
 
 DESCENT = "INSERT INTO descent (tenant, id, source_id, mode) VALUES (1, '{id}', '{source}', 'fork')"
 
 
-def test_an_execution_was_made_of_what_its_log_says(store: SqliteStore) -> None:
+def test_an_execution_was_made_of_what_its_log_says(store: Store, shell: Shell) -> None:
     source: dict[str, object] = {"from": {"id": "done", "mode": "fork"}}
     assert one(store, born("made", labels={"a": "b"}, **source)).refused is None
-    shell = apsw.Connection(str(store.path))
     for id, other in (("idle", "done"), ("nobody", "done"), ("made", "idle")):
-        with pytest.raises(apsw.ConstraintError, match="says what it was made of"):
+        with shell.refuses("", "says what it was made of"):
             shell.execute(DESCENT.format(id=id, source=other))
-    with pytest.raises(apsw.ConstraintError, match="never changes"):
+    with shell.refuses("", "never changes"):
         shell.execute("UPDATE descent SET source_id = 'idle' WHERE id = 'made'")
     shell.execute("DELETE FROM label WHERE execution_id = 'made'")
-    shell.close()
     assert store.verify().defects == ["made: its labels are not those it is found by"]
 
 
 # A guard that fires inside a batch
 
 
-def test_a_guard_refuses_the_guilty_item_only(store: SqliteStore) -> None:
+def test_a_guard_refuses_the_guilty_item_only(store: Store) -> None:
     pairs = [begun(f"ex_{n}", nonce=n.to_bytes(16)) for n in range(1, 6)]
     store.commit([item for _, item in pairs])
     batch: list[Item] = [owner.write(Kind.STEP, T + 1) for owner, _ in pairs]
@@ -360,9 +432,7 @@ def test_a_guard_refuses_the_guilty_item_only(store: SqliteStore) -> None:
 @pytest.mark.parametrize(
     "value", ["\ud800", 2**63, {"a": object()}], ids=["surrogate", "too large", "no JSON"]
 )
-def test_a_value_no_column_can_hold_refuses_its_item_only(
-    store: SqliteStore, value: object
-) -> None:
+def test_a_value_no_column_can_hold_refuses_its_item_only(store: Store, value: object) -> None:
     owner, item = begun("ex_1")
     other, item2 = begun("ex_2")
     store.commit([item, item2])
@@ -381,7 +451,7 @@ def test_a_value_no_column_can_hold_refuses_its_item_only(
     )
 
 
-def test_a_refused_create_in_a_guilty_batch_keeps_its_own_answer(store: SqliteStore) -> None:
+def test_a_refused_create_in_a_guilty_batch_keeps_its_own_answer(store: Store) -> None:
     bad = born("ex_1")
     bad.rows = [replace(bad.rows[0], seq=2)]
     answers = store.commit(
@@ -390,22 +460,19 @@ def test_a_refused_create_in_a_guilty_batch_keeps_its_own_answer(store: SqliteSt
     assert codes(answers) == ["internal_error", "already_exists", None]
 
 
-def test_a_worker_that_is_over_stays_over(store: SqliteStore) -> None:
+def test_a_worker_that_is_over_stays_over(store: Store, shell: Shell) -> None:
     store.register(WorkerRow("w1", "host", 1, T, T, 1_000))
     store.leave("w1", T + 1)
-    shell = apsw.Connection(str(store.path))
-    with pytest.raises(apsw.ConstraintError, match="never serves again"):
+    with shell.refuses("", "never serves again"):
         shell.execute("UPDATE worker SET state = 'active', expires_at = 9e15 WHERE id = 'w1'")
-    shell.close()
 
 
 # The schema is the lifecycle's
 
 
-def test_the_edge_table_is_the_lifecycle(store: SqliteStore) -> None:
-    shell = apsw.Connection(str(store.path))
-    stored = set(shell.execute("SELECT kind, from_state, to_state FROM edge"))
-    shell.close()
+def test_the_edge_table_is_the_lifecycle(kept: Kept) -> None:
+    _, shell = kept
+    stored = set(shell.rows("SELECT kind, from_state, to_state FROM edge"))
     assert stored == {(str(k), str(s or ""), str(t)) for k, s, t in EDGES}
 
 
@@ -413,13 +480,9 @@ def words_in(text: str) -> set[str]:
     return {word for word in text.replace("'", " ").replace(",", " ").split() if word in set(State)}
 
 
-def test_state_lists_in_the_schema_are_the_enum(store: SqliteStore) -> None:
-    shell = apsw.Connection(str(store.path))
-    texts = {
-        str(name): str(sql) for name, sql in shell.execute("SELECT name, sql FROM sqlite_schema")
-    }
-    shell.close()
-    check = texts["execution"].partition("state IN (")[2].partition(")")[0]
+def test_state_lists_in_the_schema_are_the_enum(kept: Kept) -> None:
+    _, shell = kept
+    check, texts = shell.definitions()
     assert words_in(check) == set(State)
     for name in ("execution_changed", "inbox_successor", "purge_of_ended", "execution_deadline"):
         assert words_in(texts[name]) == FINAL, name
