@@ -169,6 +169,8 @@ class MemoryBudgets:
                 if name not in gone:
                     books.budgets[name].purged += amount
         books.reservations.pop(id, None)
+        for payer, held in books.reservations.items():
+            books.reservations[payer] = [one for one in held if one.name not in gone]
         for name in gone:
             del books.budgets[name]
         books.events = [event for event in books.events if event.name not in gone]

@@ -98,7 +98,8 @@ SELECT r.execution_id, r.key, r.scope, r.meter, r.amount, r.outlives
   FROM {rows}
  CROSS JOIN LATERAL (
     SELECT x.execution_id, x.key, x.scope, x.meter, x.amount, x.outlives FROM reservation AS x
-     WHERE x.tenant = 1 AND x.execution_id = v.column1 OFFSET 0) AS r;
+     WHERE x.tenant = 1 AND x.execution_id = v.column1 OFFSET 0) AS r
+ ORDER BY r.execution_id, r.key, r.scope, r.meter;
 
 -- name: insert_reservations
 -- types: text text text text bigint bigint

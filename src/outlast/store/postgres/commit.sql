@@ -1,14 +1,15 @@
 -- name: refused_heads
 -- types: text bigint bytea bigint bigint
--- Compare what owners knew with what is stored, and return only those that differ. Columns of a
--- row: id, fence, nonce, seq, messages seen (or NULL where it does not matter).
+-- Compare what owners knew with what is stored, and return only those that differ, or have ended.
+-- Columns of a row: id, fence, nonce, seq, messages seen (or NULL where it does not matter).
 SELECT v.column1, e.state, e.fence, e.nonce, e.seq, e.inbox_count
   FROM {rows}
   LEFT JOIN LATERAL (
     SELECT x.id, x.state, x.fence, x.nonce, x.seq, x.inbox_count FROM execution AS x
      WHERE x.tenant = 1 AND x.id = v.column1 OFFSET 0) AS e ON TRUE
  WHERE e.id IS NULL OR e.fence <> v.column2 OR e.nonce IS DISTINCT FROM v.column3
-    OR e.seq <> v.column4 OR e.inbox_count <> v.column5;
+    OR e.seq <> v.column4 OR e.inbox_count <> v.column5
+    OR e.state IN ('succeeded', 'failed', 'timed_out', 'cancelled');
 
 -- name: taken_ids
 -- types: text

@@ -110,8 +110,10 @@ def take_chain(
     position: tuple[int, int, int, int] | None = None
     refused: str | None = None
     for place, item in items:
-        if refused is None and (item.fence, item.nonce, item.seq) != (fence, nonce, seq):
-            refused = "already_final" if after is not None and after.is_final else "fenced"
+        if refused is None and after is not None and after.is_final:
+            refused = "already_final"
+        elif refused is None and (item.fence, item.nonce, item.seq) != (fence, nonce, seq):
+            refused = "fenced"
         if refused is None and item.inbox_seen is not None:
             # The first one was compared with the stored row before, or the row is born just now.
             inbox_count = item.inbox_seen if inbox_count is None else inbox_count

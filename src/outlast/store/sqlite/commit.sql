@@ -1,14 +1,15 @@
 -- name: refused_heads
 -- columns: 5
 -- padded
--- Compare what owners knew with what is stored, and return only those that differ. Columns of a
--- row: id, fence, nonce, seq, messages seen (or NULL where it does not matter).
+-- Compare what owners knew with what is stored, and return only those that differ, or have ended.
+-- Columns of a row: id, fence, nonce, seq, messages seen (or NULL where it does not matter).
 SELECT v.column1, e.state, e.fence, e.nonce, e.seq, e.inbox_count
   FROM (VALUES {rows}) AS v
   LEFT JOIN execution AS e ON e.tenant = 1 AND e.id = v.column1
  WHERE v.column1 IS NOT NULL
    AND (e.id IS NULL OR e.fence <> v.column2 OR e.nonce IS NOT v.column3 OR e.seq <> v.column4
-        OR e.inbox_count <> v.column5);
+        OR e.inbox_count <> v.column5
+        OR e.state IN ('succeeded', 'failed', 'timed_out', 'cancelled'));
 
 -- name: taken_ids
 -- columns: 1
