@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -13,6 +12,7 @@ from outlast.engine import current
 from outlast.engine.registry import TASKS, VERSIONS, Task
 from outlast.store import open_store
 from servers.postgres import Installation, Server, debians
+from tests.postgres.emptying import empty_postgres
 
 # Before anything imports it: its assertions are to say what they saw.
 pytest.register_assert_rewrite(
@@ -107,14 +107,5 @@ def _postgres_kept(postgres: Server) -> str:
 @pytest.fixture
 def postgres_store(_postgres_kept: str) -> str:
     """The address of a store with its schema and nothing in it; of one test at a time."""
-    with psycopg.connect(_postgres_kept) as connection:
-        connection.execute("SET LOCAL session_replication_role = replica")  # no guards
-        tables = connection.execute(
-            "SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'outlast'"
-            " AND tablename NOT IN ('migration', 'edge', 'audit_head')"
-        ).fetchall()
-        connection.execute(
-            "UPDATE outlast.audit_head SET number = 0, digest = decode(repeat('00', 32), 'hex')"
-        )
-        connection.execute("; ".join(f"DELETE FROM outlast.{table}" for (table,) in tables))
+    empty_postgres(_postgres_kept)
     return _postgres_kept

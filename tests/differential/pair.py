@@ -1,4 +1,7 @@
-"""Two stores side by side: the same calls, the same answers, and all that can be read alike."""
+"""Two stores side by side: the same calls, the same answers, and all that can be read alike.
+
+One is the memory store, the other a SQLite file or a PostgreSQL database (:data:`Open`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +36,40 @@ def empty() -> Path:
     return path
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An empty store, to be compared.
+
+    Attributes:
+        name: of its backend.
+        store: it.
+        drop: lets go of it, and of what it left.
+        has_own_clock: whether it judges leases by a clock that no test can set.
+    """
+
+    name: str
+    store: Store
+    drop: Callable[[], None]
+    has_own_clock: bool = False
+
+
+Open = Callable[[], Opened]
+
+
+def open_sqlite() -> Opened:
+    """Open a file of its own."""
+    directory = Path(tempfile.mkdtemp(prefix="outlast-diff-"))
+    shutil.copy(empty(), directory / "outlast.db")
+    store = SqliteStore(directory / "outlast.db", owner="w0", now=1)
+    store.file.writer.execute("PRAGMA synchronous = OFF")  # what is compared is not the disk
+
+    def drop() -> None:
+        store.close()
+        shutil.rmtree(directory)
+
+    return Opened("sqlite", store, drop)
+
+
 class Disagreement(AssertionError):
     """The two stores do not say the same."""
 
@@ -39,7 +77,7 @@ class Disagreement(AssertionError):
 def agree(what: str, one: Any, other: Any) -> None:
     """See that two answers are alike."""
     if one != other:
-        raise Disagreement(f"memory gives {one!r}, sqlite {other!r}: {what}")
+        raise Disagreement(f"memory gives {one!r}, the other {other!r}: {what}")
 
 
 def said_by(answer: Answer) -> dict[str, Any]:
@@ -52,14 +90,9 @@ def said_by(answer: Answer) -> dict[str, Any]:
 class Pair:
     """Two stores that get the same calls and must give the same answers."""
 
-    def __init__(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="outlast-diff-"))
-        shutil.copy(empty(), self.directory / "outlast.db")
+    def __init__(self, open: Open = open_sqlite) -> None:
         self.memory: Store = MemoryStore()
-        self.sqlite = SqliteStore(self.directory / "outlast.db", owner="w0", now=1)
-        self.sqlite.file.writer.execute(
-            "PRAGMA synchronous = OFF"
-        )  # what is compared is not the disk
+        self.other = open()
         self.seen: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.ids: list[str] = []
@@ -67,7 +100,7 @@ class Pair:
 
     @property
     def stores(self) -> tuple[Store, Store]:
-        return self.memory, self.sqlite
+        return self.memory, self.other.store
 
     def call(self, verb: str, use: Callable[[Store], R]) -> R:
         self.seen[verb] += 1
@@ -180,8 +213,7 @@ class Pair:
             self.drop()
 
     def drop(self) -> None:
-        self.sqlite.close()
-        shutil.rmtree(self.directory)
+        self.other.drop()
 
 
 def by_key(found: list[Any]) -> list[Any]:

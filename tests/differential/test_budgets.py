@@ -117,10 +117,19 @@ def adds_up(store: Store) -> None:
 
 @pytest.mark.parametrize("seed", range(25))
 def test_both_stores_and_the_sums_agree(seed: int, tmp_path: Path) -> None:
+    _compare(seed, f"sqlite:///{tmp_path}/outlast.db")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_postgres_agrees(seed: int, postgres_store: str) -> None:
+    _compare(seed, postgres_store)
+
+
+def _compare(seed: int, url: str) -> None:
     history = History(seed)
     memory = open_store("memory:", owner="w1", now=1)
-    sqlite = open_store(f"sqlite:///{tmp_path}/outlast.db", owner="w1", now=1)
-    stores: list[Store] = [memory, sqlite]
+    other = open_store(url, owner="w1", now=1)
+    stores: list[Store] = [memory, other]
     setup = [
         *history.births(),
         Adjust("task:t", "set", {"usd": 300}, "ann", T, "s1"),
@@ -143,7 +152,7 @@ def test_both_stores_and_the_sums_agree(seed: int, tmp_path: Path) -> None:
             first, second = (store.recover(None, "w2", history.now, 10) for store in stores)
             assert first == second
             history.owners.clear()
-        assert seen(memory) == seen(sqlite), f"turn {turn}"
+        assert seen(memory) == seen(other), f"turn {turn}"
     for store in stores:
         adds_up(store)
         store.close()

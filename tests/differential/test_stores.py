@@ -1,4 +1,4 @@
-"""Memory and SQLite side by side: random operations, the same answers, the same rows after each.
+"""Memory and a database side by side: random operations, the same answers, the same rows each time.
 
 The memory store is built from ``decide`` alone and is the oracle. Writers are real owners and bad
 ones: with an old fence, another's nonce, a number they do not have, messages they have not seen.
@@ -6,7 +6,8 @@ The run ends by coverage: every verb and every refusal a store gives was seen. W
 a directed story makes, through the same two stores.
 
 Each run draws its stories anew. ``OUTLAST_SEED`` repeats one, ``OUTLAST_EXAMPLES`` says how many
-stories; a story that goes wrong is made short within half a minute, and told.
+stories; a story that goes wrong is made short within half a minute, and told. PostgreSQL gets a
+fifth of them, as each of its answers comes over a socket, and need not see everything.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
+from functools import partial
 
 import pytest
 
@@ -26,11 +28,13 @@ from outlast.lifecycle import (
     apply,
     decide,
 )
+from outlast.store import open_store
 from outlast.store.memory import MemoryStore
 from outlast.store.protocol import Adjust, Deliver, Reserve
 from outlast.testing.conformance import ASK, Owner, T, begun, born, message, replace
 from tests.differential.machine import WEIGHTS, Story, new_story, shortest, tell
-from tests.differential.pair import Pair, twice
+from tests.differential.pair import Open, Opened, Pair, open_sqlite, twice
+from tests.postgres.emptying import empty_postgres
 
 VERBS = {
     *("commit", "claim", "sweep", "recover", "register", "workers", "get", "find", "with_key"),
@@ -60,30 +64,54 @@ SECONDS = 30
 """For how long a story is made shorter."""
 
 
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def open(request: pytest.FixtureRequest) -> Open:
+    """How the other store is opened."""
+    if request.param == "sqlite":
+        return open_sqlite
+    return partial(open_postgres, request.getfixturevalue("postgres").database(prepare))
+
+
+def prepare(url: str) -> None:
+    """Make the schema."""
+    open_store(url, owner="w0", now=1).close()
+
+
+def open_postgres(url: str) -> Opened:
+    """Open a database that stories use one after another."""
+    empty_postgres(url)
+    store = open_store(url, owner="w0", now=1)
+    return Opened("postgres", store, store.close, has_own_clock=True)
+
+
 @pytest.fixture(scope="module")
-def seen() -> Counter[str]:
+def seen(open: Open) -> Counter[str]:
     """What the random part has seen."""
     counts: Counter[str] = Counter()
     first = int(os.environ.get("OUTLAST_SEED", random.randrange(2**32)))
-    for seed in range(first, first + int(os.environ.get("OUTLAST_EXAMPLES", "60"))):
+    stories = int(os.environ.get("OUTLAST_EXAMPLES", "60"))
+    if open is not open_sqlite:
+        stories = stories // 5 + 1
+    for seed in range(first, first + stories):
         story = new_story(seed, LENGTH)
-        error = tell(story, counts)
+        error = tell(story, counts, open)
         if error is not None:
-            found = shortest(story, error, SECONDS)
+            found = shortest(story, error, SECONDS, partial(tell, open=open))
             told = "\n".join(f"    {one!r}," for one in found.story)
             pytest.fail(f"OUTLAST_SEED={seed}: {found.error}\nSTORY = [\n{told}\n]")
     return counts
 
 
-def test_the_stores_agree(seen: Counter[str]) -> None:
+def test_the_stores_agree(seen: Counter[str], open: Open) -> None:
     """By the fixture; here: it was not an idle run."""
     assert seen["stored"] > 50
-    assert {name for name in HAPPENED if not seen[name]} == set()
+    missed = {name for name in HAPPENED if not seen[name]}
+    assert missed == set() or (open is not open_sqlite and len(missed) < 3)
 
 
-def directed() -> Pair:
+def directed(open: Open) -> Pair:
     """Every verb and every refusal once, whatever chance did."""
-    pair = Pair()
+    pair = Pair(open)
     pair.ids = ["ex_1", "ex_2", "ex_3", "ex_4"]
     owner, item = begun("ex_1", "w0", key="k", input_digest=1)
     bad, item2 = begun("ex_2", "w0", nonce=b"b" * 16)
@@ -116,14 +144,15 @@ def directed() -> Pair:
     return pair
 
 
-def test_every_verb_and_every_refusal_was_seen(seen: Counter[str]) -> None:
-    assert {name for name in VERBS if not seen[name]} == set()
-    every = seen + directed().refused
+def test_every_verb_and_every_refusal_was_seen(seen: Counter[str], open: Open) -> None:
+    missed = {name for name in VERBS if not seen[name]}
+    assert missed == set() or (open is not open_sqlite and len(missed) < 3)
+    every = seen + directed(open).refused
     assert {name for name in REFUSALS if not every[name]} == set()
 
 
-def test_the_directed_part_alone_sees_every_refusal() -> None:
-    assert directed().refused.keys() == REFUSALS | {"stored"}
+def test_the_directed_part_alone_sees_every_refusal(open: Open) -> None:
+    assert directed(open).refused.keys() == REFUSALS | {"stored"}
 
 
 def test_a_story_is_made_short() -> None:
