@@ -175,7 +175,7 @@ def write(bare: Bare, batch: Batch) -> None:
     def send(name: str, rows: Rows) -> Any:
         columns = list(zip(*rows, strict=True))
         values, _ = known[name].spread(columns)
-        return bare.run(known[name].text, values)
+        return bare.run(known[name].text, [array for array in values if array is not None])
 
     bare.run(b"BEGIN", ())
     if batch.ids:
