@@ -25,6 +25,7 @@ class History:
         self.dice = random.Random(seed)
         self.owners: dict[str, Owner] = {}
         self.reserved: dict[str, list[str]] = {id: [] for id in IDS}
+        self.bounded: set[str] = set()
         self.now = T
         self.count = 0
 
@@ -33,12 +34,14 @@ class History:
         for id in IDS:
             budget = {"scope": "execution", "limits": {"usd": self.dice.randint(20, 200)}}
             data: dict[str, Any] = {"budget": budget} if self.dice.random() < 0.7 else {}
+            self.bounded.update([id] if data else [])
             self.owners[id], item = begun(id, nonce=id.encode().ljust(16, b"."), **data)
             items.append(item)
         return items
 
     def names(self, id: str) -> list[str]:
-        return [f"execution:{id}:usd", *SHARED]
+        """Name the budgets that an execution charges: its own from the moment that it has one."""
+        return [*([f"execution:{id}:usd"] if id in self.bounded else []), *SHARED]
 
     def item(self) -> Any:
         self.count += 1
@@ -57,6 +60,8 @@ class History:
     def adjustment(self) -> Adjust:
         scope = self.dice.choice(["task:t", "tenant", f"execution:{self.dice.choice(IDS)}"])
         what = self.dice.choice(["set", "raised", "reset"])
+        if what == "set":
+            self.bounded.add(scope.removeprefix("execution:"))
         amount = None if what == "reset" else self.dice.randint(0, 150)
         period = self.dice.choice([None, 50]) if what == "set" else None
         soft = self.dice.choice([None, 500_000]) if what == "set" else None

@@ -12,7 +12,7 @@ import pytest
 from outlast import Budget, Engine, Retry, State, ask, reserve, sleep, spend, step, task
 from outlast.budget import charged_by, millionths, shown, spent_by
 from outlast.engine.handle import Execution
-from outlast.errors import NotFound, OverBudget, UsageError
+from outlast.errors import NotFound, OverBudget, TransitionRefused, UsageError
 from outlast.lifecycle import Kind
 from outlast.testing import VirtualEngine, crash_everywhere
 from outlast.testing import engine as virtual
@@ -477,6 +477,184 @@ def test_the_engine_charges_the_time_of_bodies() -> None:
 
 
 # Reservations
+
+
+def test_a_parent_with_a_budget_hears_of_each_child_once() -> None:
+    """Its outcomes wait until they are durable; what it called is not answered twice meanwhile."""
+
+    @task
+    async def child(n: int) -> int:
+        await sleep("1h")
+        spend(usd=0.1)
+        return n
+
+    @task(budget=Budget(usd=1, scope="tree"))
+    async def parent() -> list[int]:
+        together = await asyncio.gather(child(1), child(2))
+        return [*together, await child(3), await child(4)]
+
+    def scenario(engine: VirtualEngine) -> Any:
+        run = parent.start()
+        engine.advance("5h")
+        sound(engine)
+        return run.result(), spent(run)
+
+    assert crash_everywhere(scenario).result == ([1, 2, 3, 4], Decimal("0.4"))
+
+
+# Given later
+
+
+@pytest.mark.parametrize("when", ["running", "parked", "paused", "queued"])
+def test_an_open_execution_can_be_given_a_budget(when: str) -> None:
+    @step
+    async def long() -> None:
+        await asyncio.sleep(600)
+
+    @task
+    async def unbounded() -> str:
+        if when == "running":
+            await long()
+        else:
+            await sleep("10m")
+        await metered(0.4)
+        await sleep("10m")
+        await metered(0.4)
+        await metered(0.4)
+        return "done"
+
+    def scenario(engine: VirtualEngine) -> Any:
+        run = unbounded.options(delay="5m").start() if when == "queued" else unbounded.start()
+        if when == "paused":
+            engine.advance("1m")
+            run.pause()
+        assert run.budget() == {}
+        run.set_budget(usd=0.5, soft=0.5)
+        if when == "paused":
+            run.resume()
+        engine.advance("1h")
+        wanted = suspended(run)
+        assert wanted["name"] == f"execution:{run.id}:usd"
+        assert engine.budgets.get(f"execution:{run.id}")["usd"].soft == Decimal("0.25")
+        before = spent(run)
+        run.set_budget(usd=2)
+        engine.advance("1h")
+        sound(engine)
+        with pytest.raises(TransitionRefused, match="ended"):
+            run.set_budget(usd=3)
+        return before, spent(run), run.result()
+
+    expected = (Decimal("0.8"), Decimal("1.2"), "done")
+    assert crash_everywhere(scenario, tasks=[unbounded]).result == expected
+
+
+def test_a_budget_for_nobody_is_refused() -> None:
+    with virtual() as engine:
+        with pytest.raises(NotFound):
+            engine.budgets.set("execution:ex_1kdvdna0000000000009", usd=1)
+        with pytest.raises(NotFound, match="no budget"):
+            engine.budgets.set("tree:ex_1kdvdna0000000000009", usd=1)
+
+
+# What does not say what it costs
+
+
+@step
+async def unpriced(usd: float) -> float:
+    ran.append(usd)
+    await asyncio.sleep(60)
+    spend(usd=usd)
+    return usd
+
+
+@task
+async def spends_below(usd: float) -> float:
+    return await unpriced(usd)
+
+
+@pytest.mark.parametrize("scope", ["execution", "tree"])
+def test_bodies_without_a_cost_do_not_overrun_side_by_side(scope: Any) -> None:
+    """A hundred at once, of which a budget covers ten: the eleventh does not begin."""
+
+    @task(budget=Budget(usd=1, scope=scope))
+    async def many() -> float:
+        call = spends_below if scope == "tree" else unpriced
+        return sum(await asyncio.gather(*(call(0.1) for _ in range(100))))
+
+    with virtual() as engine:
+        run = many.start()
+        engine.advance("1h")
+        assert spent(run) == 1 and len(ran) == 10
+        stopped = [one for one in engine.executions() if one.status() is State.SUSPENDED]
+        assert {one.reason().code for one in stopped} == {"budget"}
+        assert stopped[0].id == run.id or scope == "tree"
+        run.raise_budget(usd=1)
+        engine.advance("1h")
+        assert spent(run) == 2 and len(ran) == 20
+        run.raise_budget(usd=8)
+        engine.advance("1h")
+        assert run.result() == pytest.approx(10) and spent(run) == 10 and len(ran) == 100
+        sound(engine)
+
+
+def test_the_first_of_a_step_shows_what_the_others_will_spend() -> None:
+    """One alone, then as many as are covered, then one after the other."""
+    begun: list[int] = []
+
+    @step
+    async def timed(n: int) -> None:
+        begun.append(n)
+        await asyncio.sleep(60)
+        spend(usd=0.3)
+
+    @task(budget=Budget(usd=1))
+    async def several() -> None:
+        await asyncio.gather(*(timed(n) for n in range(5)), free(), free())
+
+    with virtual() as engine:
+        run = several.start()
+        assert begun == [0] and ran == ["free", "free"]
+        engine.advance("1m")
+        assert begun == [0, 1, 2]  # 0.7 is left, which covers two
+        engine.advance("1m")
+        assert begun == [0, 1, 2, 3]  # 0.1 is left: one at a time, until nothing is
+        engine.advance("1m")
+        assert begun == [0, 1, 2, 3] and spent(run) == Decimal("1.2")
+        assert suspended(run)["name"].endswith(":usd")
+
+
+def test_who_says_that_a_step_costs_nothing_need_not_wait() -> None:
+    @step(cost={"usd": 0})
+    async def download() -> None:
+        ran.append("download")
+        await asyncio.sleep(60)
+
+    @task(budget=Budget(usd=1))
+    async def downloads() -> None:
+        await asyncio.gather(*(download() for _ in range(20)))
+
+    with virtual():
+        downloads.start()
+        assert len(ran) == 20
+
+
+def test_a_body_that_is_given_up_makes_room_for_the_next() -> None:
+    @task(budget=Budget(usd=1))
+    async def hasty() -> list[Any]:
+        async def brief() -> Any:
+            try:
+                async with asyncio.timeout(1):
+                    return await unpriced(0.1)
+            except TimeoutError:
+                return "late"
+
+        return [await brief(), await unpriced(0.2)]
+
+    with virtual() as engine:
+        run = hasty.start()
+        engine.advance("2m")
+        assert run.result() == ["late", 0.2]
+        sound(engine)
 
 
 def test_task_code_sets_aside_and_settles() -> None:

@@ -117,7 +117,7 @@ def reset(session: Session, scope: str, meters: Sequence[str]) -> None:
 
 
 def _change(session: Session, scope: str, what: str, amounts: dict[str, Any], **more: Any) -> None:
-    from outlast.engine.budgets import adjustment, no_budget, read_adjusted
+    from outlast.engine.budgets import adjustment, check_open, no_budget, read_adjusted
 
     if not amounts:
         raise no_budget(scope)
@@ -125,6 +125,8 @@ def _change(session: Session, scope: str, what: str, amounts: dict[str, Any], **
         scopes = _scopes(guest, scope)
         there = {row.scope for row in guest.store.budgets(scopes)}
         named = next((one for one in scopes if one in there), scopes[0])
+        if what == "set" and named.startswith("execution:"):
+            check_open(guest.record(named.partition(":")[2]))
         item = adjustment(what, named, amounts, "user", now_us(), **more)
         rows = read_adjusted(guest.adjust(item), item)
     _list(session, rows)

@@ -19,12 +19,12 @@ from outlast.budget import (
     checked_meter,
     checked_scope,
     decimal_of,
-    is_shared,
     millionths,
     share_of,
 )
 from outlast.duration import Duration, instant, microseconds
-from outlast.errors import NotFound, UsageError
+from outlast.errors import NotFound, TransitionRefused, UsageError
+from outlast.lifecycle import Execution
 from outlast.naming import checked_name
 from outlast.store.protocol import Adjust, Answer, BudgetRow
 
@@ -44,6 +44,9 @@ class Keeper(Protocol):
 
     async def read_budgets(self, scopes: Collection[str] | None) -> list[BudgetRow]:
         """Read the budgets of these scopes; None: all shared ones."""
+
+    async def read_one(self, id: str) -> Execution:
+        """Read an execution's row, or raise NotFound."""
 
 
 class BudgetState(Struct, frozen=True):
@@ -108,6 +111,9 @@ class Budgets:
         """
         period_us = None if period is None else microseconds(period)
         amounts = limits_of(meters)
+        kind, _, id = checked_scope(scope).partition(":")
+        if kind == "execution":
+            check_open(await self._keeper.read_one(id))
         return await self._adjust(
             "set", scope, amounts, actor, soft=share_of(soft), period_us=period_us
         )
@@ -224,7 +230,7 @@ def no_budget(scope: str, *meters: str) -> NotFound:
     """Make the error of a budget that is not there."""
     said = " on " + ", ".join(meters) if meters else ""
     do = f"outlast budget set {scope} METER=AMOUNT"
-    if not is_shared(scope):
+    if scope.startswith("tree:"):
         do = "give it one at its start: @task(budget=Budget(…)), or task.options(budget=…)"
     return NotFound(f"{scope} has no budget{said}", do=do)
 
@@ -249,16 +255,58 @@ async def own_budgets(keeper: Any, id: str) -> dict[str, BudgetState]:
     return {row.meter: state_of(row) for row in rows}
 
 
+async def set_own(
+    keeper: Any, id: str, soft: float | Decimal | None, meters: Mapping[str, Amount], actor: str
+) -> None:
+    """Give an open execution budgets of its own, or other limits.
+
+    Raises:
+        TransitionRefused: it has ended.
+    """
+    limits = limits_of(meters)
+    check_open(await keeper.read_one(id))
+    for scope, amounts in (await _by_scope(keeper, id, limits)).items():
+        now = keeper.clock.now()
+        await keeper.aadjust(adjustment("set", scope, amounts, actor, now, soft=share_of(soft)))
+
+
+def check_open(record: Execution) -> None:
+    """See that an execution can have a budget.
+
+    Raises:
+        TransitionRefused: it has ended.
+    """
+    if record.is_final:
+        raise TransitionRefused(
+            "what has ended spends nothing any more",
+            state=record.state,
+            kind="budget",
+            refusal="already_final",
+            where=f"{record.id}, {record.state}",
+        )
+
+
 async def raise_own(keeper: Any, id: str, meters: Mapping[str, Amount], actor: str) -> None:
     """Raise an execution's own budgets.
 
     Raises:
         NotFound: it has none on one of these meters.
     """
-    amounts = amounts_of(meters, "raise")
+    raises = await _by_scope(keeper, id, amounts_of(meters, "raise"))
+    for scope, amounts in raises.items():
+        await keeper.aadjust(adjustment("raised", scope, amounts, actor, keeper.clock.now()))
+
+
+async def _by_scope(
+    keeper: Any, id: str, amounts: Mapping[str, int] | Mapping[str, int | None]
+) -> dict[str, dict[str, int | None]]:
+    """Part amounts by the scope of the execution's own budget on their meter."""
     rows = await keeper.read_budgets(own_scopes(id))
-    scope = rows[0].scope if rows else f"execution:{id}"
-    await keeper.aadjust(adjustment("raised", scope, amounts, actor, keeper.clock.now()))
+    scopes = {row.meter: row.scope for row in rows}
+    found: dict[str, dict[str, int | None]] = {}
+    for meter, amount in amounts.items():
+        found.setdefault(scopes.get(meter, f"execution:{id}"), {})[meter] = amount
+    return found
 
 
 def own_scopes(id: str) -> list[str]:

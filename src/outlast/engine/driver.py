@@ -37,7 +37,7 @@ from outlast.engine.ending import end_by_error, end_of_code
 from outlast.engine.journal import Journal
 from outlast.engine.owner import Owner
 from outlast.engine.playback import Playback
-from outlast.engine.purse import Ledger, Purse, inherited, purse_of
+from outlast.engine.purse import Ledger, Purse, given_by, inherited, purse_of
 from outlast.engine.registry import Task
 from outlast.engine.scope import Call, CallState, Mismatch, Scope
 from outlast.engine.script import is_point, past_of
@@ -324,8 +324,9 @@ class Driver:
             answered = False
             if scope.notes:
                 playback.note()
-            for call in scope.take_calls():
-                answered = dispatch.admit(call) or answered
+            if not outcomes:  # else one that waits to be delivered may be what a call waits for
+                for call in scope.take_calls():
+                    answered = dispatch.admit(call) or answered
             for call in scope.take_abandoned():
                 dispatch.abandon(call)
             if self._children.under_way and not scope.finished:
@@ -383,6 +384,10 @@ class Driver:
 
     # Budgets
 
+    def wake(self) -> None:
+        """See, a little later, whether something can go on now."""
+        self.worker.loop.call_soon(self.pump)
+
     def again(self, call: Call) -> None:
         """Take a call back that has waited for the store's answer."""
         if call.state is not CallState.ABANDONED:
@@ -398,6 +403,14 @@ class Driver:
         """See whether there are budgets now that it charges."""
         if self.owner.purse is None:
             self.owner.purse = purse_of(self, self.worker.journal, self.worker.ledger, self._birth)
+
+    def adopt_budgets(self, names: Sequence[str]) -> None:
+        """Charge budgets as well that it was given while it was open."""
+        if self.owner.purse is not None:
+            self.owner.purse.adopt(names)
+        elif names:
+            worker = self.worker
+            self.owner.purse = purse_of(self, worker.journal, worker.ledger, self._birth, names)
 
     @property
     def own_budgets(self) -> tuple[str, ...]:
@@ -525,6 +538,9 @@ class Driver:
     def settled(self, item: Write, answer: Answer) -> None:
         """Hear from the journal what became of a write."""
         self.owner.written(item, answer)
+        if item.charge is not None and self.owner.purse is not None:
+            self.worker.ledger.learn(answer.budgets)
+            self.owner.purse.stored(item.charge)
         if item.births:
             self._children.settled(item.births, answer.refused is None, answer.unclaimed)
         if answer.refused is None:
@@ -658,8 +674,10 @@ class Driver:
             self._children.take(self.owner.row)
         elif event.kind is Kind.PAUSE_REQUESTED:
             self._wishes.hear(self.owner.row)
-        elif event.kind is Kind.BUDGET_CHANGED and self.owner.purse is not None:
-            self.owner.purse.hear(event.data or {})
+        elif event.kind is Kind.BUDGET_CHANGED:
+            self.adopt_budgets(given_by(self.owner.record.id, self.owner.row))
+            if self.owner.purse is not None:
+                self.owner.purse.hear(event.data or {})
         return self.owner.row
 
     def _bound_clean_up(self) -> None:

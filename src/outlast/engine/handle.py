@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
+from decimal import Decimal
 from typing import Any, Generic, Protocol, TypeVar
 
 from outlast.budget import Amount
 from outlast.codec import as_json
 from outlast.duration import Duration, microseconds
-from outlast.engine.budgets import BudgetState, own_budgets, raise_own
+from outlast.engine.budgets import BudgetState, own_budgets, raise_own, set_own
 from outlast.engine.clock import Clock
 from outlast.engine.descent import Descent, Mode
 from outlast.engine.questions import OpenQuestion, asked_by, open_questions, pick
@@ -176,6 +177,40 @@ class Execution(Generic[R]):
     def budget(self) -> dict[str, BudgetState]:
         """Give its own budgets by meter, as :meth:`abudget`."""
         return self._engine.run(self.abudget())
+
+    async def aset_budget(
+        self,
+        *,
+        soft: float | Decimal | None = None,
+        actor: str = "user",
+        **meters: Amount,
+    ) -> dict[str, BudgetState]:
+        """Give it budgets of its own while it is open, or other limits: ``set_budget(usd=2)``.
+
+        A new one counts from here on. It holds for this execution alone: only at its start can it
+        be given one for all that it makes.
+
+        Args:
+            soft: the share of a limit at which a threshold event is recorded, as 0.8.
+            actor: who says so.
+            meters: the limits by meter.
+
+        Raises:
+            TransitionRefused: it has ended.
+            UsageError: a limit is no amount, or a name no meter.
+        """
+        await set_own(self._engine, self.id, soft, meters, actor)
+        return await self.abudget()
+
+    def set_budget(
+        self,
+        *,
+        soft: float | Decimal | None = None,
+        actor: str = "user",
+        **meters: Amount,
+    ) -> dict[str, BudgetState]:
+        """Give it budgets of its own, as :meth:`aset_budget`."""
+        return self._engine.run(self.aset_budget(soft=soft, actor=actor, **meters))
 
     async def araise_budget(
         self, *, actor: str = "user", **meters: Amount

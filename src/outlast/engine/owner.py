@@ -153,6 +153,8 @@ class Owner:
         if isinstance(decision, Refusal):
             return decision
         apply(record, decision)
+        if charge is not None and self.purse is not None:
+            self.purse.sent(charge)
         self.row = decision.transition
         emits, progress = ((), None) if self.emitter is None else self.emitter.ride()
         moved = decision.changes.keys() <= _POSITION

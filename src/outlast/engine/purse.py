@@ -17,7 +17,7 @@ row that gives the lease up ends what is left; what nobody came to tell about is
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from msgspec import Struct
@@ -32,6 +32,7 @@ from outlast.budget import (
     shown,
 )
 from outlast.engine.journal import Journal
+from outlast.engine.pace import Pace
 from outlast.engine.scope import Call
 from outlast.errors import OverBudget, StepTimeout
 from outlast.lifecycle import Event, Execution, Kind, Transition
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from outlast.engine.body import Body
 
 _OUTCOMES: Final = frozenset({Kind.STEP, Kind.ATTEMPT_FAILED, Kind.CALL_ABANDONED})
+_ENDS_OF_BODIES: Final = _OUTCOMES | {Kind.ANNOTATION}
 _GIVES_UP: Final = frozenset({Kind.RELEASE, Kind.WAIT, Kind.PAUSE, Kind.SUSPEND})
 _ENDS: Final = frozenset({Kind.RETRY, Kind.FINISH, Kind.ERROR, Kind.CANCEL, Kind.DEADLINE})
 """The rows with which a history ends, so that its code's reservations end as well."""
@@ -108,6 +110,7 @@ class Ledger:
         self._known: dict[str, BudgetRow] = {}
         self._users: Counter[str] = Counter()
         self._shared: dict[str, tuple[str, ...]] = {}
+        self.pace = Pace()
 
     @property
     def has_shared(self) -> bool:
@@ -145,6 +148,21 @@ class Ledger:
                 del self._users[name]
                 self._known.pop(name, None)
 
+    def limited(self, names: Iterable[str], priced: Container[str]) -> dict[str, int]:
+        """Give what is left of those of these budgets that are limited, by name.
+
+        Args:
+            names: the budgets.
+            priced: meters that do not count; the engine's own never does.
+        """
+        found = {}
+        for name in names:
+            left = None if name not in self._known else self._known[name].left
+            meter = parts_of(name)[1]
+            if left is not None and meter != SECONDS and meter not in priced:
+                found[name] = left
+        return found
+
     def short(self, key: str, names: Iterable[str], amounts: Mapping[str, int]) -> Short | None:
         """Find the first of these budgets that has no room for what a call needs.
 
@@ -171,6 +189,9 @@ class Holder(Protocol):
     @property
     def is_over(self) -> bool:
         """Whether it does nothing any more."""
+
+    def wake(self) -> None:
+        """See, a little later, whether something can go on now."""
 
     def again(self, call: Call) -> None:
         """Take a call back, and see whether it can go on now."""
@@ -201,6 +222,7 @@ class Purse:
         self._dropped: set[str] = set()
         self._wanted: dict[str, Mapping[str, int]] = {}
         self._has_past = False
+        self._paced: dict[str, tuple[str, ...]] = {}
         self.short: Short | None = None
         ledger.use(own)
 
@@ -222,6 +244,8 @@ class Purse:
     def close(self) -> None:
         """Forget it."""
         self._ledger.let_go(self._own)
+        for key in list(self._paced):
+            self._off_pace(key, None)
 
     def see(self, rows: Iterable[Transition]) -> None:
         """See the rows of the current history: what its code has set aside.
@@ -235,6 +259,14 @@ class Purse:
                 self._of_code[row.key] = data["reserved"]
             elif row.kind is Kind.ANNOTATION and "settles" in data:
                 self._of_code.pop(data["settles"], None)
+
+    def adopt(self, names: Iterable[str]) -> None:
+        """Charge these budgets as well from now on; it was given them while it was open."""
+        fresh = tuple(name for name in names if name not in self._own)
+        self._own += fresh
+        self._ledger.use(fresh)
+        unknown = [name for name in fresh if name not in self._ledger._known]
+        self._ledger.learn(BudgetRow(*parts_of(name)) for name in unknown)
 
     def hear(self, data: Mapping[str, object]) -> None:
         """Hear of a change of a budget of its own."""
@@ -264,14 +296,52 @@ class Purse:
             add(more, self._wanted[key])
             wanted = self._by_name(more)
         short = self._ledger.short(key, self.names, wanted)
+        if short is None and call.kind == "step":
+            short = self._out_of(call, needed)
         if short is not None:
             self.short = self.short or short
+            return False
+        if call.kind == "step" and not self._keeps_pace(call, needed):
             return False
         self._wanted.pop(key, None)
         if not amounts:
             return True
         self._ask(key, call, amounts, outlives=call.kind == "reserve")
         return None
+
+    def _out_of(self, call: Call, priced: Container[str]) -> Short | None:
+        """Find a budget of which nothing is left, where the step is known to spend of it."""
+        step = call.payload.step.name
+        for name, left in self._ledger.limited(self.names, priced).items():
+            if self._ledger.pace.is_out(step, name, left):
+                budget = self._ledger._known[name]
+                return Short(call.key, name, 1, left, budget.limit or 0, budget.spent)
+        return None
+
+    def _keeps_pace(self, call: Call, priced: Container[str]) -> bool:
+        """Tell whether a body may start whose cost is not known; else it is woken for its turn."""
+        budgets = self._ledger.limited(self.names, priced)
+        if not budgets:
+            return True
+        pace, body = self._ledger.pace, (self._holder.record.id, call.key)
+        if not pace.admits(body, call.payload.step.name, budgets):
+            pace.wait(self._holder)
+            return False
+        self._paced[call.key] = tuple(budgets)
+        return True
+
+    def _off_pace(self, key: str, spent: Mapping[str, int] | None) -> None:
+        names = self._paced.pop(key, None)
+        if names is not None:
+            self._ledger.pace.ended((self._holder.record.id, key), names, spent)
+
+    def sent(self, charge: Charge) -> None:
+        """Hear that a charge is on its way to the store; :meth:`stored` follows."""
+        self._ledger.pace.charged(charge.amounts)
+
+    def stored(self, charge: Charge) -> None:
+        """Hear that a charge is stored, or never will be."""
+        self._ledger.pace.stored(charge.amounts)
 
     def _by_name(self, amounts: Mapping[str, int]) -> dict[str, int]:
         if not amounts:
@@ -328,6 +398,7 @@ class Purse:
 
     def drop(self, call: Call) -> None:
         """Nobody awaits this call any more, and its body has not started."""
+        self._off_pace(call.key, None)
         if call.key in self._asked:
             self._dropped.add(call.key)
         elif self._granted.pop(call.key, None) is not None:
@@ -352,6 +423,8 @@ class Purse:
         if spent:
             amounts = self._by_name(spent)
             event.data = {**(data or {}), **data_of_charge(spent, amounts)}
+        if self._paced and event.key is not None and kind in _ENDS_OF_BODIES:
+            self._off_pace(event.key, None if kind is Kind.CALL_ABANDONED else spent or {})
         awaits: Any = None
         if kind is Kind.SUSPEND and data is not None and "budget" in data:
             awaits = data["budget"]["name"]  # type: ignore[index]
@@ -425,16 +498,47 @@ def add(total: dict[str, int], amounts: Mapping[str, int]) -> None:
         total[meter] = total.get(meter, 0) + amount
 
 
-def purse_of(holder: Holder, journal: Journal, ledger: Ledger, birth: Transition) -> Purse | None:
-    """Give an execution its purse; None where it charges no budget."""
+def purse_of(
+    holder: Holder,
+    journal: Journal,
+    ledger: Ledger,
+    birth: Transition,
+    later: Sequence[str] = (),
+) -> Purse | None:
+    """Give an execution its purse; None where it charges no budget.
+
+    Args:
+        holder: its driver.
+        journal: where it asks.
+        ledger: what is known of budgets.
+        birth: the first row of its log.
+        later: the budgets that it was given since.
+    """
     data: Any = birth.data or {}
-    if not ledger.has_shared and "budget" not in data and "charges" not in data:
+    if not (ledger.has_shared or "budget" in data or "charges" in data or later):
         return None
     mine = (name_of(scope, meter) for scope, meter, _, _ in limits_at_birth(birth))
     own = (*mine, *data.get("charges", ()))
-    if not own and not ledger.shared_by(holder.record.task):
+    if not (own or later or ledger.shared_by(holder.record.task)):
         return None
-    return Purse(holder, journal, ledger, own)
+    purse = Purse(holder, journal, ledger, own)
+    purse.adopt(later)
+    return purse
+
+
+def given_later(id: str, rows: Iterable[Transition]) -> list[str]:
+    """Name the budgets that an execution was given while it was open, from its log."""
+    return [name for row in rows for name in given_by(id, row)]
+
+
+def given_by(id: str, row: Transition) -> list[str]:
+    """Name the budgets of its own that a row tells an execution of, which may be new."""
+    data: Any = row.data
+    if row.kind is not Kind.BUDGET_CHANGED or data is None:
+        return []
+    if data.get("what") != "set" or data.get("scope") != "execution":
+        return []
+    return [name_of(f"execution:{id}", meter) for meter in data["meters"]]
 
 
 def inherited(birth: Transition) -> list[str]:
@@ -448,4 +552,14 @@ def inherited(birth: Transition) -> list[str]:
     return [*data.get("charges", ()), *trees]
 
 
-__all__ = ["Ledger", "Purse", "ReserveCall", "Short", "inherited", "purse_of", "spent_by"]
+__all__ = [
+    "Ledger",
+    "Purse",
+    "ReserveCall",
+    "Short",
+    "given_by",
+    "given_later",
+    "inherited",
+    "purse_of",
+    "spent_by",
+]

@@ -18,7 +18,7 @@ from outlast.engine.current import current_scope
 from outlast.engine.driver import Driver
 from outlast.engine.identity import IdMaker, nonces
 from outlast.engine.journal import Journal
-from outlast.engine.purse import Ledger
+from outlast.engine.purse import Ledger, given_later
 from outlast.engine.registry import Task, code_for
 from outlast.errors import NoEngine, OutlastError
 from outlast.lifecycle import Event, Execution, Kind, Refusal, Transition, apply, create, decide
@@ -294,6 +294,9 @@ class Worker:
         ids = [driver.record.id for driver, _ in some]
         drivers = [driver for driver, _ in some]
         logs = await self._read_for(drivers, lambda: self.store.logs(ids))
+        for driver, rows in zip(drivers, logs or (), strict=False):
+            if driver.record.inbox_seen:
+                driver.adopt_budgets(given_later(driver.record.id, rows))
         scopes = {parts_of(name)[0] for driver in drivers for name in driver.own_budgets}
         if scopes and logs is not None:
             known = await self._read_for(drivers, lambda: self.store.budgets(scopes))

@@ -21,7 +21,6 @@ from outlast.budget import (
     UNIT,
     charges_of,
     data_of_charge,
-    is_shared,
     limits_at_birth,
     name_of,
     parts_of,
@@ -151,7 +150,8 @@ class Books(Struct):
         names = [name_of(item.scope, meter) for meter in item.amounts]
         if item.id in self.known:
             return True
-        may_be_new = item.what == "set" and is_shared(item.scope)
+        is_tree = item.scope.startswith("tree:")  # what it has made already would not charge it
+        may_be_new = item.what == "set" and not is_tree
         if not may_be_new and not all(name in self.budgets for name in names):
             return False
         self.known.add(item.id)
