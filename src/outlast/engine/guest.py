@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from outlast.engine.schedules import Book
     from outlast.engine.token import Permit
     from outlast.lifecycle import Reason
-    from outlast.store.protocol import WorkerRow
+    from outlast.store.protocol import Hints, WorkerRow
 
 POLL_SECONDS: Final = 0.02
 """How often a follower looks whether the file has changed: one read of a number in the file."""
@@ -91,6 +91,7 @@ class Guest:
         self._is_lent = opened is not None
         self._wrote = False
         self._ids: IdMaker | None = None
+        self._hints: Hints | None = None
         if opened is not None:
             self.store = opened
         else:
@@ -109,6 +110,8 @@ class Guest:
 
     def close(self) -> None:
         """Let go of the store."""
+        if self._hints is not None:
+            self._hints.close()  # what is to be said is said first
         if not self._is_lent:
             self.store.close()
 
@@ -486,6 +489,8 @@ class Guest:
     def _commit(self, item: Create | Deliver | Adjust) -> Answer:
         (answer,) = self.store.commit([signed(item)])
         self._wrote = True
+        if self.store.is_shared and not self._is_lent:
+            self._hint()
         if answer.error is not None:
             raise (
                 answer.error
@@ -493,6 +498,14 @@ class Guest:
                 else InternalError(f"the store refused an item: {answer.error}", where=self.url)
             )
         return answer
+
+    def _hint(self) -> None:
+        """Tell the workers of a shared store that there is something to see."""
+        if self._hints is None:
+            self._hints = self.store.hints(lambda topic: None)
+        if self._hints is not None:
+            for topic in ("work", "inbox", "ended"):
+                self._hints.send(topic)
 
     # Reading
 
