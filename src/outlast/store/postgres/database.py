@@ -36,6 +36,7 @@ from outlast.store.postgres.connect import (
 from outlast.store.postgres.migrate import ready
 from outlast.store.postgres.session import ConnectionLost, GuardFired, PreparedLost, Session
 from outlast.store.postgres.statements import Sendable, statements
+from outlast.store.protocol import Hints
 from outlast.store.relational.database import Database, Reader, Rows
 from outlast.store.relational.rows import Value
 
@@ -319,6 +320,12 @@ class PostgresDatabase(Database):
                     if tries >= 3:
                         raise
         raise AssertionError
+
+    def hints(self, heard: Callable[[str], None]) -> Hints:
+        """See the seam."""
+        from outlast.store.postgres.hints import PostgresHints
+
+        return PostgresHints(self.address, heard)
 
     # Reading
 
