@@ -212,7 +212,7 @@ def test_a_stopped_worker_writes_nothing_when_it_goes_on(
             ledger(tmp_path)["end", "gated", n] == 2 or one_dropped(one) for n in range(MANY)
         ),
         "late ends",
-    )  # noqa: E501
+    )
     again = one.heard()
     assert again["name"] != one.names[0]
     late = sum(ledger(tmp_path)["end", "gated", n] - 1 for n in range(MANY))

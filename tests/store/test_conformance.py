@@ -51,10 +51,6 @@ class TestPostgres(Suite):
         yield store
         store.close()
 
-    @pytest.mark.xfail(reason="PostgreSQL's hints are not there yet", strict=True)
-    def test_hints_reach_the_others_where_there_are_any(self, store: Store) -> None:
-        super().test_hints_reach_the_others_where_there_are_any(store)
-
 
 class TestSqlite(Suite):
     @pytest.fixture

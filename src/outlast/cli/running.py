@@ -437,9 +437,9 @@ def worker(
 def _supervise(session: Session, processes: int) -> int:
     """Run several workers, each in a process of its own."""
     from outlast.cli.supervising import Supervisor, own_command
-    from outlast.store import is_shared
+    from outlast.store import is_postgres
 
-    if not is_shared(session.url):
+    if not is_postgres(session.url):
         raise UsageError(
             f"{processes} worker processes cannot share this store",
             where=session.url,

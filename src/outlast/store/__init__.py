@@ -44,11 +44,6 @@ def open_store(url: str, *, owner: str | None, now: int, upgrade: bool = False) 
     return SqliteStore(sqlite_path(url), owner=owner, now=now, upgrade=upgrade)
 
 
-def is_shared(url: str) -> bool:
-    """Tell whether many engines may run on the store that a URL names."""
-    return url.partition(":")[0] in ("postgresql", "postgres")
-
-
 def owner_of(url: str) -> str | None:
     """Say which process owns a store exclusively, as a phrase, or None when none does."""
     if url == "memory:" or is_postgres(url):

@@ -39,12 +39,19 @@ SELECT id FROM h WHERE id IS NOT NULL;
 
 -- name: lose_workers
 -- rule: T08 T09
--- Those whose lease has run out are lost; those without one are, where somebody says so.
-UPDATE worker
+-- Those whose lease has run out are lost; those without one are, where somebody says so. One that
+-- is being renewed, or taken over, in this very moment is left to whoever does that.
+  WITH picked AS MATERIALIZED (
+       SELECT id FROM worker
+        WHERE state IN ('active', 'draining') AND id <> :alive
+          AND id = ANY (ARRAY(SELECT json_array_elements_text(:dead::json)))
+          AND (expires_at <= instant() OR expires_at IS NULL)
+        ORDER BY id
+          FOR UPDATE SKIP LOCKED)
+UPDATE worker AS w
    SET state = 'lost'
- WHERE state IN ('active', 'draining') AND id <> :alive
-   AND id = ANY (ARRAY(SELECT json_array_elements_text(:dead::json)))
-   AND (expires_at <= instant() OR expires_at IS NULL);
+  FROM picked AS p
+ WHERE w.id = p.id;
 
 -- name: serving_workers
 SELECT id FROM worker WHERE state IN ('active', 'draining');

@@ -146,6 +146,9 @@ CREATE INDEX execution_start_by ON execution (tenant, start_by, id)
   WHERE start_by IS NOT NULL AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled');
 CREATE INDEX execution_children ON execution (tenant, parent_id, id) WHERE parent_id IS NOT NULL;
 CREATE INDEX execution_leased ON execution (tenant, worker, id, queue) WHERE worker IS NOT NULL;
+-- Each renewal asks for these: its cost does not grow with what a worker holds.
+CREATE INDEX execution_unread ON execution (tenant, worker, id)
+ WHERE worker IS NOT NULL AND inbox_count > inbox_seen;
 CREATE INDEX execution_parked ON execution (tenant, state, id)
   WHERE state IN ('scheduled', 'blocked', 'awaiting_input', 'waiting', 'retry_wait', 'paused',
                   'suspended');
