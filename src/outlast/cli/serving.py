@@ -148,7 +148,7 @@ def _run(
         for source in sources:
             file, _, name = source.rpartition(":")
             load_module(file if name.isidentifier() and file else source)
-        if not TASKS:
+        if all(name.startswith("outlast.") for name in TASKS):
             raise UsageError(
                 "there is no task to serve", where=", ".join(sources), do="put @task before one"
             )
@@ -169,7 +169,7 @@ def _run(
 
 def _say(session: Session, engine: Engine, url: str, token: str | None) -> None:
     """Say where it listens; a token that was drawn is shown here and never again."""
-    tasks = sorted(engine.tasks)
+    tasks = sorted(name for name in engine.tasks if not name.startswith("outlast."))
     if session.as_json:
         session.json(
             {

@@ -25,6 +25,7 @@ from outlast.naming import SCHEDULE_ORIGIN, checked_name
 from outlast.server.call import Call, Reply, asked_id, checked_word
 from outlast.server.shapes import ListQuery, OwnBudgetBody, StartBody, TaskStartBody
 from outlast.server.strict import unfit
+from outlast.server.webhook import begin, checked_url
 from outlast.store.protocol import Filter
 from outlast.story import story_of
 
@@ -92,9 +93,12 @@ async def _start(
         budget=_budget(body.budget),
         labels=_traced(call, body.labels),
     )
+    urls = [checked_url(url, f"$.notify[{place}]") for place, url in enumerate(body.notify)]
     record, is_new = await call.engine.astart_row(options, task, args, kwargs)
     if record.task != name:
         raise KeyConflict(f'the key "{key}" is taken by another task')
+    for number, url in enumerate(urls):
+        await begin(call.engine, record.id, url, number, call.actor)
     headers = {"location": f"/api/v1/executions/{record.id}"}
     if not is_new:
         headers["idempotency-replayed"] = "true"

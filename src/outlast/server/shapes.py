@@ -208,6 +208,10 @@ class StartBody(_In):
     origin: Name | None = None
     after: Annotated[list[AfterBody], Meta(max_length=100)] = msgspec.field(default_factory=list)
     budget: OwnBudgetBody | None = None
+    notify: Annotated[
+        list[Annotated[str, Meta(min_length=1, max_length=2_000)]],
+        Meta(max_length=5, description="URLs that are told, signed, when it has ended."),
+    ] = msgspec.field(default_factory=list)
 
 
 class TaskStartBody(_In):
@@ -226,6 +230,10 @@ class TaskStartBody(_In):
     origin: Name | None = None
     after: Annotated[list[AfterBody], Meta(max_length=100)] = msgspec.field(default_factory=list)
     budget: OwnBudgetBody | None = None
+    notify: Annotated[
+        list[Annotated[str, Meta(min_length=1, max_length=2_000)]],
+        Meta(max_length=5, description="URLs that are told, signed, when it has ended."),
+    ] = msgspec.field(default_factory=list)
 
 
 class ReasonBody(_In):
@@ -299,6 +307,12 @@ class TokenBody(_In):
     key: Name | None = None
     expires: Span = "7d"
     actor: Name | None = None
+
+
+class SecretBody(_In):
+    """The URL whose secret is asked for."""
+
+    url: Annotated[str, Meta(min_length=1, max_length=2_000)]
 
 
 class LookBody(_In):
@@ -702,6 +716,13 @@ class TokenForm(msgspec.Struct):
     token: str
     id: str
     key: str
+
+
+class SecretForm(msgspec.Struct):
+    """The secret that requests to a URL are signed with."""
+
+    url: str
+    secret: str
 
 
 class BulkForm(msgspec.Struct):

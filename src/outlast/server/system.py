@@ -37,6 +37,14 @@ async def get_info(call: Call) -> dict[str, Any]:
     }
 
 
+async def webhook_secret(call: Call) -> dict[str, str]:
+    """Show the secret that webhooks to a URL are signed with, for whoever receives them."""
+    from outlast.server.webhook import checked_url, secret_of
+
+    url = checked_url(call.body.url, "$.url")
+    return {"url": url, "secret": await secret_of(call.engine, url)}
+
+
 async def list_workers(call: Call) -> dict[str, Any]:
     """List the process incarnations that serve, or served, this store, the newest first."""
     found = await call.read(lambda store: store.workers())

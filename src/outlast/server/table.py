@@ -304,6 +304,8 @@ RULES: Final = (
     _task("POST", "/budgets/{scope}/reset", rules.reset_budget, shapes.BudgetPage, scope=S.TENANT,
           permission=P.BUDGETS_WRITE, body=shapes.ResetBody, bodyless=True, refusals=(NotFound,),
           tag="budgets"),
+    _task("POST", "/webhooks/secret", system.webhook_secret, shapes.SecretForm, scope=S.TENANT,
+          permission=P.ACCESS_WRITE, body=shapes.SecretBody, tag="system"),
     _task("GET", "/workers", system.list_workers, shapes.WorkerPage, scope=S.TENANT,
           permission=P.SYSTEM_READ, tag="system"),
     _task("GET", "/system/info", system.get_info, shapes.InfoForm, scope=S.TENANT,

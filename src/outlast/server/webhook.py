@@ -1,0 +1,187 @@
+"""Webhooks out: an execution of ours that waits for another's end, and tells it to a URL.
+
+Theory of operation. A webhook is an execution like any other: its task waits (``after``) for the
+end of the one it is about, and its one step makes the request. So it is retried for a day by the step's
+own policy, survives every restart, shows in ``outlast ls``, and is cancelled or tried again by the
+same commands; nothing of its own is kept. Its key is made of the execution's id, so that a start
+that is repeated makes no second one.
+
+What it sends is signed as Standard Webhooks do it (``webhook-id``, ``webhook-timestamp``,
+``webhook-signature``), by a secret for each URL that the store's own secret gives, and which is in
+no log. The body says which execution ended and how; never a payload: who may read those asks for
+them. It follows no redirects, speaks TLS, and calls no address that is not public, unless
+``OUTLAST_WEBHOOK_HOSTS`` names the host: the address that was looked at is the one it connects to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import http.client
+import ipaddress
+import os
+import secrets
+import socket
+import ssl
+import time
+from typing import Any, Final
+from urllib.parse import SplitResult, urlsplit
+
+import msgspec
+
+from outlast import forms
+from outlast.engine import current
+from outlast.engine.after import After
+from outlast.engine.calls import this_step
+from outlast.engine.engine import Engine
+from outlast.engine.registry import Retry, StartOptions, step, task
+from outlast.errors import Fatal, NotFound
+from outlast.lifecycle.record import continued_as
+from outlast.server.strict import unfit
+
+NAME: Final = "outlast.webhook"
+SECRET: Final = "webhooks"  # noqa: S105 - the name under which the store keeps it
+TIMEOUT_SECONDS: Final = 15.0
+URL_LENGTH_MAX: Final = 2_000
+
+
+class NotTaken(Exception):
+    """The receiver did not answer with 2xx; it is tried again."""
+
+
+@step(
+    name="outlast.webhook.deliver",
+    retries=Retry(14, base="5s", cap="3h", factor=2.5, give_up_on=(Fatal,)),
+    timeout="1m",
+)
+async def deliver(url: str, id: str) -> int:
+    """Tell a URL that an execution has ended; gives the status it answered with."""
+    engine = _engine()
+    try:
+        record = await engine.read_one(id)
+        while (successor := continued_as(record)) is not None:
+            record = await engine.read_one(successor)
+    except NotFound:
+        raise Fatal(f"{id} was deleted before its end was told") from None
+    form = forms.row_form(record, sees_payloads=False)
+    body = msgspec.json.encode({"type": "execution.ended", "id": record.id, "data": form})
+    headers = signed(await secret_of(engine, url), this_step().idempotency_key, body)
+    status = await asyncio.to_thread(send, url, body, headers)
+    if status == http.client.GONE:
+        raise Fatal("the receiver wants to hear no more (410)")
+    if not 200 <= status < 300:
+        raise NotTaken(f"the receiver answered with {status}")
+    return status
+
+
+@task(name=NAME, queue=NAME)
+async def webhook(url: str, id: str) -> int:
+    """Tell a URL that an execution has ended."""
+    return await deliver(url, id)
+
+
+def _engine() -> Engine:
+    """Give the engine of this process; a client may have been opened beside it."""
+    found = next((one for one in reversed(current._engines) if isinstance(one, Engine)), None)
+    if found is None:
+        raise Fatal("no engine is open in this process")
+    return found
+
+
+async def begin(engine: Engine, id: str, url: str, number: int, actor: str) -> None:
+    """Start the webhook of an execution; again changes nothing."""
+    options = StartOptions(
+        key=f"{NAME}:{id}:{number}", after=(After(id, "end"),), actor=actor, origin=f"{NAME}:{id}"
+    )
+    await engine.astart_row(options, webhook, (url, id), {})
+
+
+async def secret_of(engine: Engine, url: str) -> str:
+    """Give the secret that requests to a URL are signed with, as receivers are told it."""
+    drawn = secrets.token_bytes(32)
+    root = await engine.journal.call(lambda: engine.store.secret(SECRET, drawn))
+    return "whsec_" + base64.b64encode(hmac.digest(root, url.encode(), hashlib.sha256)).decode()
+
+
+def signed(secret: str, id: str, body: bytes, at: int | None = None) -> dict[str, str]:
+    """Give the headers that say who sends a body."""
+    at = int(time.time()) if at is None else at
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    mark = hmac.digest(key, f"{id}.{at}.".encode() + body, hashlib.sha256)
+    return {
+        "content-type": "application/json",
+        "user-agent": "outlast",
+        "webhook-id": id,
+        "webhook-timestamp": str(at),
+        "webhook-signature": "v1," + base64.b64encode(mark).decode(),
+    }
+
+
+def checked_url(url: str, path: str) -> str:
+    """Give a URL back, having seen that it can be called.
+
+    Raises:
+        BadPayload: it is none, without TLS, or has a password.
+    """
+    try:
+        _parts(url)
+    except ValueError as error:
+        raise unfit(path, str(error), "body") from None
+    return url
+
+
+def _parts(url: str) -> tuple[SplitResult, str, int]:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    if not host or not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("it is no URL")
+    if parts.username or parts.password or len(url) > URL_LENGTH_MAX:
+        raise ValueError("it has a password, or is too long")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_allowed(host, port)):
+        raise ValueError("it is to begin with https://")
+    return parts, host, port
+
+
+def _is_allowed(host: str, port: int) -> bool:
+    named = os.environ.get("OUTLAST_WEBHOOK_HOSTS", "").split(",")
+    return host in named or f"{host}:{port}" in named
+
+
+def send(url: str, body: bytes, headers: dict[str, str]) -> int:
+    """Make the request; gives the status. Blocks.
+
+    Raises:
+        Fatal: the URL leads to an address that is not public.
+        OSError, http.client.HTTPException: nobody answers.
+    """
+    try:
+        parts, host, port = _parts(url)
+    except ValueError as error:
+        raise Fatal(f"the URL is not called: {error}") from None
+    address = _address(host, port)
+    connection: Any = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
+    connection.sock = socket.create_connection(address, TIMEOUT_SECONDS)
+    try:
+        if parts.scheme == "https":
+            context = ssl.create_default_context()
+            connection.sock = context.wrap_socket(connection.sock, server_hostname=host)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        connection.request("POST", target, body, headers)
+        return int(connection.getresponse().status)
+    finally:
+        connection.close()
+
+
+def _address(host: str, port: int) -> tuple[str, int]:
+    """Look a host up, once: what is looked at is what is connected to."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    address = str(found[0][4][0])
+    if not _is_allowed(host, port) and not ipaddress.ip_address(address).is_global:
+        raise Fatal(f"{host} leads to {address}, which is not public: it is not called")
+    return address, port
+
+
+__all__ = ["begin", "checked_url", "secret_of", "signed", "webhook"]
