@@ -3,10 +3,14 @@
 -- Locked, in the order of names: what is read here is written again.
 SELECT b.scope, b.meter, b.limit_amount, b.soft_share, b.charged, b.charged_before, b.purged,
        b.reserved, b.period_us, b.turns_at, b.soft_at, b.spent_up_at, b.event_count, b.stirred
-  FROM {rows}
-  JOIN budget AS b ON b.tenant = 1 AND b.scope = v.column1 AND b.meter = v.column2
- ORDER BY b.scope, b.meter
-   FOR NO KEY UPDATE OF b;
+  FROM (SELECT v.column1 COLLATE "C" AS scope, v.column2 COLLATE "C" AS meter
+          FROM {rows} ORDER BY 1, 2 OFFSET 0) AS w
+ CROSS JOIN LATERAL (
+    SELECT x.scope, x.meter, x.limit_amount, x.soft_share, x.charged, x.charged_before, x.purged,
+           x.reserved, x.period_us, x.turns_at, x.soft_at, x.spent_up_at, x.event_count, x.stirred
+      FROM budget AS x
+     WHERE x.tenant = 1 AND x.scope = w.scope AND x.meter = w.meter
+       FOR NO KEY UPDATE) AS b;
 
 -- name: budgets_of_scopes
 SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
@@ -111,7 +115,8 @@ SELECT 1, v.column1, v.column2, v.column3, v.column4, v.column5, v.column6
 -- types: text text text text
 DELETE FROM reservation AS r
  USING {rows}
- WHERE r.tenant = 1 AND r.execution_id = v.column1 AND r.key = v.column2 AND r.scope = v.column3
+ WHERE r.tenant = 1 AND r.execution_id = ANY (ARRAY(SELECT v.column1 FROM {rows}))
+   AND r.execution_id = v.column1 AND r.key = v.column2 AND r.scope = v.column3
    AND r.meter = v.column4;
 
 -- name: insert_budget_events

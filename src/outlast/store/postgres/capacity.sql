@@ -84,7 +84,8 @@ SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.hig
 -- Columns of a row: gate, queue.
 DELETE FROM line AS l
  USING {rows}
- WHERE l.tenant = 1 AND l.gate = v.column1 AND l.queue = v.column2
+ WHERE l.tenant = 1 AND l.gate = ANY (ARRAY(SELECT v.column1 FROM {rows}))
+   AND l.gate = v.column1 AND l.queue = v.column2
    AND NOT EXISTS (
     SELECT 1 FROM execution AS e
      WHERE e.tenant = 1 AND e.state = 'blocked'
@@ -95,7 +96,8 @@ DELETE FROM line AS l
 -- Columns of a row: gate, queue, look_at.
 UPDATE line SET look_at = v.column3
   FROM {rows}
- WHERE line.tenant = 1 AND line.gate = v.column1 AND line.queue = v.column2;
+ WHERE line.tenant = 1 AND line.gate = ANY (ARRAY(SELECT v.column1 FROM {rows}))
+   AND line.gate = v.column1 AND line.queue = v.column2;
 
 -- name: put_lines
 -- types: text text bigint

@@ -58,6 +58,7 @@ PLANS: Final = b"""SELECT set_config('search_path', $1, true),
        set_config('idle_in_transaction_session_timeout', $4, true),
        set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true),
        set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
+       set_config('enable_material', 'off', true),
        set_config('plan_cache_mode', 'force_generic_plan', true)"""
 """The same for a transaction that writes: its statements go by their indexes, however small or
 unknown a table is when a plan is made, and are planned once."""

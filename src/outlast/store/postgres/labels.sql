@@ -10,9 +10,10 @@ SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.hig
  WHERE l.tenant = 1 AND l.name = :label AND l.value = :label_value AND l.execution_id < :before_id
    AND NOT EXISTS (
     SELECT 1 FROM json_each_text(:labels::json) AS j
-     WHERE NOT EXISTS (
-      SELECT 1 FROM label AS o
-       WHERE o.tenant = 1 AND o.name = j.key AND o.value = j.value AND o.execution_id = e.id))
+     WHERE (
+      SELECT o.tenant FROM label AS o
+       WHERE o.tenant = 1 AND o.name = j.key AND o.value = j.value
+         AND o.execution_id = e.id) IS NULL)
    AND (:states::json IS NULL
         OR e.state = ANY (ARRAY(SELECT json_array_elements_text(:states::json))))
    AND (:task::text IS NULL OR e.task = :task)

@@ -13,8 +13,15 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
-  FROM execution
- WHERE tenant = 1 AND key IS NOT NULL AND key = ANY (ARRAY(SELECT v.column1 FROM {rows}));
+  FROM {rows}
+ CROSS JOIN LATERAL (
+    SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from,
+           attempt, failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at,
+           created_at, updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key,
+           input_digest, version, parent_id, origin, parent_key, root_id, start_by, children, gates,
+           labels, detail
+      FROM execution
+     WHERE tenant = 1 AND key IS NOT NULL AND key = v.column1 OFFSET 0) AS e;
 
 -- name: queued_executions
 -- rule: T06
