@@ -1,10 +1,10 @@
 """Webhooks out: an execution of ours that waits for another's end, and tells it to a URL.
 
 Theory of operation. A webhook is an execution like any other: its task waits (``after``) for the
-end of the one it is about, and its one step makes the request. So it is retried for a day by the step's
-own policy, survives every restart, shows in ``outlast ls``, and is cancelled or tried again by the
-same commands; nothing of its own is kept. Its key is made of the execution's id, so that a start
-that is repeated makes no second one.
+end of the one it is about, and its one step makes the request. So it is retried for a day by the
+step's own policy, survives every restart, shows in ``outlast ls``, and is cancelled or tried again
+by the same commands; nothing of its own is kept. Its key is made of the execution's id, so that a
+start that is repeated makes no second one.
 
 What it sends is signed as Standard Webhooks do it (``webhook-id``, ``webhook-timestamp``,
 ``webhook-signature``), by a secret for each URL that the store's own secret gives, and which is in
