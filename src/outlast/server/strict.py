@@ -55,7 +55,7 @@ def looked_through(data: bytes) -> None:
     if len(_OPENING.findall(data)) > DEPTH_MAX and _depth(data) > DEPTH_MAX:
         raise _no_json(f"it is nested deeper than {DEPTH_MAX}")
     try:
-        json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_number)
+        _LOOK(data.decode())
     except _Double as error:
         raise _no_json(str(error)) from None
     except (ValueError, RecursionError) as error:
@@ -89,6 +89,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(word: str) -> None:
     raise _Double(f"{word} is no number of JSON")
+
+
+_LOOK: Final = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number).decode
 
 
 def _depth(data: bytes) -> int:
