@@ -1,0 +1,211 @@
+"""Several writers at once: each does what it would do alone, and nobody waits in a circle."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import psycopg
+import pytest
+
+from outlast.errors import StoreUnavailable
+from outlast.lifecycle import Kind, Message, MessageKind
+from outlast.store import open_store
+from outlast.store.postgres import PostgresStore
+from outlast.store.protocol import Answer, Deliver, Lease
+from outlast.testing.conformance import Owner, T, begun, born, codes, nonces
+from outlast.testing.conformance_capacity import limited
+
+WRITERS: Final = 3
+
+
+def at_once(url: str, act: Callable[[int, PostgresStore], None], count: int = WRITERS) -> int:
+    """Let several stores act at the same time; gives how many transactions were run again."""
+    failures: list[BaseException] = []
+    stores = [PostgresStore(url, owner=f"w{n}", now=T) for n in range(count)]
+    barrier = threading.Barrier(count)
+
+    def one(number: int) -> None:
+        try:
+            barrier.wait()
+            act(number, stores[number])
+        except BaseException as error:  # noqa: BLE001 - told below
+            failures.append(error)
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    retries = sum(store.server.retries for store in stores)
+    for store in stores:
+        store.close()
+    assert failures == []
+    return retries
+
+
+def test_nothing_is_claimed_twice(postgres_store: str) -> None:
+    with_rows = open_store(postgres_store, owner="w0", now=T)
+    with_rows.commit([born(f"ex_{n:03}") for n in range(200)])
+    claimed: list[list[str]] = [[] for _ in range(WRITERS)]
+
+    def act(number: int, store: PostgresStore) -> None:
+        empty = 0
+        while empty < 3:
+            found = store.claim(Lease(f"w{number}"), ["t"], 7, T + 1, nonces(7))
+            claimed[number] += [one.execution.id for one in found]
+            empty = 0 if found else empty + 1
+
+    at_once(postgres_store, act)
+    assert sorted(id for some in claimed for id in some) == [f"ex_{n:03}" for n in range(200)]
+    assert with_rows.verify().defects == []
+    with_rows.close()
+
+
+def test_batches_over_the_same_executions_never_wait_in_a_circle(postgres_store: str) -> None:
+    """Each names them in an order of its own; what waits in a circle would be run again."""
+    ids = [f"ex_{n:02}" for n in range(40)]
+    store = open_store(postgres_store, owner="w0", now=T)
+    store.commit([born(id) for id in ids])
+
+    def act(number: int, one: PostgresStore) -> None:
+        dice = random.Random(number)
+        for batch in range(20):
+            items = [
+                Deliver(
+                    id, Message(f"m{number}.{batch}", MessageKind.SIGNAL, "a", "s", None, b"1"), T
+                )
+                for id in dice.sample(ids, 20)
+            ]
+            assert set(codes(one.commit(items))) == {None}
+
+    assert at_once(postgres_store, act) == 0
+    assert sum(len(store.inbox(id)) for id in ids) == WRITERS * 20 * 20
+    assert store.verify().defects == []
+    store.close()
+
+
+def test_a_key_is_given_once(postgres_store: str) -> None:
+    given: dict[int, list[Answer]] = {}
+
+    def act(number: int, store: PostgresStore) -> None:
+        items = [born(f"ex_{number}_{n:02}", key=f"key {n}") for n in range(30)]
+        random.Random(number).shuffle(items)
+        given[number] = [answer for item in items for answer in store.commit([item])]
+
+    at_once(postgres_store, act)
+    made = [answer for answers in given.values() for answer in answers if answer.refused is None]
+    assert len(made) == 30
+    assert {len(answers) for answers in given.values()} == {30}
+    store = open_store(postgres_store, owner=None, now=T)
+    assert store.verify().defects == []
+    store.close()
+
+
+def test_a_limit_is_never_exceeded_and_never_forgotten(postgres_store: str) -> None:
+    """More claimers than places: who leaves lets the next one in, whoever looks meanwhile."""
+    store = open_store(postgres_store, owner="w0", now=T)
+    store.commit([born(f"ex_{n:02}", gates=limited(capacity=2)) for n in range(24)])
+    inside: set[str] = set()
+    done: list[str] = []
+    most: list[int] = []
+    lock = threading.Lock()
+
+    def act(number: int, one: PostgresStore) -> None:
+        for _ in range(500):
+            claims = one.claim(Lease(f"w{number}"), ["t"], 5, T + 1, nonces(5))
+            with lock:
+                inside.update(claimed.execution.id for claimed in claims)
+                most.append(len(inside))
+            for claimed in claims:
+                owner = Owner(claimed.execution)
+                with lock:
+                    inside.discard(claimed.execution.id)
+                items = [owner.write(Kind.START), owner.write(Kind.FINISH)]
+                assert codes(one.commit(items)) == [None, None]
+                with lock:
+                    done.append(claimed.execution.id)
+            with lock:
+                if len(done) == 24:
+                    return
+
+    at_once(postgres_store, act)
+    assert max(most) == 2
+    assert len(done) == len(set(done)) == 24, "nobody was forgotten in its line"
+    assert store.verify().defects == []
+    store.close()
+
+
+def test_a_stale_item_leaves_the_others_of_its_batch_alone(postgres_store: str) -> None:
+    store = PostgresStore(postgres_store, owner="w0", now=T)
+    owners = []
+    for n in range(20):
+        owner, item = begun(f"ex_{n:02}", nonce=n.to_bytes(16, "big"))
+        assert codes(store.commit([item])) == [None]
+        owners.append(owner)
+    owners[7].write(Kind.STEP)  # never stored, so that what follows it does not fit
+    items = [owner.write(Kind.STEP) for owner in owners]
+    answers = codes(store.commit(items))
+    assert [n for n, answer in enumerate(answers) if answer is not None] == [7]
+    assert store.server.retries == 0, "a refusal is an answer, and breaks nothing off"
+    store.close()
+
+
+def _end_connections(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+def test_a_connection_that_was_ended_is_made_anew(postgres_store: str) -> None:
+    store = PostgresStore(postgres_store, owner="w0", now=T)
+    assert codes(store.commit([born("ex_1")])) == [None]
+    assert store.with_key("k") is None
+    _end_connections(postgres_store)
+    assert codes(store.commit([born("ex_2")])) == [None]
+    assert [one is not None for one in store.get(["ex_1", "ex_2"])] == [True, True]
+    store.close()
+
+
+def test_a_connection_that_breaks_before_the_commit_has_done_nothing(postgres_store: str) -> None:
+    """So the transaction is run again, and what it says is said once."""
+    store = PostgresStore(postgres_store, owner="w0", now=T)
+    seen = []
+
+    def act() -> str:
+        seen.append(store.database.ask_all("all_ids", {"after": "", "limit": 10}))
+        if len(seen) == 1:
+            _end_connections(postgres_store)
+        store._write_batch([born("ex_1")])
+        return "done"
+
+    assert store.database.write(act) == "done"
+    assert seen == [[], []]
+    assert store.get(["ex_1"]) != [None]
+    store.close()
+
+
+def test_a_commit_without_an_answer_is_told_as_unknown(
+    postgres_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it was stored or not: here it was."""
+    store = PostgresStore(postgres_store, owner="w0", now=T)
+    session = store.server._session()
+    drain = session.drain
+
+    def cut() -> object:
+        result = drain()
+        if result.command_status == b"COMMIT":
+            monkeypatch.undo()
+            raise session._lost("cut")
+        return result
+
+    monkeypatch.setattr(session, "drain", cut)
+    with pytest.raises(StoreUnavailable, match="during a commit"):
+        store.commit([born("ex_1")])
+    assert codes(store.commit([born("ex_1")])) == ["already_exists"]
+    store.close()
