@@ -15,8 +15,10 @@ _FILE = re.compile(r"<!-- file: (\S+) -->\n```python\n(.*?)```", re.DOTALL)
 _COMMAND = re.compile(r"^\$ outlast (.*)$", re.MULTILINE)
 
 
-def follow(guide: str, directory: Path) -> list[str]:
+def follow(guide: str, directory: Path, store: str | None = None) -> list[str]:
     """Write and run a guide's programs, then its commands; gives what each printed.
+
+    The store is a SQLite file named like the first program, where none is given.
 
     Raises:
         subprocess.CalledProcessError: one of them failed.
@@ -33,7 +35,7 @@ def follow(guide: str, directory: Path) -> list[str]:
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(sys.path),
-        "OUTLAST_STORE": f"sqlite:///{stem}.db",
+        "OUTLAST_STORE": store or f"sqlite:///{stem}.db",
     }
     return [
         subprocess.run(
@@ -49,6 +51,14 @@ def test_housekeeping(tmp_path: Path) -> None:
     assert dry == "0 executions would be deleted\n"
     assert pruned == "0 executions deleted\n"
     assert copied.endswith("2 executions, every log folds to its row\n")
+
+
+def test_postgresql(tmp_path: Path, postgres_url: str) -> None:
+    program, status, verified, listed = follow("postgresql.md", tmp_path, postgres_url)
+    assert program == "charged 7\ncharged 7\n"
+    assert "server   PostgreSQL" in status
+    assert "1 executions" in verified and "every log folds to its row" in verified
+    assert listed.count("fulfil") == 1
 
 
 def test_schedules(tmp_path: Path) -> None:
