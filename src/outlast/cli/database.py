@@ -62,7 +62,7 @@ def status(session: Session) -> None:
     if place.server is not None:
         session.out(f"server   {place.server}")
         serving = sum(1 for worker in workers if worker.is_serving)
-        session.out(f"engines  {serving or 'none'} of those that are known")
+        session.out(f"engines  {serving or 'none runs now'}")
     else:
         session.out(f"engine   {owner or 'none runs now'}")
     said = ", ".join(f"{count} {state}" for state, count in counts.items())
