@@ -209,3 +209,56 @@ def test_a_commit_without_an_answer_is_told_as_unknown(
         store.commit([born("ex_1")])
     assert codes(store.commit([born("ex_1")])) == ["already_exists"]
     store.close()
+
+
+def test_a_pooler_that_loses_prepared_statements_is_noticed(postgres_store: str) -> None:
+    """Behind one in transaction mode, the next transaction may be on another server process."""
+    store = PostgresStore(postgres_store, owner="w0", now=T)
+    assert codes(store.commit([born("ex_1")])) == [None]
+    session = store.server._session()
+    session.prepares = False
+    session.queue(b"DEALLOCATE ALL")
+    session.drain()
+    session.prepares = True
+    assert codes(store.commit([born("ex_2")])) == [None]
+    assert not session.prepares and store.server.retries == 1
+    assert codes(store.commit([born("ex_3")])) == [None]
+    store.close()
+
+
+def test_nothing_is_prepared_where_the_address_says_so(postgres_store: str) -> None:
+    store = PostgresStore(f"{postgres_store}&prepare=off", owner="w0", now=T)
+    assert codes(store.commit([born("ex_1")])) == [None]
+    (claimed,) = store.claim(Lease("w0"), ["t"], 1, T + 1, nonces(1))
+    assert claimed.execution.id == "ex_1"
+    assert store.renew("w0", 1_000_000, T) is None, "it was never registered"
+    with psycopg.connect(postgres_store) as connection:
+        prepared = connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchone()
+    assert prepared == (0,)
+    assert store.server._session()._prepared == {}
+    store.close()
+
+
+def test_a_process_that_stands_still_gives_its_locks_back(
+    postgres_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was about to do is undone, and done again when it goes on."""
+    monkeypatch.setattr("outlast.store.postgres.connect.IDLE_TIMEOUT_MS", 100)
+    frozen = PostgresStore(postgres_store, owner="w0", now=T)
+    other = PostgresStore(postgres_store, owner="w1", now=T)
+    assert codes(other.commit([born("ex_1"), born("ex_2")])) == [None, None]
+    told = Message("m1", MessageKind.SIGNAL, "a", "s", None, b"1")
+    rounds: list[int] = []
+
+    def act() -> list[str]:
+        found = frozen._claim(Lease("w0"), {"t"}, (), 5, T + 1, nonces(5))
+        if not rounds:  # it stands still in the middle of its first transaction
+            assert codes(other.commit([Deliver("ex_1", told, T + 2)])) == [None]
+        rounds.append(len(found))
+        return [one.execution.id for one in found]
+
+    assert frozen.database.write(act) == ["ex_1", "ex_2"]
+    assert rounds == [2, 2] and frozen.server.retries == 1
+    assert len(frozen.inbox("ex_1")) == 1 and frozen.verify().defects == []
+    frozen.close()
+    other.close()

@@ -168,6 +168,7 @@ class PostgresDatabase(Database):
             session.queue(PLANS, self._settings)
             self._in_transaction = True
             result = act()
+            session.see_it_lives()
             commits = True
             session.queue(b"COMMIT")
             tag = session.drain().command_status

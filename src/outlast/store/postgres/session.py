@@ -167,6 +167,22 @@ class Session:
             raise failure
         return results
 
+    def see_it_lives(self) -> None:
+        """See that the server has not ended the connection meanwhile, as far as is known here.
+
+        Raises:
+            ConnectionLost: it has; what was queued and never answered was not done.
+        """
+        try:
+            for _ in range(3):  # its last words, and then the end
+                if not self._poll.poll(0):
+                    break
+                self._pg.consume_input()
+            if self._pg.status == pq.ConnStatus.BAD:
+                raise ConnectionLost("the connection ended")
+        except psycopg.Error as error:
+            raise self._lost(str(error)) from error
+
     def abandon(self) -> None:
         """Take back the open transaction, and forget what was queued for it."""
         if self.is_broken:
