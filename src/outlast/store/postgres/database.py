@@ -278,7 +278,13 @@ class PostgresDatabase(Database):
         statement = self._statements[name]
         if self._in_transaction:
             return self._session().ask(statement.text, *statement.bind(bounds))
-        return self.transact(lambda: self.ask_all(name, bounds))
+        for tries in count(1):
+            try:
+                return _alone(self._session(), PLANS, self._settings, statement, bounds)
+            except (ConnectionLost, *_AGAIN):
+                if tries >= 3:
+                    raise
+        raise AssertionError
 
     def send(self, name: str, rows: Sequence[Sequence[Value]]) -> None:
         """See the seam."""

@@ -111,6 +111,8 @@ if TYPE_CHECKING:
 
 _WIDTH: Final = len(COLUMNS)
 _LOG_AT_ONCE: Final = 500
+SOMEBODYS_US: Final = 50_000
+"""When to look again at what is due and somebody else has locked."""
 
 
 class _TwoLeases(Exception):
@@ -505,7 +507,10 @@ class RelationalStore:
             if next_at is None or next_at > now:
                 return 0, next_at
             moved = self.database.transact(lambda: self._sweep(now, limit))
-            return moved, self._next_due(now)
+            next_at = self._next_due(now)
+            if self.is_shared and not moved and next_at is not None and next_at <= now:
+                next_at = now + SOMEBODYS_US
+            return moved, next_at
 
     def _sweep(self, now: int, limit: int) -> int:
         moved = 0
@@ -537,7 +542,9 @@ class RelationalStore:
         if turning:
             books = read_books(self, [budget.name for budget in turning], ())
             for budget in turning:
-                books.turn(books.budgets[budget.name], now)
+                row = books.budgets[budget.name]  # somebody else may have turned it meanwhile
+                if row.turns_at is not None and row.turns_at <= now:
+                    books.turn(row, now)
             write_books(self, books)
             for budget in turning:
                 self._look_at_gate(BUDGET + budget.name)
