@@ -18,7 +18,6 @@ recalls it from the rows.
 from __future__ import annotations
 
 import random
-from collections import deque
 from typing import Any, Final, Protocol
 
 from outlast import failure
@@ -91,17 +90,17 @@ class Attempts:
     ) -> None:
         self.owner = owner
         self.bodies = bodies
-        self.calls: deque[Call] = deque()
+        self.calls: list[Call] = []
         self.back_offs: dict[str, int] = {}
-        self.ending: set[Body] = set()
+        self.ending: frozenset[Body] = frozenset()
         self.has_granted = False
         self._life = life
         self._playback = playback
         self._host = host
         self._identity = identity
-        self._at_once: deque[Body] = deque()
+        self._at_once: list[Body] = []
         self._failures: dict[str, int] = {}
-        self._announced: set[str] = set()
+        self._announced: dict[str, object] = {}
         self._progress: Progress | None = None
         self._reporting = False
 
@@ -117,7 +116,7 @@ class Attempts:
             self._failures[key] = int(str(row.data["attempt"]))
             self.back_offs[key] = int(str(row.data["retry_at"]))
         elif row.kind is Kind.STEP_ANNOUNCED:
-            self._announced.add(key)
+            self._announced[key] = row.digest
             if row.payload is not None:
                 self._beats().recall(row)
 
@@ -139,7 +138,7 @@ class Attempts:
         if not self._host.may_begin():
             self._host.held_up()
             return
-        calls, self.calls = self.calls, deque()
+        calls, self.calls = self.calls, []
         purse = owner.purse
         if purse is not None:
             purse.look()
@@ -228,16 +227,27 @@ class Attempts:
         self._reporting = True
         try:
             while self._at_once:
-                self._at_once.popleft().finish()
+                self._finish_some()
         finally:
             self._reporting = False
+
+    def _finish_some(self) -> None:
+        ended, self._at_once = self._at_once, []
+        ended.reverse()
+        try:
+            while ended:
+                ended.pop().finish()
+        finally:
+            if ended:  # one of them has raised an error of ours; the others come next
+                ended.reverse()
+                self._at_once[:0] = ended
 
     def body_done(self, body: Body, value: Any, error: BaseException | None) -> None:
         """Record what a body came to and deliver it."""
         owner, key = self.owner, body.call.key
         if owner.is_over or self.bodies.get(key) is not body:
             if body in self.ending:
-                self.ending.discard(body)
+                self.ending -= {body}
                 self._life.pump()
             return  # late: the lease is gone, or nobody awaits it
         if body.call.state is _ABANDONED:
@@ -356,7 +366,7 @@ class Attempts:
                 self.owner.purse.drop(call)
             return
         if body.stop():
-            self.ending.add(body)  # the end of the execution waits for a process
+            self.ending |= {body}  # the end of the execution waits for a process
         data = {"attempt": body.attempt, **({} if why is None else {"why": why})}
         data |= self._spent_by(body, lost=True)
         self.owner.append(Event(Kind.CALL_ABANDONED, "engine", key=call.key, data=data))
@@ -404,7 +414,7 @@ class Attempts:
                 continue
             is_late = now - body.started_at >= ANNOUNCE_US
             if is_late and key not in self._announced and body.call.state is not _ABANDONED:
-                self._announced.add(key)
+                self._announced[key] = body.call.digest
                 data = {"attempt": body.attempt, "since": body.started_at}
                 digest = body.call.digest
                 owner.append(

@@ -47,7 +47,7 @@ class Dispatch:
         self._clock = clock
         self._held: list[Call] = []
         self._asked: dict[str, int] = {}
-        self._unasked: set[str] = set()
+        self._unasked: dict[str, Kind] = {}
 
     def recall(self, row: Transition) -> None:
         """Take up what a recorded witness says about attempts, questions and children."""
@@ -58,7 +58,7 @@ class Dispatch:
             if question:
                 self._asked[row.key] = question.get("stage", 0)
         elif row.kind is Kind.CALL_ABANDONED:
-            self._unasked.add(row.key)
+            self._unasked[row.key] = row.kind
         self._attempts.recall(row)
         self._children.take(row)
 
@@ -119,7 +119,7 @@ class Dispatch:
     def abandon(self, call: Call) -> None:
         """Nobody awaits this call any more."""
         if call.kind == "ask" and call.key in self._asked and call.key not in self._unasked:
-            self._unasked.add(call.key)
+            self._unasked[call.key] = Kind.CALL_ABANDONED
             self._owner.append(Event(Kind.CALL_ABANDONED, "engine", key=call.key))
             return
         self._attempts.abandon(call)

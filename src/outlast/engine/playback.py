@@ -73,7 +73,7 @@ class Playback:
         self._past = past
         self._log: Sequence[Transition] = (birth,)
         self._trail: Trail | None = None
-        self._noted = Noted()
+        self._noted: Noted | None = None
         self._told = 0
         self._vouched: int | None = None
 
@@ -99,7 +99,7 @@ class Playback:
                 first = place + 1
         self._children.take_earlier(rows[:first])
         if rows:
-            self._noted.see(rows[:first], rows[first:])
+            self._marks().see(rows[:first], rows[first:])
             if self._owner.purse is not None:
                 self._owner.purse.see(rows[first:])
             self._log = rows
@@ -310,8 +310,13 @@ class Playback:
         notes, self.scope.notes = self.scope.notes, []
         is_past = self.script is not None and self.script.point_ahead
         for note in notes:
-            if self._noted.is_new(note):
+            if self._marks().is_new(note):
                 self._owner.append(note.event(reused=is_past))
+
+    def _marks(self) -> Noted:
+        if self._noted is None:
+            self._noted = Noted()
+        return self._noted
 
     def emit(self, name: str, payload: bytes) -> Said:
         """Append what task code says to a stream; it may come from the thread of a ``def`` task."""

@@ -192,6 +192,11 @@ class _Step(_Function[P, R]):
         scope = current_scope.get()
         if scope is None:
             return self.fn(*args, **kwargs)
+        return self._call_in(scope, args, kwargs, key)
+
+    def _call_in(
+        self, scope: AnyScope, args: tuple[Any, ...], kwargs: Mapping[str, Any], key: str | None
+    ) -> Any:
         return scope.call(*self._request(scope, args, kwargs), explicit_key=key)
 
     def _request(
@@ -224,12 +229,16 @@ class AsyncStep(_Step[P, R]):
             WrongArguments, BadPayload: at the call, before anything runs.
         """
         scope = current_scope.get()
-        if scope is not None and not scope.is_async:
+        call: Coroutine[Any, Any, R]
+        if scope is None:
+            call = self.fn(*args, **kwargs)
+        elif scope.is_async:
+            call = self._call_in(scope, args, kwargs, None)
+        else:
             raise WrongColour(
                 f"{self.name} is an async def step, called in a def task",
                 do="make the task async def, or the step def",
             )
-        call: Coroutine[Any, Any, R] = self._call(args, kwargs)
         return call
 
     def map(

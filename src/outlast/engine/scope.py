@@ -391,6 +391,8 @@ class Scope:
 
     def next_timer(self) -> Timer | None:
         """Give the armed timer that is due first; of equal ones, the first made."""
+        if not self._loop._armed:
+            return None
         timer = self._loop.next_timer()
         return None if timer is None else Timer(timer.number, timer.deadline_at)
 
