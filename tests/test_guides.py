@@ -251,3 +251,9 @@ def test_workers(tmp_path: Path) -> None:
     (worker,) = json.loads(listed)["items"]
     assert worker["state"] == "left" and worker["tasks"] == ["fulfil", "picture"]
     assert worker["lease_us"] is None and worker["leased"] == 0
+
+
+def test_encryption(tmp_path: Path) -> None:
+    program, line = follow("encryption.md", tmp_path)
+    assert program.split("\n") == ["dear Ada", "False", "key_missing", ""]
+    assert line.startswith("k1 ") and len(line) == 48

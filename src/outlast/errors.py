@@ -15,6 +15,8 @@
     │   ├─ BadSchedule            no cron, no time zone, or a part that cannot be
     │   ├─ BadRequest             a request that the server does not take as it stands
     │   └─ CannotLoad             the module, file or store address cannot be opened as given
+    │       ├─ KeyMissing             the store is encrypted, and its key was not given
+    │       └─ KeyWrong               a key of that name was, and it is another one
     ├─ NotFound               no such execution or question
     │   └─ UnknownStep            the execution has no such step to fork from
     ├─ Refused                a legal request at the wrong moment
@@ -217,6 +219,18 @@ class CannotLoad(UsageError):
     """The module, file or store address cannot be opened as given."""
 
     code = "cannot_load"
+
+
+class KeyMissing(CannotLoad):
+    """The store's payloads are encrypted by a key that was not given; nothing was written."""
+
+    code = "key_missing"
+
+
+class KeyWrong(CannotLoad):
+    """A key was given under the right name, and is another one; nothing was written."""
+
+    code = "key_wrong"
 
 
 class NotFound(OutlastError):

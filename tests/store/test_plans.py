@@ -253,6 +253,7 @@ WRITES_ONLY = {
     *("insert_session", "save_sign_in", "insert_audit"),
 }
 READS_ALL = {
+    *("data_keys", "save_data_key", "insert_data_key", "is_used"),
     *("accounts", "grants", "tokens", "wrong_sessions", "wrong_tokens", "wrong_grants"),
     *("audit_oldest", "audit_newest"),  # by the numbers of its key, or a filter nobody waits for
     *re.findall(r"^-- name: (\w+)$", FILES["verify.sql"], re.MULTILINE),

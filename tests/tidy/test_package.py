@@ -44,7 +44,7 @@ EXTRAS: Final = {
 ROOMS_OF_EXTRAS: Final = frozenset(room for rooms in EXTRAS.values() for room in rooms)
 COMES_WITH_EXTRA: Final = {"server": {"httptools"}, "client": set[str](), "postgres": set[str]()}
 IMPORTED_AS: Final = {"argon2": "argon2-cffi", "jwt": "pyjwt"}
-BY_ANOTHER_EXTRA: Final = {"pyjwt": "oidc"}
+BY_ANOTHER_EXTRA: Final = {"pyjwt": "oidc", "cryptography": "encryption"}
 """What is required and used by another package."""
 
 
@@ -58,6 +58,8 @@ def test_what_is_imported_is_required_and_nothing_else() -> None:
     for path in SOURCES.rglob("*.py"):
         if room_of(path) not in ROOMS_OF_EXTRAS:
             imported |= imported_by(path.read_text("utf-8"))
+    assert "cryptography" in names(PROJECT["project"]["optional-dependencies"]["encryption"])
+    imported -= BY_ANOTHER_EXTRA.keys()
     required = {COMES_WITH.get(name, name) for name in imported} | READ_AS_DATA
     assert required == names(PROJECT["project"]["dependencies"])
     assert imported_by("def f():\n    import yaml.nodes\n    import os") == {"yaml"}

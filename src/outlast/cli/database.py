@@ -35,6 +35,50 @@ def init(session: Session) -> None:
         session.out(f"{url} {'is there already' if there else 'made'}")
 
 
+@db.command("new-key")
+@click.argument("name", default="k1")
+@shared
+def new_key(session: Session, name: str) -> None:
+    """Draw a key for encryption at rest and print its line; nothing else is done with it.
+
+    Put the line into a file that only you can read, and name it by OUTLAST_KEYS_FILE. To change the
+    key, put the new line before the old one, run outlast db rewrap, and take the old one out.
+    """
+    from outlast.store import new_key
+
+    session.out(new_key(name))
+
+
+@db.command()
+@click.option("--data-key", is_flag=True, help="Draw another data key besides.")
+@shared
+def rewrap(session: Session, data_key: bool) -> None:
+    """Wrap the data keys by the first of the given keys; the others are needed no more.
+
+    No payload is touched, and an engine may run meanwhile. --data-key also draws another data key,
+    which seals from now on.
+    """
+    from outlast.engine.acting import deed
+
+    with session.guest() as guest:
+        sealing, done = guest.store.sealing, deed()
+        assert done is not None
+        if sealing is None:
+            raise UsageError(
+                "the store is not encrypted",
+                why="no engine has opened it with keys so far",
+                do="OUTLAST_KEYS_FILE=… outlast worker FILE",
+            )
+        count = sealing.wrap_anew(done)
+        if data_key:
+            sealing.draw_anew(now_us(), done)
+        rows = sealing.data_keys()
+    if session.as_json:
+        session.json({"wrapped": count, "data_keys": len(rows), "key": rows[-1].key_id})
+    else:
+        session.out(f"{count} data keys are wrapped by {rows[-1].key_id}")
+
+
 @db.command()
 @shared
 def status(session: Session) -> None:

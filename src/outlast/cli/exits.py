@@ -47,6 +47,8 @@ EXITS: Final[dict[type[errors.OutlastError], int]] = {
     errors.BadSchedule: USAGE,
     errors.BadRequest: USAGE,
     errors.CannotLoad: USAGE,
+    errors.KeyMissing: STORE,
+    errors.KeyWrong: STORE,
     errors.NotFound: NOT_FOUND,
     errors.UnknownStep: NOT_FOUND,
     errors.Refused: CONFLICT,

@@ -93,6 +93,14 @@ _TEXTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
             "call the server by a name it knows: outlast server --allow-host NAME",
         ),
     ),
+    "key_missing": (
+        "neither OUTLAST_KEYS_FILE nor OUTLAST_KEYS_COMMAND nor OUTLAST_KEYS names the key",
+        ("OUTLAST_KEYS_FILE=PATH, with the key in that file",),
+    ),
+    "key_wrong": (
+        "another key has the same name, or the store is a copy of another one",
+        ("give the key that the store was encrypted with; without it nobody reads its payloads",),
+    ),
     "cannot_load": (
         "the path or address is wrong, or the file raises an error while it is imported",
         ("correct the path; run it with python alone to see whether it imports",),

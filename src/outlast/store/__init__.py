@@ -44,6 +44,15 @@ def open_store(url: str, *, owner: str | None, now: int, upgrade: bool = False) 
     return SqliteStore(sqlite_path(url), owner=owner, now=now, upgrade=upgrade)
 
 
+def new_key(name: str) -> str:
+    """Draw a key for encryption at rest; gives its line, for the file of the keys."""
+    from outlast.store.keys import drawn_line, parsed
+
+    line = drawn_line(name)
+    parsed(line, "the name of the key")
+    return line
+
+
 def owner_of(url: str) -> str | None:
     """Say which process owns a store exclusively, as a phrase, or None when none does."""
     if url == "memory:" or is_postgres(url):

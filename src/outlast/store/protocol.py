@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # only who has to do with them loads them
     from outlast.access.decide import Grant
     from outlast.access.record import Held, Session, Token, User
     from outlast.schedule import Entry, Request, ScheduleRecord, ScheduleState
+    from outlast.store.keys import DataKey
 
 TENANT = 1
 """The one tenant there is for now; every key begins with it."""
@@ -824,6 +825,19 @@ class Access(Protocol):
         """Follow the audit's chain from its beginning, and say what does not fit."""
 
 
+class Sealing(Protocol):
+    """The verbs on an encrypted store's keys. Every verb is one transaction."""
+
+    def data_keys(self) -> list[DataKey]:
+        """List the data keys, as they are kept: wrapped."""
+
+    def wrap_anew(self, deed: Deed) -> int:
+        """Wrap all data keys by the current key; gives how many. Older keys are needed no more."""
+
+    def draw_anew(self, now: int, deed: Deed) -> int:
+        """Draw another data key, which seals from now on; gives its number."""
+
+
 class Store(Protocol):
     """Durable state. Every verb is one transaction.
 
@@ -839,6 +853,10 @@ class Store(Protocol):
     @property
     def access(self) -> Access:
         """The verbs on users, tokens, grants and the audit."""
+
+    @property
+    def sealing(self) -> Sealing | None:
+        """The verbs on keys; None where payloads are plain."""
 
     @property
     def capacity(self) -> Capacity:

@@ -116,6 +116,7 @@ class MemoryStore:
         self._streams = MemoryStreams()
         self._lock = threading.RLock()
         self.access = MemoryAccess(self._lock)
+        self.sealing = None
         self.schedules = MemorySchedules(self)
         self.capacity = MemoryCapacity(self)
 

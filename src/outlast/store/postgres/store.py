@@ -5,6 +5,7 @@ from __future__ import annotations
 from outlast.store.postgres.address import Address
 from outlast.store.postgres.database import PostgresDatabase
 from outlast.store.relational import RelationalStore
+from outlast.store.relational.sealed import sealed
 
 
 class PostgresStore(RelationalStore):
@@ -26,6 +27,12 @@ class PostgresStore(RelationalStore):
         Raises:
             SchemaMismatch, StoreBroken, StoreReadOnly, StoreUnavailable, CannotLoad: it cannot be
                 used; it was left as it is.
+            KeyMissing, KeyWrong: its payloads are encrypted, and not by the keys that were given.
         """
         self.server = PostgresDatabase(Address.of(url), owner=owner, now=now, upgrade=upgrade)
-        super().__init__(self.server)
+        try:
+            database = sealed(self.server, now, owner=owner is not None)
+        except BaseException:
+            self.server.close()
+            raise
+        super().__init__(database)

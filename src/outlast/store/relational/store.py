@@ -69,6 +69,7 @@ from outlast.store.protocol import (
     Renewal,
     Reservation,
     Schedules,
+    Sealing,
     StreamHead,
     StreamItem,
     Verdict,
@@ -139,6 +140,13 @@ class RelationalStore:
         from outlast.store.relational.schedules import RelationalSchedules
 
         return RelationalSchedules(self)
+
+    @property
+    def sealing(self) -> Sealing | None:
+        """See the protocol."""
+        from outlast.store.relational.sealed import SealedDatabase
+
+        return self.database if isinstance(self.database, SealedDatabase) else None
 
     @cached_property
     def access(self) -> Access:

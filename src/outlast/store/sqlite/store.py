@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from outlast.store.relational import RelationalStore
+from outlast.store.relational.sealed import sealed
 from outlast.store.sqlite.database import SqliteDatabase
 
 
@@ -28,7 +29,13 @@ class SqliteStore(RelationalStore):
             StoreOwned: another engine owns the file.
             SchemaMismatch, StoreBroken, StoreReadOnly, CannotLoad: it cannot be used; it was left
                 as it is.
+            KeyMissing, KeyWrong: its payloads are encrypted, and not by the keys that were given.
         """
         self.path = path
         self.file = SqliteDatabase(path, owner=owner, now=now, upgrade=upgrade)
-        super().__init__(self.file)
+        try:
+            database = sealed(self.file, now, owner=owner is not None)
+        except BaseException:
+            self.file.close()
+            raise
+        super().__init__(database)
