@@ -24,6 +24,7 @@ import pytest
 
 import outlast
 from outlast import Engine
+from outlast.errors import OutlastError
 from outlast.lifecycle import Kind, State
 from outlast.store import open_store
 from outlast.store.postgres.hints import PostgresHints
@@ -71,14 +72,14 @@ def until(condition: Callable[[], Any], what: str = "") -> Any:
 class Worker:
     """A worker in a process of its own."""
 
-    def __init__(self, url: str, folder: Path, lease: float = LEASE_S) -> None:
+    def __init__(self, url: str, folder: Path, lease: float = LEASE_S, gate: str = "gate") -> None:
         roots = [str(Path(outlast.__file__).parents[1]), str(APP.parents[2])]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.postgres.fleet_app", url, f"{lease:g}s"],
             stdout=subprocess.PIPE,
             text=True,
             cwd=APP.parents[2],
-            env={**os.environ, **paths(folder), "PYTHONPATH": os.pathsep.join(roots)},
+            env={**os.environ, **paths(folder, gate), "PYTHONPATH": os.pathsep.join(roots)},
         )
         self._said: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -106,8 +107,8 @@ class Worker:
         self.process.stdout.close()
 
 
-def paths(folder: Path) -> dict[str, str]:
-    return {"LEDGER": str(folder / "ledger"), "GATE": str(folder / "gate")}
+def paths(folder: Path, gate: str = "gate") -> dict[str, str]:
+    return {"LEDGER": str(folder / "ledger"), "GATE": str(folder / gate)}
 
 
 @pytest.fixture
@@ -189,33 +190,39 @@ def test_a_killed_worker_is_taken_over_from(
     assert {row.id: row.state for row in store.workers()}[victim.names[0]] == "lost"
 
 
+@pytest.mark.parametrize("while_running", [True, False])
 def test_a_stopped_worker_writes_nothing_when_it_goes_on(
     url: str,
     store: Store,
     workers: Callable[..., Worker],
     tmp_path: Path,
+    while_running: bool,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    one = workers(lease=1.0)
+    """It goes on while another one runs what it had, or after that has finished it."""
+    one = workers(lease=1.0, gate="first")
     ids = asyncio.run(start_many(url, MANY))
     until(lambda: all(ledger(tmp_path)["start", "gated", n] for n in range(MANY)), "all began")
     assert set(owners(store, ids).values()) == {one.names[0]}
     one.kill(signal.SIGSTOP)
     two = workers(lease=5.0)
     until(lambda: set(owners(store, ids).values()) == {two.names[0]}, "the takeover")
-    (tmp_path / "gate").touch()
-    until(lambda: all_are(store, ids, State.SUCCEEDED), "the end of all")
+    until(lambda: all(ledger(tmp_path)["start", "gated", n] == 2 for n in range(MANY)), "all again")
+    if not while_running:
+        (tmp_path / "gate").touch()
+        until(lambda: all_are(store, ids, State.SUCCEEDED), "the end of all")
     seqs = {record.id: record.seq for record in store.get(ids) if record is not None}
+    (tmp_path / "first").touch()  # what it ran ends when it goes on
     one.kill(signal.SIGCONT)
-    until(
-        lambda: all(
-            ledger(tmp_path)["end", "gated", n] == 2 or one_dropped(one) for n in range(MANY)
-        ),
-        "late ends",
-    )
     again = one.heard()
     assert again["name"] != one.names[0]
-    late = sum(ledger(tmp_path)["end", "gated", n] - 1 for n in range(MANY))
+    assert seqs == {record.id: record.seq for record in store.get(ids) if record is not None}
+    before = 0 if while_running else MANY
+    late = sum(count for (what, name, _), count in ledger(tmp_path).items()
+               if (what, name) == ("end", "gated")) - before  # fmt: skip
+    if while_running:
+        (tmp_path / "gate").touch()
+        until(lambda: all_are(store, ids, State.SUCCEEDED), "the end of all")
     one.kill(signal.SIGTERM)
     last = one.heard()
     assert one.process.wait(LONG) == 0
@@ -226,21 +233,48 @@ def test_a_stopped_worker_writes_nothing_when_it_goes_on(
             f"{dict(refused)} refused, {last['losses']} lease lost; 0 rows written",
             flush=True,
         )
-    assert seqs == {record.id: record.seq for record in store.get(ids) if record is not None}
+    assert set(refused) <= {"fenced", "already_final"}
+    assert late or refused or last["losses"], "it did nothing late"
     for id in ids:
         rows = store.log(id)
         lost = next(row.seq for row in rows if row.kind is Kind.WORKER_LOST)
-        nonce = rows[1].nonce
-        assert all(row.nonce != nonce for row in rows if row.seq > lost)
-        assert ("start", "before", 0) in ledger(tmp_path)
-    assert set(refused) <= {"fenced", "already_final"}
-    assert late or refused or last["losses"], "it did nothing late"
+        assert all(row.nonce != rows[1].nonce for row in rows if row.seq > lost)
     check_logs(store, ids, tmp_path)
 
 
-def one_dropped(worker: Worker) -> bool:
-    """Whether it says that it has come back under another name."""
-    return not worker._said.empty()
+def test_workers_come_back_after_the_server(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All of its processes are killed, while two workers run; nothing has to be told."""
+    with Server() as server:
+        url = server.database()
+        store = open_store(url, owner="setup", now=now())
+        pair = [Worker(url, tmp_path), Worker(url, tmp_path)]
+        try:
+            ids = asyncio.run(start_many(url, MANY))
+            until(lambda: all(ledger(tmp_path)["start", "gated", n] for n in range(MANY)), "began")
+            server.stop(signal.SIGQUIT)
+            (tmp_path / "gate").touch()
+            until(lambda: all(ledger(tmp_path)["end", "gated", n] for n in range(MANY)), "ended")
+            server.start()
+            began = time.monotonic()
+            until(lambda: reads(store) and all_are(store, ids, State.SUCCEEDED), "the end of all")
+            took = time.monotonic() - began
+            check_logs(store, ids, tmp_path)
+            assert any(row.state == "active" for row in store.workers())
+        finally:
+            for one in pair:
+                one.end()
+            store.close()
+    with capsys.disabled():
+        print(f"\n  all ended {took:.1f} s after the server came back", flush=True)
+
+
+def reads(store: Store) -> bool:
+    try:
+        return bool(store.workers(1))
+    except OutlastError:
+        return False
 
 
 def test_hundreds_of_workers_that_died_at_once(

@@ -505,13 +505,17 @@ class Engine:
         if self.on_lost is not None:
             self.on_lost()
 
-    async def see_news(self, topics: Collection[str]) -> None:
-        """See what other engines on this store have written, as far as these topics go."""
+    async def see_news(self, topics: Collection[str], *, thoroughly: bool = True) -> None:
+        """See what other engines on this store have written, as far as these topics go.
+
+        Hints may come by the dozen a second; what is rare is looked at ``thoroughly`` only.
+        """
         if "work" in topics:
-            await self._learn_budgets()
+            if thoroughly:
+                await self._learn_budgets()
+                self.scheduler.look()
             self.look_at_clock()
             self.worker.look()
-            self.scheduler.look()
         if "inbox" in topics:
             await self._read_unread()
         if "ended" in topics:

@@ -49,6 +49,7 @@ class Fleet:
         self._news: set[str] = set()
         self._has_news = asyncio.Event()
         self._delay = WAITING_SECONDS
+        self._poll_at = 0.0
         self._hints = engine.store.hints(self._heard)
         if self.membership is not None:
             self.membership.start()
@@ -195,10 +196,14 @@ class Fleet:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay):
                 await self._has_news.wait()
-        topics, self._news = self._news or set(TOPICS), set()
+        is_time = self._loop.time() >= self._poll_at
+        if is_time:
+            self._poll_at = self._loop.time() + POLL_SECONDS * self._dice.uniform(0.75, 1.0)
+        topics, self._news = self._news, set()
+        topics = topics if topics and not is_time else set(TOPICS)
         self._has_news.clear()
         try:
-            await engine.see_news(topics)
+            await engine.see_news(topics, thoroughly=is_time)
         except OutlastError:
             self._news |= topics  # it has not seen all: it comes back
             raise
