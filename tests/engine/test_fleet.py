@@ -92,6 +92,11 @@ async def fleet_two(value: int) -> int:
 
 
 @task
+async def fleet_three(value: int) -> int:
+    return await first(value) + await second(value) + await first(value + 100)
+
+
+@task
 async def fleet_waits() -> str:
     return str(await wait_for("go", str))
 
@@ -185,19 +190,21 @@ def test_a_stopped_renewal_stops_bodies_and_then_drops_all() -> None:
 def test_a_renewal_that_succeeds_again_lets_bodies_start() -> None:
     async def main() -> None:
         gate.append(asyncio.Event())
-        store = Weak(is_shared=True)
-        async with Shared(store, tasks=[fleet_two], lease="20s") as one:
+        store = MemoryStore(is_shared=True)
+        async with Shared(store, tasks=[fleet_three], lease="20s") as one:
             assert one.fleet is not None and one.fleet.membership is not None
             membership, name = one.fleet.membership, one.name
-            handle = await one.astart(fleet_two, 1)
+            handle = await one.astart(fleet_three, 1)
             await until(lambda: ("second", 1) in ran)
-            sent_at, membership._sent_at = membership._sent_at, membership._sent_at - 18
+            membership._sent_at -= 18
             membership._until -= 18
-            gate[0].set()
             assert not membership.may_begin()
+            gate[0].set()
+            await until(lambda: one.worker._was_held_up)
+            assert ("first", 101) not in ran
             membership._wake.set()
-            assert await handle.aresult() == 2
-            assert membership._sent_at > sent_at and one.name == name
+            assert await handle.aresult() == 103
+            assert membership.may_begin() and one.name == name
             assert one.fleet.losses == 0
 
     run(main())

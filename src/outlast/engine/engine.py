@@ -563,6 +563,10 @@ class Engine:
     async def _check_waiters(self) -> None:
         """Tell those who wait for executions that ended elsewhere."""
         ids = list(self._waiters)
+        if self.fleet is not None:  # who runs here tells by itself
+            ids = [id for id in ids if id not in self.worker.drivers]
+            if not self.fleet.may_ask_for(len(ids)):
+                return
         if ids:
             for record in await self.worker.read(lambda: self.store.get(ids)):
                 if record is not None and record.is_final:

@@ -24,6 +24,8 @@ POLL_SECONDS: Final = 1.0
 """How often an engine looks for itself what the others have written: the net under the hints."""
 WAITING_SECONDS: Final = 0.05
 """The same at first where somebody waits for an execution that runs elsewhere; then ever longer."""
+ASKED_PER_SECOND: Final = 5_000
+"""Executions elsewhere whose end is looked for, in a second."""
 TOPICS: Final = ("work", "inbox", "ended")
 KEPT_US: Final = 86_400_000_000
 """How long the rows of workers that are over are kept."""
@@ -50,6 +52,7 @@ class Fleet:
         self._has_news = asyncio.Event()
         self._delay = WAITING_SECONDS
         self._poll_at = 0.0
+        self._asked_at = float("-inf")
         self._hints = engine.store.hints(self._heard)
         if self.membership is not None:
             self.membership.start()
@@ -186,6 +189,20 @@ class Fleet:
     def _tell(self, *call: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to hear
             self._loop.call_soon_threadsafe(*call)  # type: ignore[arg-type]
+
+    def may_ask_for(self, count: int) -> bool:
+        """Tell whether it is time to look for the ends of so many executions that run elsewhere.
+
+        The more there are, the more seldom: it reads some thousands a second at most, however many
+        hints come.
+        """
+        now = self._loop.time()
+        wait = self._asked_at + count / ASKED_PER_SECOND - now
+        if wait > 0:
+            self._loop.call_later(wait, self._note, "ended")
+            return False
+        self._asked_at = now
+        return True
 
     async def listen(self) -> None:
         """Wait for a hint, or until it is time to look anyway, and see what there is."""
