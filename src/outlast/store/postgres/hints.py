@@ -106,9 +106,9 @@ class PostgresHints:
         connection.add_notify_handler(self._take)
         self._own_pid = connection.info.backend_pid
         connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
-        self.is_listening = True
         for topic in TOPICS:
             self._heard(topic)  # what was said before it listened is lost
+        self.is_listening = True
         not_before = 0.0
         while True:
             wait = None
