@@ -183,6 +183,20 @@ def test_a_reader_that_is_stuck_is_dropped_and_one_that_leaves_is_let_go(
     tell(story)
 
 
+def test_a_server_that_stops_ends_its_streams_in_order(tell: Any) -> None:
+    async def story(world: World) -> None:
+        id = await world.start("asks", name="Ada")
+        await world.until(id, "awaiting_input")
+        async with Reader(world, f"{API}/{id}/events") as reader:
+            kinds = []
+            async for kind, _, _ in reader.events():  # it has an end
+                kinds.append(kind)
+                world.app.is_stopping = True
+        assert set(kinds) == {"transition"}
+
+    tell(story)
+
+
 def test_a_quiet_stream_beats(tell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "HEARTBEAT_SECONDS", 0.0)
 

@@ -52,6 +52,8 @@ def test_a_start_happens_once_for_a_key(tell: Any) -> None:
         headers = {"idempotency-key": "k"}
         await world.post(f"{API}/executions", body, 422, headers=headers)
         await world.post(f"{API}/bulk", {}, 400, headers=headers)  # it could not keep its promise
+        for bad in ("", "two words", "x" * 256):
+            await world.post(f"{API}/executions", body, 400, headers={"idempotency-key": bad})
         assert len((await world.get(f"{API}/executions"))["items"]) == 2
 
     tell(story)

@@ -24,7 +24,7 @@ from outlast.engine.acting import acting
 from outlast.errors import BadRequest, Forbidden, InternalError, NotFound, OutlastError, Overloaded
 from outlast.server.auth import Authenticator, Identity, see_form
 from outlast.server.call import Call, Live, Reply
-from outlast.server.guard import App, Guard, Receive, Scope, Send, read_body
+from outlast.server.guard import GUARD, App, Guard, Receive, Scope, Send, read_body
 from outlast.server.problem import MEDIA, headers_of, problem_of, status_of
 from outlast.server.route import Route, checked
 from outlast.server.route import Scope as Asked
@@ -110,7 +110,7 @@ class _Endpoint:
             await _tell(InternalError(f"{type(error).__name__}: {error}"), send, cause=error)
             return
         if isinstance(said, Live):
-            await _stream(said, receive, send)
+            await _stream(said, scope, receive, send)
             return
         reply = said if isinstance(said, Reply) else Reply(said)
         status = reply.status or route.status
@@ -259,10 +259,10 @@ async def _send(send: Send, status: int, headers: Mapping[str, str], body: bytes
     await send({"type": "http.response.body", "body": body})
 
 
-async def _stream(live: Live, receive: Receive, send: Send) -> None:
+async def _stream(live: Live, scope: Scope, receive: Receive, send: Send) -> None:
     from outlast.server.live import serve
 
-    await serve(live.events, receive, send)
+    await serve(live.events, receive, send, lambda: bool(scope[GUARD].is_stopping))
 
 
 async def _nothing_there(request: Request, error: Exception) -> Response:

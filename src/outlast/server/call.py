@@ -105,9 +105,11 @@ class Call:
         said = self.headers.get("idempotency-key")
         if said is None:
             return None
-        if not 0 < len(said) <= KEY_LENGTH_MAX or not said.isprintable():
+        is_plain = said.isascii() and said.isprintable() and " " not in said
+        if not 0 < len(said) <= KEY_LENGTH_MAX or not is_plain:
             raise BadRequest(
-                "the Idempotency-Key is none", why=f"1 to {KEY_LENGTH_MAX} printable characters"
+                "the Idempotency-Key is none",
+                why=f"1 to {KEY_LENGTH_MAX} printable characters of ASCII, without spaces",
             )
         return f"http:{self.identity.name}:{said}"
 

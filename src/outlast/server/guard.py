@@ -28,6 +28,9 @@ BODY_SECONDS: Final = 10.0
 INSIDE_MAX: Final = 2_000
 """Requests that are answered at once, streams of events included."""
 
+GUARD: Final = "outlast.guard"
+"""Where a request finds the guard: it says whether the server is about to stop."""
+
 HEADERS: Final = (
     (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
@@ -53,6 +56,7 @@ class Guard:
         self._hosts = frozenset(host.lower() for host in hosts)
         self._origins = frozenset(origins)
         self._inside = 0
+        self.is_stopping = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or turn it away."""
@@ -68,6 +72,7 @@ class Guard:
             await refuse(error, sender)
             return
         self._inside += 1
+        scope[GUARD] = self
         try:
             await self._app(scope, receive, sender)
         finally:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import msgspec
@@ -112,7 +112,9 @@ def event(kind: str, value: Any, id: int | str | None) -> str:
     return f"event: {kind}\n{named}data: {_encode(value).decode()}\n\n"
 
 
-async def serve(events: AsyncIterator[str], receive: Receive, send: Send) -> None:
+async def serve(
+    events: AsyncIterator[str], receive: Receive, send: Send, is_stopping: Callable[[], bool]
+) -> None:
     """Send events as they come, with a beat where there are none, until either side ends.
 
     ``events`` gives an empty text where it has nothing new; then is the moment to look whether
@@ -128,6 +130,8 @@ async def serve(events: AsyncIterator[str], receive: Receive, send: Send) -> Non
         async for text in events:
             if gone.done():
                 return
+            if is_stopping():
+                break  # whoever reads comes back with its last id
             if not text and loop.time() < beat_at:
                 continue
             await _push(send, text or BEAT)

@@ -17,6 +17,7 @@ import uvicorn
 from outlast.errors import CannotLoad, UsageError
 from outlast.server.app import LOCAL, create_app
 from outlast.server.auth import Authenticator, FirstToken, token_path
+from outlast.server.guard import Guard
 
 if TYPE_CHECKING:
     from outlast.engine.engine import Engine
@@ -181,6 +182,8 @@ class _Server(uvicorn.Server):
 
     def stop(self) -> None:
         """Stop in order; asked again, at once."""
+        if isinstance(self.config.app, Guard):
+            self.config.app.is_stopping = True
         self.force_exit = self.should_exit
         self.should_exit = True
 
