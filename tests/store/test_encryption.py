@@ -17,7 +17,7 @@ from outlast.lifecycle import Kind, MessageKind
 from outlast.schedule import Wish
 from outlast.store.keys import Place, Vault, drawn_line, is_sealed, keys_of, parsed
 from outlast.store.protocol import Deliver, Emission, Lease, Store
-from outlast.store.relational.sealed import READS, WRITES, SealedDatabase
+from outlast.store.relational.sealed import ANEW, READS, WRITES, SealedDatabase
 from outlast.store.sql import load
 from outlast.store.sqlite import SqliteStore
 from outlast.testing.conformance import T, begun, born, codes, message, nonces
@@ -268,7 +268,8 @@ def test_every_statement_with_a_payload_is_known(backend: str) -> None:
         for name, body in zip(pieces[1::2], pieces[2::2], strict=True):
             if re.search(r"\b(payload|input)\b", re.sub(r"--.*", "", body)):
                 found.add(name)
-    assert found == WRITES.keys() | READS.keys()
+    anew = {name for find, write, *_ in ANEW for name in (find, write)}
+    assert found == WRITES.keys() | READS.keys() | anew
     if backend == "sqlite":
         for name, (column, _) in READS.items():
             results = load("outlast.store.sqlite")[name].results
@@ -288,4 +289,89 @@ def test_the_schema_keeps_data_keys(tmp_path: Path, key: None) -> None:
             shell.execute(sql)
     shell.close()
     assert Clerk(store).run(T + MINUTE) == []
+    store.close()
+
+
+def test_everything_is_sealed_anew_through_kills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was plain, and what an older data key has sealed; then nothing may be plain."""
+    monkeypatch.delenv("OUTLAST_KEYS", raising=False)
+    store = opened(tmp_path)
+    filled(store, "plain-secret")
+    store.commit([born(f"ex_{number:03}", payload=b'"plain-secret"') for number in range(40)])
+    store.close()
+    monkeypatch.setenv("OUTLAST_KEYS", KEY)
+    kills = done = 0
+    while True:
+        store = opened(tmp_path)
+        database = store.database
+        assert isinstance(database, SealedDatabase)
+        if kills < 5:  # killed before the commit: as if it had not been
+            inner, kills = database.inner, kills + 1
+
+            def killed(name: str, bounds: object, run: object = inner.run) -> int:
+                if name == "end_reseal":
+                    raise KeyboardInterrupt
+                return run(name, bounds)  # type: ignore[operator,no-any-return]
+
+            monkeypatch.setattr(inner, "run", killed)
+            with pytest.raises(KeyboardInterrupt):
+                database.seal_anew(7)
+            monkeypatch.undo()
+            monkeypatch.setenv("OUTLAST_KEYS", KEY)
+        count = database.seal_anew(7)
+        done += count
+        store.close()
+        if not count:
+            break
+    assert done == 48 and kills == 5
+    store = opened(tmp_path)
+    database = store.database
+    assert isinstance(database, SealedDatabase) and not database.vault.whole
+    database.finish(deed())
+    assert database.vault.whole and store.verify().defects == []
+    assert set(read_back(store)) == {b'"plain-secret"'}
+    assert database.draw_anew(5, deed()) == 2
+    while database.seal_anew(500):
+        pass
+    shell = apsw.Connection(str(store.path))
+    for table, column in (
+        ("transition", "payload"),
+        ("inbox", "payload"),
+        ("schedule", "input"),
+        ("stream_item", "payload"),
+    ):
+        heads = shell.execute(
+            f"SELECT DISTINCT hex(substr({column}, 1, 6)) FROM {table} WHERE {column} IS NOT NULL"
+        ).fetchall()
+        assert heads == [("C10100000002",)], table
+    shell.execute("VACUUM")
+    shell.close()
+    assert store.verify().defects == [] and set(read_back(store)) == {b'"plain-secret"'}
+    store.close()
+    assert b"plain-secret" not in on_disk(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE transition SET payload = X'C10100'",
+        "INSERT INTO reseal_permit VALUES (1); UPDATE transition SET payload = X'00' WHERE payload IS NOT NULL",
+        "INSERT INTO reseal_permit VALUES (1); UPDATE transition SET payload = NULL",
+        "INSERT INTO reseal_permit VALUES (1); UPDATE transition SET actor = 'eve'",
+        "INSERT INTO reseal_permit VALUES (1); UPDATE transition SET payload = X'C101', actor = 'eve'",
+        "INSERT INTO reseal_permit VALUES (1); UPDATE inbox SET payload = X'C101', data = 'x'",
+        "INSERT INTO reseal_permit VALUES (1); UPDATE stream_item SET payload = X'C101', at = 1",
+        "INSERT INTO reseal_permit VALUES (1); UPDATE schedule SET input = X'C101', state = 'paused'",
+        "INSERT INTO reseal_permit VALUES (1); UPDATE schedule SET input = X'00'",
+    ],
+)
+def test_sealing_anew_is_all_that_its_permit_permits(tmp_path: Path, key: None, sql: str) -> None:
+    store = opened(tmp_path)
+    filled(store, "x")
+    shell = apsw.Connection(str(store.path))
+    with pytest.raises(apsw.ConstraintError, match="guard: "), shell:
+        shell.execute(sql)
+    shell.close()
     store.close()

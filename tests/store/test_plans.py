@@ -253,6 +253,9 @@ WRITES_ONLY = {
     *("insert_session", "save_sign_in", "insert_audit"),
 }
 READS_ALL = {
+    *("stale_log", "stale_inbox", "stale_streams", "stale_schedules", "left_reseals"),
+    *("reseal_log", "reseal_inbox", "reseal_streams", "reseal_schedules"),
+    *("permit_reseal", "end_reseal"),
     *("data_keys", "save_data_key", "insert_data_key", "is_used"),
     *("accounts", "grants", "tokens", "wrong_sessions", "wrong_tokens", "wrong_grants"),
     *("audit_oldest", "audit_newest"),  # by the numbers of its key, or a filter nobody waits for

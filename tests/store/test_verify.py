@@ -140,6 +140,7 @@ DERIVED = {
     "a stream with a gap": ("DELETE FROM stream_item WHERE number = 1", "parent: its stream draft"),
     "a stream of nobody": ("UPDATE stream_item SET execution_id = 'nobody'", "nobody: its stream draft"),
     "progress of nobody": ("UPDATE progress SET execution_id = 'nobody'", "nobody: it says how far it is"),
+    "a sealing half done": ("INSERT INTO reseal_permit VALUES (1)", "payloads: its sealing anew"),
     "a session of a user who may not sign in": ("UPDATE account SET disabled_at = 1", "ada: a session"),
     "a session of nobody": ("UPDATE session SET account = 'eve'", "eve: a session"),
     "a token of nobody": ("UPDATE token SET owner = 'eve'", "abcdefghij: a token"),

@@ -14,6 +14,9 @@ from outlast.cli.words import moment, now_us
 from outlast.errors import UsageError
 from outlast.retention import DEFAULT
 
+RESEAL_MAX = 500
+"""Payloads that are sealed anew within one transaction."""
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def db() -> None:
@@ -77,6 +80,36 @@ def rewrap(session: Session, data_key: bool) -> None:
         session.json({"wrapped": count, "data_keys": len(rows), "key": rows[-1].key_id})
     else:
         session.out(f"{count} data keys are wrapped by {rows[-1].key_id}")
+
+
+@db.command()
+@shared
+def encrypt(session: Session) -> None:
+    """Seal everything by the newest data key, also what is in the clear; no engine may run.
+
+    Killed at any moment, type it again: it goes on. When all is sealed, the clear is refused.
+    """
+    from outlast.engine.acting import deed
+    from outlast.engine.identity import worker_name
+    from outlast.store import open_store
+
+    session.act()
+    store = open_store(session.url, owner=worker_name(), now=now_us())
+    try:
+        sealing, done, count = store.sealing, deed(), 0
+        assert done is not None
+        if sealing is None:
+            raise UsageError("there are no keys", do="OUTLAST_KEYS_FILE=… outlast db encrypt")
+        while some := sealing.seal_anew(RESEAL_MAX):
+            count += some
+        sealing.finish(done)
+    finally:
+        store.close()
+    if session.as_json:
+        session.json({"sealed": count})
+    else:
+        session.out(f"{count} payloads sealed; what is in the clear is refused from now on")
+        session.say("what was in the clear is left in free pages of the file until they are reused")
 
 
 @db.command()

@@ -326,6 +326,7 @@ def _broken(place: Place, why: str) -> StoreBroken:
 
 
 __all__ = [
+    "MARK",
     "DataKey",
     "Keys",
     "Place",

@@ -837,6 +837,16 @@ class Sealing(Protocol):
     def draw_anew(self, now: int, deed: Deed) -> int:
         """Draw another data key, which seals from now on; gives its number."""
 
+    def seal_anew(self, limit: int) -> int:
+        """Seal up to so many payloads by the newest data key that are not; gives how many.
+
+        Also those in the clear. With 0 there is nothing left; a kill between two calls, or in one,
+        loses nothing.
+        """
+
+    def finish(self, deed: Deed) -> None:
+        """Refuse from now on what is in the clear; for an owner, when all is sealed anew."""
+
 
 class Store(Protocol):
     """Durable state. Every verb is one transaction.

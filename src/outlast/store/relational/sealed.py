@@ -12,7 +12,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from outlast.store.keys import DataKey, Keys, Place, Vault, keys_of, unwrapped, wrapped
+from outlast.errors import InternalError
+from outlast.store.keys import MARK, DataKey, Keys, Place, Vault, keys_of, unwrapped, wrapped
 from outlast.store.relational.access import append
 from outlast.store.relational.database import Database, Reader, Rows
 from outlast.store.relational.rows import Value
@@ -53,6 +54,35 @@ READS: Final[Mapping[str, tuple[int, Callable[[Row, Bounds], Place]]]] = {
 """Statements that read one."""
 
 
+_Stale = tuple[str, str, Callable[[Row], Place], Callable[[Row], Bounds]]
+
+
+def _after(row: Row) -> Bounds:
+    return {"id": row[1], "number": row[2]}
+
+
+STATEMENTS: Final = (
+    *("stale_log", "stale_inbox", "stale_streams", "stale_schedules"),
+    *("reseal_log", "reseal_inbox", "reseal_streams", "reseal_schedules"),
+)
+_PLACES: Final[tuple[Callable[[Row], Place], ...]] = (
+    lambda row: Place("log", *row[:3]),
+    lambda row: Place("inbox", *row[:3]),
+    lambda row: Place(f"stream {row[4]}", *row[:3]),
+    lambda row: Place("schedule", *row[:3]),
+)
+_GO_ON: Final[tuple[Callable[[Row], Bounds], ...]] = (
+    _after,
+    _after,
+    lambda row: {**_after(row), "name": row[4]},
+    _after,
+)
+ANEW: Final[tuple[_Stale, ...]] = tuple(
+    zip(STATEMENTS[:4], STATEMENTS[4:], _PLACES, _GO_ON, strict=True)
+)
+"""What is sealed anew: how it is found, how written, what it belongs to, and where to go on."""
+
+
 def sealed(database: Database, now: int, *, owner: bool) -> Database:
     """Give a database that seals, where keys are given or data keys are in it; else itself.
 
@@ -69,6 +99,14 @@ def sealed(database: Database, now: int, *, owner: bool) -> Database:
             return database
         rows = database.write(lambda: _first(database, keys, now))
     return SealedDatabase(database, keys, rows)
+
+
+_NAMES: Final = {
+    "stale_log": ("id", "number"),
+    "stale_inbox": ("id", "number"),
+    "stale_streams": ("id", "name", "number"),
+    "stale_schedules": ("id",),
+}
 
 
 def data_keys(database: Database) -> list[DataKey]:
@@ -158,6 +196,7 @@ class SealedDatabase(Database):
         self.inner, self.keys = inner, keys
         self.vault = Vault(self._unwrapped(rows), whole=_is_whole(rows))
         self._opener = _Opener(self.vault, self.learn)
+        self._cursors: dict[str, Bounds] = {}
 
     def _unwrapped(self, rows: Sequence[DataKey]) -> dict[int, bytes]:
         return {row.number: unwrapped(self.keys, row) for row in rows}
@@ -205,6 +244,57 @@ class SealedDatabase(Database):
         number = self.inner.write(act)
         self.learn()
         return number
+
+    def seal_anew(self, limit: int) -> int:
+        """See the protocol.
+
+        Killed before its transaction ends, it has done nothing. What is done is not found again, so
+        a call after a kill goes on, wherever the one before was.
+        """
+        head = MARK + self.vault.newest.to_bytes(4, "big")
+        done, self._cursors = self.inner.write(lambda: self._seal_anew(head, limit))
+        return done
+
+    def _seal_anew(self, head: bytes, limit: int) -> tuple[int, dict[str, Bounds]]:
+        done, cursors = 0, dict(self._cursors)
+        self.inner.run("permit_reseal", {})
+        for find, write, place, after in ANEW:
+            bounds = {"id": "", "number": 0, "name": "", **cursors.get(find, {})}
+            wanted = {name: bounds[name] for name in _NAMES[find]}
+            found = self.inner.ask_all(find, {**wanted, "head": head, "limit": limit - done})
+            rows: list[tuple[Value, ...]] = []
+            for row in found:
+                data: Any = row[3]
+                if not self.vault.knows(data):
+                    self.learn()
+                plain = self.vault.open(data, place(row))
+                rows.append((*row[:3], self.vault.seal(plain, place(row)), *row[4:]))  # type: ignore[arg-type]
+            if rows:
+                self.inner.send(write, rows)
+                cursors[find] = after(found[-1])
+            done += len(rows)
+            if done >= limit:
+                break
+        self.inner.run("end_reseal", {})
+        return done, cursors
+
+    def finish(self, deed: Deed) -> None:
+        """See the protocol."""
+        self._cursors.clear()
+        if self.seal_anew(1):
+            raise InternalError("what was to be sealed anew has not come to its end")
+        keys = self.keys
+        assert keys is not None
+
+        def act() -> None:
+            for row in data_keys(self.inner):
+                secret = unwrapped(keys, row)
+                after = wrapped(keys, row.number, secret, whole=True, at=row.created_at)
+                self.inner.run("save_data_key", _bounds(after))
+            append(self.inner, [(deed, "keys", {"whole": True})])
+
+        self.inner.write(act)
+        self.learn()
 
     # Sealing
 

@@ -37,6 +37,7 @@ DERIVED: Final = {
     "wrong_streams": "its stream {} has a gap, or is nobody's",
     "stray_progress": "it says how far it is, and is not there",
     "left_permits": "its purge was not finished",
+    "left_reseals": "its sealing anew was not finished",
     "wrong_sessions": "a session of a user who is not there, or may not sign in",
     "wrong_tokens": "a token of the user {}, who is not there",
     "wrong_grants": "the role {} of somebody who is not there",
