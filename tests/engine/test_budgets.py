@@ -556,6 +556,34 @@ def test_a_budget_for_nobody_is_refused() -> None:
             engine.budgets.set("tree:ex_1kdvdna0000000000009", usd=1)
 
 
+def test_of_two_that_end_together_the_second_may_be_given_up() -> None:
+    """The first outcome is not delivered before it is durable; the second waits for that."""
+
+    @step(cost={"usd": 0})
+    async def quick(n: int) -> int:
+        ran.append(n)
+        await asyncio.sleep(60)
+        return n
+
+    @task(budget=Budget(usd=1))
+    async def race() -> int:
+        runners = [asyncio.ensure_future(quick(n)) for n in range(3)]
+        done, others = await asyncio.wait(runners, return_when=asyncio.FIRST_COMPLETED)
+        for one in others:
+            one.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await priced()
+        return min(one.result() for one in done)
+
+    def scenario(engine: VirtualEngine) -> Any:
+        run = race.options(budget=Budget(usd=1, seconds=10_000)).start()
+        engine.advance("1h")
+        sound(engine)
+        return run.result()
+
+    assert crash_everywhere(scenario, tasks=[race]).result == 0
+
+
 # What does not say what it costs
 
 

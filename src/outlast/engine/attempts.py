@@ -18,6 +18,7 @@ recalls it from the rows.
 from __future__ import annotations
 
 import random
+from collections import deque
 from typing import Any, Final, Protocol
 
 from outlast import failure
@@ -100,6 +101,7 @@ class Attempts:
         self._identity = identity
         self._at_once: list[Body] = []
         self._failures: dict[str, int] = {}
+        self._late: deque[tuple[Body, Any, BaseException | None]] = deque()
         self._announced: dict[str, object] = {}
         self._progress: Progress | None = None
         self._reporting = False
@@ -254,6 +256,9 @@ class Attempts:
             self.abandon(body.call)
             self._life.pump()
             return
+        if owner.purse is not None and self._playback.outcomes:
+            self._late.append((body, value, error))  # what comes first may give this one up
+            return
         del self.bodies[key]
         step = body.step
         payload: bytes
@@ -300,6 +305,25 @@ class Attempts:
             self._life.suspend_mismatch(mismatch)
             return
         self._life.pump()
+
+    @property
+    def are_done(self) -> bool:
+        """Whether no body runs: all there are have ended, and wait to be reported."""
+        late = {body.call.key for body, _, _ in self._late}
+        return not self.bodies or self.bodies.keys() <= late
+
+    def report_late(self) -> bool:
+        """Report the next body that ended while an outcome waited; gives whether there was one.
+
+        With a budget an outcome is delivered once it is durable, and only then it is known whether
+        the code still awaits the others: a row for one that it has given up would fit no replay.
+        """
+        while self._late:
+            body, value, error = self._late.popleft()
+            if self.bodies.get(body.call.key) is body:
+                self.body_done(body, value, error)
+                return True
+        return False
 
     def _retry_at(self, body: Body, error: BaseException) -> int | None:
         """Say when a step is tried again after a failed attempt; None if its policy says never."""

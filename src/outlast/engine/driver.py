@@ -43,7 +43,7 @@ from outlast.engine.scope import Call, CallState, Mismatch, Scope
 from outlast.engine.script import is_point, past_of
 from outlast.engine.task_call import ContinueAsNew
 from outlast.engine.thread_scope import ThreadScope
-from outlast.engine.trail import OUTCOMES, WITNESSES
+from outlast.engine.trail import OUTCOMES, UNRUN, WITNESSES
 from outlast.engine.waiting import Waiting
 from outlast.engine.wishes import Wishes
 from outlast.errors import (
@@ -114,6 +114,7 @@ class Driver:
         self._birth = birth
         self._past = past_of(birth)
         self._missed = False
+        self._has_run = False
         self._stopping = False
         self._then: Callable[[], None] | None = None
         self._late: list[Transition] = []
@@ -136,7 +137,7 @@ class Driver:
     def begin(self, started: Transition) -> None:
         """Run a new execution, whose start is already in the log."""
         if self._make_scope():
-            self.owner.is_live = True
+            self.owner.is_live = self._has_run = True
             self._bound_attempt(started)
             self.playback.enter(started)
             self.pump()
@@ -156,7 +157,7 @@ class Driver:
             row = self._take(entry)
             if row is not None and row.kind in OUTCOMES:
                 waiting.append(row)
-        self.owner.is_live = True
+        self.owner.is_live = self._has_run = True
         started = self.owner.append(Event(Kind.START, "engine", data=self.task.stamp))
         self._wishes.started(started)
         self._bound_clean_up()
@@ -314,7 +315,7 @@ class Driver:
         if self.playback.scope is not None and self.playback.scope.is_quiet:
             for call in self.playback.scope.take_abandoned():
                 self._dispatch.abandon(call)
-        if not self.bodies:
+        if self.attempts.are_done:
             self.hand_back()
 
     def _pump(self, scope: Scope | ThreadScope) -> None:
@@ -322,6 +323,8 @@ class Driver:
         dispatch, outcomes = self._dispatch, playback.outcomes
         while not owner.is_over and scope.is_quiet:
             answered = False
+            if not outcomes and attempts.report_late():
+                continue
             if scope.notes:
                 playback.note()
             if not outcomes:  # else one that waits to be delivered may be what a call waits for
@@ -518,6 +521,9 @@ class Driver:
     def _suspend(self, code: str, *, text: str, hint: str, **more: Any) -> None:
         """Park it where it is, visibly; a person decides what happens next."""
         said = {"code": code, "text": text, "hint": hint, **more}
+        if not self._has_run:
+            said |= UNRUN
+            self.owner.emitter = None  # what the code said on its way here, it will say again
         self.owner.give_up(Event(Kind.SUSPEND, "engine", data=said))
 
     def _leave(self, *, at_once: bool = False) -> None:
@@ -700,7 +706,9 @@ class Driver:
         if not self.owner.may_write:
             return
         self.attempts.note_beats()
-        self.owner.append(Event(Kind.RELEASE, "engine"))
+        self.owner.append(
+            Event(Kind.RELEASE, "engine", data=None if self._has_run else dict(UNRUN))
+        )
         self._leave()  # what it stops is gone before this engine gives up the file
 
     def cut_off(self) -> None:

@@ -40,9 +40,14 @@ WANTED_MAX: Final = 20
 """How many calls of a changed code are kept; a fan-out may make thousands."""
 
 
+UNRUN: Final = {"unrun": True}
+"""What an owner says of a row with which it gives the lease up before its code was where it was."""
+
+
 def is_of_owner(row: Transition) -> bool:
-    """Tell whether the owner of a lease wrote a row, and not somebody over its head."""
-    return row.from_state in LEASED and row.nonce is not None
+    """Tell whether the owner of a lease wrote a row having run the code up to there."""
+    is_owners = row.from_state in LEASED and row.nonce is not None
+    return is_owners and not (row.data is not None and "unrun" in row.data)
 
 
 class Trail:
