@@ -429,7 +429,9 @@ class Machine:
     def sweep(self, dice: random.Random) -> None:
         self.now += dice.randrange(13) * SECOND
         limit = dice.choice([100, 100, 2, 1, 1])
-        moved, due_at = self.pair.call("sweep", lambda store: store.sweep(self.now, limit))
+        moved, due_at = self.pair.call(
+            "sweep", lambda store: self.pair.sweep(store, self.now, limit)
+        )
         if moved < limit:
             assert due_at is None or due_at > self.now
 
