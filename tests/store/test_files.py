@@ -178,7 +178,7 @@ def test_paths_that_can_be_no_database(tmp_path: Path) -> None:
 def test_urls() -> None:
     assert sqlite_path("sqlite:///a.db") == Path("a.db")
     assert sqlite_path("sqlite:////tmp/a.db") == Path("/tmp/a.db")
-    for url in ("sqlite:///", "sqlite://a.db", "postgres://x", "a.db", ""):
+    for url in ("sqlite:///", "sqlite://a.db", "mysql://x", "a.db", ""):
         with pytest.raises(CannotLoad):
             open_store(url, owner=None, now=1)
 
@@ -398,10 +398,12 @@ def test_the_schema_is_what_the_migrations_say(closed: Path) -> None:
     said: set[str] = set()
     for _, migration in migrate.MIGRATIONS:
         for piece in re.split(
-            r"\n(?=CREATE )", re.sub(r"^--.*$", "", migration, flags=re.MULTILINE)
+            r"\n(?=CREATE |INSERT )", re.sub(r"^--.*$", "", migration, flags=re.MULTILINE)
         ):
-            if piece.strip():
-                said.add(squeezed(piece))
+            if (made := re.sub(r"DROP TRIGGER \w+;|^INSERT [^;]*;", "", piece)).strip():
+                said.add(squeezed(made))
+            for name in re.findall(r"DROP TRIGGER (\w+);", piece):  # made anew after it
+                said = {one for one in said if not one.startswith(f"CREATE TRIGGER {name} ")}
     assert stored == said
 
 
