@@ -168,7 +168,7 @@ class Engine:
         self._processes = processors() if processes is None else max(1, processes)
         self._patience_us = microseconds(patience)
         self._lease_us = checked_lease(lease)
-        self._payload_bytes_max = payload_bytes_max
+        self.payload_bytes_max = payload_bytes_max
         self._cancel_grace_us = microseconds(cancel_grace)
         self._retention = retention_of(retention)
         self._ids = IdMaker()
@@ -224,7 +224,7 @@ class Engine:
             processes=self._processes,
             queues=self._queues,
             capabilities=self._capabilities,
-            payload_bytes_max=self._payload_bytes_max,
+            payload_bytes_max=self.payload_bytes_max,
             cancel_grace_us=self._cancel_grace_us,
             on_final=self._recorded,
             on_parked=self.look_at_clock,
@@ -710,7 +710,7 @@ class Engine:
         kwargs: Mapping[str, Any],
     ) -> tuple[Record, bool]:
         """Start an execution, as :meth:`astart_with`; gives its row, and whether it is new."""
-        payload = task.input.bind(args, kwargs, bytes_max=self._payload_bytes_max)
+        payload = task.input.bind(args, kwargs, bytes_max=self.payload_bytes_max)
         now = self.clock.now()
         event = birth_event(task, payload, options, now)
         births = Births(self)
@@ -734,7 +734,7 @@ class Engine:
         made = self._ids.make(now)
         task = self.tasks.get(source.task)
         item = await self.worker.read(
-            lambda: descend(source, log, wish, task, made, now, bytes_max=self._payload_bytes_max)
+            lambda: descend(source, log, wish, task, made, now, bytes_max=self.payload_bytes_max)
         )
         answer = await self.journal.commit(item)
         self.look()
@@ -752,7 +752,7 @@ class Engine:
             WrongArguments, BadPayload, PayloadTooLarge: nothing at all was written.
             StoreUnavailable: which of them were started is unknown.
         """
-        payloads = [task.input.bind(args, {}, bytes_max=self._payload_bytes_max) for args in inputs]
+        payloads = [task.input.bind(args, {}, bytes_max=self.payload_bytes_max) for args in inputs]
         handles: list[Execution[R]] = []
         births = Births(self)
 

@@ -538,8 +538,13 @@ class Task(_Function[P, R]):
         rate: Rated | None = None,
         needs: str | Iterable[str] | None = None,
         budget: Budget | None = None,
+        connection: Any = None,
     ) -> TaskWithOptions[P, R]:
         """Give the task with options for its next starts; see :class:`StartOptions`.
+
+        With ``connection``, a ``psycopg.Connection`` to the engine's own PostgreSQL database (an
+        ``AsyncConnection`` for ``astart``), a start is part of the caller's own transaction: the
+        execution is there once that is committed, and never was if it is rolled back.
 
         Raises:
             UsageError: ``start_at`` has no time zone, or stands beside ``delay``.
@@ -564,6 +569,7 @@ class Task(_Function[P, R]):
                 demand=demand_of(limit, rate, needs, self.name),
                 budget=budget,
             ),
+            connection,
         )
 
     def continue_as_new(self, *args: P.args, **kwargs: P.kwargs) -> NoReturn:
@@ -585,26 +591,50 @@ class Task(_Function[P, R]):
 class TaskWithOptions(Generic[P, R]):
     """A task, and how to start it."""
 
-    def __init__(self, task: Task[P, R], options: StartOptions) -> None:
-        self.task, self.options = task, options
+    def __init__(self, task: Task[P, R], options: StartOptions, connection: Any = None) -> None:
+        self.task, self.options, self.connection = task, options, connection
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Call it, as :meth:`Task.__call__`."""
+        self._check_calls()
         return self.task._call(self.options, args, kwargs)
 
     def map(
         self, items: Iterable[Any], *, limit: int = fan.LIMIT, on_error: fan.OnError = "raise"
     ) -> Any:
         """Call it once for each item, as :meth:`Task.map`."""
+        self._check_calls()
         return self.task._map(self.options, items, limit, on_error)
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Start an execution, as :meth:`Task.start`."""
-        return self.task._start(self.options, args, kwargs)
+        """Start an execution, as :meth:`Task.start`; with a connection, in its transaction.
+
+        Raises:
+            UsageError: with a connection: the store is not PostgreSQL, or it cannot be used.
+        """
+        if self.connection is None:
+            return self.task._start(self.options, args, kwargs)
+        from outlast.engine.within import start_within
+
+        return start_within(the_engine(), self.connection, self.options, self.task, args, kwargs)
 
     async def astart(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Start an execution, as :meth:`Task.start`, from a coroutine."""
-        return await self.task._astart(self.options, args, kwargs)
+        """Start an execution, as :meth:`start`, from a coroutine."""
+        if self.connection is None:
+            return await self.task._astart(self.options, args, kwargs)
+        from outlast.engine.within import astart_within
+
+        return await astart_within(
+            the_engine(), self.connection, self.options, self.task, args, kwargs
+        )
+
+    def _check_calls(self) -> None:
+        if self.connection is not None:
+            raise UsageError(
+                f"task {self.task.name} was called with connection=",
+                why="only a start can be part of a caller's transaction",
+                do=f"{self.task.name}.options(connection=…).start(…)",
+            )
 
 
 TASKS: Final[dict[str, Task[Any, Any]]] = {}

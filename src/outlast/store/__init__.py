@@ -6,13 +6,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from outlast.errors import CannotLoad
+from outlast.errors import CannotLoad, UsageError
 
 if TYPE_CHECKING:
-    from outlast.store.protocol import Store
+    from outlast.store.protocol import Inside, Store
 
 DEFAULT_URL = "sqlite:///outlast.db"
 _SECRET = {"password", "sslpassword", "passfile"}
@@ -51,6 +51,28 @@ def new_key(name: str) -> str:
     line = drawn_line(name)
     parsed(line, "the name of the key")
     return line
+
+
+def inside_of(store: Any, connection: Any, *, is_async: bool) -> Inside:
+    """Say how to write through a caller's own connection to the database of a store.
+
+    Args:
+        store: the open store; what is none is refused like one that has no such thing.
+        connection: what the caller gave.
+        is_async: whether it has to be one of asyncio's.
+
+    Raises:
+        UsageError: the store is no database of PostgreSQL, or this is no connection of psycopg.
+    """
+    url = str(getattr(store, "url", ""))
+    if not is_postgres(url):
+        raise UsageError(
+            "only in a PostgreSQL database can a start be part of a caller's transaction",
+            where=url,
+            do="start without connection=, with a key; or open the engine on postgresql://…",
+        )
+    inside: Inside = _postgres().inside_of(store, connection, is_async=is_async)
+    return inside
 
 
 def owner_of(url: str) -> str | None:

@@ -593,6 +593,18 @@ class Renewal(msgspec.Struct, frozen=True):
     unread: Sequence[str] = ()
 
 
+class Inside(msgspec.Struct, frozen=True):
+    """How to write inside a transaction of the caller's own, through its connection.
+
+    Attributes:
+        check: raises where the connection cannot be used; tells whether to begin a transaction.
+        birth: writes a birth; the connection's lock is held by the caller.
+    """
+
+    check: Callable[[Any], bool]
+    birth: Callable[[Any, Create], Answer]
+
+
 class Hints(Protocol):
     """Words between processes that something may have changed.
 

@@ -28,3 +28,9 @@ SELECT t.tgname
   JOIN pg_namespace AS n ON n.oid = c.relnamespace
  WHERE n.nspname = current_schema() AND NOT t.tgisinternal AND t.tgenabled = 'D'
  ORDER BY t.tgname;
+
+-- name: whereabouts
+-- Which tables these are: the same for two connections only where they lead to the same place.
+SELECT EXTRACT(EPOCH FROM pg_postmaster_start_time())::text,
+       (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())::bigint,
+       to_regclass('execution')::oid::bigint;

@@ -154,7 +154,8 @@ class Session:
                 end = self._next_or_none()
                 assert end is None, "one answer for each statement"
             synced = self._next()
-            assert synced.status == _SYNC
+            if synced.status != _SYNC:  # the server's last word, as nothing of ours could fail
+                raise _error_of(synced)
         except psycopg.Error as error:
             raise self._lost(str(error)) from (failure or error)
         except OSError as error:

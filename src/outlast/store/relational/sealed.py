@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -197,6 +198,12 @@ class SealedDatabase(Database):
         self.vault = Vault(self._unwrapped(rows), whole=_is_whole(rows))
         self._opener = _Opener(self.vault, self.learn)
         self._cursors: dict[str, Bounds] = {}
+
+    def over(self, inner: Database) -> SealedDatabase:
+        """Give the same vault before another connection to the same database."""
+        other = copy(self)
+        other.inner = inner
+        return other
 
     def _unwrapped(self, rows: Sequence[DataKey]) -> dict[int, bytes]:
         return {row.number: unwrapped(self.keys, row) for row in rows}
