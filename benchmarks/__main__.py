@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -14,8 +15,11 @@ from benchmarks.bench import Bench
 from benchmarks.checks import Unverified
 from benchmarks.place import DEFAULT, NotADisk, fresh_directory, machine
 from benchmarks.report import Result, text
+from servers.postgres import Server
 
 WORKLOADS: Final = ("W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8", "W9")
+FILES_ONLY: Final = ("W7", "W9")
+"""What is about a file of SQLite: the size of an installation, and of a file."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,8 +30,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     unknown = [name for name in names if name not in WORKLOADS]
     if unknown:
         return _fail(f"there is no workload {unknown[0]}; there are {', '.join(WORKLOADS)} and all")
+    served = given.store == "postgres"
+    if served:
+        names = [name for name in names if name not in FILES_ONLY or "ALL" not in given.workload]
+    elif given.processes != 1:
+        return _fail("a file has one engine: --processes asks for --store postgres")
+    alone = [name for name in names if served and name in FILES_ONLY]
+    if alone:
+        return _fail(f"{alone[0]} is about files of SQLite; leave --store postgres away")
     try:
-        results, about = _run_all(names, given)
+        with ExitStack() as stack:
+            server = stack.enter_context(_server(given.dir)) if served else None
+            results, about = _run_all(names, given, server)
     except (Unverified, NotADisk) as error:
         return _fail(str(error))
     unchecked = [result.name for result in results if not result.checked]
@@ -42,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_all(
-    names: Sequence[str], given: argparse.Namespace
+    names: Sequence[str], given: argparse.Namespace, server: Server | None
 ) -> tuple[list[Result], dict[str, object]]:
     results = []
     for name in names:
@@ -52,16 +66,43 @@ def _run_all(
         with fresh_directory(given.dir, keep=given.keep) as directory:
             about = machine(directory)
             results.append(
-                module.run(Bench(directory, given.rounds, patience_seconds=given.patience), **sizes)
+                module.run(
+                    Bench(
+                        directory,
+                        given.rounds,
+                        patience_seconds=given.patience,
+                        server=server,
+                        processes=given.processes,
+                    ),
+                    **sizes,
+                )
             )
+        if server is not None:
+            about |= {"server": str(server.installation), "processes": given.processes}
         print("done", flush=True, file=sys.stderr)
     return results, about
+
+
+@contextmanager
+def _server(parent: Path) -> Iterator[Server]:
+    """Serve PostgreSQL from a directory on the disk that is measured.
+
+    Raises:
+        NotADisk: it would lie in memory.
+    """
+    with fresh_directory(parent) as directory:
+        directory.chmod(0o755)  # root's servers run as somebody else
+        with Server(parent=directory) as server:
+            yield server
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("workload", nargs="+", help=f"{', '.join(WORKLOADS)}, or all")
-    parser.add_argument("--store", choices=["sqlite"], default="sqlite")
+    parser.add_argument("--store", choices=["sqlite", "postgres"], default="sqlite")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="how many run W1 and drain W5, on PostgreSQL"
+    )
     parser.add_argument("--json", action="store_true", help="end with one JSON object on a line")
     parser.add_argument("--quick", action="store_true", help="smaller sizes")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is repeated")

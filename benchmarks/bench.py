@@ -16,6 +16,7 @@ from benchmarks.place import remove
 from benchmarks.report import Result
 from outlast import Engine
 from outlast.lifecycle import State
+from servers.postgres import Server
 
 T = TypeVar("T")
 
@@ -29,22 +30,46 @@ class Bench:
         rounds: how often each measurement is repeated.
         limit_scale: how much of the limits' full work is done; tests do a little.
         patience_seconds: how long a round waits for a machine that others leave alone.
+        server: where the stores are, for those on PostgreSQL; None for files of SQLite.
+        processes: how many processes run the executions, on PostgreSQL.
     """
 
     directory: Path
     rounds: int = 3
     limit_scale: float = 1.0
     patience_seconds: float = 0.0
+    server: Server | None = None
+    processes: int = 1
 
     def each_round(self, result: Result) -> Iterator[int]:
         """Count the rounds, measuring the disk's limits before each."""
         for number in range(self.rounds):
             quiet.wait(self.patience_seconds)
-            result.add_limits(limits.measure(self.directory, scale=self.limit_scale))
+            result.add_limits(self.limits())
             gc.collect()
             others = quiet.Others()
             yield number
             result.busy.append(others.cores())
+
+    def limits(self) -> dict[str, float]:
+        """Measure what the disk, and SQLite or the server, allow now."""
+        if self.server is None:
+            return limits.measure(self.directory, scale=self.limit_scale)
+        from benchmarks import server_limits
+
+        return server_limits.measure(self.server, self.directory, scale=self.limit_scale)
+
+    def stores(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Give the address of a fresh store for each variant, and take it away afterwards."""
+        if self.server is None:
+            for name, file in self.files(names):
+                yield name, url(file)
+            return
+        for name in names:
+            address = self.server.database()
+            yield name, address
+            self.server.drop(address)
+            gc.collect()
 
     def files(self, names: Iterable[str]) -> Iterator[tuple[str, Path]]:
         """Give a fresh database file for each variant, and take it away afterwards."""

@@ -1,4 +1,4 @@
-"""Count in the file what a benchmark claims to have done.
+"""Count in the store what a benchmark claims to have done.
 
 The counting is plain SQL on a connection of its own, and knows nothing of the engine. A sample of
 logs is folded by the lifecycle and compared with its row, as ``outlast db verify`` does.
@@ -7,8 +7,8 @@ logs is folded by the lifecycle and compared with its row, as ``outlast db verif
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
 
 import apsw
 
@@ -20,32 +20,36 @@ SAMPLE = 200
 
 
 class Unverified(Exception):
-    """What is in the file is not what the benchmark did: its figures mean nothing."""
+    """What is in the store is not what the benchmark did: its figures mean nothing."""
 
 
-class File:
-    """A look into a database file; it can be open while an engine works on it."""
+class Look:
+    """A look into a store by plain SQL; it can be open while engines work on it.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-        self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        self._connection.set_busy_timeout(10_000)
-        self._connection.execute("PRAGMA query_only = ON")
-        self._connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
+    Attributes:
+        mark: how a parameter is written.
+        tables: asks for the name of the table of logs.
+    """
 
-    def __enter__(self) -> File:
+    mark = "?"
+    tables = "SELECT 1 FROM sqlite_schema WHERE name = 'transition'"
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._connection.close()
 
-    def _all(self, sql: str) -> list[tuple[object, ...]]:
-        return self._connection.execute(sql).fetchall()
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def _all(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = self._connection.execute(sql, parameters).fetchall()
+        return found
 
     def is_made(self) -> bool:
         """Tell whether the tables are there yet."""
-        return bool(self._all("SELECT 1 FROM sqlite_schema WHERE name = 'transition'"))
+        return bool(self._all(self.tables))
 
     def states(self) -> dict[str, int]:
         """Count the executions by state."""
@@ -69,11 +73,11 @@ class File:
         """Give the recorded result of each of these executions that has one."""
         sql = (
             "SELECT payload FROM transition"
-            " WHERE tenant = 1 AND execution_id = ? AND kind = 'finish'"
+            f" WHERE tenant = 1 AND execution_id = {self.mark} AND kind = 'finish'"
         )
         found: dict[str, object] = {}
         for id in ids:
-            for (payload,) in self._connection.execute(sql, (id,)):
+            for (payload,) in self._all(sql, (id,)):
                 found[id] = json.loads(payload)
         return found
 
@@ -84,18 +88,40 @@ class File:
         return list(dict.fromkeys([*ids[::stride], *ids[-1:]]))
 
 
+class PostgresLook(Look):
+    """The same on PostgreSQL."""
+
+    mark = "%s"
+    tables = "SELECT 1 FROM pg_tables WHERE schemaname = 'outlast' AND tablename = 'transition'"
+
+
+def look(store: str) -> Look:
+    """Look into the store of this address."""
+    if not store.startswith("sqlite:"):
+        import psycopg
+
+        options = "-c search_path=outlast -c default_transaction_read_only=on"
+        return PostgresLook(psycopg.connect(store, autocommit=True, options=options))
+    connection = apsw.Connection(store.removeprefix("sqlite:///"), flags=apsw.SQLITE_OPEN_READWRITE)
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    connection.set_busy_timeout(10_000)
+    connection.execute("PRAGMA query_only = ON")
+    connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
+    return Look(connection)
+
+
 def verify(
-    path: Path,
+    store: str,
     *,
     executions: int,
     steps: int,
     results: Mapping[str, object] | None = None,
     sample: int = SAMPLE,
 ) -> str:
-    """Check a file whose executions have all succeeded; gives what was checked as a sentence.
+    """Check a store whose executions have all succeeded; gives what was checked as a sentence.
 
     Args:
-        path: the file, which no engine has open any more.
+        store: its address; no engine has it open any more.
         executions: how many there must be, all of them succeeded.
         steps: how many steps must be recorded, each under a key of its own.
         results: what each execution must have for its result; ids that are not named are not
@@ -105,29 +131,29 @@ def verify(
     Raises:
         Unverified: something differs.
     """
-    with File(path) as file:
+    with look(store) as file:
         _same("executions by state", file.states(), {"succeeded": executions} if executions else {})
         _same("recorded steps", file.step_count(), steps)
         recorded = file.results(results or {})
         ids = file.some_ids(sample)
     for id, value in (results or {}).items():
         _same(f"the result of {id}", recorded.get(id), value)
-    checked = fold(path, ids)
+    checked = fold(store, ids)
     return (
-        f"{executions:,} executions succeeded and {steps:,} steps are in the file"
+        f"{executions:,} executions succeeded and {steps:,} steps are in the store"
         + (f", {len(results):,} results compared" if results is not None else "")
         + f", {checked:,} logs folded without a defect"
     )
 
 
-def fold(path: Path, ids: Iterable[str]) -> int:
+def fold(url: str, ids: Iterable[str]) -> int:
     """Fold some logs and compare each with its row.
 
     Raises:
         Unverified: one has a defect.
     """
     verdict = Verdict()
-    store = open_store(f"sqlite:///{path}", owner=None, now=0)
+    store = open_store(url, owner=None, now=0)
     try:
         for id in ids:
             (record,) = store.get([id])

@@ -23,15 +23,15 @@ def say(**found: object) -> None:
     print(json.dumps(found), flush=True)
 
 
-async def cold(file: str) -> None:
+async def cold(store: str) -> None:
     """Open an engine and run one execution of one step."""
-    async with Engine(f"sqlite:///{file}", tasks=[chain]):
+    async with Engine(store, tasks=[chain]):
         say(value=await (await chain.astart(0, 1)).aresult())
 
 
-async def idle(file: str, seconds: str) -> None:
+async def idle(store: str, seconds: str) -> None:
     """Run one execution, then do nothing; says what that took of a core."""
-    async with Engine(f"sqlite:///{file}", tasks=[chain]):
+    async with Engine(store, tasks=[chain]):
         value = await (await chain.astart(0, 1)).aresult()
         gc.collect()
         await asyncio.sleep(0.3)
@@ -42,20 +42,20 @@ async def idle(file: str, seconds: str) -> None:
         say(cpu=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
-async def long(file: str, steps: str) -> None:
+async def long(store: str, steps: str) -> None:
     """Run one long execution, or go on with it: the key makes it the same one."""
     opening = monotonic()
-    async with Engine(f"sqlite:///{file}", tasks=[noted_chain]):
+    async with Engine(store, tasks=[noted_chain]):
         handle = await noted_chain.options(key="the one").astart(0, int(steps))
         say(opening=opening, value=await handle.aresult())
 
 
 async def begin(
-    file: str, acknowledged: str, executions: str, steps: str, milliseconds: str
+    store: str, acknowledged: str, executions: str, steps: str, milliseconds: str
 ) -> None:
     """Start slow executions and note each acknowledgement; the kill comes while they run."""
     acks = os.open(acknowledged, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    async with Engine(f"sqlite:///{file}", tasks=[slow_chain]):
+    async with Engine(store, tasks=[slow_chain]):
 
         async def one(first: int) -> None:
             handle = await slow_chain.astart(first, int(steps), float(milliseconds))
@@ -65,9 +65,9 @@ async def begin(
         await asyncio.gather(*map(one, range(int(executions))))
 
 
-async def again(file: str, acknowledged: str) -> None:
-    """Open the file after the kill, and wait for everything that was acknowledged."""
-    async with Engine(f"sqlite:///{file}", tasks=[slow_chain]) as engine:
+async def again(store: str, acknowledged: str) -> None:
+    """Open the store after the kill, and wait for everything that was acknowledged."""
+    async with Engine(store, tasks=[slow_chain]) as engine:
         opened = monotonic()
         with open(acknowledged) as lines:  # noqa: ASYNC230 - nothing else waits here
             ids = lines.read().split()

@@ -1,4 +1,4 @@
-"""Kill a child process when its file shows what it shall, and read what its bodies have noted."""
+"""Kill a child process when its store shows what it shall, and read what its bodies have noted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from subprocess import Popen
 from time import monotonic, sleep
 from typing import Any
 
-from benchmarks.checks import File, expect
+from benchmarks.checks import expect, look
 from benchmarks.place import spawn
 
 PATIENCE_SECONDS = 120.0
@@ -36,7 +36,7 @@ def read_ledger(path: Path) -> list[Entry]:
 
 
 def killed_at(
-    file: Path, steps: int, program: str, *arguments: object, ledger: Path | None = None
+    store: str, steps: int, program: str, *arguments: object, ledger: Path | None = None
 ) -> set[tuple[str, str]]:
     """Start a child, and SIGKILL it once so many steps are recorded; gives the steps there are.
 
@@ -46,14 +46,14 @@ def killed_at(
     child = spawn(program, *arguments, ledger=ledger)
     try:
         until = monotonic() + PATIENCE_SECONDS
-        while not file.exists() or not file.stat().st_size:
+        while not _is_there(store):
             _go_on(child, until)
-        with File(file) as look:
-            while _recorded(look) < steps:
+        with look(store) as file:
+            while not file.is_made() or file.step_count() < steps:
                 _go_on(child, until)
             child.send_signal(signal.SIGKILL)
             child.wait()
-            recorded = look.steps()
+            recorded = file.steps()
     finally:
         child.kill()
         child.communicate()
@@ -61,8 +61,11 @@ def killed_at(
     return set(recorded)
 
 
-def _recorded(look: File) -> int:
-    return look.step_count() if look.is_made() else 0
+def _is_there(store: str) -> bool:
+    if not store.startswith("sqlite:"):
+        return True
+    file = Path(store.removeprefix("sqlite:///"))
+    return file.exists() and file.stat().st_size > 0
 
 
 def _go_on(child: Popen[str], until: float) -> None:

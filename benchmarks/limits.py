@@ -37,7 +37,7 @@ def measure(directory: Path, *, scale: float = 1.0) -> dict[str, float]:
         ``commits_per_s`` of one row each, ``rows_100_per_s`` and ``rows_1000_per_s`` in batches,
         and ``fdatasync_us``.
     """
-    found = {"fdatasync_us": _fdatasync(directory, max(20, int(300 * scale)))}
+    found = {"fdatasync_us": fdatasync(directory, max(20, int(300 * scale)))}
     file = directory / "limit.db"
     connection = apsw.Connection(str(file))
     try:
@@ -61,22 +61,23 @@ def _commits(connection: apsw.Connection, size: int, rows: int) -> float:
     row = "(" + ",".join("?" * _WIDTH) + ")"
     insert = f"INSERT INTO line VALUES {','.join([row] * width)}"
     batches = [
-        [_values(size, batch, first, width) for first in range(0, size, width)]
+        [values(size, batch, first, width) for first in range(0, size, width)]
         for batch in range(rows // size)
     ]
     began = perf_counter()
     for batch in batches:
         connection.execute("BEGIN IMMEDIATE")
-        for values in batch:
-            connection.execute(insert, values)
+        for some in batch:
+            connection.execute(insert, some)
         connection.execute("COMMIT")
     return len(batches) * size / (perf_counter() - began)
 
 
-def _values(size: int, batch: int, first: int, width: int) -> list[object]:
-    values: list[object] = []
+def values(size: int, batch: int, first: int, width: int) -> list[object]:
+    """Give the columns of rows of a batch, one row after another."""
+    found: list[object] = []
     for place in range(first, first + width):
-        values += (
+        found += (
             1,
             f"ex_{size:04d}{batch:08d}{place // 5:06d}ab",
             place % 5,
@@ -92,10 +93,10 @@ def _values(size: int, batch: int, first: int, width: int) -> list[object]:
             None,
             b'{"i":1}',
         )
-    return values
+    return found
 
 
-def _fdatasync(directory: Path, times: int) -> float:
+def fdatasync(directory: Path, times: int) -> float:
     """Give the median time of a page's write and fdatasync, in microseconds."""
     path = directory / "sync.bin"
     handle = os.open(path, os.O_CREAT | os.O_WRONLY)

@@ -8,12 +8,12 @@ writes the executions' own rows, which the ratio does not credit.
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
-from time import perf_counter
+from collections.abc import Callable
+from time import monotonic
 from typing import Any, Final
 
-from benchmarks import checks
-from benchmarks.bench import Bench, turned, url
+from benchmarks import checks, many
+from benchmarks.bench import Bench, turned
 from benchmarks.report import Result
 from benchmarks.tasks import chain, chain_aio, chain_def, chained
 from outlast import Engine, Execution
@@ -35,8 +35,8 @@ def run(bench: Bench, *, executions: int, steps: int) -> Result:
         "W1", f"{executions:,} executions of {steps} sequential trivial steps", "astart_many"
     )
     for number in bench.each_round(result):
-        for variant, file in bench.files(turned(list(VARIANTS), number)):
-            seconds, rows = measure(result, file, variant, executions, steps)
+        for variant, store in bench.stores(turned(list(VARIANTS), number)):
+            seconds, rows = measure(result, bench, store, variant, executions, steps)
             result.add(
                 variant,
                 executions_per_s=executions / seconds,
@@ -48,40 +48,77 @@ def run(bench: Bench, *, executions: int, steps: int) -> Result:
 
 
 def measure(
-    result: Result, file: Path, variant: str, executions: int, steps: int
+    result: Result, bench: Bench, store: str, variant: str, executions: int, steps: int
 ) -> tuple[float, int]:
-    """Run one variant on one fresh file and check the file; gives seconds and rows of logs."""
+    """Run one variant on one fresh store and check it; gives seconds and rows of logs."""
     task, together = VARIANTS[variant]
-    seconds, values = asyncio.run(timed(file, task, together, executions, steps))
+    parts = bench.processes
+    if parts == 1:
+        seconds, values = asyncio.run(timed(store, task, together, executions, steps))
+    else:
+        each = (store, variant, executions // parts, steps)
+        found = many.together(_part, [each] * parts)
+        seconds = max(one[1] for one in found) - min(one[0] for one in found)
+        values = {id: value for one in found for id, value in one[2].items()}
+        executions = executions // parts * parts
     result.check(
-        checks.verify(file, executions=executions + 1, steps=executions * steps + 1, results=values)
+        checks.verify(
+            store,
+            executions=executions + parts,
+            steps=executions * steps + parts,
+            results=values,
+        )
     )
-    with checks.File(file) as look:
+    with checks.look(store) as look:
         return seconds, look.row_count()
 
 
+def _part(
+    ready: Callable[[], object], store: str, variant: str, executions: int, steps: int
+) -> tuple[float, float, dict[str, object]]:
+    """Do the part of one process; gives when it began and ended, and the results."""
+    task, together = VARIANTS[variant]
+    seconds, values, ended = asyncio.run(_timed(store, task, together, executions, steps, ready))
+    return ended - seconds, ended, values
+
+
 async def timed(
-    file: Path, task: Any, together: bool, executions: int, steps: int
+    store: str, task: Any, together: bool, executions: int, steps: int
 ) -> tuple[float, dict[str, object]]:
     """Run the executions in an engine that has run one before; gives the time and the results.
 
     Raises:
         Unverified: a result is wrong.
     """
-    async with Engine(url(file), tasks=[task]) as engine:
+    seconds, values, _ = await _timed(store, task, together, executions, steps)
+    return seconds, values
+
+
+async def _timed(
+    store: str,
+    task: Any,
+    together: bool,
+    executions: int,
+    steps: int,
+    ready: Callable[[], object] = bool,
+) -> tuple[float, dict[str, object], float]:
+    async with Engine(store, tasks=[task]) as engine:
         await (await task.astart(0, 1)).aresult()
         inputs = [(first, steps) for first in range(executions)]
-        began = perf_counter()
+        ready()
+        began = monotonic()
         if together:
             handles = await engine.astart_many(task, inputs)
             values = await asyncio.gather(*(handle.aresult() for handle in handles))
         else:
             pairs = await asyncio.gather(*(_start_and_wait(task, *given) for given in inputs))
             handles, values = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        seconds = perf_counter() - began
+        ended = monotonic()
+        seconds = ended - began
     wrong = sum(value != chained(*given) for value, given in zip(values, inputs, strict=True))
     checks.expect(not wrong, f"{wrong} results are wrong")
-    return seconds, {handle.id: value for handle, value in zip(handles, values, strict=True)}
+    results = {handle.id: value for handle, value in zip(handles, values, strict=True)}
+    return seconds, results, ended
 
 
 async def _start_and_wait(task: Any, first: int, steps: int) -> tuple[Execution[int], int]:

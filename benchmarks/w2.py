@@ -8,12 +8,11 @@ median.
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
 from benchmarks import checks
-from benchmarks.bench import Bench, percentile, turned, url
+from benchmarks.bench import Bench, percentile, turned
 from benchmarks.report import Result
 from benchmarks.tasks import chain, chain_def, chained
 from outlast import Engine
@@ -33,15 +32,15 @@ def run(bench: Bench, *, times: int) -> Result:
     """Run the workload with the async handle and with the sync one."""
     result = Result("W2", f"one execution of one step, {times} times in a row", "async handle")
     for number in bench.each_round(result):
-        for variant, file in bench.files(turned(list(VARIANTS), number)):
+        for variant, store in bench.stores(turned(list(VARIANTS), number)):
             task, from_thread = VARIANTS[variant]
             took = (
-                in_thread(file, task, times)
+                in_thread(store, task, times)
                 if from_thread
-                else asyncio.run(on_loop(file, task, times))
+                else asyncio.run(on_loop(store, task, times))
             )
             both = times + WARM_UP
-            result.check(checks.verify(file, executions=both, steps=both, results=took[1]))
+            result.check(checks.verify(store, executions=both, steps=both, results=took[1]))
             p50 = percentile(took[0], 0.5)
             result.add(
                 variant,
@@ -52,11 +51,11 @@ def run(bench: Bench, *, times: int) -> Result:
     return result
 
 
-async def on_loop(file: Path, task: Any, times: int) -> tuple[list[float], dict[str, object]]:
+async def on_loop(store: str, task: Any, times: int) -> tuple[list[float], dict[str, object]]:
     """Time each start and result with the async handle."""
     took: list[float] = []
     values: dict[str, object] = {}
-    async with Engine(url(file), tasks=[task]):
+    async with Engine(store, tasks=[task]):
         for number in range(-WARM_UP, times):
             began = perf_counter()
             handle = await task.astart(number, 1)
@@ -66,11 +65,11 @@ async def on_loop(file: Path, task: Any, times: int) -> tuple[list[float], dict[
     return took[WARM_UP:], values
 
 
-def in_thread(file: Path, task: Any, times: int) -> tuple[list[float], dict[str, object]]:
+def in_thread(store: str, task: Any, times: int) -> tuple[list[float], dict[str, object]]:
     """Time each start and result with the sync handle, from a thread beside the engine's loop."""
     took: list[float] = []
     values: dict[str, object] = {}
-    with Engine(url(file), tasks=[task]):
+    with Engine(store, tasks=[task]):
         for number in range(-WARM_UP, times):
             began = perf_counter()
             handle = task.start(number, 1)

@@ -7,12 +7,11 @@ of one row. ``flatness`` is the rate of the longest execution to that of the sho
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any, Final
 
 from benchmarks import checks
-from benchmarks.bench import Bench, url
+from benchmarks.bench import Bench
 from benchmarks.kill import killed_at, read_ledger, wait_for_line
 from benchmarks.place import spawn
 from benchmarks.report import Result
@@ -30,10 +29,10 @@ def run(bench: Bench, *, lengths: tuple[int, ...], resumed: int) -> Result:
     result = Result("W3", "one execution with many sequential trivial steps", _name(lengths[0]))
     for _ in bench.each_round(result):
         rates: list[float] = []
-        for variant, file in bench.files(map(_name, lengths)):
+        for variant, store in bench.stores(map(_name, lengths)):
             steps = lengths[len(rates)]
-            seconds, values = asyncio.run(_timed(file, steps))
-            result.check(checks.verify(file, executions=2, steps=steps + 1, results=values))
+            seconds, values = asyncio.run(_timed(store, steps))
+            result.check(checks.verify(store, executions=2, steps=steps + 1, results=values))
             rates.append(steps / seconds)
             result.add(
                 variant,
@@ -41,8 +40,8 @@ def run(bench: Bench, *, lengths: tuple[int, ...], resumed: int) -> Result:
                 ratio=rates[-1] / result.limit("commits_per_s"),
             )
         result.add(_name(lengths[0]), flatness=rates[-1] / rates[0])
-        for variant, file in bench.files([f"resume at {resumed:,}"]):
-            result.add(variant, **_resume(result, bench, file, resumed))
+        for variant, store in bench.stores([f"resume at {resumed:,}"]):
+            result.add(variant, **_resume(result, bench, store, resumed))
     return result
 
 
@@ -50,8 +49,8 @@ def _name(steps: int) -> str:
     return f"{steps:,} steps"
 
 
-async def _timed(file: Path, steps: int) -> tuple[float, dict[str, object]]:
-    async with Engine(url(file), tasks=[chain]):
+async def _timed(store: str, steps: int) -> tuple[float, dict[str, object]]:
+    async with Engine(store, tasks=[chain]):
         await (await chain.astart(0, 1)).aresult()
         began = perf_counter()
         handle = await chain.astart(0, steps)
@@ -61,13 +60,13 @@ async def _timed(file: Path, steps: int) -> tuple[float, dict[str, object]]:
     return seconds, {handle.id: value}
 
 
-def _resume(result: Result, bench: Bench, file: Path, recorded: int) -> dict[str, float]:
+def _resume(result: Result, bench: Bench, store: str, recorded: int) -> dict[str, float]:
     """Kill an execution after so many steps; gives the time from the restart to its next body."""
     ledger = bench.directory / "ledger"
     steps = recorded + REST
-    before = killed_at(file, recorded, "long", file, steps, ledger=ledger)
+    before = killed_at(store, recorded, "long", store, steps, ledger=ledger)
     began = monotonic()
-    child = spawn("long", file, steps, ledger=ledger)
+    child = spawn("long", store, steps, ledger=ledger)
     ended = wait_for_line(child)
     lines = read_ledger(ledger)
     again = [line for line in lines if line.pid == child.pid]
@@ -75,7 +74,7 @@ def _resume(result: Result, bench: Bench, file: Path, recorded: int) -> dict[str
     repeated = sum((line.id, line.key) in before for line in again)
     checks.expect(not repeated, f"{repeated} recorded steps ran again")
     checks.expect(ended["value"] == chained(0, steps), f"the result is wrong: {ended['value']}")
-    result.check(checks.verify(file, executions=1, steps=steps))
+    result.check(checks.verify(store, executions=1, steps=steps))
     result.check("no recorded step ran again after the kill of the long execution")
     ledger.unlink()
     return {

@@ -1,8 +1,8 @@
 """W6: kill -9 half-way through many slow executions, start again, and count what was lost.
 
-A first process starts the executions; it is killed when half of the steps are in the file. A second
-one opens the file and goes on. ``recover_s`` is the time from its start as a process until all
-are done, less what the longest rest would take by itself. A ledger outside the file, to which each
+A first process starts the executions; it is killed when half of the steps are in the store. A
+second one opens it and goes on. ``recover_s`` is the time from its start as a process until all are
+done, less what the longest rest would take by itself. A ledger outside the store, to which each
 body adds a line when it begins, shows what ran twice: ``repeated`` counts steps whose body began
 twice, which is right for those under way at the kill; ``repeated_recorded`` those that had been
 recorded, and must be 0.
@@ -11,7 +11,6 @@ recorded, and must be 0.
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from time import monotonic
 from typing import Final
 
@@ -32,23 +31,23 @@ def run(bench: Bench, *, executions: int, steps: int, milliseconds: float) -> Re
         "W6", f"{executions} executions of {steps} steps of {milliseconds:g} ms; SIGKILL half-way"
     )
     for _ in bench.each_round(result):
-        for _, file in bench.files([""]):
-            result.add("", **_round(result, bench, file, executions, steps, milliseconds))
+        for _, store in bench.stores([""]):
+            result.add("", **_round(result, bench, store, executions, steps, milliseconds))
     return result
 
 
 def _round(
-    result: Result, bench: Bench, file: Path, executions: int, steps: int, milliseconds: float
+    result: Result, bench: Bench, store: str, executions: int, steps: int, milliseconds: float
 ) -> dict[str, float]:
     ledger, acknowledged = bench.directory / "ledger", bench.directory / "acknowledged"
-    arguments = (file, acknowledged, executions, steps, milliseconds)
+    arguments = (store, acknowledged, executions, steps, milliseconds)
     half = executions * steps // 2
-    recorded = killed_at(file, half, "begin", *arguments, ledger=ledger)
+    recorded = killed_at(store, half, "begin", *arguments, ledger=ledger)
     ids = acknowledged.read_text().split()
     done = Counter(id for id, _ in recorded)
     ideal = max(steps - done[id] for id in ids) * milliseconds / 1e3
     began = monotonic()
-    child = spawn("again", file, acknowledged, ledger=ledger)
+    child = spawn("again", store, acknowledged, ledger=ledger)
     ended = wait_for_line(child)
     entries = read_ledger(ledger)
     begun = Counter((entry.id, entry.key) for entry in entries)
@@ -65,7 +64,7 @@ def _round(
     )
     result.check(
         checks.verify(
-            file, executions=executions, steps=executions * steps, results=ended["values"]
+            store, executions=executions, steps=executions * steps, results=ended["values"]
         )
     )
     result.check("none of the recorded steps ran again, no acknowledged execution was lost")

@@ -15,7 +15,7 @@ from typing import Final
 
 import outlast
 from benchmarks import checks
-from benchmarks.bench import Bench, percentile
+from benchmarks.bench import Bench, percentile, url
 from benchmarks.place import child_environment, spawn
 from benchmarks.report import Result
 
@@ -36,7 +36,7 @@ def run(bench: Bench, *, times: int, idle_seconds: float) -> Result:
         colds = []
         for _, file in bench.files(f"cold{number}" for number in range(times)):
             colds.append(_cold_start(file))
-            result.check(checks.verify(file, executions=1, steps=1))
+            result.check(checks.verify(url(file), executions=1, steps=1))
         result.add(
             cold_start_s=_median(colds),
             import_ms=_median([_import(_NAMES) for _ in range(times)]),
@@ -62,7 +62,7 @@ def _median(values: list[float]) -> float:
 
 def _idle(result: Result, file: Path, seconds: float) -> dict[str, float]:
     """Give the memory and the share of a core that an engine takes with nothing to do."""
-    child = spawn("idle", file, seconds)
+    child = spawn("idle", url(file), seconds)
     assert child.stdout is not None
     said = json.loads(child.stdout.readline())
     status = Path(f"/proc/{child.pid}/status").read_text().splitlines()
@@ -71,14 +71,14 @@ def _idle(result: Result, file: Path, seconds: float) -> dict[str, float]:
     checks.expect(child.wait() == 0, "the idle engine failed")
     child.stdout.close()
     checks.expect(said["value"] == 0, f"the result is wrong: {said['value']}")
-    result.check(checks.verify(file, executions=1, steps=1))
+    result.check(checks.verify(url(file), executions=1, steps=1))
     return {"rss_mib": rss / 1024, "idle_cpu_percent": ended["cpu"] / seconds * 100}
 
 
 def _cold_start(file: Path) -> float:
     """Give the time from the start of a process until it says a first result."""
     began = perf_counter()
-    child = spawn("cold", file)
+    child = spawn("cold", url(file))
     assert child.stdout is not None
     said = child.stdout.readline()
     seconds = perf_counter() - began

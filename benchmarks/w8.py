@@ -20,7 +20,7 @@ from typing import Final
 import apsw
 
 from benchmarks import checks
-from benchmarks.bench import Bench, until_open, url
+from benchmarks.bench import Bench, until_open
 from benchmarks.report import Result
 from benchmarks.tasks import asks
 from outlast import Engine
@@ -43,21 +43,21 @@ def run(bench: Bench, *, executions: tuple[int, ...]) -> Result:
     )
     for _ in bench.each_round(result):
         for count in executions:
-            for _, file in bench.files([str(count)]):
+            for _, store in bench.stores([str(count)]):
                 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
-                    figures, values = fresh.submit(_measured, file, count).result()
-                result.check(checks.verify(file, executions=count, steps=0, results=values))
+                    figures, values = fresh.submit(_measured, store, count).result()
+                result.check(checks.verify(store, executions=count, steps=0, results=values))
                 limit = result.limit("rows_1000_per_s")
                 result.add(f"{count:,}", **figures, ratio=figures["rows_per_s"] / limit)
     return result
 
 
-def _measured(file: Path, count: int) -> tuple[dict[str, float], dict[str, object]]:
-    return asyncio.run(_timed(file, count))
+def _measured(store: str, count: int) -> tuple[dict[str, float], dict[str, object]]:
+    return asyncio.run(_timed(store, count))
 
 
-async def _timed(file: Path, count: int) -> tuple[dict[str, float], dict[str, object]]:
-    async with Engine(url(file), tasks=[asks], retention=None) as engine:
+async def _timed(store: str, count: int) -> tuple[dict[str, float], dict[str, object]]:
+    async with Engine(store, tasks=[asks], retention=None) as engine:
         before = _rss_kib()
         began = perf_counter()
         ids: list[str] = []
@@ -75,7 +75,7 @@ async def _timed(file: Path, count: int) -> tuple[dict[str, float], dict[str, ob
             await asyncio.gather(*(engine.execution(id).aanswer(True) for id in together))
         await until_open(engine, 0)
         finished = perf_counter() - began
-    with checks.File(file) as look:
+    with checks.look(store) as look:
         rows = look.row_count() - count * PARKED_ROWS
     figures = {
         "kib_each": kib_each,

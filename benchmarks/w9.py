@@ -59,14 +59,14 @@ def run(bench: Bench, *, filled: int, executions: int, times: int, turns: int) -
                 else:
                     result.check(
                         checks.verify(
-                            file,
+                            url(file),
                             executions=len(values) + 1,
                             steps=executions * STEPS + 1 + times + w2.WARM_UP,
                             results=values,
                         )
                     )
             _compare(result, found["empty"], found["other"])
-    result.check(checks.verify(full, executions=count, steps=steps, results=values))
+    result.check(checks.verify(url(full), executions=count, steps=steps, results=values))
     remove(full)
     names = ("w1_ratio", "w2_ratio", "page_ratio")
     result.add(ratio=min(result.figures["", name].median for name in names))
@@ -85,8 +85,8 @@ def _compare(result: Result, empty: dict[str, float], full: dict[str, float]) ->
 
 def _measure(file: Path, executions: int, times: int) -> tuple[dict[str, float], dict[str, object]]:
     """Run W1, W2 and the list in a file; gives the figures and all results."""
-    seconds, values = asyncio.run(w1.timed(file, chain, True, executions, STEPS))
-    took, more = asyncio.run(w2.on_loop(file, chain, times))
+    seconds, values = asyncio.run(w1.timed(url(file), chain, True, executions, STEPS))
+    took, more = asyncio.run(w2.on_loop(url(file), chain, times))
     figures = {
         "steps_per_s": executions * STEPS / seconds,
         "p50_ms": percentile(took, 0.5) * 1e3,

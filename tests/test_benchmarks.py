@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import checks, kill, limits, quiet, report, w1, w2, w3, w4, w5, w6, w7, w8, w9
-from benchmarks.bench import Bench, percentile
+from benchmarks.bench import Bench, percentile, url
 from benchmarks.place import NotADisk, fresh_directory, mount_of
 from benchmarks.tasks import chain
 
@@ -59,7 +59,7 @@ def test_a_workload_runs_and_is_verified(name: str, tmp_path: Path) -> None:
 def done(tmp_path: Path) -> tuple[Path, dict[str, object]]:
     """A file in which 3 executions (and the one to warm up) have succeeded, and their results."""
     file = tmp_path / "done.db"
-    _, values = asyncio.run(w1.timed(file, chain, True, 3, 2))
+    _, values = asyncio.run(w1.timed(url(file), chain, True, 3, 2))
     return file, values
 
 
@@ -76,7 +76,7 @@ def spoil(file: Path, *statements: str) -> None:
 def test_a_good_file_passes(done: tuple[Path, dict[str, object]]) -> None:
     file, values = done
     assert "4 executions succeeded and 7 steps" in checks.verify(
-        file, executions=4, steps=7, results=values
+        url(file), executions=4, steps=7, results=values
     )
 
 
@@ -97,7 +97,7 @@ def test_a_spoilt_file_does_not(
     file, values = done
     spoil(file, statement.replace("rowid_is_last", "id = (SELECT max(id) FROM execution)"))
     with pytest.raises(checks.Unverified, match=said):
-        checks.verify(file, executions=4, steps=7, results=values)
+        checks.verify(url(file), executions=4, steps=7, results=values)
 
 
 def test_a_repeated_recorded_step_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,7 @@ def test_a_lost_execution_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_child_that_ends_before_its_kill_is_found(tmp_path: Path) -> None:
     with pytest.raises(checks.Unverified, match="ended before it was killed"):
-        kill.killed_at(tmp_path / "a.db", 10**9, "cold", tmp_path / "a.db")
+        kill.killed_at(url(tmp_path / "a.db"), 10**9, "cold", url(tmp_path / "a.db"))
 
 
 def test_a_failed_check_prints_an_error_and_nothing_else(
