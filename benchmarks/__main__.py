@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"there is no workload {unknown[0]}; there are {', '.join(WORKLOADS)} and all")
     served = given.store == "postgres"
     if served:
-        names = [name for name in names if name not in FILES_ONLY or "ALL" not in given.workload]
+        names = [name for name in names if name not in FILES_ONLY or len(names) < len(WORKLOADS)]
     elif given.processes != 1:
         return _fail("a file has one engine: --processes asks for --store postgres")
     alone = [name for name in names if served and name in FILES_ONLY]

@@ -15,6 +15,7 @@ from benchmarks import checks, kill, limits, quiet, report, w1, w2, w3, w4, w5, 
 from benchmarks.bench import Bench, percentile, url
 from benchmarks.place import NotADisk, fresh_directory, mount_of
 from benchmarks.tasks import chain
+from servers.postgres import Server
 
 TINY: dict[str, tuple[Any, dict[str, Any], set[str]]] = {
     "W1": (w1, {"executions": 12, "steps": 3}, {"executions_per_s", "steps_per_s", "wall_s"}),
@@ -53,6 +54,32 @@ def test_a_workload_runs_and_is_verified(name: str, tmp_path: Path) -> None:
     assert name in report.text([result], {})
     assert sizes.keys() == module.FULL.keys() == module.QUICK.keys()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["W1", "W2", "W3", "W4", "W5", "W6", "W8"])
+def test_a_workload_runs_on_postgres(name: str, tmp_path: Path, postgres: Server) -> None:
+    module, sizes, measures = TINY[name]
+    processes = 2 if name in ("W1", "W5") else 1
+    bench = Bench(tmp_path, rounds=1, limit_scale=0.01, server=postgres, processes=processes)
+    result = module.run(bench, **sizes)
+    about: dict[str, object] = {"server": str(postgres.installation)}
+    found = json.loads(json.dumps(result.as_json(about)))
+    assert found["verified"] is True
+    assert measures <= found.keys()
+    assert found["limits"].keys() == report.LIMITS.keys()
+    assert name in report.text([result], about)
+
+
+def test_several_processes_want_a_server(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["W1", "--processes", "2"]) == 1
+    assert "--store postgres" in capsys.readouterr().err
+
+
+def test_what_is_about_files_is_not_measured_on_a_server(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert command.main(["W9", "--store", "postgres"]) == 1
+    assert "W9 is about files" in capsys.readouterr().err
 
 
 @pytest.fixture
