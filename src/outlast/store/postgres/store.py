@@ -5,7 +5,7 @@ from __future__ import annotations
 from outlast.store.postgres.address import Address
 from outlast.store.postgres.database import PostgresDatabase
 from outlast.store.relational import RelationalStore
-from outlast.store.relational.sealed import sealed
+from outlast.store.relational.before import before
 
 
 class PostgresStore(RelationalStore):
@@ -31,7 +31,7 @@ class PostgresStore(RelationalStore):
         """
         self.server = PostgresDatabase(Address.of(url), owner=owner, now=now, upgrade=upgrade)
         try:
-            database = sealed(self.server, now, owner=owner is not None)
+            database = before(self.server, now, owner=owner is not None)
         except BaseException:
             self.server.close()
             raise

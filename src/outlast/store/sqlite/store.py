@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from outlast.store.relational import RelationalStore
-from outlast.store.relational.sealed import sealed
+from outlast.store.relational.before import before
 from outlast.store.sqlite.database import SqliteDatabase
 
 
@@ -34,7 +34,7 @@ class SqliteStore(RelationalStore):
         self.path = path
         self.file = SqliteDatabase(path, owner=owner, now=now, upgrade=upgrade)
         try:
-            database = sealed(self.file, now, owner=owner is not None)
+            database = before(self.file, now, owner=owner is not None)
         except BaseException:
             self.file.close()
             raise
