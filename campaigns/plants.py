@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Final
 
 
@@ -94,16 +95,19 @@ def _park_runs_clean_up() -> None:
     body = _find("engine.body:Body")
     original = driver._leave
 
+    def ignore(*_: Any) -> None:
+        """Hear nothing."""
+
     def leave(self: Any, **more: Any) -> None:
         scope = self.playback.scope
         parks = self.owner.before_park is not None and scope is not None and scope.is_async
         if parks and not scope.finished:
             scope.deliver(outcome(self.record.seq, self.owner.row.at, "cancel"))
+            nobody = SimpleNamespace(body_done=ignore, beaten=ignore, owner=self.owner)
             for call in scope.take_calls():
                 if call.kind == "step":
-                    nobody = [lambda *_: None] * 2
-                    place = (self.record.id, self.worker, scope, *nobody)
-                    body(call, 1, *place).start()
+                    place = (self.record.id, self.worker, scope)
+                    body(call, 1, *place, nobody).start()
         original(self, **more)
 
     driver._leave = leave
