@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from msgspec import structs
 
 from outlast.budget import UNIT, shown
 from outlast.duration import instant
@@ -83,9 +84,9 @@ def row_form(
         reason: why it is where it is, where the row alone does not know.
         sees_payloads: whether texts of errors may be shown.
     """
-    form = execution_form(record, reason)
     if not sees_payloads:
-        form["error"] = veiled(form["error"])
+        record = veiled_record(record)
+    form = execution_form(record, reason)
     return {
         **form,
         "updated_at": at(record.updated_at),
@@ -105,8 +106,13 @@ def row_form(
         "root_id": record.root_id,
         "children": record.children,
         "gates": record.gates,
-        "detail": record.detail if sees_payloads else _veiled_data(record.detail),
+        "detail": record.detail,
     }
+
+
+def veiled_record(record: Execution) -> Execution:
+    """Give a row as whoever may read no payloads sees it; so are the reasons made of it."""
+    return structs.replace(record, detail=_veiled_data(record.detail))
 
 
 def veiled(error: Any) -> Any:
@@ -115,9 +121,13 @@ def veiled(error: Any) -> Any:
 
 
 def _veiled_data(data: Any) -> Any:
-    if data is None or "error" not in data:
+    """Veil an error, also one that is kept inside, as of what was paused in its back-off."""
+    if not isinstance(data, dict):
         return data
-    return {**data, "error": veiled(data["error"])}
+    return {
+        name: _veiled_data(said) if name != "error" or isinstance(said, str) else veiled(said)
+        for name, said in data.items()
+    }
 
 
 def log_form(row: Transition, *, payload: bool) -> dict[str, Any]:

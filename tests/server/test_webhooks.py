@@ -137,7 +137,8 @@ def test_nobody_is_reached_who_should_not_be(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("OUTLAST_WEBHOOK_HOSTS", raising=False)
     headers = signed("whsec_" + base64.b64encode(b"x" * 32).decode(), "1", b"{}")
     for host in ("127.0.0.1", "localhost", "[::1]", "10.0.0.1", "169.254.169.254", "192.168.1.1",
-                 "0.0.0.0", "[::ffff:127.0.0.1]", "2130706433", "0x7f.1"):  # fmt: skip
+                 "0.0.0.0", "[::ffff:127.0.0.1]", "[64:ff9b::a9fe:a9fe]", "[2002:7f00:1::]",
+                 "[::127.0.0.1]", "[ff0e::1]", "224.0.0.1", "2130706433", "0x7f.1"):  # fmt: skip
         with pytest.raises(Fatal, match=r"not public|not called"):
             send(f"https://{host}/", b"{}", headers)
     for url in ("http://example.org/", "ftp://example.org", "https://a:b@example.org/", "https://"):

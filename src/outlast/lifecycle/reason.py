@@ -171,7 +171,7 @@ def _retry_wait(record: Execution, detail: Data) -> Answer:
     if "lost" in detail:
         return "worker_lost", f"worker {detail['lost']} is gone; it is due again at once", ""
     error = detail.get("error")
-    said = error.get("message", "") if isinstance(error, dict) else ""
+    said = error.get("message") or error.get("type", "") if isinstance(error, dict) else ""
     return (
         "back_off",
         (

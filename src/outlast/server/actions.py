@@ -7,7 +7,7 @@ import msgspec
 from outlast import forms
 from outlast.access import Permission
 from outlast.duration import microseconds, microseconds_of
-from outlast.engine.bulk import BulkReport
+from outlast.engine.bulk import Action, BulkReport
 from outlast.engine.descent import Descent, Mode
 from outlast.engine.request import new_message
 from outlast.errors import BadRequest, NotRecoverable, Stale, TransitionRefused, UsageError
@@ -15,7 +15,7 @@ from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import MessageKind, State
 from outlast.naming import SCHEDULE_ORIGIN, checked_labels, checked_name, checked_priority
 from outlast.server.call import Call, Reply, asked_id
-from outlast.server.executions import aware, etag_of, row
+from outlast.server.executions import aware, etag_of, own_key, row
 from outlast.server.shapes import FilterBody
 from outlast.store.protocol import Filter
 
@@ -83,7 +83,8 @@ async def signal_execution(call: Call) -> Reply:
     if body.id is not None and call.key is not None:
         raise BadRequest("an id stands in the body, and another one in Idempotency-Key")
     payload = msgspec.json.encode(body.value)
-    return await _send(call, MessageKind.SIGNAL, key=body.name, payload=payload, id=body.id)
+    id = own_key(body.id)
+    return await _send(call, MessageKind.SIGNAL, key=body.name, payload=payload, id=id)
 
 
 async def answer_execution(call: Call) -> Reply:
@@ -199,7 +200,7 @@ async def retry_execution(call: Call) -> Reply:
 
 
 def _key(call: Call) -> str | None:
-    key: str | None = call.body.key
+    key = own_key(call.body.key)
     if key is not None and call.key is not None:
         raise BadRequest("a key stands in the body, and another one in Idempotency-Key")
     return key or call.key
@@ -216,6 +217,8 @@ async def do_in_bulk(call: Call) -> dict[str, object]:
         call.allow(None)
     else:
         call.allow(wanted.task)
+    if body.action in (Action.RETRY, Action.RERUN):  # they make executions, as each alone does
+        call.allow(wanted.task, Permission.EXECUTIONS_START)
     filter = Filter(
         states=tuple(wanted.states),
         task=wanted.task,

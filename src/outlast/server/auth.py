@@ -176,8 +176,9 @@ def _digest(token: str) -> str:
 
 def _write_new(path: Path, text: str) -> None:
     """Write a file that was not there, for its owner only, whole or not at all."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    # A name that nobody can guess, and never a file or link that somebody else has put there.
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(text + "\n")

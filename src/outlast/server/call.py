@@ -24,6 +24,8 @@ T = TypeVar("T")
 ID_LENGTH_MAX: Final = 64
 KEY_LENGTH_MAX: Final = 255
 WORD_LENGTH_MAX: Final = 200
+KEY_PREFIX: Final = "http:"
+"""What an Idempotency-Key begins with, in the store: then whose it is."""
 """Characters of a name in a path."""
 
 
@@ -111,7 +113,8 @@ class Call:
                 "the Idempotency-Key is none",
                 why=f"1 to {KEY_LENGTH_MAX} printable characters of ASCII, without spaces",
             )
-        return f"http:{self.identity.name}:{said}"
+        whose = self.identity.name.replace("%", "%25").replace(":", "%3A")
+        return f"{KEY_PREFIX}{whose}:{said}"
 
     def may(self, permission: Permission, task: str | None) -> bool:
         """Tell whether the caller may do something to a task's executions, or to the tenant."""

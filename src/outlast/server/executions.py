@@ -17,15 +17,30 @@ from outlast.dialects import DIALECTS, Dialect, is_final, project, status_of
 from outlast.duration import microseconds, microseconds_of
 from outlast.engine.after import After
 from outlast.engine.registry import StartOptions, Task
-from outlast.errors import BadPayload, KeyConflict, UnknownTask, WaitTimeout, WrongArguments
+from outlast.errors import (
+    BadPayload,
+    KeyConflict,
+    NotFound,
+    UnknownTask,
+    WaitTimeout,
+    WrongArguments,
+)
 from outlast.lifecycle import OPEN, State, Transition, reason_of
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle.record import continued_as
 from outlast.naming import SCHEDULE_ORIGIN, checked_name
-from outlast.server.call import Call, Reply, asked_id, checked_word
+from outlast.server.call import (
+    KEY_PREFIX,
+    Call,
+    Reply,
+    asked_id,
+    checked_id,
+    checked_word,
+    no_execution,
+)
 from outlast.server.shapes import ListQuery, OwnBudgetBody, StartBody, TaskStartBody
 from outlast.server.strict import unfit
-from outlast.server.webhook import begin, checked_url
+from outlast.server.webhook import NAME, begin, checked_url
 from outlast.store.protocol import Filter
 from outlast.story import story_of
 
@@ -35,6 +50,8 @@ if TYPE_CHECKING:
 
 WAIT_US_MAX: Final = 60_000_000
 FOUND_MAX: Final = 20
+RESERVED: Final = (KEY_PREFIX, f"{NAME}:")
+"""What keys begin with that callers may not choose."""
 _TRACE: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 TRACE: Final = "traceparent"
 """The label that keeps where a trace comes from."""
@@ -69,7 +86,7 @@ async def _start(
     call.allow(name)
     task = task_of(call.engine, name)
     args, kwargs = arguments(task, given)
-    key = body.key
+    key = own_key(body.key)
     if call.key is not None:
         if key is not None:
             raise unfit("$.key", "a key stands here, and another one in Idempotency-Key", "body")
@@ -94,6 +111,7 @@ async def _start(
         labels=_traced(call, body.labels),
     )
     urls = [checked_url(url, f"$.notify[{place}]") for place, url in enumerate(body.notify)]
+    await _see_upstream(call, [one.id for one in body.after])
     record, is_new = await call.engine.astart_row(options, task, args, kwargs)
     if record.task != name:
         raise KeyConflict(f'the key "{key}" is taken by another task')
@@ -103,6 +121,32 @@ async def _start(
     if not is_new:
         headers["idempotency-replayed"] = "true"
     return Reply(row(call, record), 201 if is_new else 200, headers)
+
+
+def own_key(key: str | None) -> str | None:
+    """Give a key of a body back, having seen that it is not one that is made here.
+
+    Raises:
+        BadPayload: it stands for somebody's Idempotency-Key, or for a webhook.
+    """
+    if key is not None and key.startswith(RESERVED):
+        raise unfit("$.key", "keys that begin so are the server's own", "body")
+    return key
+
+
+async def _see_upstream(call: Call, ids: Sequence[str]) -> None:
+    """See that the caller may know how the executions end which a new one shall wait for.
+
+    Raises:
+        NotFound: one is not there, or must not be seen; the same words for both.
+    """
+    for id in ids:
+        try:
+            record = await call.engine.read_one(checked_id(id))
+        except NotFound:
+            raise no_execution(id) from None
+        if not call.may(Permission.EXECUTIONS_READ, record.task):
+            raise no_execution(id)
 
 
 def _one_of(body: Any, name: str, other: str) -> Any:
@@ -254,7 +298,7 @@ async def get_execution(call: Call) -> Reply:
     """Show an execution: its state, why it is there, and what it carries."""
     record = call.row
     tag = etag_of(record)
-    reason = await call.engine.read_standing(record) or reason_of(record)
+    reason = await call.engine.read_standing(record)
     form = row(call, record, reason)
     if call.query.dialect is not None:
         log = await call.engine.read_log(record.id)
@@ -295,7 +339,8 @@ async def get_result(call: Call) -> Reply:
 async def get_reason(call: Call) -> dict[str, Any]:
     """Say why an execution is not moving, and what to do about it."""
     record = call.row
-    reason = await call.engine.read_standing(record) or reason_of(record)
+    seen = record if call.sees_payloads else forms.veiled_record(record)
+    reason = await call.engine.read_standing(record) or reason_of(seen)
     return {"id": record.id, "state": record.state, "reason": forms.reason_form(reason)}
 
 
@@ -450,4 +495,4 @@ def _instant(at: Any, name: str) -> int | None:
     return None if at is None else microseconds_of(aware(at, name))
 
 
-__all__ = ["arguments", "aware", "etag_of", "row", "task_of"]
+__all__ = ["arguments", "aware", "etag_of", "own_key", "row", "task_of"]

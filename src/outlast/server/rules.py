@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from outlast import forms
 from outlast.engine.budgets import limits_of
+from outlast.engine.schedules import no_schedule
 from outlast.errors import NotFound, UsageError
 from outlast.lifecycle.gate import RATE
 from outlast.schedule import Schedule, ScheduleRecord
@@ -125,6 +126,8 @@ async def list_entries(call: Call) -> dict[str, Any]:
 async def _own(call: Call) -> ScheduleRecord:
     """Give the schedule that the path names, if the caller may do this to it."""
     record = await call.engine.schedules.aget(_name(call))
+    if not call.identity.rights.see(call.tenant, record.task):
+        raise no_schedule(record.name)  # in the words of one that is not there
     call.allow(record.task)
     return record
 

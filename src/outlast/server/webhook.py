@@ -179,9 +179,24 @@ def _address(host: str, port: int) -> tuple[str, int]:
     """Look a host up, once: what is looked at is what is connected to."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     address = str(found[0][4][0])
-    if not _is_allowed(host, port) and not ipaddress.ip_address(address).is_global:
+    if not _is_allowed(host, port) and not _is_public(address):
         raise Fatal(f"{host} leads to {address}, which is not public: it is not called")
     return address, port
+
+
+_TUNNELS: Final = tuple(
+    map(ipaddress.ip_network, ("::/96", "64:ff9b::/96", "2002::/16", "fec0::/10"))
+)
+"""Networks that count as public, and whose addresses lead to others written in them, or nowhere."""
+
+
+def _is_public(text: str) -> bool:
+    address = ipaddress.ip_address(text)
+    if getattr(address, "ipv4_mapped", None) is not None:  # not every Python looks into it
+        return _is_public(str(address.ipv4_mapped))  # type: ignore[union-attr]
+    if not address.is_global or address.is_multicast:
+        return False
+    return not any(address in network for network in _TUNNELS)
 
 
 __all__ = ["begin", "checked_url", "secret_of", "signed", "webhook"]
