@@ -257,3 +257,24 @@ def test_encryption(tmp_path: Path) -> None:
     program, line = follow("encryption.md", tmp_path)
     assert program.split("\n") == ["dear Ada", "False", "key_missing", ""]
     assert line.startswith("k1 ") and len(line) == 48
+
+
+def test_move_to_postgres(tmp_path: Path, postgres_url: str) -> None:
+    def run(*words: str) -> str:
+        return subprocess.run(
+            [sys.executable, *words],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(sys.path),
+                "OUTLAST_STORE": postgres_url,
+            },
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    assert follow("move-to-postgres.md", tmp_path) == ["awaiting_input\n"]
+    copied = run("-m", "outlast.cli", "db", "copy", "sqlite:///desk.db", postgres_url)
+    assert "counts and digests of all are equal" in copied and "start nothing on it" in copied
+    assert run("desk.py", "yes") == "order 7 shipped\n"

@@ -261,6 +261,47 @@ def backup(session: Session, file: Path) -> int:
 
 
 @db.command()
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="TO")
+@shared
+def copy(session: Session, source: str, target: str) -> int:
+    """Copy the store FROM into the empty database TO, and compare both; killed, it can go on.
+
+    Neither may be used meanwhile. FROM stays as it is: stop its workers first, and start them on TO
+    afterwards. The addresses are sqlite:///FILE or postgresql://….
+    """
+    from outlast.store import copy_store
+
+    done = [0, 0]
+
+    def tell(table: str, rows: int) -> None:
+        done[0] += rows
+        if done[0] >= done[1]:
+            done[1] = done[0] + 100_000
+            session.say(f"{done[0]} rows so far, now {table}")
+
+    made = copy_store(source, target, now_us(), tell)
+    if session.as_json:
+        session.json(made)
+        return STORE if made.defects else OK
+    for defect in made.defects:
+        session.out(session.paint("✗", "red") + f" {defect}")
+    count, tables = sum(made.rows.values()), sum(1 for rows in made.rows.values() if rows)
+    went_on = ", gone on with an earlier copy" if made.resumed else ""
+    session.out(
+        f"{count} rows of {tables} tables copied{went_on}: counts and digests of all are equal"
+    )
+    if made.defects:
+        session.out(f"{len(made.defects)} defects; do: outlast explain store_broken")
+        return STORE
+    session.out(f"next     start workers, servers and programs on {made.target}")
+    session.out(
+        f"         keep {made.source}, which was not changed, and start nothing on it again"
+    )
+    return OK
+
+
+@db.command()
 @click.option("--older-than", default=DEFAULT, show_default=True, help="Time since their end.")
 @click.option("--state", "states", multiple=True, help="Only those that ended so; repeatable.")
 @click.option("--task", "task_name", help="Only those of this task.")

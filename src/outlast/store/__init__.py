@@ -12,7 +12,11 @@ from urllib.parse import urlsplit, urlunsplit
 from outlast.errors import CannotLoad, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from outlast.store.copying import Copied
     from outlast.store.protocol import Inside, Store
+    from outlast.store.relational.side import Side
 
 DEFAULT_URL = "sqlite:///outlast.db"
 _SECRET = {"password", "sslpassword", "passfile"}
@@ -73,6 +77,46 @@ def inside_of(store: Any, connection: Any, *, is_async: bool) -> Inside:
         )
     inside: Inside = _postgres().inside_of(store, connection, is_async=is_async)
     return inside
+
+
+def copy_store(
+    source: str, target: str, now: int, tell: Callable[[str, int], None] = lambda table, rows: None
+) -> Copied:
+    """Copy everything of a store into an empty one, compare both, and look through the copy.
+
+    Neither may be used meanwhile; the source stays as it is. A copy that was broken off, by
+    whatever, is gone on with by the same call.
+
+    Args:
+        source: the address of the store.
+        target: the address of an empty database, or of one where this copy was begun.
+        now: the instant, for the record of the target's schema.
+        tell: is told after each batch which table it was of, and how many rows.
+
+    Raises:
+        StoreOwned: a worker lives on one of them.
+        CannotLoad: there is no source; the target is not empty, and no copy begun from this source.
+        StoreBroken: they differ at the end; the target cannot be used.
+        OutlastError: one of them cannot be used; see the backends.
+    """
+    from outlast.store.copying import Copied, copy_rows
+
+    open_store(source, owner=None, now=now).close()  # it, and its keys, are ours
+    rows, resumed = copy_rows(_side_of(source), _side_of(target), now, tell)
+    copy = open_store(target, owner=None, now=now)
+    try:
+        return Copied(shown(source), shown(target), rows, resumed, copy.verify().defects)
+    finally:
+        copy.close()
+
+
+def _side_of(url: str) -> Side:
+    if is_postgres(url):
+        side: Side = _postgres().PostgresSide(url)
+        return side
+    from outlast.store.sqlite.side import SqliteSide
+
+    return SqliteSide(sqlite_path(url))
 
 
 def owner_of(url: str) -> str | None:

@@ -3,6 +3,7 @@
 from outlast.store.postgres.address import Address
 from outlast.store.postgres.borrowed import inside_of
 from outlast.store.postgres.migrate import place_in, script_of
+from outlast.store.postgres.side import PostgresSide
 from outlast.store.postgres.store import PostgresStore
 
-__all__ = ["Address", "PostgresStore", "inside_of", "place_in", "script_of"]
+__all__ = ["Address", "PostgresSide", "PostgresStore", "inside_of", "place_in", "script_of"]

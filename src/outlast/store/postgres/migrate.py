@@ -12,6 +12,7 @@ from outlast.errors import SchemaMismatch
 from outlast.lifecycle import EDGES
 from outlast.store.postgres.address import Address
 from outlast.store.postgres.connect import connect, path_of, translated
+from outlast.store.relational.side import UNFINISHED
 from outlast.store.sql import migrations
 
 MIGRATIONS: Final = migrations("outlast.store.postgres")
@@ -131,6 +132,12 @@ def _check_edges(connection: psycopg.Connection[Any], address: Address) -> None:
     text = sql.SQL("SELECT kind, from_state, to_state FROM {}").format(table)
     stored = set(connection.execute(text).fetchall())
     wanted = set(_edges())
+    if UNFINISHED in stored:
+        raise SchemaMismatch(
+            "a copy into this database was begun and not finished",
+            where=f"{address.shown}, schema {address.schema}",
+            do="outlast db copy, as before: it goes on where it was",
+        )
     if stored != wanted:
         raise SchemaMismatch(
             "the edge table is not this code's lifecycle",

@@ -9,6 +9,7 @@ import apsw
 
 from outlast.errors import SchemaMismatch, StoreBroken
 from outlast.lifecycle import EDGES
+from outlast.store.relational.side import UNFINISHED
 from outlast.store.sql import migrations
 from outlast.store.sqlite.connect import immediate
 
@@ -98,6 +99,11 @@ def check_edges(connection: apsw.Connection, path: Path) -> None:
     """Refuse a file whose edge table is not this code's lifecycle."""
     stored = set(connection.execute("SELECT kind, from_state, to_state FROM edge"))
     wanted = {(str(kind), str(source or ""), str(target)) for kind, source, target in EDGES}
+    if UNFINISHED in stored:
+        raise SchemaMismatch(
+            f"a copy into {path} was begun and not finished",
+            do="outlast db copy, as before: it goes on where it was",
+        )
     if stored != wanted:
         differing = sorted(stored ^ wanted)[:3]
         raise SchemaMismatch(
