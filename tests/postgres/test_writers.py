@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import queue
 import random
+import resource
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import psycopg
 import pytest
 
 from outlast.errors import StoreUnavailable
-from outlast.lifecycle import Kind, Message, MessageKind
+from outlast.lifecycle import Execution, Kind, Message, MessageKind
 from outlast.store import open_store
 from outlast.store.postgres import PostgresStore
+from outlast.store.postgres.address import Address
+from outlast.store.postgres.connect import check, open_session
+from outlast.store.postgres.hints import TOPICS, PostgresHints
+from outlast.store.postgres.session import Session
 from outlast.store.protocol import Answer, Deliver, Lease
+from outlast.store.relational.store import _TwoLeases
 from outlast.testing.conformance import Owner, T, begun, born, codes, nonces
 from outlast.testing.conformance_capacity import limited
 
@@ -224,6 +233,109 @@ def test_a_pooler_that_loses_prepared_statements_is_noticed(postgres_store: str)
     assert not session.prepares and store.server.retries == 1
     assert codes(store.commit([born("ex_3")])) == [None]
     store.close()
+
+
+def test_a_pooler_may_give_a_server_on_which_everything_is_prepared(
+    postgres_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else has prepared there what is asked first, and again what is asked at length."""
+    PostgresStore(postgres_store, owner="w0", now=T).close()
+    address = Address.of(postgres_store)
+    for long in (False, True):
+        session = open_session(address, long=long)
+        session.prepares = True
+        check(session, address)
+        server = session._connection
+        server.pgconn.exit_pipeline_mode()
+        monkeypatch.setattr("outlast.store.postgres.connect.connect", lambda _, one=server: one)
+        session = open_session(address, long=long)
+        assert session.prepares is not long
+        session.close()
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("place", range(1, 6))
+def test_answers_that_were_not_waited_for_are_nobody_elses(
+    postgres_store: str, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    """Control-C, in the middle of the answers to a reading."""
+    store = PostgresStore(postgres_store, owner="w0", now=T)
+    store.commit([born("ex_1")])
+    store.get(["ex_1"])
+    take, calls = Session._next, []
+
+    def interrupted(session: Session) -> object:
+        calls.append(1)
+        if len(calls) == place:
+            raise KeyboardInterrupt
+        return take(session)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "_next", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.get(["ex_1"])
+    assert store.server._readers == []
+    assert [one is not None for one in store.get(["ex_1", "ex_2"])] == [True, False]
+    store.close()
+
+
+def test_a_key_that_somebody_took_in_the_same_instant_is_nobodys_guilt(
+    postgres_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a batch is written item by item, as another item is guilty, or of another lease."""
+    store = PostgresStore(postgres_store, owner="w0", now=T)
+    other = PostgresStore(postgres_store, owner="w1", now=T)
+    look = store._with_keys
+
+    def then_taken(keys: Sequence[str]) -> list[Execution]:
+        found = look(keys)
+        monkeypatch.undo()
+        assert codes(other.commit([born("ex_2", key="k")])) == [None]
+        return found
+
+    def two_leases(*_: object) -> list[Answer]:
+        raise _TwoLeases
+
+    monkeypatch.setattr(store, "_with_keys", then_taken)
+    monkeypatch.setattr(store, "_write_batch", two_leases)
+    (answer,) = store.commit([born("ex_1", key="k")])
+    assert answer.refused != "internal_error", answer.error
+    assert answer.execution is not None
+    assert answer.execution.id == "ex_2"
+    store.close()
+    other.close()
+
+
+def test_hints_are_heard_by_a_process_with_many_files(
+    postgres_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Descriptors above 1023 are as good as others."""
+    PostgresStore(postgres_store, owner="w0", now=T).close()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    high = max(soft, 2_048)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (high, hard))
+    pipe = os.pipe
+
+    def high_pipe() -> tuple[int, ...]:
+        low = pipe()
+        found = tuple(fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, 1_100) for one in low)
+        for one in low:
+            os.close(one)
+        return found
+
+    heard: queue.Queue[str] = queue.Queue()
+    with monkeypatch.context() as patched:
+        patched.setattr("outlast.store.postgres.hints.os.pipe", high_pipe)
+        one = PostgresHints(Address.of(postgres_store), heard.put)
+    other = PostgresHints(Address.of(postgres_store), lambda _: None)
+    try:
+        assert {heard.get(timeout=30) for _ in TOPICS} == set(TOPICS)
+        other.send("inbox")
+        assert heard.get(timeout=30) == "inbox"
+    finally:
+        one.close()
+        other.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_nothing_is_prepared_where_the_address_says_so(postgres_store: str) -> None:

@@ -92,7 +92,8 @@ def connect(address: Address) -> psycopg.Connection[Any]:
     if "," in str(known.get("host") or ""):
         more["target_session_attrs"] = known.get("target_session_attrs", "read-write")
     try:
-        return psycopg.connect(address.conninfo, autocommit=True, **more)
+        # The driver prepares nothing by itself, as a pooler would mix it up.
+        return psycopg.connect(address.conninfo, autocommit=True, prepare_threshold=None, **more)
     except psycopg.Error as error:
         raise _not_opened(error, address) from None  # the driver's text may repeat the password
 
@@ -151,8 +152,11 @@ def open_session(address: Address, *, long: bool = False) -> Session:
                 do=f"use PostgreSQL {OLDEST} or newer",
             )
         patience = 24 * 3600.0 if long else PATIENCE_S
-        session = Session(connection, prepares=address.prepares, patience_s=patience)
+        # Not prepared: behind a pooler, somebody else may have prepared the same there already.
+        session = Session(connection, prepares=False, patience_s=patience)
         check(session, address)
+        # A long reading is not run again, so it prepares nothing that a pooler could lose.
+        session.prepares = address.prepares and not long
     except psycopg.Error as error:
         connection.close()
         raise translation(error, address) from error

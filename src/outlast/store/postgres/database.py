@@ -23,7 +23,7 @@ from typing import Final, TypeVar
 import psycopg
 from psycopg import errors
 
-from outlast.errors import StoreUnavailable, UsageError
+from outlast.errors import InternalError, StoreUnavailable, UsageError
 from outlast.store.postgres.address import Address
 from outlast.store.postgres.connect import (
     PLANS,
@@ -123,6 +123,7 @@ class PostgresDatabase(Database):
         errors.ProgramLimitExceeded,
         errors.StatementTooComplex,
     )
+    races = (errors.UniqueViolation,)
 
     def __init__(self, address: Address, *, owner: str | None, now: int, upgrade: bool) -> None:
         """Open the database, see :class:`outlast.store.postgres.store.PostgresStore`."""
@@ -172,7 +173,8 @@ class PostgresDatabase(Database):
             commits = True
             session.queue(b"COMMIT")
             tag = session.drain().command_status
-            assert tag == b"COMMIT", tag
+            if tag != b"COMMIT":  # the server has taken it back, and says so by this alone
+                raise InternalError(f"COMMIT was answered by {tag!r}", where=self.address.shown)
             return result
         except ConnectionLost as error:
             if not commits:

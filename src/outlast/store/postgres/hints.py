@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import select
 import threading
@@ -98,6 +99,8 @@ class PostgresHints:
                 with connect(self._address) as connection:
                     self._serve(connection)
             except (psycopg.Error, OutlastError, OSError):
+                pass
+            finally:
                 self.is_listening = False
             if not self._is_over:
                 self._ended.wait(AGAIN_SECONDS)
@@ -110,6 +113,9 @@ class PostgresHints:
             self._heard(topic)  # what was said before it listened is lost
         self.is_listening = True
         not_before = 0.0
+        poll = select.poll()  # not select(), which knows no descriptors above 1023
+        poll.register(connection.fileno(), select.POLLIN)
+        poll.register(self._wakes, select.POLLIN)
         while True:
             wait = None
             with self._lock:
@@ -124,13 +130,13 @@ class PostgresHints:
                 continue
             if self._is_over:
                 return
-            ready, _, _ = select.select([connection.fileno(), self._wakes], [], [], wait)
+            ready = dict(poll.poll(None if wait is None else math.ceil(wait * 1_000)))
             if self._wakes in ready:
                 os.read(self._wakes, 4_096)
             if connection.fileno() in ready:
                 connection.pgconn.consume_input()
                 while (notify := connection.pgconn.notifies()) is not None:
-                    self._hear(notify.be_pid, notify.extra.decode())
+                    self._hear(notify.be_pid, notify.extra.decode(errors="replace"))
                 if connection.pgconn.status != psycopg.pq.ConnStatus.OK:
                     raise OSError("the connection is gone")
 

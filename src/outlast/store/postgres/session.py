@@ -151,8 +151,8 @@ class Session:
                         self._prepared.pop(prepared[0], None)
                     if failure is None and result.status != _ABORTED:
                         failure = _error_of(result)
-                end = self._next_or_none()
-                assert end is None, "one answer for each statement"
+                if self._next_or_none() is not None:
+                    raise ConnectionLost("there were two answers to a statement")
             synced = self._next()
             if synced.status != _SYNC:  # the server's last word, as nothing of ours could fail
                 raise _error_of(synced)
@@ -160,6 +160,9 @@ class Session:
             raise self._lost(str(error)) from (failure or error)
         except OSError as error:
             raise self._lost(str(error)) from error
+        except BaseException:
+            self.close()  # the answers still to come would be taken for those of others
+            raise
         if failure is not None:
             if isinstance(failure, _LOST_NAMES) and self.prepares:
                 self.prepares = False

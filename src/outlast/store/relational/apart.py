@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 TURN: Final = {Create: 0, Write: 1, Reserve: 1, Adjust: 1, Deliver: 2}
 """The order within a batch: deliveries last, as they are decided on what the owners wrote."""
+RACES_MAX: Final = 3
+"""So often what somebody else may have made in the same instant is nobody's guilt."""
 FAULTS: Final[tuple[type[Exception], ...]] = (
     InternalError,
     AssertionError,
@@ -54,8 +56,10 @@ class _TakenBackError(Exception):
 class Apart:
     """One batch, written item by item inside the open transaction."""
 
-    def __init__(self, store: RelationalStore, batch: Sequence[Item]) -> None:
+    def __init__(self, store: RelationalStore, batch: Sequence[Item], *, tries: int) -> None:
+        """Take a batch, which is written apart for the so-manieth time."""
         self._store = store
+        self._is_patient = tries <= RACES_MAX
         self._batch = batch
         self._answers = [STORED] * len(batch)
         self._broken: dict[tuple[str, int], str] = {}
@@ -102,7 +106,9 @@ class Apart:
         except self._store.faults as fault:
             self._answers[place] = self._guilty(place, fault)
 
-    def _guilty(self, place: int, fault: BaseException) -> Answer:
+    def _guilty(self, place: int, fault: Exception) -> Answer:
+        if self._is_patient and isinstance(fault, self._store.database.races):
+            raise fault  # perhaps nobody is guilty: the transaction is run again, and sees
         if not isinstance(fault, OutlastError):
             fault = InternalError(
                 f"a guard of the store refused an item: {fault}",

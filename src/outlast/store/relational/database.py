@@ -57,12 +57,13 @@ class Database(ABC):
         url: the address, without what is secret in it.
         is_shared: whether several processes write at the same time, so that locks are needed.
         faults: the errors by which a guard, or a value that no column can hold, shows itself.
-        is_shared: whether many engines may hold leases in it at once.
+        races: those of them that may mean that somebody else made the same in the same instant.
     """
 
     url: str
     is_shared: bool
     faults: tuple[type[Exception], ...]
+    races: tuple[type[Exception], ...] = ()
 
     @abstractmethod
     def transact(self, act: Callable[[], T]) -> T:

@@ -194,6 +194,7 @@ class SealedDatabase(Database):
 
     def __init__(self, inner: Database, keys: Keys | None, rows: Sequence[DataKey]) -> None:
         self.url, self.is_shared, self.faults = inner.url, inner.is_shared, inner.faults
+        self.races = inner.races
         self.inner, self.keys = inner, keys
         self.vault = Vault(self._unwrapped(rows), whole=_is_whole(rows))
         self._opener = _Opener(self.vault, self.learn)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import count
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -167,7 +168,10 @@ class RelationalStore:
                 pass
             except self.faults:
                 pass  # the guilty item is found apart
-            return database.transact(lambda: self._audit(batch, Apart(self, batch).write()))
+            tries = count(1)
+            return database.transact(
+                lambda: self._audit(batch, Apart(self, batch, tries=next(tries)).write())
+            )
 
     def _audit(self, batch: Sequence[Item], answers: list[Answer]) -> list[Answer]:
         """Write the deeds of a batch, the last thing in its transaction."""
