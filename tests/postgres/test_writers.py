@@ -21,7 +21,7 @@ from outlast.store.postgres import PostgresStore
 from outlast.store.postgres.address import Address
 from outlast.store.postgres.connect import check, open_session
 from outlast.store.postgres.hints import TOPICS, PostgresHints
-from outlast.store.postgres.session import Session
+from outlast.store.postgres.session import ConnectionLost, Session
 from outlast.store.protocol import Answer, Deliver, Lease
 from outlast.store.relational.store import _TwoLeases
 from outlast.testing.conformance import Owner, T, begun, born, codes, nonces
@@ -304,6 +304,59 @@ def test_a_key_that_somebody_took_in_the_same_instant_is_nobodys_guilt(
     assert answer.execution.id == "ex_2"
     store.close()
     other.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_has_connections_of_its_own(postgres_store: str) -> None:
+    """Two processes at one connection would take each other's answers."""
+    store = PostgresStore(postgres_store, owner="w0", now=T)
+    store.commit([born("ex_1")])
+    assert store.renew("w0", 1_000_000, T) is None, "it was never registered"
+    assert store.get(["ex_1"]) != [None]
+    before = _server_processes(store)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            store.commit([born("ex_2")])
+            store.renew("w0", 1_000_000, T)
+            read = store.get(["ex_1", "ex_2"])
+            code = 0 if None not in read and not _server_processes(store) & before else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert codes(store.commit([born("ex_2"), born("ex_3")])) == ["already_exists", None]
+    assert None not in store.get(["ex_1", "ex_2", "ex_3"])
+    assert _server_processes(store) == before, "they are as they were"
+    store.close()
+
+
+def _server_processes(store: PostgresStore) -> set[int]:
+    server = store.server
+    sessions = [server._writer, server._beater, *server._readers]
+    assert None not in sessions
+    return {one._pg.backend_pid for one in sessions if one is not None}
+
+
+def test_a_renewal_does_not_wait_for_a_server_that_is_gone(
+    postgres_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried on a new connection, while the lease still runs."""
+    store = PostgresStore(postgres_store, owner="w0", now=T)
+    store.renew("w0", 1_000_000, T)
+    beater, writer = store.server._beater, store.server._writer
+    assert beater is not None
+    assert writer is not None
+    assert beater._patience_ms * 2 < 10_000 < writer._patience_ms
+    monkeypatch.setattr(beater, "_patience_ms", 20)
+    with psycopg.connect(postgres_store) as other:
+        other.execute("LOCK TABLE worker")
+        beater.queue(b"SELECT count(*) FROM outlast.worker")
+        with pytest.raises(ConnectionLost):
+            beater.drain()
+    assert store.renew("w0", 1_000_000, T) is None
+    assert store.server._beater is not beater
+    store.close()
 
 
 def test_hints_are_heard_by_a_process_with_many_files(

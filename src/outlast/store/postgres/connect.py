@@ -135,8 +135,15 @@ def _without(text: str, address: Address) -> str:
     return text.replace(str(secret), "***") if secret else text
 
 
-def open_session(address: Address, *, long: bool = False) -> Session:
+def open_session(
+    address: Address, *, long: bool = False, patience_s: float = PATIENCE_S
+) -> Session:
     """Open a connection and look whether the server keeps what it acknowledges.
+
+    Args:
+        address: where.
+        long: whether it is for what reads everything.
+        patience_s: how long the server may be silent, else.
 
     Raises:
         StoreBroken: it could forget.
@@ -151,7 +158,7 @@ def open_session(address: Address, *, long: bool = False) -> Session:
                 where=address.shown,
                 do=f"use PostgreSQL {OLDEST} or newer",
             )
-        patience = 24 * 3600.0 if long else PATIENCE_S
+        patience = 24 * 3600.0 if long else patience_s
         # Not prepared: behind a pooler, somebody else may have prepared the same there already.
         session = Session(connection, prepares=False, patience_s=patience)
         check(session, address)

@@ -11,6 +11,7 @@ Which locks are taken, and in which order, is in docs/decisions/0023.
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -47,6 +48,8 @@ READERS_MAX: Final = 3
 ROWS_MAX: Final = 4_000
 """Rows of parameters a statement, so that no message to the server grows without bounds."""
 BACK_OFF_MAX_S: Final = 2.0
+BEAT_PATIENCE_S: Final = 4.0
+"""How long a renewal may take, before it is tried on a new connection: a lease runs longer."""
 _AGAIN: Final = (
     errors.SerializationFailure,
     errors.DeadlockDetected,
@@ -123,7 +126,12 @@ class PostgresDatabase(Database):
         errors.ProgramLimitExceeded,
         errors.StatementTooComplex,
     )
-    races = (errors.UniqueViolation,)
+    races: tuple[type[Exception], ...] = (errors.UniqueViolation,)
+
+    _writer: Session | None
+    _beater: Session | None
+    _readers: list[Session]
+    _held: set[tuple[str, str]]
 
     def __init__(self, address: Address, *, owner: str | None, now: int, upgrade: bool) -> None:
         """Open the database, see :class:`outlast.store.postgres.store.PostgresStore`."""
@@ -132,15 +140,24 @@ class PostgresDatabase(Database):
         ready(address, now, owner=owner is not None, upgrade=upgrade)
         self._statements = statements()
         self._settings = settings_of(address)
-        self._writer: Session | None = open_session(address)
-        self._beater: Session | None = None
-        self._readers: list[Session] = []
-        self._reading = threading.BoundedSemaphore(READERS_MAX)
-        self._in_transaction = False
-        self._held: set[tuple[str, str]] = set()
-        self._depth = 0
+        self._begin_anew()
+        self._writer = open_session(address)
         self._failures = 0
         self.retries = 0
+
+    def _begin_anew(self) -> None:
+        """Have no connections: at first, and in a forked child, whose parent goes on with them."""
+        self._process = os.getpid()
+        self._writer = self._beater = None
+        self._readers = []
+        self._reading = threading.BoundedSemaphore(READERS_MAX)
+        self._in_transaction = False
+        self._held = set()
+        self._depth = 0
+
+    def _see_fork(self) -> None:
+        if self._process != os.getpid():
+            self._begin_anew()
 
     # Writing
 
@@ -195,6 +212,7 @@ class PostgresDatabase(Database):
 
     def _session(self) -> Session:
         """Give the writing connection; a new one where the last one broke."""
+        self._see_fork()
         if self._writer is None or self._writer.is_broken:
             self._writer = self._reconnect()
         return self._writer
@@ -318,11 +336,13 @@ class PostgresDatabase(Database):
     def beat(self, name: str, bounds: Mapping[str, Value]) -> Rows:
         """See the seam."""
         statement = self._statements[name]
+        self._see_fork()
         with translated(self.address):
             for tries in count(1):
                 session = self._beater
                 if session is None or session.is_broken:
-                    session = self._beater = open_session(self.address)
+                    session = open_session(self.address, patience_s=BEAT_PATIENCE_S)
+                    self._beater = session
                 try:
                     return _alone(session, PLANS, self._settings, statement, bounds)
                 except (ConnectionLost, *_AGAIN):
@@ -355,6 +375,7 @@ class PostgresDatabase(Database):
     def _look(
         self, statement: Sendable, values: Sequence[bytes | None], formats: list[int]
     ) -> Rows:
+        self._see_fork()
         with translated(self.address), self._reading:
             for tries in count(1):
                 session = self._free_reader()
@@ -419,6 +440,7 @@ class PostgresDatabase(Database):
 
     def close(self) -> None:
         """See the seam."""
+        self._see_fork()
         for session in (self._writer, self._beater, *self._readers):
             if session is not None:
                 session.close()

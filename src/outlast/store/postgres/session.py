@@ -9,8 +9,8 @@ An error is seen at the next :meth:`Session.drain`. The server then passes over 
 end of what was sent, so nothing that was queued behind a failed statement is ever run.
 
 Waiting lets go of the interpreter's lock, and has an end: a server that says nothing for longer
-than any statement may take is taken for lost. A forked child may drop the connection: psycopg
-leaves it to the process that opened it.
+than any statement may take is taken for lost. A forked child drops the connection: psycopg leaves
+it to the process that opened it.
 
 With a pooler in between, one that was prepared may be there already, or be gone. The session then
 says so once (:class:`PreparedLost`), and prepares nothing from there on; whoever runs the
