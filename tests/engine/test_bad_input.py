@@ -813,7 +813,7 @@ def test_files_that_are_none_of_ours(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("url", "code"),
     [
-        ("postgres://nowhere", "cannot_load"),
+        ("mysql://nowhere", "cannot_load"),
         ("sqlite:///", "cannot_load"),
         ("sqlite:///no/such/directory/x.db", "cannot_load"),
         ("", "cannot_load"),
