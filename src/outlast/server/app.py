@@ -102,7 +102,11 @@ class _Endpoint:
             if route is None:
                 allow = ", ".join(self._methods)
                 raise BadRequest(f"only {allow} is taken here", status=405, do=allow)
-            said = await self._answer(route, scope, receive)
+            if route.permission is Permission.ANYONE and route.body is not None:
+                with scope[GUARD].stranger():
+                    said = await self._answer(route, scope, receive)
+            else:
+                said = await self._answer(route, scope, receive)
         except OutlastError as error:
             await _tell(error, send)
             return
@@ -153,7 +157,17 @@ class _Endpoint:
         else:
             said = await route.handler(call)
         call.see_asked()
+        if isinstance(said, Live):
+            said.counts_still = lambda: self._counts_still(call)
         return said
+
+    async def _counts_still(self, call: Call) -> bool:
+        """Tell whether the caller is known still, and may do what they might when they came."""
+        try:
+            identity = await self._authenticator.authenticate(call.headers)
+        except OutlastError:
+            return False
+        return identity == call.identity
 
     async def _read(
         self, route: Route, scope: Scope, headers: Mapping[str, str], receive: Receive
@@ -262,7 +276,8 @@ async def _send(send: Send, status: int, headers: Mapping[str, str], body: bytes
 async def _stream(live: Live, scope: Scope, receive: Receive, send: Send) -> None:
     from outlast.server.live import serve
 
-    await serve(live.events, receive, send, lambda: bool(scope[GUARD].is_stopping))
+    guard: Guard = scope[GUARD]
+    await serve(live.events, receive, send, lambda: guard.is_stopping, live.counts_still)
 
 
 async def _nothing_there(request: Request, error: Exception) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -40,9 +40,15 @@ class Reply:
 
 @dataclass(slots=True)
 class Live:
-    """An answer that goes on: texts of server-sent events, as they come."""
+    """An answer that goes on: texts of server-sent events, as they come.
+
+    Attributes:
+        events: the texts.
+        counts_still: whether the caller may have them still; asked now and then.
+    """
 
     events: AsyncIterator[str]
+    counts_still: Callable[[], Awaitable[bool]] | None = None
 
 
 @dataclass(slots=True)

@@ -7,7 +7,8 @@ the store.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -27,6 +28,9 @@ BODY_SECONDS: Final = 10.0
 """How long a body may take to come."""
 INSIDE_MAX: Final = 2_000
 """Requests that are answered at once, streams of events included."""
+
+STRANGERS_MAX: Final = 100
+"""Of them, those whose body or password is looked at and that bring no credential."""
 
 GUARD: Final = "outlast.guard"
 """Where a request finds the guard: it says whether the server is about to stop."""
@@ -55,7 +59,7 @@ class Guard:
         self._app = app
         self._hosts = frozenset(host.lower() for host in hosts)
         self._origins = frozenset(origins)
-        self._inside = 0
+        self._inside = self._strangers = 0
         self.is_stopping = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,6 +81,21 @@ class Guard:
             await self._app(scope, receive, sender)
         finally:
             self._inside -= 1
+
+    @contextlib.contextmanager
+    def stranger(self) -> Iterator[None]:
+        """Count somebody without a credential: they may keep each other waiting, and nobody else.
+
+        Raises:
+            Overloaded: there are as many as may be.
+        """
+        if self._strangers >= STRANGERS_MAX:
+            raise Overloaded("too many sign in, or answer by a token, at once", where="server")
+        self._strangers += 1
+        try:
+            yield
+        finally:
+            self._strangers -= 1
 
     def _look(self, scope: Scope) -> None:
         headers: list[tuple[bytes, bytes]] = scope["headers"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
@@ -24,6 +24,8 @@ from outlast.server.call import Call, Live, checked_word
 from outlast.server.guard import Receive, Send
 
 HEARTBEAT_SECONDS: Final = 15.0
+LOOK_SECONDS: Final = 10.0
+"""How long a reader is believed whose token or role may have been taken back."""
 SLOW_SECONDS: Final = 20.0
 """How long a reader may take to take what was sent."""
 ROWS_MAX: Final = 500
@@ -113,7 +115,11 @@ def event(kind: str, value: Any, id: int | str | None) -> str:
 
 
 async def serve(
-    events: AsyncIterator[str], receive: Receive, send: Send, is_stopping: Callable[[], bool]
+    events: AsyncIterator[str],
+    receive: Receive,
+    send: Send,
+    is_stopping: Callable[[], bool],
+    counts_still: Callable[[], Awaitable[bool]] | None = None,
 ) -> None:
     """Send events as they come, with a beat where there are none, until either side ends.
 
@@ -127,11 +133,16 @@ async def serve(
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await _push(send, f"retry: {RETRY_MS}\n\n")
         beat_at = loop.time() + HEARTBEAT_SECONDS
+        look_at = loop.time() + LOOK_SECONDS
         async for text in events:
             if gone.done():
                 return
             if is_stopping():
                 break  # whoever reads comes back with its last id
+            if counts_still is not None and loop.time() >= look_at:
+                if not await counts_still():
+                    break  # whoever comes back is asked who it is
+                look_at = loop.time() + LOOK_SECONDS
             if not text and loop.time() < beat_at:
                 continue
             await _push(send, text or BEAT)

@@ -18,6 +18,7 @@ from outlast.errors import CannotLoad, UsageError
 from outlast.server.app import LOCAL, create_app
 from outlast.server.auth import Authenticator, FirstToken, token_path
 from outlast.server.guard import Guard
+from outlast.server.wire import Connection
 
 if TYPE_CHECKING:
     from outlast.engine.engine import Engine
@@ -129,7 +130,7 @@ async def serve(
         ws="none",
         timeout_keep_alive=15,
         timeout_graceful_shutdown=STOP_SECONDS,
-        h11_max_incomplete_event_size=32_768,
+        http=Connection,
     )
     server = _Server(config, lambda: on_ready(url))
     if until is not None:

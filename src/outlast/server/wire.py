@@ -1,0 +1,79 @@
+"""The connections: how long and how large the head of a request may be, before anybody reads it.
+
+The guard sees a request once its head is whole. Until then it stands here: the parser alone would
+take a head, or the trailers of a body, of any size, for as long as somebody sends them.
+"""
+
+from __future__ import annotations
+
+from asyncio import TimerHandle, Transport
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_SECONDS: Final = 10.0
+"""How long a head may take to come, from the opening of a connection or its first byte."""
+HEAD_BYTES_MAX: Final = 65_536
+"""More than the guard takes of headers and address, so that what is a little too long is told."""
+MESSAGE_BYTES_MAX: Final = 16_777_216
+"""What a whole request may take on the wire: a body in chunks has more bytes than it carries."""
+
+
+class Connection(HttpToolsProtocol):
+    """A connection that waits for no head for ever, and keeps none that is too long."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._in_head, self._taken = True, 0
+        self._head_timer: TimerHandle | None = None
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a head."""
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._look_again)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._wait_no_more()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, unless it is too much; a head that is not whole by now has its time."""
+        self._taken += len(data)
+        if self._taken > (HEAD_BYTES_MAX + len(data) if self._in_head else MESSAGE_BYTES_MAX):
+            self._give_up()
+            return
+        super().data_received(data)
+        is_partial = self._in_head and self._taken > 0
+        if is_partial and self._head_timer is None and not self.transport.is_closing():
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._look_again)
+
+    def on_headers_complete(self) -> None:
+        """Count from here on what the body takes."""
+        self._in_head, self._taken = False, 0
+        self._wait_no_more()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Expect another head."""
+        self._in_head, self._taken = True, 0
+        super().on_message_complete()
+
+    def _wait_no_more(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _look_again(self) -> None:
+        """End a connection whose head has not come; an answer under way is finished before."""
+        if getattr(self.cycle, "response_complete", True):  # there may be none
+            self._give_up()
+        else:
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._look_again)
+
+    def _give_up(self) -> None:
+        self._wait_no_more()
+        self.transport.close()
+
+
+__all__ = ["Connection"]

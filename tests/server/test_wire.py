@@ -1,0 +1,117 @@
+"""Connections that send too much, or nothing; strangers that come in crowds; readers shown out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import time
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import pytest
+
+from outlast.access import Grant, Rights, Role
+from outlast.server import guard, live, wire
+from outlast.server.auth import Identity
+
+from .conftest import TOKEN, Served, Tokens, World, a_server, a_world
+
+SECONDS: Final = 20.0
+"""How long a test waits for the server to end a connection."""
+
+
+def _connected(served: Served) -> socket.socket:
+    parts = urlsplit(served.url)
+    return socket.create_connection((parts.hostname, parts.port), SECONDS)
+
+
+def _is_ended(line: socket.socket) -> bool:
+    """Read until the server ends it; a server that does not makes this time out."""
+    with contextlib.suppress(ConnectionError):
+        while line.recv(65_536):
+            pass
+    return True
+
+
+@pytest.mark.parametrize("head", [b"", b"GET /healthz HTTP/1.1\r\nhost: loc", b"\r\n"])
+def test_a_head_that_does_not_come_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, head: bytes
+) -> None:
+    assert wire.HEAD_SECONDS == 10
+    monkeypatch.setattr(wire, "HEAD_SECONDS", 0.2)
+    with a_server() as served, _connected(served) as line:
+        line.sendall(head)
+        assert _is_ended(line)
+
+
+def test_a_head_without_an_end_is_not_kept() -> None:
+    with a_server() as served, _connected(served) as line:
+        with contextlib.suppress(ConnectionError):
+            line.sendall(b"GET /healthz HTTP/1.1\r\nx-long: ")
+            for _ in range(64):
+                line.sendall(b"x" * 65_536)
+        assert _is_ended(line)
+
+
+def test_an_answer_under_way_outlasts_the_time_of_a_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "HEAD_SECONDS", 0.05)
+    with a_server() as served, _connected(served) as line:
+        host = urlsplit(served.url).netloc
+        known = f"host: {host}\r\nauthorization: Bearer {TOKEN}\r\n"
+        body = json.dumps({"task": "waits", "input": {"span": "1h"}})
+        line.sendall(
+            f"POST /api/v1/executions HTTP/1.1\r\n{known}content-type: application/json\r\n"
+            f"content-length: {len(body)}\r\n\r\n{body}".encode()
+        )
+        said = line.recv(65_536)
+        assert said.startswith(b"HTTP/1.1 201"), said
+        while b"\r\n\r\n" not in said or not said.endswith(b"}"):
+            said += line.recv(65_536)
+        id = json.loads(said.partition(b"\r\n\r\n")[2])["id"]
+        path = f"/api/v1/executions/{id}/result?wait=500ms"
+        line.sendall(f"GET {path} HTTP/1.1\r\n{known}\r\n\r\n".encode())  # and a line too many
+        assert line.recv(65_536).startswith(b"HTTP/1.1 202")
+
+
+def test_strangers_keep_out_each_other_and_nobody_else(
+    tell: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "STRANGERS_MAX", 0)
+
+    async def story(world: World) -> None:
+        body = {"name": "ada", "password": "four words of mine"}
+        problem = await world.post("/api/v1/session", body, 503)
+        assert problem["code"] == "overloaded"
+        await world.get("/api/v1/me")
+        await world.get("/healthz")
+
+    tell(story)
+
+
+@pytest.mark.parametrize("after", [None, Identity("ada", rights=Rights(((Grant(Role.WORKER),),)))])
+def test_live_events_end_with_what_permits_them(
+    monkeypatch: pytest.MonkeyPatch, after: Identity | None
+) -> None:
+    monkeypatch.setattr(live, "LOOK_SECONDS", 0.0)
+    known = Tokens({TOKEN: Identity("ada"), "other": Identity("bob")})
+
+    async def main() -> None:
+        async with a_world(known) as world, asyncio.timeout(SECONDS):
+            id = await world.start("waits", span="1h")
+            other = {"authorization": "Bearer other"}
+            began = time.monotonic()
+            path = f"/api/v1/executions/{id}/events"
+            reading = asyncio.create_task(world.http.get(path, headers=other))
+            await world.until(id, "waiting")
+            if after is None:
+                del known.known["other"]
+            else:
+                known.known["other"] = after
+            await world.post(f"/api/v1/executions/{id}/labels", {"labels": {"a": "b"}})
+            answer = await reading
+            assert answer.status_code in (200, 401, 403) and "event: end" not in answer.text
+            assert time.monotonic() - began < SECONDS
+
+    asyncio.run(main())
