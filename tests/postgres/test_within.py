@@ -70,6 +70,17 @@ def test_a_commit_brings_the_execution(engine: Engine, caller: psycopg.Connectio
     assert orders(caller) == 1
 
 
+def test_temporary_tables_of_the_callers_hide_none_of_ours(
+    engine: Engine, caller: psycopg.Connection[Any]
+) -> None:
+    """Neither from the statements, nor from the guards."""
+    for name in ("execution", "transition", "edge", "holder", "line"):
+        caller.execute(f"CREATE TEMPORARY TABLE {name} (LIKE outlast.{name})")
+    handle = double.options(connection=caller).start(21)
+    caller.commit()
+    assert handle.result(timeout=30) == 42
+
+
 def test_the_start_begins_the_transaction(
     engine: Engine, caller: psycopg.Connection[Any], postgres_store: str
 ) -> None:

@@ -164,7 +164,7 @@ class Borrowed(PostgresDatabase):
         self.address, self.url = database.address, database.url
         self._statements = statements()
         self._borrowed = session
-        self._path = f"{path_of(self.address.schema)}, pg_temp".encode()
+        self._path = path_of(self.address.schema).encode()
         self._in_transaction = True
         self._held = set()
         self._depth = 0

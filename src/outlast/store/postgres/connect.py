@@ -65,8 +65,8 @@ unknown a table is when a plan is made, and are planned once."""
 
 
 def path_of(schema: str) -> str:
-    """Write the search path."""
-    return '"' + schema.replace('"', '""') + '"'
+    """Write the search path; where temporary tables are not named last, they come first."""
+    return '"' + schema.replace('"', '""') + '", pg_temp'
 
 
 def settings_of(address: Address, *, long: bool = False) -> tuple[bytes, ...]:

@@ -62,7 +62,7 @@ def migrate(
 def _texts(address: Address, version: int, now: int) -> Iterator[str]:
     """Give the SQL that brings a schema from a version to the newest."""
     path = path_of(address.schema)
-    yield f"CREATE SCHEMA IF NOT EXISTS {path};"
+    yield f"CREATE SCHEMA IF NOT EXISTS {path.removesuffix(', pg_temp')};"
     yield f"SET LOCAL search_path = {path};"
     for number, text in MIGRATIONS:
         if number > version:
