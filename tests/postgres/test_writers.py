@@ -96,6 +96,13 @@ def test_batches_over_the_same_executions_never_wait_in_a_circle(postgres_store:
     store.close()
 
 
+def test_an_address_does_not_show_its_password() -> None:
+    address = Address.of("postgresql://ann:hush@db.example/shop")
+    assert "hush" in address.conninfo
+    assert "hush" not in repr(address)
+    assert "ann" in repr(address)
+
+
 def test_a_key_is_given_once(postgres_store: str) -> None:
     given: dict[int, list[Answer]] = {}
 

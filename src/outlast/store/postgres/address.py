@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
@@ -32,7 +32,7 @@ class Address:
     """
 
     shown: str
-    conninfo: str
+    conninfo: str = field(repr=False)
     schema: str
     prepares: bool
     is_durable: bool
