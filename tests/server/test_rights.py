@@ -119,3 +119,14 @@ def test_a_schedule_of_others_is_not_there() -> None:
         assert said[0] == said[1]
 
     tell(story, Grant(Role.AUTHOR, "waits"))
+
+
+def test_nobody_poses_as_a_schedule() -> None:
+    async def story(world: World) -> None:
+        body = {"task": "total", "input": {"a": 1}, "origin": "schedule:nightly"}
+        problem = await world.post(f"{API}/executions", body, 422, headers=OTHER)
+        assert problem["errors"][0]["path"] == "$.origin"
+        body["origin"] = "a script"
+        await world.post(f"{API}/executions", body, 201, headers=OTHER)
+
+    tell(story, Grant(Role.SUBMITTER, "total"))

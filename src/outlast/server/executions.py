@@ -91,6 +91,9 @@ async def _start(
         if key is not None:
             raise unfit("$.key", "a key stands here, and another one in Idempotency-Key", "body")
         key = call.key
+    if body.origin is not None and body.origin.startswith((SCHEDULE_ORIGIN, f"{NAME}:")):
+        # It would count as open of that schedule, which then leaves out its slots.
+        raise unfit("$.origin", "only a schedule, or a webhook, starts with such an origin", "body")
     if body.delay is not None and body.start_at is not None:
         raise unfit("$.delay", "delay and start_at say the same thing", "body")
     options = StartOptions(
