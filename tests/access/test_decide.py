@@ -96,6 +96,9 @@ def test_somewhere_is_where_the_layers_meet() -> None:
     read = Permission.EXECUTIONS_READ
     apart = Rights(((Grant(Role.VIEWER, "a"),), (Grant(Role.VIEWER, "b"),)))
     assert not apart.allow_somewhere(read, 1)
+    assert apart.allow_somewhere(Permission.SELF, 1) and not apart.allow_somewhere(
+        Permission.SELF, 2
+    )
     within = Rights(((Grant(Role.VIEWER, "a"),), (Grant(Role.VIEWER, "a.b"),)))
     assert within.allow_somewhere(read, 1) and not within.allow_somewhere(read, 2)
     assert within.see(1, "a.b.c") and not within.see(1, "a") and not within.see(2, "a.b.c")

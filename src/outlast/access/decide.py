@@ -84,8 +84,8 @@ class Rights:
 
     def allow_somewhere(self, permission: Permission, tenant: int) -> bool:
         """Tell whether a thing may be done for any task at all."""
-        if permission is Permission.ANYONE:
-            return True
+        if permission in (Permission.ANYONE, Permission.SELF):
+            return self.allow(permission, tenant)  # it is about no task
         prefixes = [
             [one.task for one in layer if allows((one,), permission, tenant, one.task)]
             for layer in self.layers
