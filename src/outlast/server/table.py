@@ -70,7 +70,7 @@ EXECUTIONS: Final = (
         answer=shapes.ExecutionForm,
         status=201,
         others={200: "It was started before, under this key."},
-        refusals=_TASK,
+        refusals=(*_TASK, NotFound),
         key=True,
         headers=_TRACE,
     ),
