@@ -354,8 +354,9 @@ def test_a_supervisor_keeps_its_workers(
         until(lambda: all_are(store, ids, State.SUCCEEDED), "the end of all")
         supervisor.send_signal(signal.SIGTERM)
         assert supervisor.wait(LONG) == 0
-        states = Counter(row.state for row in store.workers())
-        assert states["left"] == 2 and not states["active"] + states["draining"]
+        # Of the killed one it is not known yet where nobody has looked since its lease ran out.
+        states = Counter(row.state for row in store.workers() if row.id != first[0].id)
+        assert states == {"left": 2}
     finally:
         supervisor.kill()
         supervisor.wait(LONG)
