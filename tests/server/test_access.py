@@ -23,7 +23,7 @@ from outlast.accounts.desk import Desk
 from outlast.errors import CannotLoad, Unauthenticated, UsageError
 from outlast.server.auth import FirstToken
 from outlast.server.known import StoreAuthenticator
-from outlast.server.oidc import OpenId
+from outlast.server.oidc import OpenId, OpenIdProvider
 from outlast.server.serving import Address, see_somebody
 
 from .conftest import TOKEN, World, a_world
@@ -272,6 +272,34 @@ def test_a_providers_token_is_read(tmp_path: Path) -> None:
         OpenId("i", "a", str(tmp_path / "none.json")).opened()
     with pytest.raises(CannotLoad):
         OpenId("i", "a", "http://id.example/keys").opened()
+
+
+def test_a_provider_is_not_asked_for_each_unknown_key(tmp_path: Path) -> None:
+    known = jwt.PyJWKSet.from_json(jwks(tmp_path).read_text()).keys
+    published = [one for one in known if one.key_id == "rsa"]
+    asked: list[bool] = []
+    now = [0.0]
+
+    class Client:
+        def __init__(self) -> None:
+            self.cached = list(published)
+
+        def get_signing_keys(self, refresh: bool = False) -> list[Any]:
+            asked.append(refresh)
+            self.cached = list(published) if refresh else self.cached
+            return self.cached
+
+    config = OpenId("https://id.example", "outlast", "https://id.example/keys")
+    provider = OpenIdProvider(config, client=Client(), clock=lambda: now[0])
+    assert provider.read(signed(), 1)[0] == "u1" and asked == [False]
+    turned = signed(CURVE, "ES256", "ec")
+    for _ in range(5):
+        with pytest.raises(Unauthenticated):
+            provider.read(turned, 1)
+    assert asked.count(True) == 1
+    published[:] = known
+    now[0] = 11.0
+    assert provider.read(turned, 1)[0] == "u1" and asked.count(True) == 2
 
 
 def _confused(public: bytes) -> str:

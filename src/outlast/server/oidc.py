@@ -6,6 +6,9 @@ here, and a token that brings its own keys is not asked for them.
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 ALGORITHMS: Final = ("RS256", "ES256", "PS256", "EdDSA")
 LEEWAY_SECONDS: Final = 30
 GROUPS_MAX: Final = 200
+REFRESH_SECONDS: Final = 10.0
+"""How often the keys are asked for again, at most: who names an unknown one has proved nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +73,18 @@ class OpenId:
 class OpenIdProvider:
     """Reads the tokens of a provider."""
 
-    def __init__(self, config: OpenId, *, keys: PyJWKSet | None = None, client: Any = None) -> None:
+    def __init__(
+        self,
+        config: OpenId,
+        *,
+        keys: PyJWKSet | None = None,
+        client: Any = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._config, self._keys, self._client = config, keys, client
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._asked_at = float("-inf")
 
     def read(self, text: str, now: int) -> tuple[str, tuple[str, ...]]:
         """Give the name and the groups of whom a token is.
@@ -84,7 +99,7 @@ class OpenIdProvider:
             header = jwt.get_unverified_header(text)
             if header.get("crit"):
                 raise jwt.InvalidTokenError("it asks for what is not known here")
-            key = self._key(str(header.get("kid", "")), text)
+            key = self._key(str(header.get("kid", "")))
             claims = jwt.decode(
                 text,
                 key.key,
@@ -104,17 +119,32 @@ class OpenIdProvider:
         good = [one for one in groups[:GROUPS_MAX] if isinstance(one, str) and one.isprintable()]
         return name, tuple(good)
 
-    def _key(self, id: str, text: str) -> Any:
+    def _key(self, id: str) -> Any:
         """Find the key by its id; its algorithm is the key's own, never the token's word."""
         import jwt
 
         if self._keys is not None:
-            found = next((one for one in self._keys.keys if one.key_id == id), None)
+            found = _named(id, self._keys.keys)
         else:
-            found = self._client.get_signing_key_from_jwt(text)
+            found = _named(id, self._client.get_signing_keys())
+            if found is None and self._may_ask():
+                found = _named(id, self._client.get_signing_keys(refresh=True))
         if found is None or found.algorithm_name not in ALGORITHMS:
             raise jwt.InvalidTokenError("no key of the provider's has signed it")
         return found
+
+    def _may_ask(self) -> bool:
+        """Tell whether the provider may be asked again: its keys may have turned over."""
+        with self._lock:
+            if self._clock() - self._asked_at < REFRESH_SECONDS:
+                return False
+            self._asked_at = self._clock()
+            return True
+
+
+def _named(id: str, keys: Iterable[Any]) -> Any:
+    """Find a key by its id."""
+    return next((one for one in keys if one.key_id == id), None)
 
 
 __all__ = ["OpenId", "OpenIdProvider"]
