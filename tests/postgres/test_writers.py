@@ -26,6 +26,7 @@ from outlast.store.protocol import Answer, Deliver, Lease
 from outlast.store.relational.store import _TwoLeases
 from outlast.testing.conformance import Owner, T, begun, born, codes, nonces
 from outlast.testing.conformance_capacity import limited
+from outlast.testing.conformance_schedules import Clerk
 
 WRITERS: Final = 3
 
@@ -314,6 +315,23 @@ def test_a_key_that_somebody_took_in_the_same_instant_is_nobodys_guilt(
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_schedule_that_several_make_at_once_is_made_once(postgres_store: str) -> None:
+    names = [f"s{n:02}" for n in range(25)]
+    answers: list[list[str | None]] = [[] for _ in range(WRITERS)]
+
+    def act(number: int, store: PostgresStore) -> None:
+        clerk = Clerk(store, f"ex_{number}")
+        answers[number] = [clerk.create(name=name).refused for name in names]
+
+    at_once(postgres_store, act)
+    assert answers == [[None] * len(names)] * WRITERS, "the same one again is no conflict"
+    store = open_store(postgres_store, owner="w0", now=T)
+    assert [one.name for one in store.schedules.page()] == names
+    assert [len(store.schedules.log(name)) for name in names] == [1] * len(names)
+    assert store.schedules.defects() == []
+    store.close()
+
+
 def test_a_forked_child_has_connections_of_its_own(postgres_store: str) -> None:
     """Two processes at one connection would take each other's answers."""
     store = PostgresStore(postgres_store, owner="w0", now=T)

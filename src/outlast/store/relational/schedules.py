@@ -85,6 +85,8 @@ class RelationalSchedules:
             if isinstance(change, Refused):
                 return ScheduleAnswer(change.code, record)
             return self._write(change, now, is_new=record is None)
+        except self._database.races:
+            raise  # somebody else made the same in the same instant: the transaction runs again
         except self._faults as error:
             raise InternalError(f"schedule {name} cannot be decided or written: {error}") from error
 
