@@ -24,7 +24,7 @@ LEAST: Final = {
     "kills": KILLS,
     "kills_at_points": 400,
     "kills_in_flight": 1_200,
-    "bodies_cut": 600,
+    "bodies_cut": 1_000,
     "stops": 60,
     "fresh": 20,
     "acknowledged": 2_500,

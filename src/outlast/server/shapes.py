@@ -143,12 +143,6 @@ class QuestionsQuery(_In):
     limit: Limit = 50
 
 
-class QuestionQuery(_In):
-    """Which question of an execution."""
-
-    key: Name | None = None
-
-
 class SchedulesQuery(_In):
     """Which schedules."""
 
