@@ -23,6 +23,9 @@ pytest.register_assert_rewrite(
     "outlast.testing.conformance_structure",
 )
 
+# The commands that tests start find their bytecode, as an installed package has it from pip.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("calm")
