@@ -78,7 +78,8 @@ class SqliteShell(Shell):
         texts = {
             str(name): str(sql) for name, sql in self.rows("SELECT name, sql FROM sqlite_schema")
         }
-        return texts["execution"].partition("state IN (")[2].partition(")")[0], texts
+        check = texts["execution"].partition("state TEXT NOT NULL CHECK (")[2].partition("),")[0]
+        return check, texts
 
     def close(self) -> None:
         self.connection.close()

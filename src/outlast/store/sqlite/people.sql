@@ -30,8 +30,9 @@ SELECT id FROM (
    UNION ALL
   SELECT e.id FROM execution AS e INDEXED BY execution_parked
    WHERE e.tenant = 1 AND e.state IN ('blocked', 'paused', 'suspended')
-     AND e.state IN ('scheduled', 'blocked', 'awaiting_input', 'waiting', 'retry_wait', 'paused',
-                     'suspended')
+     AND (e.state = 'scheduled' OR e.state = 'blocked' OR e.state = 'awaiting_input'
+          OR e.state = 'waiting' OR e.state = 'retry_wait' OR e.state = 'paused'
+          OR e.state = 'suspended')
      AND e.id > :after AND e.attempt > 0
      AND EXISTS (
       SELECT 1 FROM transition AS t
@@ -69,8 +70,9 @@ SELECT id FROM (
    UNION ALL
   SELECT e.id FROM execution AS e INDEXED BY execution_parked
    WHERE e.tenant = 1 AND e.state IN ('blocked', 'paused', 'suspended')
-     AND e.state IN ('scheduled', 'blocked', 'awaiting_input', 'waiting', 'retry_wait', 'paused',
-                     'suspended')
+     AND (e.state = 'scheduled' OR e.state = 'blocked' OR e.state = 'awaiting_input'
+          OR e.state = 'waiting' OR e.state = 'retry_wait' OR e.state = 'paused'
+          OR e.state = 'suspended')
      AND e.id < :after AND e.attempt > 0
      AND EXISTS (
       SELECT 1 FROM transition AS t

@@ -159,8 +159,10 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
     SELECT id FROM execution INDEXED BY execution_leased WHERE tenant = 1 AND worker IS NOT NULL
      UNION ALL
     SELECT id FROM execution
-     WHERE tenant = 1 AND state IN ('scheduled', 'blocked', 'awaiting_input', 'waiting',
-                                    'retry_wait', 'paused', 'suspended'))
+     WHERE tenant = 1
+       AND (state = 'scheduled' OR state = 'blocked' OR state = 'awaiting_input'
+            OR state = 'waiting' OR state = 'retry_wait' OR state = 'paused'
+            OR state = 'suspended'))
    AND state IN (SELECT value FROM json_each(:states))
    AND (:task IS NULL OR task = :task)
    AND (:origin IS NULL OR origin = :origin)
@@ -192,8 +194,9 @@ SELECT state, count(*) FROM execution INDEXED BY execution_leased
  WHERE tenant = 1 AND worker IS NOT NULL GROUP BY state
  UNION ALL
 SELECT state, count(*) FROM execution
- WHERE tenant = 1 AND state IN ('scheduled', 'blocked', 'awaiting_input', 'waiting', 'retry_wait',
-                                'paused', 'suspended')
+ WHERE tenant = 1
+   AND (state = 'scheduled' OR state = 'blocked' OR state = 'awaiting_input' OR state = 'waiting'
+        OR state = 'retry_wait' OR state = 'paused' OR state = 'suspended')
  GROUP BY state;
 
 -- name: logs
