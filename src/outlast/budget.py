@@ -170,7 +170,9 @@ def checked_scope(scope: str) -> str:
 
 def decimal_of(amount: int) -> Decimal:
     """Give an amount in its unit, exactly."""
-    return (Decimal(amount) / UNIT).normalize()
+    found = (Decimal(amount) / UNIT).normalize()
+    # Without an exponent, which nobody expects of money: 50, not 5E+1.
+    return Decimal(f"{found:f}")
 
 
 def shown(amount: int) -> str:

@@ -100,7 +100,7 @@ def row_form(
         "idle_claims": record.idle_claims,
         "inbox_count": record.inbox_count,
         "inbox_seen": record.inbox_seen,
-        "input_digest": str(record.input_digest),
+        "input_digest": str(record.input_digest) if sees_payloads else None,
         "parent_id": record.parent_id,
         "parent_key": record.parent_key,
         "root_id": record.root_id,
@@ -120,13 +120,27 @@ def veiled(error: Any) -> Any:
     return {"type": error.get("type")} if isinstance(error, dict) else None
 
 
+TELLING: Final = frozenset({"match", "unfit", "ended", "standing", "digest", "input_digest"})
+"""Facts of rows that tell of payloads: parts of them, texts of errors, and digests of inputs, of
+which there may be so few that whoever tries them all finds the one."""
+
+
 def _veiled_data(data: Any) -> Any:
-    """Veil an error, also one that is kept inside, as of what was paused in its back-off."""
+    """Leave out what tells of payloads, also where it is kept inside, as of what was paused."""
+    if isinstance(data, list | tuple):
+        return [_veiled_data(one) for one in data]
     if not isinstance(data, dict):
         return data
     return {
-        name: _veiled_data(said) if name != "error" or isinstance(said, str) else veiled(said)
+        name: (
+            veiled(said)
+            if name == "error" and not isinstance(said, str)
+            else said
+            if name == "labels"  # their names are the user's
+            else _veiled_data(said)
+        )
         for name, said in data.items()
+        if name not in TELLING
     }
 
 
@@ -139,7 +153,7 @@ def log_form(row: Transition, *, payload: bool) -> dict[str, Any]:
         **form,
         "fence": row.fence,
         "is_owned": row.nonce is not None,
-        "digest": None if row.digest is None else str(row.digest),
+        "digest": str(row.digest) if payload and row.digest is not None else None,
     }
 
 
@@ -411,14 +425,14 @@ def _decimal(amount: int) -> str:
     return shown(amount).replace(",", "")
 
 
-def progress_form(row: ProgressRow | None) -> dict[str, Any] | None:
-    """Write how far an execution is as JSON."""
+def progress_form(row: ProgressRow | None, *, sees_payloads: bool = True) -> dict[str, Any] | None:
+    """Write how far an execution is as JSON; its text may tell of payloads."""
     if row is None:
         return None
     return {
         "done": row.done,
         "total": row.total,
-        "text": row.text,
+        "text": row.text if sees_payloads else None,
         "step": row.step or None,
         "at": at(row.at),
     }

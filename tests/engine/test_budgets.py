@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from outlast import Budget, Engine, Retry, State, ask, reserve, sleep, spend, step, task
-from outlast.budget import charged_by, millionths, shown, spent_by
+from outlast.budget import charged_by, decimal_of, millionths, shown, spent_by
 from outlast.engine.handle import Execution
 from outlast.errors import NotFound, OverBudget, TransitionRefused, UsageError
 from outlast.lifecycle import Kind
@@ -942,6 +942,9 @@ def test_it_goes_on_in_the_next_process(tmp_path: Path) -> None:
 
 
 def test_amounts_are_exact() -> None:
+    assert [str(decimal_of(millionths(one))) for one in ("50", "1200", "0.50", "0", "1e-6")] == [
+        "50", "1200", "0.5", "0", "0.000001"
+    ]  # fmt: skip
     assert millionths(0.1 + 0.2) == 300_000
     assert millionths("0.0000001") == 1  # what lies between two millionths is rounded up
     assert millionths(Decimal("2.5")) == millionths(2.5) == 2_500_000

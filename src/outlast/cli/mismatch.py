@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from outlast.cli.words import moment, one_line
 from outlast.lifecycle import Execution, State
+from outlast.lifecycle.reason import account
 
 SAFE = "It is safe and parked: nothing was run twice, nothing is lost."
 
@@ -106,7 +107,7 @@ def told(record: Execution, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Tell all of it, in lines with their labels."""
     row = f", row {facts['seq']}" if "seq" in facts else ""
     lines = [("where", f"{record.id}, task {one_line(record.task)}{row}"), *difference(facts)]
-    lines.append(("why", one_line(facts.get("text"), 400)))
+    lines.append(("why", one_line(account(facts), 400)))
     said = codes(facts)
     if said:
         lines.append(("", said))

@@ -53,7 +53,7 @@ class RowForm(msgspec.Struct, kw_only=True):
     queue: str
     priority: int
     key: str | None
-    input_digest: str
+    input_digest: str | None
     version: str | None
     parent_id: str | None
     origin: str | None
@@ -270,7 +270,7 @@ def record_of(form: RowForm) -> Execution:
         queue=form.queue,
         priority=form.priority,
         key=form.key,
-        input_digest=int(form.input_digest),
+        input_digest=int(form.input_digest or 0),
         version=form.version,
         parent_id=form.parent_id,
         origin=form.origin,

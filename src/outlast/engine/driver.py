@@ -180,8 +180,8 @@ class Driver:
         except OutlastError as error:
             self._suspend(
                 "code_mismatch",
-                text=f"its input cannot be read by the task's parameters of today: "
-                f"{error.why or error.what}",
+                text="its input cannot be read by the task's parameters of today",
+                unfit=error.why or error.what,  # it may quote the input
                 hint=_MISMATCH_HINT,
                 where=self.task.where,
                 now=dict(self.task.stamp),

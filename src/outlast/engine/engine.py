@@ -778,16 +778,21 @@ class Engine:
 
     # Messages
 
-    async def asend(self, id: str, message: Message) -> Record:
+    async def asend(
+        self, id: str, message: Message, *, only_if: tuple[int, int] | None = None
+    ) -> Record:
         """Deliver a message to an execution; gives its row after it.
 
+        With ``only_if`` nothing is written unless the row's ``seq`` and ``inbox_count`` are these.
+
         Raises:
+            Stale: they are others.
             NotFound: there is no such execution.
             AlreadyAnswered: the question has its answer.
             TransitionRefused: it has ended, or cannot take this now.
             StoreUnavailable: whether it was delivered is unknown; the same id may be sent again.
         """
-        answer = await self.journal.commit(Deliver(id, message, self.clock.now()))
+        answer = await self.journal.commit(Deliver(id, message, self.clock.now(), only_if=only_if))
         while (successor := successor_of(answer)) is not None:
             id = successor
             answer = await self.journal.commit(Deliver(id, message, self.clock.now()))

@@ -260,7 +260,7 @@ class Playback:
             outcome = Outcome(row.seq, row.at, OUTCOMES[row.kind], row.key, row.digest)
             said = f"what is recorded for {row.key} cannot be read by its type of today"
             why = error.why or error.what
-            raise Mismatch(outcome, self.scope.wanted(), f"{said}: {why}") from error
+            raise Mismatch(outcome, self.scope.wanted(), said, unfit=why) from error
 
     def reuse(self, call: Call) -> bool:
         """Give a call the result that an earlier try recorded for it; False if there is none."""

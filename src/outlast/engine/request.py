@@ -13,7 +13,7 @@ from outlast.engine.gate import Demand
 from outlast.engine.identity import message_id
 from outlast.engine.questions import already_answered, too_late
 from outlast.engine.registry import PLAIN, StartOptions, Task
-from outlast.errors import KeyConflict, NotFound, TransitionRefused
+from outlast.errors import KeyConflict, NotFound, Stale, TransitionRefused
 from outlast.lifecycle import Event, Kind, Message, MessageKind
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle.record import continued_as
@@ -175,7 +175,7 @@ def read_delivery(answer: Answer, id: str, message: Message) -> Record:
     """Give the execution's row after a delivery, or raise what its refusal means.
 
     Raises:
-        NotFound, AlreadyAnswered, TransitionRefused: see :meth:`outlast.Engine.asend`.
+        NotFound, AlreadyAnswered, Stale, TransitionRefused: see :meth:`outlast.Engine.asend`.
     """
     code, record = answer.refused, answer.execution
     if code == "no_execution":
@@ -185,6 +185,8 @@ def read_delivery(answer: Answer, id: str, message: Message) -> Record:
     if code == "not_asked":
         raise too_late(id, message.key)
     assert record is not None
+    if code == "stale":
+        raise Stale(f"{id} has changed since", where=f"{id}, {record.state}")
     if code is None or code in _SAME_AGAIN.get(message.kind, ()):
         return record
     raise TransitionRefused(

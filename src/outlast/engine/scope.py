@@ -257,11 +257,18 @@ class Mismatch(Exception):
         recorded: the row's kind, key, name and digest.
         wanted: the same of everything that the code waits for.
         text: what is the matter, where the two do not say it.
+        unfit: what a payload lacks that cannot be read; it may quote it.
     """
 
     def __init__(
-        self, outcome: Outcome, wanted: Sequence[Call | Timer] | None, text: str = ""
+        self,
+        outcome: Outcome,
+        wanted: Sequence[Call | Timer] | None,
+        text: str = "",
+        *,
+        unfit: str = "",
     ) -> None:
+        self.unfit = unfit
         name = re.split("[#:]", outcome.key.rpartition("/")[2])[0] if outcome.key else None
         self.seq = outcome.seq
         self.recorded: dict[str, object] = {

@@ -194,6 +194,8 @@ def told(
         "then": then,
         "now": dict(stamp),
     }
+    if mismatch.unfit:
+        told["unfit"] = mismatch.unfit
     if len(mismatch.wanted) > WANTED_MAX:
         told["wanted_count"] = len(mismatch.wanted)
     if scope.finished:

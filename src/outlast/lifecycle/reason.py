@@ -7,8 +7,8 @@ above add to ``hint``; the code and the text are these everywhere.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -188,8 +188,14 @@ def _paused(record: Execution, detail: Data) -> Answer:
 
 
 def _suspended(record: Execution, detail: Data) -> Answer:
-    text = str(detail.get("text") or "the engine preempted it")
+    text = account(detail) or "the engine preempted it"
     return str(detail.get("code") or "suspended"), text, str(detail.get("hint") or "resume it")
+
+
+def account(facts: Mapping[str, Any]) -> str:
+    """Say what stands in the way of what is suspended; the end of it may quote a payload."""
+    unfit = f": {facts['unfit']}" if facts.get("unfit") else ""
+    return str(facts.get("text") or "") + unfit
 
 
 def _written(at: int) -> str:

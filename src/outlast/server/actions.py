@@ -14,6 +14,7 @@ from outlast.errors import BadRequest, NotRecoverable, Stale, TransitionRefused,
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import MessageKind, State
 from outlast.naming import SCHEDULE_ORIGIN, checked_labels, checked_name, checked_priority
+from outlast.server import veil
 from outlast.server.call import Call, Reply, asked_id
 from outlast.server.executions import aware, etag_of, own_key, row
 from outlast.server.shapes import FilterBody
@@ -117,23 +118,40 @@ async def label_execution(call: Call) -> Reply:
 
 
 async def patch_execution(call: Call) -> Reply:
-    """Change labels and priority of an execution, if it is as ``If-Match`` says."""
-    wanted = call.headers.get("if-match")
-    if wanted is not None and wanted.strip() not in ("*", etag_of(call.row)):
-        raise Stale(
-            f"{call.row.id} has changed since",
-            where=f"if-match: {wanted[:80]}",
-            why=f"it is {etag_of(call.row)} now",
-            do="GET it again, and send its new ETag",
-        )
-    body = call.body
-    said = Reply(row(call, call.row), headers={"etag": etag_of(call.row)})
+    """Change labels and priority of an execution, if it is as ``If-Match`` says.
+
+    That is judged once more within the transaction of the first change: of two who have seen the
+    same version, one is told that it has changed since.
+    """
+    body, wanted = call.body, call.headers.get("if-match", "*").strip()
+    only_if = None
+    if wanted != "*":
+        if wanted != etag_of(call.row):
+            raise _stale(call, wanted, call.row)
+        only_if = call.row.seq, call.row.inbox_count
+    changes: list[tuple[MessageKind, dict[str, object]]] = []
     if body.labels:
-        said = await _send(call, MessageKind.LABELS, data={"labels": checked_labels(body.labels)})
+        changes.append((MessageKind.LABELS, {"labels": checked_labels(body.labels)}))
     if body.priority is not None:
-        priority = checked_priority(body.priority)
-        said = await _send(call, MessageKind.PRIORITY, data={"priority": priority})
-    return said
+        changes.append((MessageKind.PRIORITY, {"priority": checked_priority(body.priority)}))
+    record = call.row
+    for kind, data in changes:
+        message = new_message(kind, call.actor, data=data)
+        try:
+            record = await call.engine.asend(record.id, message, only_if=only_if)
+        except Stale:
+            raise _stale(call, wanted, await call.engine.read_one(record.id)) from None
+        only_if = None
+    return _taken(call, record)
+
+
+def _stale(call: Call, wanted: str, record: Record) -> Stale:
+    return Stale(
+        f"{record.id} has changed since",
+        where=f"if-match: {wanted[:80]}",
+        why=f"it is {etag_of(record)} now",
+        do="GET it again, and send its new ETag",
+    )
 
 
 async def raise_budget(call: Call) -> dict[str, object]:
@@ -259,14 +277,29 @@ def _instant(at: object, name: str) -> int | None:
 async def list_questions(call: Call) -> dict[str, object]:
     """List the open questions of all executions that the caller may see, a page at a time."""
     query = call.query
-    if query.cursor is not None and ("/" not in query.cursor or not query.cursor.isprintable()):
+    cursor = await veil.opened(call.engine, query.cursor)
+    if cursor is not None and ("/" not in cursor or not cursor.isprintable()):
         raise UsageError("this is no cursor", do="give what the page before has as next")
-    page = await call.engine.aquestions(
-        query.to, oldest_first=query.oldest_first, cursor=query.cursor, limit=query.limit
-    )
-    items = [forms.question_form(one) for one in page if call.listed(one.task)]
-    call.asked = True
-    return {"items": items, "next": page.next}
+    items: list[dict[str, object]] = []
+    looked = 0
+    while True:
+        page = await call.engine.aquestions(
+            query.to, oldest_first=query.oldest_first, cursor=cursor, limit=query.limit
+        )
+        for one in page:
+            if call.listed(one.task):
+                if len(items) == query.limit:
+                    last = items[-1]
+                    return {"items": items, "next": f"{last['id']}/{last['key']}"}
+                items.append(forms.question_form(one))
+        call.asked = True
+        cursor, looked = page.next, looked + len(page.items)
+        if cursor is None:
+            return {"items": items, "next": None}
+        if looked >= veil.LOOKED_MAX:
+            return {"items": items, "next": await veil.sealed(call.engine, cursor)}
+        if len(items) == query.limit and veil.sees_all(call):
+            return {"items": items, "next": cursor}
 
 
 async def list_own_questions(call: Call) -> dict[str, object]:
@@ -279,9 +312,10 @@ async def make_answer_token(call: Call) -> dict[str, object]:
     """Make a token with which whoever holds it may answer a question, once."""
     body = call.body
     question = await call.execution.aquestion(body.key)
-    token = await call.engine.amake_token(
-        question, body.actor or question.to or "token", microseconds(body.expires)
-    )
+    # Whoever answers by it is told from whoever made it, and is not taken for anybody else.
+    actor = f"{call.actor}, for {body.actor or question.to or 'whoever holds its token'}"
+    checked_name(actor, "actor")
+    token = await call.engine.amake_token(question, actor, microseconds(body.expires))
     return {"token": token, "id": call.row.id, "key": question.key}
 
 

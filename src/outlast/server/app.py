@@ -29,6 +29,7 @@ from outlast.server.problem import MEDIA, headers_of, problem_of, status_of
 from outlast.server.route import Route, checked
 from outlast.server.route import Scope as Asked
 from outlast.server.strict import converted, decoded
+from outlast.server.veil import veiled
 
 if TYPE_CHECKING:
     from outlast.engine.engine import Engine
@@ -97,16 +98,20 @@ class _Endpoint:
         self._engine, self._authenticator, self._methods = engine, authenticator, methods
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with contextlib.ExitStack() as held:
+            await self._serve(held, scope, receive, send)
+
+    async def _serve(
+        self, held: contextlib.ExitStack, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         try:
             route = self._methods.get(scope["method"])
             if route is None:
                 allow = ", ".join(self._methods)
                 raise BadRequest(f"only {allow} is taken here", status=405, do=allow)
             if route.permission is Permission.ANYONE and route.body is not None:
-                with scope[GUARD].stranger():
-                    said = await self._answer(route, scope, receive)
-            else:
-                said = await self._answer(route, scope, receive)
+                held.enter_context(scope[GUARD].stranger())
+            said = await self._answer(route, held, scope, receive)
         except OutlastError as error:
             await _tell(error, send)
             return
@@ -125,11 +130,14 @@ class _Endpoint:
             headers.setdefault("content-type", route.media)
         await _send(send, status, headers, body)
 
-    async def _answer(self, route: Route, scope: Scope, receive: Receive) -> Any:
+    async def _answer(
+        self, route: Route, held: contextlib.ExitStack, scope: Scope, receive: Receive
+    ) -> Any:
         headers = _headers(scope)
         identity = _NOBODY
         if route.permission is not Permission.ANYONE:
             identity = await self._authenticator.authenticate(headers)
+            held.enter_context(scope[GUARD].held(identity.name))
         if not self._engine.is_open:
             raise Overloaded("the engine is not open", where="server")
         call = Call(self._engine, route, identity, scope["path_params"], headers)
@@ -159,6 +167,10 @@ class _Endpoint:
         call.see_asked()
         if isinstance(said, Live):
             said.counts_still = lambda: self._counts_still(call)
+        elif isinstance(said, Reply):
+            said.value = await veiled(call, said.value)
+        elif route.permission is not Permission.ANYONE:
+            said = await veiled(call, said)
         return said
 
     async def _counts_still(self, call: Call) -> bool:

@@ -29,6 +29,7 @@ from outlast.lifecycle import OPEN, State, Transition, reason_of
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle.record import continued_as
 from outlast.naming import SCHEDULE_ORIGIN, checked_name
+from outlast.server import veil
 from outlast.server.call import (
     KEY_PREFIX,
     Call,
@@ -264,14 +265,9 @@ async def list_executions(call: Call) -> Reply:
         labels=labels_of(query.label),
         created_after=_instant(query.created_after, "created_after"),
         created_before=_instant(query.created_before, "created_before"),
-        before_id=asked_id(query.cursor, "cursor"),
-        limit=query.limit + 1,
+        before_id=await _before(call),
     )
-    found = await call.engine.read_page(wanted)
-    shown, following = found[: query.limit], None
-    if len(found) > query.limit:
-        following = shown[-1].id
-    shown = [record for record in shown if call.listed(record.task)]
+    shown, following = await veil.page(call, wanted, query.limit)
     call.asked = True
     items = [row(call, record) for record in shown]
     if query.dialect is not None:
@@ -407,18 +403,24 @@ async def list_transitions(call: Call) -> dict[str, Any]:
 
 async def list_children(call: Call) -> Reply:
     """List the children of an execution, the newest first."""
-    query = call.query
-    before = asked_id(query.cursor, "cursor")
-    wanted = Filter(parent_id=call.row.id, before_id=before, limit=query.limit + 1)
-    found = await call.engine.read_page(wanted)
-    following = found[query.limit - 1].id if len(found) > query.limit else None
-    items = [row(call, one) for one in found[: query.limit] if call.listed(one.task)]
+    wanted = Filter(parent_id=call.row.id, before_id=await _before(call))
+    shown, following = await veil.page(call, wanted, call.query.limit)
+    items = [row(call, one) for one in shown]
     return Reply({"items": items, "next": following}, headers=_link(following))
 
 
+async def _before(call: Call) -> str | None:
+    """Give where the page that is asked for begins."""
+    return asked_id(await veil.opened(call.engine, call.query.cursor), "cursor")
+
+
 async def list_descents(call: Call) -> dict[str, Any]:
-    """Say of what an execution was made, and what was made of it."""
+    """Say of what an execution was made, and what was made of it, as far as one may see it."""
     found = await call.read(lambda store: store.descents([call.row.id]))
+    if not veil.sees_all(call):
+        ids = sorted({id for one in found for id in (one.id, one.source_id)})
+        seen = await veil.seen_executions(call, ids)
+        found = [one for one in found if one.id in seen and one.source_id in seen]
     return {"items": [forms.descent_form(one) for one in found]}
 
 
@@ -441,7 +443,8 @@ async def get_stream(call: Call) -> dict[str, Any]:
 async def get_progress(call: Call) -> dict[str, Any]:
     """Say how far an execution is, in its own words."""
     said = await call.engine.read_progress(call.row.id)
-    return {"id": call.row.id, "progress": forms.progress_form(said)}
+    form = forms.progress_form(said, sees_payloads=call.sees_payloads)
+    return {"id": call.row.id, "progress": form}
 
 
 async def get_budget(call: Call) -> dict[str, Any]:

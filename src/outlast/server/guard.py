@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -26,8 +27,11 @@ HEADER_BYTES_MAX: Final = 16_384
 TARGET_BYTES_MAX: Final = 8_192
 BODY_SECONDS: Final = 10.0
 """How long a body may take to come."""
-INSIDE_MAX: Final = 2_000
+INSIDE_MAX: Final = 4_000
 """Requests that are answered at once, streams of events included."""
+
+EACH_MAX: Final = 1_500
+"""Of them, those of one caller: who holds many keeps nobody else out."""
 
 STRANGERS_MAX: Final = 100
 """Of them, those whose body or password is looked at and that bring no credential."""
@@ -60,6 +64,7 @@ class Guard:
         self._hosts = frozenset(host.lower() for host in hosts)
         self._origins = frozenset(origins)
         self._inside = self._strangers = 0
+        self._held: Counter[str] = Counter()
         self.is_stopping = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,6 +101,27 @@ class Guard:
             yield
         finally:
             self._strangers -= 1
+
+    @contextlib.contextmanager
+    def held(self, name: str) -> Iterator[None]:
+        """Count a request of a caller that is known, for as long as it is answered.
+
+        Raises:
+            Overloaded: the caller has as many under way as one may.
+        """
+        if self._held[name] >= EACH_MAX:
+            raise Overloaded(
+                "the caller holds as many answers as one may",
+                where=name,
+                why=f"{EACH_MAX:,} at once, streams of events included",
+            )
+        self._held[name] += 1
+        try:
+            yield
+        finally:
+            self._held[name] -= 1
+            if not self._held[name]:
+                del self._held[name]
 
     def _look(self, scope: Scope) -> None:
         headers: list[tuple[bytes, bytes]] = scope["headers"]

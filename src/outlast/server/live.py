@@ -20,8 +20,11 @@ from outlast.access import Permission
 from outlast.engine.stream import ITEMS_MAX
 from outlast.errors import BadRequest
 from outlast.lifecycle import FINAL
+from outlast.lifecycle import Execution as Record
+from outlast.lifecycle.record import continued_as
 from outlast.server.call import Call, Live, checked_word
 from outlast.server.guard import Receive, Send
+from outlast.server.veil import veiled
 
 HEARTBEAT_SECONDS: Final = 15.0
 LOOK_SECONDS: Final = 10.0
@@ -51,9 +54,13 @@ async def _rows(call: Call, id: str, seq: int, *, payload: bool) -> AsyncIterato
         rows = await _page(call, id, seq)
         for row in rows:
             seq = row.seq
-            yield event("transition", forms.log_form(row, payload=payload), seq)
+            form = await veiled(call, forms.log_form(row, payload=payload))
+            yield event("transition", form, seq)
             if row.to_state in FINAL:
-                yield event("end", {"id": id, "state": row.to_state}, None)
+                end = {"id": id, "state": row.to_state}
+                if row.data is not None and "continued_as" in row.data:
+                    end["continued_as"] = row.data["continued_as"]
+                yield event("end", await veiled(call, end), None)
                 return
         if len(rows) < ROWS_MAX:
             record = await engine.read_one(id)
@@ -70,26 +77,69 @@ async def _page(call: Call, id: str, seq: int) -> list[Any]:
 
 
 async def watch_stream(call: Call) -> Live:
-    """Follow a stream of an execution: an event an item, whose id is its number, to its end."""
+    """Follow a stream of an execution: an event an item, whose id is its number, to its end.
+
+    Where the execution goes on as a new one (``continue_as_new``), an event ``continued`` names
+    that, and its items follow; their ids are its id, a colon and the number.
+    """
     name = checked_word(call.path["name"], "stream")
-    return Live(_items(call, call.row.id, name, _after(call, call.query.after)))
+    last = call.headers.get("last-event-id")
+    id, after = call.row.id, call.query.after
+    if last is not None and ":" in last:
+        id, _, said = last.rpartition(":")
+        after = _number(said)
+        await _see_successor(call, id)
+    elif last is not None:
+        after = _number(last)
+    return Live(_items(call, id, name, after))
+
+
+async def _see_successor(call: Call, id: str) -> None:
+    """See that the execution of the path has gone on as another, at however many removes.
+
+    Raises:
+        BadRequest: it has not, or the caller may not read that one.
+    """
+    record = call.row
+    while record.id != id:
+        successor = await _successor(call, record)
+        if successor is None:
+            raise _no_event()
+        record = successor
+
+
+async def _successor(call: Call, record: Record) -> Record | None:
+    """Give what an execution has gone on as, if it has, and the caller may read that one, too."""
+    id = continued_as(record)
+    if id is None:
+        return None
+    found = await call.engine.read_one(id)
+    return found if call.may(Permission.PAYLOADS_READ, found.task) else None
 
 
 async def _items(call: Call, id: str, name: str, after: int) -> AsyncIterator[str]:
     engine = call.engine
-    is_over = False
+    ended: Record | None = None
     while True:
         items = await engine.read_stream(id, name, after, ITEMS_MAX)
         for item in items:
             after = item.number
-            yield event("item", forms.item_form(item), after)
+            place = after if id == call.row.id else f"{id}:{after}"
+            yield event("item", forms.item_form(item), place)
         if items:
             continue
-        if is_over:
-            yield event("end", {"id": id}, None)
-            return
-        is_over = (await engine.read_one(id)).is_final
-        if not is_over:
+        if ended is not None:
+            successor = await _successor(call, ended)
+            if successor is None:
+                yield event("end", {"id": id}, None)
+                return
+            yield event("continued", {"id": id, "as": successor.id}, f"{successor.id}:0")
+            id, after, ended = successor.id, 0, None
+            continue
+        record = await engine.read_one(id)
+        if record.is_final:
+            ended = record  # and what it said last is read once more
+        else:
             yield ""
             await engine.next_change(id)
 
@@ -101,11 +151,17 @@ def _after(call: Call, said: int) -> int:
         BadRequest: Last-Event-ID is no place.
     """
     last = call.headers.get("last-event-id")
-    if last is None:
-        return said
-    if not (last.isascii() and last.isdigit() and len(last) <= 15):
-        raise BadRequest("this Last-Event-ID is none that an event had", where="last-event-id")
-    return int(last)
+    return said if last is None else _number(last)
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        raise _no_event()
+    return int(text)
+
+
+def _no_event() -> BadRequest:
+    return BadRequest("this Last-Event-ID is none that an event had", where="last-event-id")
 
 
 def event(kind: str, value: Any, id: int | str | None) -> str:

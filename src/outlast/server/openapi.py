@@ -151,7 +151,7 @@ _SEGMENTS: Final[dict[str, Any]] = {
     "id": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[!-.0-~]+$"},
 }
 _HEADERS: Final[dict[str, Any]] = {
-    "Last-Event-ID": {"type": "string", "pattern": "^[0-9]{1,15}$"},
+    "Last-Event-ID": {"type": "string", "pattern": "^([!-9;-~]{1,64}:)?[0-9]{1,15}$"},
     "Idempotency-Key": {
         "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$",
     },

@@ -31,7 +31,7 @@ Span = Annotated[
     ),
 ]
 Limit = Annotated[int, Meta(ge=1, le=PAGE_MAX, description="How many, at most.")]
-Cursor = Annotated[str, Meta(max_length=NAME_LENGTH_MAX, description="`next` of the page before.")]
+Cursor = Annotated[str, Meta(max_length=6_000, description="`next` of the page before.")]
 Priority = Annotated[int, Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)]
 Seq = Annotated[int, Meta(ge=0, le=2**53)]
 Labels = Annotated[

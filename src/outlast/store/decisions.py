@@ -273,6 +273,8 @@ def deliver(
     message = item.message
     if any(other.id == message.id for other in earlier):
         return Delivery(record, [])
+    if item.only_if not in (None, (record.seq, record.inbox_count)):
+        return Delivery(record, [], refused="stale")
     if record.is_final:
         return Delivery(record, [], refused="already_final")
     if is_answered(message, earlier):

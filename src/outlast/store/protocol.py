@@ -231,13 +231,15 @@ class Adjust(msgspec.Struct):
 class Deliver(msgspec.Struct):
     """A message for an execution; what it does is decided on the row as it is then.
 
-    ``deed``, for what somebody sends from outside, goes into the audit with it.
+    ``deed``, for what somebody sends from outside, goes into the audit with it. With ``only_if`` it
+    is refused (``stale``) where the row's ``seq`` and ``inbox_count`` are others by then.
     """
 
     execution_id: str
     message: Message
     now: int
     deed: Deed | None = None
+    only_if: tuple[int, int] | None = None
 
 
 Item = Create | Write | Deliver | Reserve | Adjust

@@ -535,6 +535,24 @@ class StoreConformance:
         assert (claimed.execution.inbox_seen, claimed.unseen) == (1, [])
         self.check(store)
 
+    def test_a_message_for_one_version_of_a_row_alone(self, store: Store) -> None:
+        one(store, born("ex_1"))
+        before = state(store, "ex_1")
+        seen = before.seq, before.inbox_count
+        first, other = (
+            Deliver(
+                "ex_1", message(id, MessageKind.PRIORITY, data={"priority": n}), T, only_if=seen
+            )
+            for id, n in (("a", 1), ("b", 2))
+        )
+        assert codes(store.commit([first, other])) == [None, "stale"], "also in one batch"
+        assert one(store, other).refused == "stale" and one(store, first).refused is None
+        after = state(store, "ex_1")
+        assert (after.priority, after.inbox_count) == (1, 1)
+        other.only_if = after.seq, after.inbox_count
+        assert one(store, other).refused is None and state(store, "ex_1").priority == 2
+        self.check(store)
+
     def test_the_first_answer_wins(self, store: Store) -> None:
         one(store, born("ex_1"))
         batch: list[Item] = [

@@ -29,6 +29,7 @@ from outlast.engine.registry import TASKS, Task
 from outlast.engine.request import new_message
 from outlast.errors import CannotLoad, NotFound, ReplayMismatch
 from outlast.lifecycle import BrokenLog, Kind, MessageKind, State, Transition, fold
+from outlast.lifecycle.reason import account
 from outlast.lifecycle.record import TRANSITION_COLUMNS
 from outlast.store import open_store
 from outlast.store.protocol import Create, Deliver, Store
@@ -315,7 +316,7 @@ def _difference(data: Any) -> str:
     """Say what a suspension as ``code_mismatch`` is about."""
     recorded, wanted = data.get("recorded"), data.get("wanted")
     if recorded is None:
-        return str(data.get("text"))
+        return account(data)
     key = recorded["key"]
     for one in wanted:
         if one["key"] == key and str(key).startswith("timer#"):

@@ -28,6 +28,7 @@ from outlast.engine.purse import Ledger
 from outlast.engine.registry import TASKS, VERSIONS, Task, code_for
 from outlast.errors import OutlastError, ReplayMismatch
 from outlast.lifecycle import OPEN, BrokenLog, Execution, Kind, State, Transition, fold
+from outlast.lifecycle.reason import account
 from outlast.store import open_store
 from outlast.store.protocol import Filter, Store, Write
 from outlast.testing.history import _ending, load_history
@@ -227,7 +228,7 @@ class Rehearsal:
         for row in written:
             if row.kind is Kind.SUSPEND:
                 facts = row.data or {}
-                return verdict("mismatch", str(facts.get("text")), facts)
+                return verdict("mismatch", account(facts), facts)
         if not is_quiet:
             return verdict(
                 "hangs", f"its code did not come to rest in {self._patience_seconds:g} s"

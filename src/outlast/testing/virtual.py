@@ -321,10 +321,12 @@ class VirtualEngine(Engine):
         plain, rows = super().astart_many, list(inputs)
         return await self._here(lambda: self._lasting(lambda: plain(task, rows, options)))
 
-    async def asend(self, id: str, message: Message) -> Record:
+    async def asend(
+        self, id: str, message: Message, *, only_if: tuple[int, int] | None = None
+    ) -> Record:
         """Deliver a message; see :meth:`outlast.Engine.asend`."""
         plain = super().asend
-        return await self._here(lambda: self._lasting(lambda: plain(id, message)))
+        return await self._here(lambda: self._lasting(lambda: plain(id, message, only_if=only_if)))
 
     async def aadjust(self, item: Adjust) -> list[BudgetRow]:
         """Change budgets, as :meth:`outlast.Engine.aadjust`."""
