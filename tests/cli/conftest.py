@@ -61,11 +61,11 @@ def environment(**more: str) -> dict[str, str]:
 class Running:
     """A command that runs in a process of its own; its lines are read as they come."""
 
-    def __init__(self, words: tuple[str, ...], directory: Path) -> None:
+    def __init__(self, words: tuple[str, ...], directory: Path, **more: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "outlast.cli", *words],
             cwd=directory,
-            env=environment(),
+            env=environment(**more),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -163,9 +163,9 @@ class Terminal:
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
-    def spawn(self, *words: str) -> Running:
+    def spawn(self, *words: str, **more: str) -> Running:
         """Begin a command in a process of its own."""
-        running = Running(words, self.directory)
+        running = Running(words, self.directory, **more)
         self._running.append(running)
         return running
 

@@ -11,7 +11,7 @@ import click
 from outlast.cli.exits import OK, STORE
 from outlast.cli.session import Session, shared
 from outlast.cli.words import moment, now_us
-from outlast.errors import UsageError
+from outlast.errors import SchemaMismatch, UsageError
 from outlast.retention import DEFAULT
 
 RESEAL_MAX = 500
@@ -24,18 +24,28 @@ def db() -> None:
 
 
 @db.command()
+@click.option("--upgrade", is_flag=True, help="Bring an older schema to this version as well.")
 @shared
-def init(session: Session) -> None:
-    """Make the file, or a server's schema; one that is there is only looked at."""
-    from outlast.store import place_of
+def init(session: Session, upgrade: bool) -> None:
+    """Make the file, or a server's schema; one that is there is only looked at.
 
-    there = place_of(session.url).exists
-    with session.guest(make=True) as guest:
-        url = guest.store.url
+    With --upgrade it is what a deployment says before it starts anything: it may be said again.
+    """
+    from outlast.engine.identity import worker_name
+    from outlast.store import open_store, place_of
+
+    there, was = place_of(session.url).exists, "is there already"
+    try:
+        session.guest(make=True).close()
+    except SchemaMismatch:
+        if not upgrade:
+            raise
+        open_store(session.url, owner=worker_name(), now=now_us(), upgrade=True).close()
+        was = "has the schema of this version now"
     if session.as_json:
-        session.json({"store": url, "was_there": there})
+        session.json({"store": session.shown, "was_there": there})
     else:
-        session.out(f"{url} {'is there already' if there else 'made'}")
+        session.out(f"{session.shown} {was if there else 'made'}")
 
 
 @db.command("new-key")

@@ -8,7 +8,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
-from outlast.errors import SchemaMismatch
+from outlast.errors import SchemaMismatch, StoreOwned
 from outlast.lifecycle import EDGES
 from outlast.store.postgres.address import Address
 from outlast.store.postgres.connect import connect, path_of, translated
@@ -34,6 +34,7 @@ def ready(address: Address, now: int, *, owner: bool, upgrade: bool) -> None:
 
     Raises:
         SchemaMismatch: the schema is missing, older or newer, or has another lifecycle's edges.
+        StoreOwned: it shall be upgraded, and workers of the version before run on it.
     """
     with translated(address), connect(address) as connection:
         version = version_of(connection, address.schema)
@@ -55,6 +56,8 @@ def migrate(
         )
         version = version_of(connection, address.schema)
         _refuse(version, address, owner=True, upgrade=upgrade)
+        if version is not None and version < NEWEST:
+            _check_alone(cursor, address)
         for text in _texts(address, version or 0, now):
             cursor.execute(text.encode())
 
@@ -123,6 +126,25 @@ def _refuse(version: int | None, address: Address, *, owner: bool, upgrade: bool
             f"the database has schema {version}, older than this code's {NEWEST}",
             where=where,
             do="make a copy of it, then: outlast db upgrade",
+        )
+
+
+def _check_alone(cursor: psycopg.Cursor[Any], address: Address) -> None:
+    """Refuse to change the schema under workers of another version; none joins until this ends."""
+    worker = sql.Identifier(address.schema, "worker")
+    cursor.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(worker))
+    cursor.execute(
+        sql.SQL(
+            "SELECT id FROM {} WHERE state IN ('active', 'draining')"
+            " AND to_timestamp(expires_at / 1e6) > clock_timestamp() ORDER BY id LIMIT 3"
+        ).format(worker)
+    )
+    if living := [str(name) for (name,) in cursor.fetchall()]:
+        raise StoreOwned(
+            "workers of the version before still run on this database",
+            where=f"{address.shown}, schema {address.schema}",
+            why=f"{', '.join(living)}: they would write by rules that the new schema no longer has",
+            do="stop them, wait for their leases where they were killed, and say it again",
         )
 
 
