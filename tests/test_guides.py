@@ -278,3 +278,38 @@ def test_move_to_postgres(tmp_path: Path, postgres_url: str) -> None:
     copied = run("-m", "outlast.cli", "db", "copy", "sqlite:///desk.db", postgres_url)
     assert "counts and digests of all are equal" in copied and "start nothing on it" in copied
     assert run("desk.py", "yes") == "order 7 shipped\n"
+
+
+def test_stuck(tmp_path: Path) -> None:
+    program, listed, why, inbox = follow("../troubleshooting/stuck-waiting.md", tmp_path)
+    assert program == ""
+    for said in ("it waits for a timer", 'the signal payment with {"order": 7}', "Pay 250?"):
+        assert said in listed
+    assert "it waits for a timer" in why and "left)" in why
+    assert "finance" in inbox
+
+
+def test_the_reasons_of_the_page_are_reasons() -> None:
+    text = (GUIDES.parent / "troubleshooting" / "stuck-waiting.md").read_text(encoding="utf-8")
+    sources = "".join(
+        path.read_text(encoding="utf-8") for path in (GUIDES.parents[1] / "src").rglob("*.py")
+    )
+    codes = [
+        code
+        for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+        for code in re.findall(r"`(\w+)`", row)
+    ]
+    assert len(codes) > 20
+    spelled = {code for code in codes if f'"{code}"' in sources}
+    assert set(codes) - spelled == {
+        "waiting_timer",
+        "waiting_child",
+        "waiting_retry",
+    }  # f"waiting_{…}"
+
+
+def test_failing(tmp_path: Path) -> None:
+    program, shown, events = follow("../troubleshooting/fails-repeatedly.md", tmp_path)
+    assert program == "ConnectionError\n"
+    assert shown.count("the bank does not answer") == 6 and "attempt 4" in shown
+    assert events.count("attempt_failed") == 3
