@@ -19,6 +19,7 @@ from outlast import Retry, blocking, step, task
 from outlast.errors import StepTimeout, WaitTimeout
 
 TOKEN: Final = "T"
+STREAM: Final = "said"
 Witness = list[str]
 
 
@@ -53,6 +54,27 @@ async def work(nap_us: int, witness: Witness) -> str:
     """Do something that takes a while."""
     token = _begin(witness)
     await _nap(nap_us)
+    return token
+
+
+PRICE: Final = 1
+"""What :func:`pay` costs, in usd."""
+
+
+@step(name="sim_pay", cost={"usd": PRICE})
+async def pay(nap_us: int, witness: Witness) -> str:
+    """Do something that costs something."""
+    token = _begin(witness)
+    await _nap(nap_us)
+    return token
+
+
+@step(name="sim_talk")
+async def talk(words: int, witness: Witness) -> str:
+    """Say something while it runs."""
+    token = _begin(witness)
+    for number in range(words):
+        await outlast.stream(STREAM, number)
     return token
 
 
@@ -471,6 +493,34 @@ class Starts(Action):
         return self.number
 
 
+class Pays(Action):
+    """A step that says what it costs."""
+
+    weight = 2
+
+    async def run(self, life: Life) -> int:
+        life.learned(await pay(self.body_us, life.witness()))
+        return self.number
+
+
+class Talks(Action):
+    """A step that says something while it runs."""
+
+    async def run(self, life: Life) -> int:
+        life.learned(await talk(1 + self.number % 3, life.witness()))
+        return self.number
+
+
+class Says(Action):
+    """Task code that says something."""
+
+    weight = 2
+
+    async def run(self, life: Life) -> int:
+        await outlast.stream(STREAM, self.number)
+        return self.number
+
+
 class Chain(Action):
     """One after the other."""
 
@@ -597,8 +647,8 @@ class Stubborn(Action):
 
 ACTIONS: Final[tuple[type[Action], ...]] = (
     Work, ThreadWork, Keyed, Flaky, Hopeless, Fails, Hasty, Limited, Sleeps, Asks, AsksBriefly,
-    WaitsFor, WaitsBriefly, Calls, CallsBriefly, Starts, Race, Chain, Gather, Group, Each, Locked,
-    Tidies, Stubborn,
+    WaitsFor, WaitsBriefly, Calls, CallsBriefly, Starts, Pays, Talks, Says, Race, Chain, Gather,
+    Group, Each, Locked, Tidies, Stubborn,
 )  # fmt: skip
 """All that a program can be made of."""
 

@@ -274,11 +274,18 @@ def send(market: Market, id: str, message: Message, *, as_guest: bool | None = N
         market.later(int(100_000 * dice.random()), go)
 
 
+def is_out_of_budget(record: Record) -> bool:
+    """Tell whether an execution is suspended as nothing is left for what it wants."""
+    return record.state is State.SUSPENDED and (record.detail or {}).get("code") == "budget"
+
+
 def nudges(record: Record, rows: Any, inbox: Sequence[InboxEntry]) -> list[Message]:
     """Give what an open execution still needs to come to its end, and nobody has sent.
 
     What was sent is not sent again: if it was lost on the way, that must show.
     """
+    if is_out_of_budget(record):
+        return []  # a resume would be of no use
     sent = {(entry.message.kind, entry.message.key) for entry in inbox}
     if record.state is State.PAUSED or record.state is State.SUSPENDED:
         return [Message(f"resume-{record.seq}", MessageKind.RESUME, "nudge")]

@@ -12,10 +12,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from campaigns.simulation.actions import STEP_RETRIES, Witness
+import msgspec
+
+from campaigns.simulation.actions import STEP_RETRIES, STREAM, Says, Witness
 from campaigns.simulation.clockwork import Process
 from campaigns.simulation.leases import Book
 from campaigns.simulation.programs import SORTS
+from outlast.budget import charged_by
 from outlast.lifecycle import (
     FINAL,
     Execution,
@@ -53,6 +56,9 @@ RULES: Final = {
     "lease taken": "nobody is taken over before the lease has run out, by the store's clock",
     "lease kept": "who is neither dead nor troubled keeps its lease",
     "lease watched": "no body starts after the lease of its worker has run out",
+    "capacity": "a limit is never held by more executions than it has places",
+    "money": "a budget says what the log has charged, and what is priced never overruns it",
+    "streams": "a stream is numbered 1, 2, 3, …; each part of a try is there once, in order",
     "timers": "a timer fires once, and never early",
     "results": "an execution ends as its program can, with tokens of its own",
     "sound": "nothing goes wrong inside the engine",
@@ -167,7 +173,51 @@ class Auditor:
             elif seen.record == record:
                 continue
             fresh += self._take(process, verb, seen, record)
+        if fresh:
+            self._check_limits()
         return fresh
+
+    def _check_limits(self) -> None:
+        """See who holds which limit, from the rows of the executions alone."""
+        for task, places in (("sim_gated", 1), ("sim_held", 1)):
+            mine = [seen.record for seen in self.seen.values() if seen.record.task == task]
+            if not mine:
+                continue
+            kept = task == "sim_held"
+            holders = [
+                one.id
+                for one in mine
+                if one.is_leased or (kept and one.attempt and not one.is_final)
+            ]
+            self.counts["gated"] += bool(holders)
+            self.counts["gated_waits"] += any(one.state is State.BLOCKED for one in mine)
+            self.check("capacity", len(holders) <= places, task, "is held by", *holders)
+
+    def _check_money(self, seen: Seen) -> None:
+        """Compare an execution's budget with what its log has charged."""
+        for budget in self.reader.budgets([f"execution:{seen.record.id}"]):
+            charged = charged_by(seen.rows).get(budget.name, 0)
+            self.check("money", budget.charged == charged, budget.name, budget.charged, charged)
+            over = budget.limit is not None and budget.spent + budget.reserved > budget.limit
+            self.check("money", not over, budget)
+
+    def _check_streams(self, seen: Seen) -> None:
+        """Read all that an execution has said."""
+        items = self.reader.stream(seen.record.id, STREAM)
+        parts: dict[tuple[str, int, int], int] = {}
+        for number, item in enumerate(items, 1):
+            source = (item.step, item.attempt, item.lease if item.step else 0)
+            self.check("streams", item.number == number, seen.record.id, item.number, number)
+            self.check(
+                "streams", item.part == parts.get(source, 0) + 1, seen.record.id, source, item.part
+            )
+            parts[source] = item.part
+        self.counts["said"] += len(items)
+        if seen.record.state is State.SUCCEEDED and not seen.tries:
+            program = SORTS[seen.record.task].plan(seed_of(seen))
+            wanted = sum(isinstance(action, Says) for action in program.walk())
+            said = sum(not item.step for item in items)
+            self.check("streams", said <= wanted, seen.record.id, "said", said, "of", wanted)
 
     def _check_owners(self, process: Process, batch: Iterable[Any], answers: Any) -> None:
         """No write of a stale owner is stored."""
@@ -203,6 +253,8 @@ class Auditor:
             self._row(process, verb, seen, row)
             seen.rows.append(row)
         seen.record = record
+        if record.task == "sim_bounded" and fresh:
+            self._check_money(seen)
         self.check("INV-1 log", record.seq == len(seen.rows), id, "row", record.seq, len(seen.rows))
         if record.inbox_count > len(seen.inbox):
             self._take_messages(seen, record)
@@ -415,6 +467,7 @@ class Auditor:
                     "INV-9 acknowledged", message_id not in self.seen[id].sent, message_id, id
                 )
         for id, seen in self.seen.items():
+            self._check_streams(seen)
             (record,) = self.reader.get([id])
             self.check(
                 "INV-2 append-only", self.reader.log(id) == seen.rows, id, "its log has changed"
@@ -440,6 +493,11 @@ def _born_in(batch: Iterable[Any]) -> list[str]:
             found.append(item.after.id)
         found += [birth.after.id for birth in getattr(item, "births", ())]
     return found
+
+
+def seed_of(seen: Seen) -> int:
+    """Give the seed that an execution was started with."""
+    return int(msgspec.json.decode(seen.rows[0].payload or b"{}")["seed"])
 
 
 def _can_move(record: Execution) -> bool:

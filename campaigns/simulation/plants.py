@@ -30,6 +30,7 @@ from outlast.lifecycle import Event, Kind
 from outlast.lifecycle import decide as decide_function
 from outlast.lifecycle.record import copy_of
 from outlast.lifecycle.states import LEASED
+from outlast.store.books import Books
 from outlast.store.memory import MemoryStore
 from outlast.store.memory.members import MemoryMembers
 from outlast.store.protocol import Answer, Create
@@ -410,6 +411,27 @@ def _lease_measured_from_the_answer() -> list[Patch]:
     return [(Membership, "_granted", granted)]
 
 
+def _limit_overlooked() -> list[Patch]:
+    admission: Any = sys.modules["outlast.store.admission"]
+    return [(admission, "capacity_of", lambda limit, setting: 1_000_000)]
+
+
+def _reservation_overlooked() -> list[Patch]:
+    plain = Books.reserve
+
+    def reserve(self: Any, item: Any) -> bool:
+        budgets = [self.budgets[name] for name in item.amounts if name in self.budgets]
+        limits = [budget.limit for budget in budgets]
+        for budget in budgets:
+            budget.limit = None
+        granted = plain(self, item)
+        for budget, limit in zip(budgets, limits, strict=True):
+            budget.limit = limit
+        return granted
+
+    return [(Books, "reserve", reserve)]
+
+
 PLANTS: Final[dict[str, Plant]] = {
     "unfenced_recoverer": Plant(
         "the recoverer takes executions back without raising the fence",
@@ -490,6 +512,13 @@ PLANTS: Final[dict[str, Plant]] = {
     "lease_measured_from_the_answer": Plant(
         "the watchdog measures from when the answer to a renewal came, not from its sending",
         ("lease watched",), _lease_measured_from_the_answer, seeds=400,
+    ),
+    "limit_overlooked": Plant(
+        "a claim does not ask whether a limit has room", ("capacity",), _limit_overlooked,
+    ),
+    "reservation_overlooked": Plant(
+        "what a body wants to set aside is granted although it does not fit",
+        ("money",), _reservation_overlooked,
     ),
     "stop_as_failure": Plant(
         "what a graceful stop interrupts is written down as failed",

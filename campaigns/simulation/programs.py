@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
@@ -19,13 +20,16 @@ from campaigns.simulation.actions import (
     little,
     little_needs,
     other,
+    pay,
     refuse,
     tidy,
 )
-from outlast import Retry, task
+from outlast import Budget, Limit, Retry, task
 
 TASK_RETRIES: Final = 4
 DOOMED_RETRIES: Final = 2
+BOUND: Final = 2
+"""What :func:`bounded` may spend before somebody raises its budget, in usd."""
 
 
 @lru_cache(maxsize=2_000)
@@ -70,6 +74,31 @@ def plain(seed: int) -> Came:
     """Run the plain program of a seed, in a thread."""
     life = Life()
     return Came(plan(seed, plain=True).run_def(life), life.tokens)
+
+
+@task(name="sim_gated", limit=Limit(1))
+async def gated(seed: int) -> Came:
+    """Run the program of a seed, one at a time while its code runs."""
+    life = Life()
+    return Came(await plan(seed).run(life), life.tokens)
+
+
+@task(name="sim_held", limit=Limit(1, hold=True))
+async def held(seed: int) -> Came:
+    """Run the program of a seed, one at a time from its start to its end."""
+    life = Life()
+    return Came(await plan(seed).run(life), life.tokens)
+
+
+@task(name="sim_bounded", budget=Budget(usd=BOUND))
+async def bounded(seed: int) -> Came:
+    """Run the program of a seed, and pay for a few steps at once."""
+    life = Life()
+    total = await plan(seed).run(life)
+    paid = await asyncio.gather(*(pay(2_000, life.witness()) for _ in range(BOUND + 1)))
+    for token in paid:
+        life.learned(token)
+    return Came(total, life.tokens)
 
 
 @task(name="sim_retried", retries=Retry(TASK_RETRIES, base="1ms", cap="1s", factor=10))
@@ -129,6 +158,9 @@ SORTS: Final = {
     "sim_program": Sort(program, 6, 0, _DONE),
     "sim_tidied": Sort(tidied, 3, 0, _DONE),
     "sim_plain": Sort(plain, 2, 0, _DONE, plain=True),
+    "sim_gated": Sort(gated, 2, 0, _DONE),
+    "sim_held": Sort(held, 1, 0, _DONE),
+    "sim_bounded": Sort(bounded, 2, 0, _DONE),
     "sim_retried": Sort(retried, 2, TASK_RETRIES, frozenset({"succeeded", "failed"}), steady=True),
     "sim_little": Sort(little, 0, 0, _DONE),
     "sim_doomed": Sort(doomed, 1, DOOMED_RETRIES, frozenset({"failed"}), steady=True),

@@ -17,19 +17,20 @@ from typing import Any, Final
 
 import msgspec
 
-from campaigns.simulation.actions import stage
-from campaigns.simulation.clients import Client, Order, draw_order, nudges, send
+from campaigns.simulation.actions import PRICE, stage
+from campaigns.simulation.clients import Client, Order, draw_order, is_out_of_budget, nudges, send
 from campaigns.simulation.clockwork import EPOCH_US, Clockwork, Process
 from campaigns.simulation.disk import CALM, WEATHERS, Disk, Weather
 from campaigns.simulation.invariants import Auditor, Violation
 from campaigns.simulation.leases import LEASES_US, LONG_US, Book, SimFleet
 from campaigns.simulation.node import SimEngine, deterministic, request
 from campaigns.simulation.programs import SORTS, TASKS
+from outlast.budget import UNIT
 from outlast.engine.current import current_step
 from outlast.errors import OutlastError
-from outlast.lifecycle import Kind, Message, MessageKind, State, reason_of
+from outlast.lifecycle import Execution, Kind, Message, MessageKind, State, reason_of
 from outlast.store.memory import MemoryStore
-from outlast.store.protocol import Deliver
+from outlast.store.protocol import Adjust, Deliver
 from outlast.store.sqlite import SqliteStore
 
 DAY_US: Final = 86_400_000_000
@@ -193,6 +194,15 @@ class World:
         self.counts["guest_writes"] += 1
         self.applied(self.guest, "commit", (batch,), [answer])
         return answer.refused  # type: ignore[no-any-return]
+
+    def raise_budget(self, record: Execution) -> None:
+        """Let an execution spend more, from a process beside the engines."""
+        self.counts["raised"] += 1
+        scope, id = f"execution:{record.id}", f"raise-{record.id}-{record.seq}"
+        now = EPOCH_US + self.clockwork.now_us
+        batch = [Adjust(scope, "raised", {"usd": 10 * PRICE * UNIT}, "client", now, id)]
+        answers = self.reader.commit(batch)
+        self.applied(self.guest, "commit", (batch,), answers)
 
     # The disk's ears
 
@@ -586,6 +596,8 @@ class World:
                 return
             before = len(self.trace)
             for seen in still:
+                if is_out_of_budget(seen.record):
+                    self.raise_budget(seen.record)
                 for message in nudges(seen.record, seen.rows, seen.inbox):
                     send(self, seen.record.id, message, as_guest=False)
             self._go(self.clockwork.now_us + DAY_US)
