@@ -74,7 +74,7 @@ async def talk(words: int, witness: Witness) -> str:
     """Say something while it runs."""
     token = _begin(witness)
     for number in range(words):
-        await outlast.stream(STREAM, number)
+        await outlast.stream(STREAM, [token, number + 1, words])
     return token
 
 
@@ -518,6 +518,10 @@ class Says(Action):
 
     async def run(self, life: Life) -> int:
         await outlast.stream(STREAM, self.number)
+        return self.number
+
+    def run_def(self, life: Life) -> int:
+        blocking.stream(STREAM, self.number)
         return self.number
 
 

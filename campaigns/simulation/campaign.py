@@ -39,6 +39,7 @@ LEAST_PER_THOUSAND: Final = {
     "gated_waits": 40,
     "raised": 60,
     "said": 500,
+    "said_by_bodies": 200,
     "ended_while_parked": 100,
     "read_fails": 40,
     **{str(fault): 60 for fault in Fault},

@@ -84,8 +84,8 @@ class Ears(Protocol):
     def froze(self, process: Process, span_us: int) -> None:
         """Hear that a process was stopped."""
 
-    def trouble(self, process: Process) -> None:
-        """Hear that something has gone wrong with a process."""
+    def trouble(self, process: Process, span_us: int = 0) -> None:
+        """Hear that something has gone wrong with a process, and goes on for so long."""
 
 
 class Disk:
@@ -162,7 +162,9 @@ class Disk:
         if fault is Fault.FREEZE_AFTER:
             self.freeze()
         if fault is Fault.DELAY and process.thread is not None:
-            process.thread.tells.add(int(5_000_000 * self._dice.random() ** 3), _nothing)
+            span = int(5_000_000 * self._dice.random() ** 3)
+            ears.trouble(process, span)
+            process.thread.tells.add(span, _nothing)
         return result
 
     def _read(self, verb: str, plain: Callable[..., Any], args: tuple[Any, ...]) -> Any:

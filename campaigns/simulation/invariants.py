@@ -58,7 +58,7 @@ RULES: Final = {
     "lease watched": "no body starts after the lease of its worker has run out",
     "capacity": "a limit is never held by more executions than it has places",
     "money": "a budget says what the log has charged, and what is priced never overruns it",
-    "streams": "a stream is numbered 1, 2, 3, …; each part of a try is there once, in order",
+    "streams": "a stream is numbered 1, 2, 3, …; each part of a try is there, once and in order",
     "timers": "a timer fires once, and never early",
     "results": "an execution ends as its program can, with tokens of its own",
     "sound": "nothing goes wrong inside the engine",
@@ -202,22 +202,34 @@ class Auditor:
             self.check("money", not over, budget)
 
     def _check_streams(self, seen: Seen) -> None:
-        """Read all that an execution has said."""
-        items = self.reader.stream(seen.record.id, STREAM)
+        """Read all that an execution has said: nothing twice, and nothing lost on the way."""
+        record, id = seen.record, seen.record.id
+        items = self.reader.stream(id, STREAM)
         parts: dict[tuple[str, int, int], int] = {}
         for number, item in enumerate(items, 1):
             source = (item.step, item.attempt, item.lease if item.step else 0)
-            self.check("streams", item.number == number, seen.record.id, item.number, number)
-            self.check(
-                "streams", item.part == parts.get(source, 0) + 1, seen.record.id, source, item.part
-            )
+            self.check("streams", item.number == number, id, item.number, number)
+            self.check("streams", item.part == parts.get(source, 0) + 1, id, source, item.part)
             parts[source] = item.part
         self.counts["said"] += len(items)
-        if seen.record.state is State.SUCCEEDED and not seen.tries:
-            program = SORTS[seen.record.task].plan(seed_of(seen))
-            wanted = sum(isinstance(action, Says) for action in program.walk())
-            said = sum(not item.step for item in items)
-            self.check("streams", said <= wanted, seen.record.id, "said", said, "of", wanted)
+        said = [msgspec.json.decode(item.payload) for item in items]
+        for row in seen.rows:
+            if row.kind is Kind.STEP and row.payload and _name_of(row.key or "") == "sim_talk":
+                token = msgspec.json.decode(row.payload)
+                words = [one for one in said if isinstance(one, list) and one[0] == token]
+                count = words[0][2] if words else 1
+                whole = [[token, number, count] for number in range(1, count + 1)]
+                self.check("streams", words == whole, id, row.key, "said", words, "of", whole)
+                self.counts["said_by_bodies"] += count
+        if record.state is State.SUCCEEDED:
+            program = SORTS[record.task].plan(seed_of(seen))
+            wanted = sorted(one.number for one in program.walk() if isinstance(one, Says))
+            last = [
+                word
+                for item, word in zip(items, said, strict=True)
+                if not item.step and item.attempt == seen.tries + 1
+            ]
+            self.check("streams", sorted(last) == wanted, id, "said", last, "of", wanted)
 
     def _check_owners(self, process: Process, batch: Iterable[Any], answers: Any) -> None:
         """No write of a stale owner is stored."""
@@ -636,5 +648,9 @@ _PROGRESS: Final = frozenset(
 
 def _retries_of(key: str) -> int:
     """Give how often the step with this key may be tried again."""
-    name = key.rpartition("/")[2].partition("#")[0].partition(":")[0]
-    return STEP_RETRIES.get(name, 0)
+    return STEP_RETRIES.get(_name_of(key), 0)
+
+
+def _name_of(key: str) -> str:
+    """Give the name of the step that has this key."""
+    return key.rpartition("/")[2].partition("#")[0].partition(":")[0]

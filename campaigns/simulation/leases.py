@@ -130,7 +130,6 @@ class Book:
 
     Attributes:
         until: by worker, in true time.
-        troubled: when something last went wrong with a process.
     """
 
     def __init__(self, judge: Judge, lease_us: int) -> None:
@@ -138,7 +137,8 @@ class Book:
         self._lease_us = lease_us
         self.until: dict[str, int] = {}
         self._of: dict[str, Process] = {}
-        self.troubled: dict[Process, int] = {}
+        self._left: set[str] = set()
+        self._troubled: dict[Process, list[tuple[int, int]]] = {}
 
     def applied(self, process: Process, verb: str, args: tuple[Any, ...], result: Any) -> None:
         """See what a call of the store has done to leases."""
@@ -151,10 +151,13 @@ class Book:
             self.until[args[0]] = now + args[1]
         elif verb == "leave" and args[0] in self.until:
             self.until[args[0]] = min(now, self.until[args[0]])
+            self._left.add(args[0])
 
-    def trouble(self, process: Process) -> None:
-        """Something has gone wrong with a process."""
-        self.troubled[process] = max(process.clockwork.now_us, process.frozen_until)
+    def trouble(self, process: Process, span_us: int = 0) -> None:
+        """Something has gone wrong with a process, and goes on for so long."""
+        now = process.clockwork.now_us
+        span = (now, max(now + span_us, process.frozen_until))
+        self._troubled.setdefault(process, []).append(span)
 
     def taken(self, name: str | None, by: Process) -> None:
         """See that what a worker held is taken over now."""
@@ -165,11 +168,13 @@ class Book:
             "lease taken", self.until[name] <= now,
             name, "was taken over by", by.number, "before", self.until[name],
         )  # fmt: skip
-        since = self.troubled.get(of, -LONG_US)
+        end = self.until[name]  # whoever takes it over may come much later
+        begin = end - self._lease_us - PROBE_US
         self._judge.check(
             "lease kept",
-            of.is_dead or since + 2 * self._lease_us + PROBE_US >= now,
-            name, "of process", of.number, "was taken over, and nothing was wrong with it",
+            of.is_dead or name in self._left
+            or any(a <= end and b >= begin for a, b in self._troubled.get(of, ())),
+            name, "of process", of.number, "has run out at", end, "and nothing was wrong with it",
         )  # fmt: skip
 
     def began(self, process: Process, name: str) -> None:

@@ -22,6 +22,7 @@ from outlast.engine.driver import Driver
 from outlast.engine.journal import Journal
 from outlast.engine.membership import Membership
 from outlast.engine.owner import Owner
+from outlast.engine.playback import Playback
 from outlast.engine.scope import Outcome, Scope
 from outlast.engine.waiting import Waiting
 from outlast.engine.worker import Worker
@@ -432,6 +433,13 @@ def _reservation_overlooked() -> list[Patch]:
     return [(Books, "reserve", reserve)]
 
 
+def _replays_say_nothing() -> list[Patch]:
+    def vouched_for(self: Any) -> int:
+        return max((row.seq for row in self._log), default=0)
+
+    return [(Playback, "_vouched_for", vouched_for)]
+
+
 PLANTS: Final[dict[str, Plant]] = {
     "unfenced_recoverer": Plant(
         "the recoverer takes executions back without raising the fence",
@@ -507,7 +515,7 @@ PLANTS: Final[dict[str, Plant]] = {
     ),
     "renewal_forgotten_under_load": Plant(
         "an engine does not renew its lease while it has something to run",
-        ("lease kept",), _renewal_forgotten_under_load,
+        ("lease kept",), _renewal_forgotten_under_load, seeds=400,
     ),
     "lease_measured_from_the_answer": Plant(
         "the watchdog measures from when the answer to a renewal came, not from its sending",
@@ -519,6 +527,10 @@ PLANTS: Final[dict[str, Plant]] = {
     "reservation_overlooked": Plant(
         "what a body wants to set aside is granted although it does not fit",
         ("money",), _reservation_overlooked,
+    ),
+    "replays_say_nothing": Plant(
+        "what code says where it was before is taken for stored, whoever wrote the rows behind it",
+        ("streams",), _replays_say_nothing, seeds=600,
     ),
     "stop_as_failure": Plant(
         "what a graceful stop interrupts is written down as failed",

@@ -257,10 +257,10 @@ class World:
         """Give the dice of what leases leave to luck in a process."""
         return Random(f"{self.seed}/lease/{process.number}")
 
-    def trouble(self, process: Process) -> None:
-        """Hear that something has gone wrong with a process."""
+    def trouble(self, process: Process, span_us: int = 0) -> None:
+        """Hear that something has gone wrong with a process, and goes on for so long."""
         if self.auditor.leases is not None:
-            self.auditor.leases.trouble(process)
+            self.auditor.leases.trouble(process, span_us)
 
     def named(self, process: Process, name: str) -> None:
         """Hear under which name a process takes leases from now on."""

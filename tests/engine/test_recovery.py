@@ -14,7 +14,7 @@ from outlast.engine.handle import Execution
 from outlast.engine.registry import TASKS
 from outlast.lifecycle import Kind
 
-from .conftest import in_state, run, until
+from .conftest import crash, in_state, run, until
 
 ran: list[Any] = []
 gate: list[asyncio.Event] = []
@@ -44,24 +44,13 @@ async def two_steps() -> int:
     return await quick(1) + await gated(2)
 
 
-async def _crash(engine: Engine) -> None:
-    """End an engine as SIGKILL would: nothing is handed back, nothing more is written."""
-    for service in engine._services:
-        service.cancel()
-    engine.worker._open = False
-    for driver in list(engine.worker.drivers.values()):
-        driver.drop()
-    await engine.journal.close()
-    engine.store.close()
-
-
-def test_goes_on_from_the_last_finished_step_after_a_crash(url: str) -> None:
+def test_goes_on_from_the_last_finished_step_after_acrash(url: str) -> None:
     async def main() -> None:
         gate.append(asyncio.Event())
         engine = await Engine(url).open()
         handle = await engine.astart(two_steps)
         await until(lambda: _ran(2))
-        await _crash(engine)
+        await crash(engine)
         gate[0].set()
         async with Engine(url) as second:
             again = second.execution(handle.id)
@@ -165,7 +154,7 @@ def test_crash_loop_is_capped(url: str) -> None:
                 await again.aresult("5s")
                 await engine.aclose()
                 return
-            await _crash(engine)
+            await crash(engine)
         raise AssertionError("the crash loop was never capped")
 
     asyncio.run(main())

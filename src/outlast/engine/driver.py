@@ -146,6 +146,7 @@ class Driver:
         """Bring a claimed execution back to where it was, then let it go on."""
         if self.owner.is_over or not self._make_scope():
             return  # handed back while its log was being read
+        self.owner.is_catching_up = isinstance(self.playback.scope, ThreadScope)
         try:
             kept, history = self.playback.load(rows, self.task.code)
             waiting = self._deliver_recorded(kept, history)
@@ -521,9 +522,9 @@ class Driver:
     def _suspend(self, code: str, *, text: str, hint: str, **more: Any) -> None:
         """Park it where it is, visibly; a person decides what happens next."""
         said = {"code": code, "text": text, "hint": hint, **more}
-        if not self._has_run:
+        if code == "code_mismatch" or not self._has_run:
             said |= UNRUN
-            self.owner.emitter = None  # what the code said on its way here, it will say again
+            self.owner.emitter = None  # what code says that is not where it was does not count
         self.owner.give_up(Event(Kind.SUSPEND, "engine", data=said))
 
     def _leave(self, *, at_once: bool = False) -> None:

@@ -86,6 +86,8 @@ class Owner:
         is_over: nothing is done any more.
         purse: what it may spend; None where it charges no budget.
         emitter: what it says of itself; None until it says something.
+        is_catching_up: the code, in a thread, is still on its way through what is recorded. What
+            it says there may be the words of other code than the recorded: they wait.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Owner:
         self.is_over = False
         self.purse: Purse | None = None
         self.emitter: Emitter | None = None
+        self.is_catching_up = False
         self._desk = desk
         self._bodies = bodies
         self._hears = hears
@@ -156,7 +159,8 @@ class Owner:
         if charge is not None and self.purse is not None:
             self.purse.sent(charge)
         self.row = decision.transition
-        emits, progress = ((), None) if self.emitter is None else self.emitter.ride()
+        speaker = None if self.emitter is None else self._speaker
+        emits, progress = ((), None) if speaker is None else speaker.ride()
         moved = decision.changes.keys() <= _POSITION
         self._desk.journal.submit(
             Write(
@@ -228,11 +232,24 @@ class Owner:
         if self.emitter is not None:
             self.emitter.close()
 
+    @property
+    def _speaker(self) -> Emitter | None:
+        """The emitter, if what was said may go out; a thread that says too much is let go on."""
+        emitter = self.emitter
+        mute = emitter is not None and self.is_catching_up and not emitter.is_full
+        return None if mute else emitter
+
+    def caught_up(self) -> None:
+        """The code has come to where the log ends, as it is recorded: what it said may go out."""
+        self.is_catching_up = False
+        self._emit_alone()
+
     def _emit_alone(self) -> None:
         """Write what was said without a row, as none has come."""
-        if not self.may_write or self.emitter is None:
-            return  # it rides with the row, or is nobody's
-        said = self.emitter.alone()
+        speaker = self._speaker
+        if not self.may_write or speaker is None:
+            return  # it rides with the row, or is nobody's, or waits
+        said = speaker.alone()
         if said is None:
             return
         record = self.record

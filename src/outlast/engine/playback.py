@@ -33,7 +33,7 @@ from outlast.engine.owner import Owner
 from outlast.engine.scope import Call, Mismatch, Outcome, Scope
 from outlast.engine.script import POINT, Past, Script, is_point
 from outlast.engine.thread_scope import ThreadScope
-from outlast.engine.trail import OUTCOMES, WITNESSES, Trail, is_of_owner, see, told
+from outlast.engine.trail import OUTCOMES, WITNESSES, Trail, is_of_owner, is_of_quiet, see, told
 from outlast.errors import OutlastError
 from outlast.lifecycle import Event, Kind, Transition
 from outlast.lifecycle.lateness import late_answers
@@ -190,10 +190,12 @@ class Playback:
                 outcome = self._outcome(*one)
             if self._trail is not None or self.script is not None:
                 self._look_back(outcome)
-            self._told = outcome.seq
+            self._told = max(self._told, outcome.seq)  # a start comes before what it delivers
             scope.deliver(outcome)
             if scope.changes.fresh:
                 self.mark_changes()
+        if self._owner.is_catching_up and self._owner.is_live and not self.outcomes:
+            self._owner.caught_up()
 
     def _is_counted(self, one: Outcome | tuple[Transition, int]) -> bool:
         """Whether it is known what budgets an outcome has crossed; the code goes on after that.
@@ -331,9 +333,11 @@ class Playback:
         return self._owner.open_emitter().report(done, total, text)
 
     def _vouched_for(self) -> int:
-        """Give the row up to which the store has what was said before it: an owner wrote it."""
+        """Give the row up to which the store has what was said before it."""
         if self._vouched is None:
-            self._vouched = max((row.seq for row in self._log if is_of_owner(row)), default=0)
+            trails = isinstance(self.scope, ThreadScope) or self._owner.purse is not None
+            vouches = is_of_quiet if trails else is_of_owner
+            self._vouched = max((row.seq for row in self._log if vouches(row)), default=0)
         return self._vouched
 
     # The script

@@ -34,6 +34,7 @@ WITNESSES: Final = frozenset(
     {Kind.STEP_ANNOUNCED, Kind.ATTEMPT_FAILED, Kind.CALL_ABANDONED, Kind.WAIT}
 )
 """The rows that say where the code stood."""
+_OF_QUIET: Final = frozenset({Kind.WAIT, Kind.TIMER_FIRED, Kind.PAUSE})
 SHOWN_MAX: Final = 5
 """How many recorded calls before and behind a mismatch are kept for its reader."""
 WANTED_MAX: Final = 20
@@ -48,6 +49,15 @@ def is_of_owner(row: Transition) -> bool:
     """Tell whether the owner of a lease wrote a row having run the code up to there."""
     is_owners = row.from_state in LEASED and row.nonce is not None
     return is_owners and not (row.data is not None and "unrun" in row.data)
+
+
+def is_of_quiet(row: Transition) -> bool:
+    """Tell whether the owner wrote a row when its code had seen all rows before, and rested.
+
+    Any row of an owner says so where outcomes are delivered as they get their place in the log. A
+    ``def`` task's thread comes to them later, and so does code whose outcomes wait for a budget.
+    """
+    return row.kind in _OF_QUIET and is_of_owner(row)
 
 
 class Trail:
@@ -248,4 +258,4 @@ def _end_of(scope: Any) -> str:
     return f"it has raised {type(error).__name__}: {error}"[:500] + place
 
 
-__all__ = ["OUTCOMES", "WITNESSES", "Trail", "is_of_owner", "see", "told"]
+__all__ = ["OUTCOMES", "WITNESSES", "Trail", "is_of_owner", "is_of_quiet", "see", "told"]
