@@ -242,7 +242,7 @@ WRITES_ONLY = {
     "keep_secret",
     "insert_descents",
     "insert_transitions",
-    "insert_executions",
+    *("insert_executions", "insert_plain_executions"),
     "insert_messages",
     "put_worker",
     "insert_dependencies",

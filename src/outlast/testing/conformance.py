@@ -208,6 +208,31 @@ class StoreConformance:
         assert fold(store.log("ex_1")) == item.after
         self.check(store)
 
+    def test_births_of_every_kind_survive_side_by_side(self, store: Store) -> None:
+        items = [
+            born("ex_01"),
+            born("ex_02", T + 1, task="u", queue="q", priority=-3, input_digest=-5, version="2"),
+            born("ex_03", due_at=T + 9),
+            born("ex_04", deadline_at=T + 9),
+            born("ex_05", start_by=T + 9),
+            born("ex_06", key="k"),
+            born("ex_07", gates={"version": "1"}),
+            born("ex_08", labels={"a": "b"}),
+            born("ex_09", origin="o"),
+            born("ex_10", version="2", labels={"c": "d"}),
+            born("ex_11", waits_on=[{"id": "ex_01", "need": "success", "or_else": "cancel"}]),
+            begun("ex_12")[1],
+            born("ex_13", T + 2),
+        ]
+        assert codes(store.commit(items)) == [None] * len(items)
+        assert store.get([item.after.id for item in items]) == [item.after for item in items]
+        assert {
+            one.execution.id for one in store.claim(Lease("w1"), ["t"], 9, T + 3, nonces(9))
+        } == {
+            *("ex_01", "ex_04", "ex_05", "ex_06", "ex_08", "ex_09", "ex_10", "ex_13"),
+        }
+        self.check(store)
+
     def test_every_column_survives(self, store: Store) -> None:
         owner, item = begun(
             "ex_1",

@@ -44,6 +44,17 @@ SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.colum
        v.column37, v.column38, v.column39
   FROM {rows};
 
+-- name: insert_plain_executions
+-- types: text text bigint text bigint bigint text
+-- What waits in its queue and has nothing but what all have: id, task, the time, queue, priority,
+-- the digest of its input, version.
+INSERT INTO execution (tenant, id, task, state, seq, fence, high_water, cause, attempt, failures,
+                       claims, idle_claims, inbox_count, inbox_seen, created_at, updated_at,
+                       state_at, queue, priority, input_digest, version, children)
+SELECT 1, v.column1, v.column2, 'queued', 1, 0, 0, 'first', 0, 0, 0, 0, 0, 0, v.column3, v.column3,
+       v.column3, v.column4, v.column5, v.column6, v.column7, 0
+  FROM {rows};
+
 -- name: move_executions
 -- types: text bigint bigint bigint bigint
 -- Only the position changed: id, seq, idle_claims, inbox_seen, updated_at.

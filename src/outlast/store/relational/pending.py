@@ -20,7 +20,7 @@ from outlast.store.protocol import (
     Reserve,
     Write,
 )
-from outlast.store.relational.rows import Value
+from outlast.store.relational.rows import Value, plain_values_of, values_of_execution
 
 
 def touched_by(batch: Sequence[Item]) -> set[str]:
@@ -49,7 +49,7 @@ class Pending:
 
     __slots__ = (
         "births", "born", "budgets", "counted", "descents", "edges", "emits", "ended", "losses",
-        "messages", "moved", "progress", "saved", "sends", "told", "transitions",
+        "messages", "moved", "plain", "progress", "saved", "sends", "told", "transitions",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -63,12 +63,21 @@ class Pending:
         self.ended: list[End] = []
         self.transitions: list[Transition] = []
         self.born: list[tuple[Value, ...]] = []
+        self.plain: list[tuple[Value, ...]] = []
         self.descents: list[tuple[Value, ...]] = []
         self.moved: list[tuple[Value, ...]] = []
         self.saved: list[tuple[Value, ...]] = []
         self.told: list[tuple[Value, ...]] = []
         self.messages: list[tuple[Value, ...]] = []
         self.counted: list[tuple[Value, ...]] = []
+
+    def bear(self, record: Execution) -> None:
+        """Note the row of a new execution."""
+        values = plain_values_of(record)
+        if values is not None:
+            self.plain.append(values)
+        else:
+            self.born.append(values_of_execution(record))
 
     def end(self, record: Execution, rows: Sequence[Transition], place: int = -1) -> None:
         """Note an execution that has ended with these rows, and the place of the answer to it."""

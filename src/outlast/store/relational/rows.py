@@ -10,7 +10,7 @@ import msgspec
 
 from outlast.lifecycle import Execution, Kind, Message, MessageKind, State, Transition
 from outlast.lifecycle.record import COLUMNS, Data
-from outlast.store.protocol import InboxEntry
+from outlast.store.protocol import TENANT, InboxEntry
 
 Value = None | int | float | bytes | str
 """What a column can hold."""
@@ -71,6 +71,18 @@ def values_of_execution(record: Execution) -> tuple[Value, ...]:
     return (*_plain(record), *_facts_of(record))
 
 
+def plain_values_of(record: Execution) -> tuple[Value, ...] | None:
+    """Give the columns of ``insert_plain_executions`` of a new execution that has no others.
+
+    They say all of one that waits in its queue and was started without options, as most are.
+    Returns None for any other.
+    """
+    if record.created_at == record.updated_at == record.state_at and _rest(record) == _REST:
+        values: tuple[Value, ...] = _own(record)
+        return values
+    return None
+
+
 def changed_values_of(record: Execution) -> tuple[Value, ...]:
     """Give the columns that transitions change, in the order of ``save_executions``."""
     return (*_changed(record), *_facts_of(record))
@@ -81,6 +93,13 @@ def _facts_of(record: Execution) -> tuple[str | None, str | None, str | None]:
 
 
 _plain: Final = attrgetter(*COLUMNS[:-3])
+OWN: Final = ("id", "task", "created_at", "queue", "priority", "input_digest", "version")
+"""The columns in which plain new executions differ; the other times are that of the birth, too."""
+_own: Final = attrgetter(*OWN)
+_rest: Final = attrgetter(
+    *[name for name in COLUMNS if name not in (*OWN, "updated_at", "state_at")]
+)
+_REST: Final = _rest(Execution(TENANT, "", "", State.QUEUED, 1, cause="first"))
 _changed: Final = attrgetter(
     *[
         "id",

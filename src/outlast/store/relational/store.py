@@ -101,7 +101,6 @@ from outlast.store.relational.rows import (
     entry_of,
     execution_of,
     transition_of,
-    values_of_execution,
     values_of_message,
     values_of_transition,
 )
@@ -308,7 +307,7 @@ class RelationalStore:
                 after, position = take_chain(followers, head, answers, pending)
                 if position is not None:
                     record = moved(after or record, position)
-            pending.born.append(values_of_execution(record))
+            pending.bear(record)
 
     def _take_births(self, batch: Sequence[Item], answers: list[Answer], pending: Pending) -> None:
         """See whether what is born with other executions' rows may be born with its claim."""
@@ -657,7 +656,8 @@ class RelationalStore:
             pending.budgets += budgets_of(birth.rows[0])
         send("insert_transitions", list(map(values_of_transition, pending.transitions)))
         for birth in pending.births:
-            pending.born.append(values_of_execution(birth.after))
+            pending.bear(birth.after)
+        send("insert_plain_executions", pending.plain)
         send("insert_executions", pending.born)
         send("insert_descents", pending.descents)
         send("insert_dependencies", pending.edges)

@@ -45,6 +45,18 @@ SELECT column1, column2, column3, column4, column5, column6, column7, column8, c
        column38, column39
   FROM (VALUES {rows}) WHERE column1 IS NOT NULL;
 
+-- name: insert_plain_executions
+-- columns: 7
+-- padded
+-- What waits in its queue and has nothing but what all have: id, task, the time, queue, priority,
+-- the digest of its input, version.
+INSERT INTO execution (tenant, id, task, state, seq, fence, high_water, cause, attempt, failures,
+                       claims, idle_claims, inbox_count, inbox_seen, created_at, updated_at,
+                       state_at, queue, priority, input_digest, version, children)
+SELECT 1, column1, column2, 'queued', 1, 0, 0, 'first', 0, 0, 0, 0, 0, 0, column3, column3, column3,
+       column4, column5, column6, column7, 0
+  FROM (VALUES {rows}) WHERE column1 IS NOT NULL;
+
 -- name: move_executions
 -- columns: 5
 -- padded
