@@ -42,11 +42,25 @@ def _array_of(type: str, values: Sequence[Value]) -> bytes:
         return struct.pack(">3i", 0, 0, oid)
     holes = None in values
     header = _header(1, holes, oid, len(values), 1)
+    if _are_alike(type, values):
+        return header + _elements(type, values[:1]) * len(values)
     if type == "bigint" and not holes:
         pairs: list[object] = [8] * (2 * len(values))
         pairs[1::2] = values
         return header + struct.pack(">" + "iq" * len(values), *pairs)
-    parts = [header]
+    return header + _elements(type, values)
+
+
+def _are_alike(type: str, values: Sequence[Value]) -> bool:
+    """Tell whether one element serves for all, as in most columns: of nulls, kinds, actors."""
+    first = values[0]
+    if type == "float8" or first != values[-1]:  # zeros have signs
+        return False
+    return values.count(first) == len(values)
+
+
+def _elements(type: str, values: Sequence[Value]) -> bytes:
+    parts: list[bytes] = []
     add = parts.append
     if type == "bigint":
         for value in values:
