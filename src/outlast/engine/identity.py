@@ -11,7 +11,8 @@ from typing import Final
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
 _RANDOM_DIGITS: Final = 11
 _RANDOM_BITS: Final = 5 * _RANDOM_DIGITS
-
+_LOW_DIGITS: Final = 6
+_LOW_BITS: Final = 5 * _LOW_DIGITS
 
 _PAIRS: Final = [high + low for high in _ALPHABET for low in _ALPHABET]
 
@@ -60,6 +61,7 @@ class IdMaker:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last = 0
+        self._head, self._prefix = -1, ""
 
     def make(self, now_us: int) -> str:
         """Make the next id."""
@@ -69,7 +71,12 @@ class IdMaker:
             if fresh <= self._last:
                 fresh = self._last + 1 + (drawn & 0xFFFF)
             self._last = fresh
-        return "ex_" + _base32(fresh)
+            head = fresh >> _LOW_BITS
+            if head != self._head:  # one that follows closely mostly has the same
+                self._head, self._prefix = head, "ex_" + _base32(fresh)[:-_LOW_DIGITS]
+            prefix = self._prefix
+        pairs = _PAIRS
+        return prefix + pairs[fresh >> 20 & 1023] + pairs[fresh >> 10 & 1023] + pairs[fresh & 1023]
 
 
 def first_id(now_us: int) -> str:

@@ -108,7 +108,9 @@ def create(tenant: int, id: str, event: Event, now: int) -> tuple[Execution, Tra
     for rule in CELLS[None, Kind.CREATE]:
         if rule.guard(None, event, now):
             break
-    born = {name: value for name, value in data.items() if name in _AT_BIRTH}
+    born = data
+    if not data.keys() <= _AT_BIRTH:
+        born = {name: value for name, value in data.items() if name in _AT_BIRTH}
     record = Execution(
         tenant=tenant,
         id=id,
