@@ -51,9 +51,10 @@ def deed(at: int = T, what: str = "test") -> Deed:
 def sign_in(desk: Desk, name: str, words: str, now: int = T) -> str:
     """As a door does it."""
     desk.attempt(name, now)
-    if not desk.is_right(name, words):
+    user = desk.shown(name, words)
+    if user is None:
         raise Unauthenticated("no")
-    return desk.sign_in(name, deed(now, "sign in"))
+    return desk.sign_in(user, deed(now, "sign in"))
 
 
 def test_who_has_the_password_signs_in(desk: Desk, store: Store) -> None:
@@ -122,9 +123,9 @@ def test_whoever_is_disabled_may_do_nothing(desk: Desk) -> None:
     for look in (partial(desk.by_session, session), partial(desk.by_token, own)):
         with pytest.raises(Unauthenticated):
             look(T)
-    assert not desk.is_right("ada", WORDS)
+    assert desk.shown("ada", WORDS) is None
     assert desk.disable("ada", deed(), disabled=False)
-    assert desk.by_token(own, T) and desk.is_right("ada", WORDS)
+    assert desk.by_token(own, T) and desk.shown("ada", WORDS)
     with pytest.raises(Unauthenticated):
         desk.by_session(session, T)
 
@@ -135,7 +136,7 @@ def test_another_password_ends_sessions(desk: Desk) -> None:
     desk.set_password("ada", "quite other words", deed())
     with pytest.raises(Unauthenticated):
         desk.by_session(session, T)
-    assert not desk.is_right("ada", WORDS) and desk.is_right("ada", "quite other words")
+    assert desk.shown("ada", WORDS) is None and desk.shown("ada", "quite other words")
 
 
 def test_a_token_is_known_by_its_whole_text_alone(desk: Desk, store: Store) -> None:
@@ -243,5 +244,5 @@ def test_a_name_that_is_nobodys_takes_as_long(desk: Desk, monkeypatch: pytest.Mo
     hasher = Counting(1, 8, 1)
     monkeypatch.setattr(password, "_hasher", lambda: hasher)
     desk.add_user("ada", WORDS, deed())
-    assert not desk.is_right("eve", WORDS) and not desk.is_right("ada", "wrong words")
+    assert desk.shown("eve", WORDS) is None and desk.shown("ada", "wrong words") is None
     assert len(asked) == 2 and all(stored for _, stored in asked)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jwt
 import pytest
 from argon2 import PasswordHasher
@@ -21,6 +23,7 @@ from outlast.access.audit import Deed
 from outlast.accounts import password
 from outlast.accounts.desk import Desk
 from outlast.errors import CannotLoad, Unauthenticated, UsageError
+from outlast.server import access, crowd
 from outlast.server.auth import FirstToken
 from outlast.server.known import StoreAuthenticator
 from outlast.server.oidc import OpenId, OpenIdProvider
@@ -35,6 +38,7 @@ DEED = Deed("os:root", "cli", "test", 1)
 @pytest.fixture(autouse=True)
 def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     password._nobodys.cache_clear()
+    crowd._left.clear()
     monkeypatch.setattr(password, "_hasher", lambda: PasswordHasher(1, 8, 1))
 
 
@@ -333,3 +337,123 @@ def test_groups_of_a_provider_hold_roles(tmp_path: Path) -> None:
             await world.get("/api/v1/me", 401, headers=other)
 
     asyncio.run(main())
+
+
+def test_yesterdays_password_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is changed while a sign-in with the old one is under way: behind the look at it."""
+
+    async def main() -> None:
+        async with a_known_world() as world:
+            await world.post("/api/v1/users", {"name": "ada", "password": WORDS}, 201)
+            look, changed = Desk.shown, []
+
+            def slow(desk: Desk, name: str, words: str) -> Any:
+                user = look(desk, name, words)
+                if not changed:
+                    changed.append(name)
+                    Desk(world.engine.store.access).set_password(name, "quite another one", DEED)
+                return user
+
+            monkeypatch.setattr(Desk, "shown", slow)
+            body = {"name": "ada", "password": WORDS}
+            answer = await world.http.post("/api/v1/session", json=body)
+            assert changed == ["ada"]
+            assert answer.status_code == 401 and "set-cookie" not in answer.headers
+            body["password"] = "quite another one"
+            await world.post("/api/v1/session", body, 200)
+
+    asyncio.run(main())
+
+
+def from_address(world: World, address: str) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(world.app, client=(address, 1))
+    return httpx.AsyncClient(transport=transport, base_url="http://test")
+
+
+def test_nobody_is_locked_out_by_somebody_elsewhere() -> None:
+    async def main() -> None:
+        async with a_known_world() as world:
+            await world.post("/api/v1/users", {"name": "ada", "password": WORDS}, 201)
+            wrong, right = ({"name": "ada", "password": one} for one in ("not mine at all", WORDS))
+            async with from_address(world, "203.0.113.7") as eve:
+                codes = [
+                    (await eve.post("/api/v1/session", json=wrong)).status_code for _ in range(8)
+                ]
+                assert 429 in codes, "who guesses waits"
+                assert (await eve.post("/api/v1/session", json=right)).status_code == 429
+            async with from_address(world, "198.51.100.1") as ada:
+                assert (await ada.post("/api/v1/session", json=right)).status_code == 200
+
+    asyncio.run(main())
+
+
+def test_one_source_tries_so_many_names_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crowd, "BURST", 6.0)
+
+    async def main() -> None:
+        async with a_known_world() as world:
+            codes = []
+            # All addresses of one network of the sixth version are one source.
+            for number in range(9):
+                async with from_address(world, f"2001:db8:0:7::{number:x}") as eve:
+                    body = {"name": f"user{number}", "password": "one for all of them"}
+                    codes.append((await eve.post("/api/v1/session", json=body)).status_code)
+            assert codes == [401] * 6 + [429] * 3
+            async with from_address(world, "2001:db8:0:8::1") as other:
+                assert (await other.post("/api/v1/session", json=body)).status_code == 401
+
+    asyncio.run(main())
+
+
+def test_the_engine_goes_on_while_passwords_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have threads of their own; who would wait long is sent away, and none fills the line."""
+    door = threading.Event()
+
+    def slowly(words: str) -> str:
+        assert door.wait(60)
+        return PasswordHasher(1, 8, 1).hash(words)
+
+    monkeypatch.setattr(access, "made_of", slowly)
+
+    async def main() -> None:
+        async with a_known_world() as world:
+
+            async def add(number: int) -> int:
+                body = {"name": f"user{number}", "password": WORDS}
+                return (await world.http.post("/api/v1/users", json=body)).status_code
+
+            waiting = [asyncio.create_task(add(number)) for number in range(crowd.EACH_MAX)]
+            while crowd._line["admin"] < crowd.EACH_MAX:
+                await asyncio.sleep(0)  # sleeps: lets the requests come in
+            assert await add(99) == 503
+            id = await world.start("total", a=1)
+            assert (await world.result(id))["result"] == 3, "its journal does not wait"
+            async with from_address(world, "203.0.113.7") as other:
+                body = {"name": "eve", "password": "one for all of them"}
+                first = asyncio.create_task(other.post("/api/v1/session", json=body))
+                door.set()
+                assert (await first).status_code == 401
+            assert await asyncio.gather(*waiting) == [201] * crowd.EACH_MAX
+            assert not crowd._line
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("peer", "said", "source"),
+    [
+        ("127.0.0.1", "", "127.0.0.1"),
+        ("203.0.113.9", "198.51.100.1", "203.0.113.9"),
+        ("10.0.0.1", "198.51.100.1", "198.51.100.1"),
+        ("10.0.0.1", "6.6.6.6, 198.51.100.1, 10.0.0.2", "198.51.100.1"),
+        ("10.0.0.1", "2001:db8::1:2:3", "2001:db8::/64"),
+        ("10.0.0.1", "nonsense" * 20, ("nonsense" * 20)[:45]),
+        ("10.0.0.1", "", ""),
+    ],
+)
+def test_who_stands_behind_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, peer: str, said: str, source: str
+) -> None:
+    """Only a proxy that is named is believed, and of what it says only the last word."""
+    monkeypatch.setenv("OUTLAST_PROXIES", "10.0.0.1, 10.0.0.2")
+    assert crowd.source_of({"client": (peer, 1)}, {"x-forwarded-for": said}) == source

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
+import http.client
 import http.server
 import json
 import queue
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +20,7 @@ import pytest
 
 from outlast import Engine, Retry
 from outlast.errors import Fatal
+from outlast.server import webhook as webhooks
 from outlast.server.app import create_app
 from outlast.server.auth import Identity
 from outlast.server.webhook import NAME, deliver, send, signed, webhook
@@ -153,3 +157,88 @@ def test_nobody_is_reached_who_should_not_be(monkeypatch: pytest.MonkeyPatch) ->
         assert (await world.get(f"{API}/executions"))["items"] == []
 
     tell(story)
+
+
+HOSTILE = (
+    "127.0.0.1", "127.8.9.10", "0.0.0.0", "10.1.2.3", "172.16.0.1", "172.31.255.255",
+    "192.168.0.1", "169.254.169.254", "169.254.170.2", "100.64.0.1", "100.100.100.200",
+    "192.0.0.192", "198.18.0.1", "203.0.113.1", "224.0.0.251", "240.0.0.1", "255.255.255.255",
+    "::", "::1", "fe80::1", "fe80::1%lo", "fc00::1", "fd00:ec2::254", "ff02::1", "fec0::1",
+    "::ffff:10.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1", "64:ff9b::7f00:1",
+    "64:ff9b:1::1", "2002:a00:1::1", "2001:db8::1", "100::1",
+)  # fmt: skip
+
+
+def resolver(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]:
+    """A resolver whose owner is not our friend: another answer each time; gives what was asked."""
+    asked: list[str] = []
+
+    def look_up(host: str, port: int, **more: Any) -> Any:
+        if host[0].isdigit() or ":" in host:  # what is looked at already
+            return [(socket.AF_INET6 if ":" in host else socket.AF_INET, 1, 6, "", (host, port))]
+        asked.append(host)
+        addresses = answers[min(len(asked), len(answers)) - 1]
+        return [(socket.AF_INET, 1, 6, "", (address, port)) for address in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    return asked
+
+
+@pytest.mark.parametrize("address", HOSTILE)
+def test_a_name_that_leads_inside_is_not_called(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    def never(*args: Any, **more: Any) -> None:
+        raise AssertionError("it is called")
+
+    monkeypatch.setattr(socket, "create_connection", never)
+    for answer in ([address], ["1.1.1.1", address], [address, "1.1.1.1"]):
+        resolver(monkeypatch, answer)
+        with pytest.raises(Fatal, match="not public"):
+            send("https://hooks.example/", b"{}", {})
+
+
+def test_a_name_that_turns_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DNS rebinding: what was looked at is what is connected to."""
+    asked = resolver(monkeypatch, ["1.1.1.1", "9.9.9.9"], ["127.0.0.1"])
+    called: list[Any] = []
+
+    def connect(place: Any, *more: Any) -> None:
+        called.append(place)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with pytest.raises(ConnectionRefusedError):
+        send("https://hooks.example/", b"{}", {})
+    assert called == [("1.1.1.1", 443), ("9.9.9.9", 443)] and asked == ["hooks.example"]
+
+
+def test_a_receiver_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes in time, and the answer never."""
+    monkeypatch.setattr(webhooks, "DEADLINE_SECONDS", 0.5)
+    listener = socket.create_server(("127.0.0.1", 0))
+    host = f"127.0.0.1:{listener.getsockname()[1]}"
+    monkeypatch.setenv("OUTLAST_WEBHOOK_HOSTS", host)
+    over = threading.Event()
+
+    def drip() -> None:
+        line, _ = listener.accept()
+        with line, contextlib.suppress(OSError):
+            while not over.wait(0.02):
+                line.sendall(b"H")
+
+    dripping = threading.Thread(target=drip, daemon=True)
+    dripping.start()
+    with pytest.raises((OSError, http.client.HTTPException)):
+        send(f"http://{host}/", b"{}", {})
+    dripping.join(30)
+    assert not dripping.is_alive(), "the connection is ended, not only left"
+    over.set()
+    listener.close()
+
+
+def test_redirects_are_not_followed(receiver: Receiver) -> None:
+    receiver.statuses.put(307)
+    assert send(receiver.url, b"{}", {"content-length": "2"}) == 307
+    receiver.came.get(timeout=30)
+    assert receiver.came.empty()

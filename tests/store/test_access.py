@@ -12,7 +12,7 @@ import pytest
 from outlast.access import Grant, Role
 from outlast.access.record import Held
 from outlast.store.sqlite import SqliteStore
-from outlast.testing.conformance_access import deed, session, token, user
+from outlast.testing.conformance_access import PASSWORD, deed, session, token, user
 
 ZERO = "zeroblob(32)"
 AUDIT = "INSERT INTO audit VALUES (1, {number}, 1, 'eve', 'cli', 'x', 'y', '{{}}', {previous}, {digest})"
@@ -53,7 +53,7 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
     store.access.add_user(user(), deed())
     store.access.add_token(token(), deed())
     store.access.give(Held("user:ada", Grant(Role.VIEWER), 1, "os:ada"), deed())
-    store.access.open_session(session(), b"n" * 32, deed())
+    store.access.open_session(session(), PASSWORD, b"n" * 32, deed())
     yield store
     store.close()
 

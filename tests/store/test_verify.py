@@ -28,7 +28,7 @@ from outlast.testing.conformance import (
     message,
     state,
 )
-from outlast.testing.conformance_access import deed, session, token, user
+from outlast.testing.conformance_access import PASSWORD, deed, session, token, user
 from outlast.testing.conformance_budgets import adjust, reserve, spends
 from outlast.testing.conformance_schedules import MINUTE, Clerk
 from outlast.testing.conformance_structure import calls_child, child_of, edge
@@ -193,7 +193,7 @@ def fill_derived(store: Store) -> None:
     store.access.add_user(user(), deed())
     store.access.add_token(token(owner="ada"), deed())
     store.access.give(Held("user:ada", Grant(Role.VIEWER), T, "os:ada"), deed())
-    store.access.open_session(session(), b"n" * 32, deed())
+    store.access.open_session(session(), PASSWORD, b"n" * 32, deed())
 
 
 @pytest.fixture

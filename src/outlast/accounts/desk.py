@@ -63,13 +63,22 @@ class Desk:
     # Users
 
     def add_user(self, name: str, password: str, deed: Deed, grants: Sequence[Grant] = ()) -> User:
-        """Add a user.
+        """Add a user; takes its time on purpose.
 
         Raises:
             NameTaken: there is one of this name.
             UsageError: the name, or the password, is none.
         """
-        user = User(checked_user(name), passwords.made_of(password), deed.at)
+        return self.enroll(name, passwords.made_of(password), deed, grants)
+
+    def enroll(self, name: str, made: str, deed: Deed, grants: Sequence[Grant] = ()) -> User:
+        """Add a user, with what was made of the password already.
+
+        Raises:
+            NameTaken: there is one of this name.
+            UsageError: the name is none.
+        """
+        user = User(checked_user(name), made, deed.at)
         if not self._access.add_user(user, deed):
             raise NameTaken(f"there is a user {name} already", do=f"outlast user password {name}")
         for grant in grants:
@@ -77,13 +86,21 @@ class Desk:
         return user
 
     def set_password(self, name: str, password: str, deed: Deed) -> None:
-        """Give a user another password, and end the sessions.
+        """Give a user another password, and end the sessions; takes its time on purpose.
 
         Raises:
             NotFound: there is no such user.
             UsageError: the password is none.
         """
-        if not self._access.set_password(name, passwords.made_of(password), deed):
+        self.set_made(name, passwords.made_of(password), deed)
+
+    def set_made(self, name: str, made: str, deed: Deed) -> None:
+        """Give a user another password, of which something was made already; sessions end.
+
+        Raises:
+            NotFound: there is no such user.
+        """
+        if not self._access.set_password(name, made, deed):
             raise no_user(name)
 
     def disable(self, name: str, deed: Deed, *, disabled: bool = True) -> bool:
@@ -223,13 +240,16 @@ class Desk:
         elif caller.name.startswith("token:"):
             self._access.use_token(caller.name.removeprefix("token:"), now)
 
-    def attempt(self, name: str, now: int) -> None:
+    def attempt(self, name: str, now: int, source: str = "") -> None:
         """Count a sign-in as failed before it is tried; writes.
+
+        It is counted under the name and where it comes from, so that nobody elsewhere is made to
+        wait by it.
 
         Raises:
             TooManyAttempts: it must wait; nothing was counted.
         """
-        wait = self._access.attempt(_attempt_of(name), now)
+        wait = self._access.attempt(_attempt_of(name, source), now)
         if wait:
             seconds = -(-wait // 1_000_000)
             raise TooManyAttempts(
@@ -238,18 +258,29 @@ class Desk:
                 do=f"wait {seconds} s",
             )
 
-    def is_right(self, name: str, password: str) -> bool:
-        """Look at a name and a password; reads only, and takes its time on purpose."""
+    def shown(self, name: str, password: str) -> User | None:
+        """Give the user whose name and password these are; takes its time on purpose."""
         user = self._access.user(name) if name.isprintable() else None
         right = passwords.is_right(None if user is None else user.password, password)
-        return right and user is not None and user.disabled_at is None
+        return user if right and user is not None and user.disabled_at is None else None
 
-    def sign_in(self, name: str, deed: Deed) -> str:
-        """Open a session for who has shown the right password; gives the text for the browser."""
+    def sign_in(self, user: User, deed: Deed, source: str = "") -> str:
+        """Open a session for who has shown the right password; gives the text for the browser.
+
+        Args:
+            user: as it was when the password was looked at.
+            deed: who does it.
+            source: where the sign-in comes from, as it was counted.
+
+        Raises:
+            Unauthenticated: the user has another password by now, or is disabled.
+        """
         text = secret.drawn_session()
         at = deed.at
-        session = Session(secret.digest_of(text), name, at, at, at + SESSION_US)
-        self._access.open_session(session, _attempt_of(name), deed)
+        session = Session(secret.digest_of(text), user.name, at, at, at + SESSION_US)
+        attempt = _attempt_of(user.name, source)
+        if not self._access.open_session(session, user.password, attempt, deed):
+            raise unknown()
         return text
 
     def sign_out(self, text: str, deed: Deed) -> bool:
@@ -257,9 +288,10 @@ class Desk:
         return self._access.end_session(secret.digest_of(text), deed)
 
 
-def _attempt_of(name: str) -> bytes:
+def _attempt_of(name: str, source: str) -> bytes:
     """Give what is kept of a name that was typed: it may be a password, in the wrong place."""
-    return hashlib.sha256(b"sign-in " + name.encode(errors="surrogatepass")).digest()
+    said = f"sign-in {len(source)} {source} {name}"
+    return hashlib.sha256(said.encode(errors="surrogatepass")).digest()
 
 
 def checked_user(name: str) -> str:

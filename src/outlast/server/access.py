@@ -6,7 +6,6 @@ must bring along ``x-outlast-form`` besides, which only an answer of this server
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -20,18 +19,16 @@ from outlast.access import Grant, Role, checked_prefix
 from outlast.access.audit import AuditRow, Deed
 from outlast.access.record import Token, User
 from outlast.accounts.desk import Desk, checked_subject, checked_user, unknown
-from outlast.accounts.password import LENGTH_MAX, LENGTH_MIN
+from outlast.accounts.password import LENGTH_MAX, LENGTH_MIN, made_of
 from outlast.accounts.secret import form_secret
 from outlast.engine.acting import deed
 from outlast.errors import NotFound
 from outlast.naming import NAME_LENGTH_MAX
+from outlast.server import crowd
 from outlast.server.auth import COOKIE, cookie_of
 from outlast.server.call import Call, Reply, checked_word
 
 T = TypeVar("T")
-_HASHED_AT_ONCE: Final = 4
-"""Passwords that are looked at at once: each takes 64 MiB on purpose."""
-_hashing: Final = asyncio.Semaphore(_HASHED_AT_ONCE)
 _LOCAL: Final = ("localhost", "127.0.0.1", "[::1]")
 
 Name = Annotated[str, Meta(min_length=1, max_length=100)]
@@ -201,15 +198,15 @@ class ChainForm(msgspec.Struct):
 
 async def sign_in(call: Call) -> Reply:
     """Sign in with a name and a password; the answer sets a cookie."""
-    name, password = call.body.name, call.body.password
+    name, password, source = call.body.name, call.body.password, call.source
     now = _now()
-    await _write(call, lambda desk, _: desk.attempt(name, now))
-    async with _hashing:
-        right = await asyncio.to_thread(lambda: _desk(call).is_right(name, password))
-    if not right:
+    crowd.let_in(source)
+    await _write(call, lambda desk, _: desk.attempt(name, now, source))
+    user = await crowd.hashed(lambda: _desk(call).shown(name, password), source)
+    if user is None:
         raise unknown()
-    done = Deed(f"user:{name}", "api", "sign_in", now)
-    text: str = await call.engine.journal.call(lambda: _desk(call).sign_in(name, done))
+    done = Deed(user.subject, "api", "sign_in", now)
+    text: str = await call.engine.journal.call(lambda: _desk(call).sign_in(user, done, source))
     caller = await call.read(lambda store: Desk(store.access).by_session(text, now))
     rights = [str(one) for one in caller.rights.permissions(call.tenant)]
     form = MeForm(caller.name, rights, form_secret(text))
@@ -253,10 +250,8 @@ async def add_user(call: Call) -> UserForm:
     body = call.body
     grants = _grants(body.roles)
     checked_user(body.name)
-    async with _hashing:
-        user: User = await _write(
-            call, lambda desk, done: desk.add_user(body.name, body.password, done, grants)
-        )
+    made = await crowd.hashed(lambda: made_of(body.password), call.actor)
+    user: User = await _write(call, lambda desk, done: desk.enroll(body.name, made, done, grants))
     return _user(user, list(map(_role, grants)))
 
 
@@ -266,8 +261,8 @@ async def patch_user(call: Call) -> UserForm:
     if body.disabled is not UNSET:
         await _write(call, lambda desk, done: desk.disable(name, done, disabled=body.disabled))
     if body.password is not UNSET:
-        async with _hashing:
-            await _write(call, lambda desk, done: desk.set_password(name, body.password, done))
+        made = await crowd.hashed(lambda: made_of(body.password), call.actor)
+        await _write(call, lambda desk, done: desk.set_made(name, made, done))
     user, held = await call.read(
         lambda store: (store.access.user(name), store.access.held([f"user:{name}"]))
     )

@@ -24,6 +24,7 @@ from outlast.engine.acting import acting
 from outlast.errors import BadRequest, Forbidden, InternalError, NotFound, OutlastError, Overloaded
 from outlast.server.auth import Authenticator, Identity, see_form
 from outlast.server.call import Call, Live, Reply
+from outlast.server.crowd import source_of
 from outlast.server.guard import GUARD, App, Guard, Receive, Scope, Send, read_body
 from outlast.server.problem import MEDIA, headers_of, problem_of, status_of
 from outlast.server.route import Route, checked
@@ -141,6 +142,7 @@ class _Endpoint:
         if not self._engine.is_open:
             raise Overloaded("the engine is not open", where="server")
         call = Call(self._engine, route, identity, scope["path_params"], headers)
+        call.source = source_of(scope, headers)
         if route.scope is Asked.EXECUTION:
             await call.find()
         elif route.scope is Asked.TENANT:

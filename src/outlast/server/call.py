@@ -64,6 +64,7 @@ class Call:
         headers: by name in lower case.
         record: the row of the execution that the path names, where the scope is an execution.
         asked: whether a permission was asked for already.
+        source: the address that it comes from, as far as that is known.
     """
 
     engine: Engine
@@ -75,6 +76,7 @@ class Call:
     body: Any = None
     record: Record | None = None
     asked: bool = False
+    source: str = ""
 
     @property
     def actor(self) -> str:

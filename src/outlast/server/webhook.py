@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import http.client
@@ -25,6 +26,7 @@ import os
 import secrets
 import socket
 import ssl
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -45,6 +47,11 @@ from outlast.server.strict import unfit
 NAME: Final = "outlast.webhook"
 SECRET: Final = "webhooks"  # noqa: S105 - the name under which the store keeps it
 TIMEOUT_SECONDS: Final = 15.0
+"""How long a receiver may be silent."""
+DEADLINE_SECONDS: Final = 30.0
+"""How long a request may take in all, however often a byte comes."""
+CONNECT_SECONDS: Final = 5.0
+ADDRESSES_MAX: Final = 3
 URL_LENGTH_MAX: Final = 2_000
 _SENDERS: Final = ThreadPoolExecutor(8, "outlast-webhook")
 """Threads of their own: receivers that answer slowly keep each other waiting, and no sign-in."""
@@ -159,48 +166,85 @@ def send(url: str, body: bytes, headers: dict[str, str]) -> int:
 
     Raises:
         Fatal: the URL leads to an address that is not public.
-        OSError, http.client.HTTPException: nobody answers.
+        OSError, http.client.HTTPException: nobody answers, or not in time.
     """
     try:
         parts, host, port = _parts(url)
     except ValueError as error:
         raise Fatal(f"the URL is not called: {error}") from None
-    address = _address(host, port)
+    addresses = _addresses(host, port)
     connection: Any = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
-    connection.sock = socket.create_connection(address, TIMEOUT_SECONDS)
+    plain = _connected(addresses, port)
+    # Each read and write has its time, and could begin anew for ever: this ends all of them, by
+    # a handle of its own, as TLS takes the socket's away.
+    twin = plain.dup()
+    watch = threading.Timer(DEADLINE_SECONDS, _end, (twin,))
+    watch.daemon = True
+    watch.start()
+    connection.sock = plain
     try:
         if parts.scheme == "https":
             context = ssl.create_default_context()
-            connection.sock = context.wrap_socket(connection.sock, server_hostname=host)
+            connection.sock = context.wrap_socket(plain, server_hostname=host)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("POST", target, body, headers)
         return int(connection.getresponse().status)
     finally:
+        watch.cancel()
+        watch.join()
+        twin.close()
         connection.close()
 
 
-def _address(host: str, port: int) -> tuple[str, int]:
-    """Look a host up, once: what is looked at is what is connected to."""
+def _end(line: socket.socket) -> None:
+    """End a connection under the hands of whoever waits for it, on another thread."""
+    with contextlib.suppress(OSError):  # it is over already
+        line.shutdown(socket.SHUT_RDWR)
+
+
+def _connected(addresses: list[str], port: int) -> socket.socket:
+    """Connect to the first of some addresses that answers."""
+    for address in addresses[:-1]:
+        with contextlib.suppress(OSError):
+            return socket.create_connection((address, port), CONNECT_SECONDS)
+    return socket.create_connection((addresses[-1], port), CONNECT_SECONDS)
+
+
+def _addresses(host: str, port: int) -> list[str]:
+    """Look a host up, once: what is looked at is what is connected to.
+
+    Raises:
+        Fatal: one of its addresses is not public.
+        OSError: it has none.
+    """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    address = str(found[0][4][0])
-    if not _is_allowed(host, port) and not _is_public(address):
-        raise Fatal(f"{host} leads to {address}, which is not public: it is not called")
-    return address, port
+    addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
+    for address in addresses:
+        if not _is_allowed(host, port) and not _is_public(address):
+            raise Fatal(f"{host} leads to {address}, which is not public: it is not called")
+    return addresses[:ADDRESSES_MAX]
 
 
-_TUNNELS: Final = tuple(
-    map(ipaddress.ip_network, ("::/96", "64:ff9b::/96", "2002::/16", "fec0::/10"))
+_INSIDE: Final = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            *("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/23", "2002::/16", "fec0::/10"),
+            *("192.0.0.0/24", "192.88.99.0/24"),
+        ),
+    )
 )
-"""Networks that count as public, and whose addresses lead to others written in them, or nowhere."""
+"""Networks that some Pythons count as public, and whose addresses lead to others that are written
+in them, to a provider's own services, or nowhere."""
 
 
 def _is_public(text: str) -> bool:
-    address = ipaddress.ip_address(text)
+    address = ipaddress.ip_address(text.partition("%")[0])
     if getattr(address, "ipv4_mapped", None) is not None:  # not every Python looks into it
         return _is_public(str(address.ipv4_mapped))  # type: ignore[union-attr]
     if not address.is_global or address.is_multicast:
         return False
-    return not any(address in network for network in _TUNNELS)
+    return not any(address in network for network in _INSIDE)
 
 
 __all__ = ["begin", "checked_url", "secret_of", "signed", "webhook"]

@@ -792,13 +792,20 @@ class Access(Protocol):
     def use_token(self, id: str, at: int) -> None:
         """Note when a token was used."""
 
-    def open_session(self, session: Session, attempt: bytes, deed: Deed) -> None:
+    def open_session(self, session: Session, password: str, attempt: bytes, deed: Deed) -> bool:
         """Let a user be signed in, and forgive the failures under this name.
 
         Sessions whose time is over are deleted on the way.
 
-        Raises:
-            InternalError: the user is not there, or disabled.
+        Args:
+            session: the session.
+            password: what was stored of the password when it was looked at.
+            attempt: the digest under which the sign-in was counted.
+            deed: who does it.
+
+        Returns:
+            False, and nothing was written, where the user has another password by now, is disabled,
+            or is not there.
         """
 
     def session(self, digest: bytes) -> Session | None:
@@ -814,7 +821,7 @@ class Access(Protocol):
         """Count a sign-in as failed before it is tried; gives for how long it must wait instead.
 
         Args:
-            digest: of the name that it is under.
+            digest: of the name that it is under, and of where it comes from.
             now: the instant.
 
         Returns:

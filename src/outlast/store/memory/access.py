@@ -9,7 +9,6 @@ from dataclasses import replace
 from outlast.access.audit import GENESIS, AuditRow, Chain, Deed, chained
 from outlast.access.decide import Grant
 from outlast.access.record import Held, Session, Token, User
-from outlast.errors import InternalError
 from outlast.store.auditing import FORGET_US, Said, next_failure
 
 
@@ -134,18 +133,19 @@ class MemoryAccess:
             if id in self._tokens:
                 self._tokens[id] = replace(self._tokens[id], used_at=at)
 
-    def open_session(self, session: Session, attempt: bytes, deed: Deed) -> None:
+    def open_session(self, session: Session, password: str, attempt: bytes, deed: Deed) -> bool:
         """See the protocol."""
         with self._lock:
             user = self._users.get(session.user)
-            if user is None or user.disabled_at is not None:
-                raise InternalError("a session is that of a user who may sign in")
+            if user is None or user.disabled_at is not None or user.password != password:
+                return False
             for digest, one in list(self._sessions.items()):
                 if one.expires_at <= session.created_at:
                     del self._sessions[digest]
             self._attempts.pop(attempt, None)
             self._sessions[session.digest] = session
             self.append([(deed, user.subject, {})])
+            return True
 
     def session(self, digest: bytes) -> Session | None:
         """See the protocol."""

@@ -155,7 +155,7 @@ class RelationalAccess:
         """See the protocol."""
         self._database.write(lambda: self._database.run("use_token", {"id": id, "at": at}))
 
-    def open_session(self, session: Session, attempt: bytes, deed: Deed) -> None:
+    def open_session(self, session: Session, password: str, attempt: bytes, deed: Deed) -> bool:
         """See the protocol."""
         bounds: dict[str, Value] = {
             "digest": session.digest,
@@ -166,12 +166,15 @@ class RelationalAccess:
         }
 
         def act() -> bool:
+            shown: dict[str, Value] = {"name": session.user, "password": password}
+            if not self._database.run("hold_account", shown):
+                return False
             self._database.run("expire_sessions", {"now": session.created_at})
             self._database.run("forgive_sign_in", {"digest": attempt})
             self._database.run("insert_session", bounds)
             return True
 
-        self._change(act, deed, f"user:{session.user}")
+        return self._change(act, deed, f"user:{session.user}")
 
     def session(self, digest: bytes) -> Session | None:
         """See the protocol."""

@@ -15,6 +15,11 @@ SELECT name, password, created_at, disabled_at FROM account
 -- name: set_password
 UPDATE account SET password = :password WHERE tenant = 1 AND name = :name;
 
+-- name: hold_account
+-- Changes nothing, and lets nobody else change it until the transaction has ended.
+UPDATE account SET password = password
+ WHERE tenant = 1 AND name = :name AND password = :password AND disabled_at IS NULL;
+
 -- name: set_disabled
 UPDATE account SET disabled_at = :at
  WHERE tenant = 1 AND name = :name AND (disabled_at IS NULL) <> (:at IS NULL);
