@@ -24,6 +24,7 @@
     │   ├─ OverBudget             a reservation does not fit into a budget
     │   ├─ LeaseLost              another owner holds the execution; nothing was written
     │   ├─ KeyConflict            the key is taken by another input
+    │   ├─ FeedGap                what came behind this cursor is not all kept any more
     │   ├─ ScheduleRefused        the schedule has ended, is paused already, or is there already
     │   ├─ AlreadyAnswered        the first answer won
     │   │   └─ TokenUsed              it came by this very token
@@ -287,6 +288,12 @@ class KeyConflict(Refused):
     """The key belongs to an execution with another task or input."""
 
     code = "key_conflict"
+
+
+class FeedGap(Refused):
+    """What came behind this cursor of the feed is not all kept any more."""
+
+    code = "feed_gap"
 
 
 class ScheduleRefused(Refused):

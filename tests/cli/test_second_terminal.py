@@ -180,6 +180,36 @@ def test_watch_writes_plain_lines_and_the_result(terminal: Terminal) -> None:
     assert terminal.run("watch", "-q", id).out == "true\n"
 
 
+def test_watch_without_an_id_follows_all(terminal: Terminal) -> None:
+    terminal.worker()
+    watching = terminal.spawn("watch", "-o", "json", "--task", "confirm")
+    seen = terminal.spawn("watch", "--state", "succeeded")
+    watching.line_with('"begin"')
+    seen.line_with("following")
+    other = start(terminal, "tasks.py:nap")
+    id = start(terminal, "tasks.py:confirm")
+    watching.line_with('"kind":"wait"')
+    terminal.here("answer", id, "yes")
+    seen.line_with(f"{id}  confirm")
+    watching.signal(2)
+    done = watching.end()
+    assert done.code == 130
+    begun, *told = done.lines
+    assert begun["type"] == "begin"
+    assert {line["id"] for line in told} == {id}
+    cursor = told[0]["cursor"]
+    rest = terminal.run("watch", "-o", "json", "--after", cursor, "--timeout", "50ms")
+    assert rest.code == 0
+    assert [line for line in rest.lines if line.get("id") == id][: len(told) - 1] == told[1:]
+    oldest = terminal.run("watch", "-o", "json", "--after", "oldest", "--timeout", "50ms")
+    assert other in {line.get("id") for line in oldest.lines}
+    seen.signal(2)
+    seen.end()
+    gone = terminal.run("watch", "--after", "000000000000.1", "-o", "json")
+    assert (gone.code, gone.error["code"]) == (5, "feed_gap")
+    assert terminal.run("watch", id, "--task", "x").code == 2
+
+
 def test_watch_ends_when_it_is_interrupted_or_waits_too_long(terminal: Terminal) -> None:
     terminal.worker()
     id = start(terminal, "tasks.py:nap")

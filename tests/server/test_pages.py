@@ -52,17 +52,21 @@ def test_the_readme_over_curl(tmp_path: Path) -> None:
 
 def test_the_guide_of_the_server(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "guides" / "server.md").read_text("utf-8")
-    ((_, program),) = _FILE.findall(page)
+    (_, program), (name, follower) = _FILE.findall(page)
     (tmp_path / "app.py").write_text(program)
+    (tmp_path / name).write_text(follower)
     process, said = begin(tmp_path)
     try:
         out = shell("\n".join(_RUN.findall(page)), tmp_path, said["url"])
+        followed = shell(f"{sys.executable} {name}", tmp_path, said["url"])
     finally:
         assert end(process) == 0
     assert '"required":["order"]' in out and '"result":"parcel 7 sent"' in out
     assert 'ops must answer \\"Release parcel 7?\\"' in out
     assert '"code":"transition_refused"' in out and '"matched":' in out
     assert out.count("\nid: 3\n") == 1 and out.count("\nid: 4\n") == 2
+    assert out.count("event: begin") == 1 and out.count('"kind":"create"') >= 2
+    assert followed.startswith("ship create ")
     assert out.count("event: end") == 3 and '"value":"packed parcel 7"' in out
 
 

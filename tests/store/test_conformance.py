@@ -13,6 +13,7 @@ from outlast.testing.conformance import StoreConformance
 from outlast.testing.conformance_access import AccessConformance
 from outlast.testing.conformance_budgets import BudgetConformance
 from outlast.testing.conformance_capacity import CapacityConformance
+from outlast.testing.conformance_feed import FeedConformance
 from outlast.testing.conformance_labels import LabelsConformance
 from outlast.testing.conformance_members import MembersConformance
 from outlast.testing.conformance_people import PeopleConformance
@@ -27,6 +28,7 @@ class Suite(
     StreamsConformance,
     ScheduleConformance,
     LabelsConformance,
+    FeedConformance,
     MembersConformance,
     PeopleConformance,
     BudgetConformance,

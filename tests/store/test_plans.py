@@ -30,6 +30,14 @@ SOURCE = "".join(
 
 # One line of a plan each, the parts that matter; "v" is the batch's own rows.
 PLANS = {
+    "feed_rows": [
+        "SEARCH f USING INTEGER PRIMARY KEY (rowid>?)",
+        "SEARCH t USING PRIMARY KEY (tenant=? AND execution_id=? AND seq=?) LEFT-JOIN",
+        "SEARCH e USING PRIMARY KEY (tenant=? AND id=?) LEFT-JOIN",
+    ],
+    "prune_feed": ["SEARCH feed USING INTEGER PRIMARY KEY (rowid<?)"],
+    "note_pruned": ["SEARCH feed_state USING INTEGER PRIMARY KEY (rowid=?)"],
+    "end_feed": ["SEARCH feed_state USING INTEGER PRIMARY KEY (rowid=?)"],
     "account_by_name": ["SEARCH account USING PRIMARY KEY (tenant=? AND name=?)"],
     "set_password": ["SEARCH account USING PRIMARY KEY (tenant=? AND name=?)"],
     "set_disabled": ["SEARCH account USING PRIMARY KEY (tenant=? AND name=?)"],
@@ -239,7 +247,7 @@ PLANS |= {
 }
 WRITES_ONLY = {
     *("add_spending", "insert_reservations", "insert_budget_events"),
-    "keep_secret",
+    *("keep_secret", "begin_feed"),
     "insert_descents",
     "insert_transitions",
     *("insert_executions", "insert_plain_executions"),
@@ -261,6 +269,7 @@ READS_ALL = {
     *("audit_oldest", "audit_newest"),  # by the numbers of its key, or a filter nobody waits for
     *re.findall(r"^-- name: (\w+)$", FILES["verify.sql"], re.MULTILINE),
     *("unbalanced_budgets", "purge_shares", "purge_reservations"),
+    *("empty_feed", "feed_head", "feed_horizon"),  # in the order of its numbers, to the first
     *("stray_ids", "ids_ending", "workers", "end_purge", "errands", "purge_errands"),
     "asking_oldest",
     "asking_newest",

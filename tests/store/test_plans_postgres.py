@@ -105,7 +105,7 @@ PLANS_OF = {
 READS_ALL = {
     *("forget_workers", "protected_workers", "serving_workers", "workers", "expired_workers"),
     *("end_purge", "purge_errands", "left_permits", "lost_dependencies", "lost_errands"),
-    *("wrong_errands", "wrong_tokens"),
+    *("wrong_errands", "wrong_tokens", "empty_feed"),
 }
 """A hundred rows at most, a purge, or a verify."""
 

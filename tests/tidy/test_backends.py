@@ -85,8 +85,9 @@ def tables(backend: str) -> dict[str, dict[str, Column]]:
     return found
 
 
-SHARED_ONLY = {"execution_unread"}
-"""Indexes for what only a store of many engines is asked: renewals of leases."""
+SHARED_ONLY = {"execution_unread", "feed_unsettled", "feed_by_position"}
+"""Indexes for what only a store of many engines is asked: renewals of leases, and positions
+that are given after the commit."""
 
 
 def test_the_tables_are_the_same() -> None:

@@ -11,8 +11,12 @@ from . import SOURCES
 
 BACKENDS: Final = {
     "sqlite": set(),
-    # Locks, which one writer at a time needs none of (docs/decisions/0023).
-    "postgres": {"lock_executions", "lock_schedules", "lock_gates", "lock_audit"},
+    # Locks, and positions after the commit, which one writer at a time
+    # needs none of (docs/decisions/0023, 0044).
+    "postgres": {
+        *("lock_executions", "lock_schedules", "lock_gates", "lock_audit"),
+        *("lock_feed", "settle_feed", "note_settled"),
+    },
 }
 """The backends, and the statements that one has besides."""
 BY_NAME: Final = {

@@ -56,6 +56,7 @@ EXITS: Final[dict[type[errors.OutlastError], int]] = {
     errors.LeaseLost: CONFLICT,
     errors.KeyConflict: CONFLICT,
     errors.ScheduleRefused: CONFLICT,
+    errors.FeedGap: CONFLICT,
     errors.AlreadyAnswered: CONFLICT,
     errors.NotRecoverable: CONFLICT,
     errors.NameTaken: CONFLICT,

@@ -129,6 +129,13 @@ _TEXTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         "a key means one execution: the same task with the same input",
         ("use another key, or the same input",),
     ),
+    "feed_gap": (
+        "the cursor is older than a day, or nobody has followed the feed for so long",
+        (
+            "go on without a cursor: what happens from now on",
+            "outlast ls --since 2d, for what you may have missed",
+        ),
+    ),
     "schedule_refused": (
         "a schedule that has ended or is paused already, or a name that is taken",
         ("outlast schedule show NAME", "create one under another name"),

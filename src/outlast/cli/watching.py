@@ -22,6 +22,7 @@ from outlast.errors import (
     OutlastError,
     ReplayMismatch,
     StepFailed,
+    UsageError,
     WaitTimeout,
 )
 from outlast.lifecycle import FINAL, Execution, State, Transition
@@ -40,18 +41,33 @@ Peek = Callable[[str], Mapping[str, tuple[int, int]]]
 
 
 @click.command()
-@click.argument("id")
+@click.argument("id", required=False)
 @click.option("--timeout", metavar="DURATION", help="How long to wait.")
+@click.option("--task", metavar="NAME", help="Without ID: executions of this task.")
+@click.option("--prefix", metavar="TEXT", help="Without ID: of tasks whose names begin so.")
+@click.option("--state", metavar="STATES", help="Without ID: what led to one of these states.")
+@click.option("--transition", metavar="KINDS", help="Without ID: these transitions.")
+@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Without ID: with it.")
+@click.option("--after", metavar="CURSOR", help="Without ID: behind this event, or oldest.")
 @shared
-def watch(session: Session, id: str, timeout: str | None) -> int:
+def watch(session: Session, id: str | None, timeout: str | None, **filters: Any) -> int:
     """Look on while an execution runs, until it ends; Ctrl-C stops looking, it goes on.
 
     On a terminal a live tree; into a pipe one plain line a transition; with -o json one object a
     line. The last thing it prints is the result.
+
+    Without an ID it shows what happens to all executions, from now on or behind a cursor (with -o
+    json each event has one), until Ctrl-C or --timeout.
     """
     from outlast.cli.signals import Signals
 
     wait_us = span_of("--timeout", timeout)
+    if id is None:
+        from outlast.cli.following import follow_all
+
+        return follow_all(session, wait_us, filters)
+    if any(filters.values()):
+        raise UsageError("an execution is watched whole", do="leave the ID, or the filter, out")
     with Signals() as signals, session.guest() as guest:
         id = guest.find(id)
         watching = Watch(session, guest, id, is_ours=False)

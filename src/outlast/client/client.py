@@ -19,6 +19,7 @@ import msgspec
 
 from outlast.budget import UNIT
 from outlast.client import reading
+from outlast.client.following import fed
 from outlast.client.reading import read
 from outlast.client.wire import Wire
 from outlast.duration import instant
@@ -28,6 +29,7 @@ from outlast.engine.bulk import BulkReport, action_of
 from outlast.engine.clock import Clock, WallClock
 from outlast.engine.current import closed, opened
 from outlast.engine.descent import Descent, Mode
+from outlast.engine.feed import Events, filter_of
 from outlast.engine.group import Group
 from outlast.engine.handle import Execution
 from outlast.engine.inbox import QuestionPage
@@ -322,6 +324,33 @@ class Client:
     def execution(self, id: str) -> Execution[Any]:
         """Give the handle of an execution by its id; it is looked up at the first use."""
         return Execution(self, id, None)
+
+    def events(
+        self,
+        *,
+        after: str | None = None,
+        task: str | None = None,
+        prefix: str | None = None,
+        states: Collection[str] = (),
+        transitions: Collection[str] = (),
+        labels: Mapping[str, str] | None = None,
+        payload: bool = False,
+    ) -> Events:
+        """Give what happens to all executions, as :meth:`outlast.Engine.events`.
+
+        Of those that the token may read. Where the server is away it goes on once it is back.
+        """
+        filter_of(task, prefix, states, transitions, labels)
+        query: dict[str, Any] = {
+            "task": task,
+            "prefix": prefix,
+            "state": [*states],
+            "transition": [*transitions],
+            "label": [f"{name}={value}" for name, value in (labels or {}).items()],
+            "payload": payload,
+        }
+        given = {name: value for name, value in query.items() if value is not None}
+        return Events(lambda cursor: fed(self.wire, cursor, given), self.run, after)
 
     def group(self, name: str) -> Group:
         """Give the executions that are started under a name, as :meth:`outlast.Engine.group`."""

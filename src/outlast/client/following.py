@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
 
 import httpx
 
 from outlast.client import reading
 from outlast.client.wire import Wire
+from outlast.engine.feed import FeedEvent, gap
 from outlast.errors import Forbidden, OutlastError, ServerUnreachable
 from outlast.lifecycle import FINAL, Transition
 
@@ -61,4 +62,61 @@ async def followed(wire: Wire, id: str, seq: int = 0) -> AsyncIterator[Transitio
     raise ServerUnreachable("no server answers any more", where=wire.url, why=why)
 
 
-__all__ = ["followed"]
+async def fed(
+    wire: Wire, after: str | None, query: Mapping[str, Any]
+) -> AsyncIterator[FeedEvent | str]:
+    """Give what happens to all executions, over connections that come and go.
+
+    Raises:
+        FeedGap: what came behind the cursor is not all kept any more.
+        OutlastError: the server refuses to show it.
+        ServerUnreachable: it has not answered for two minutes.
+    """
+    failures, why, kind = 0, "", ""
+    while failures < PATIENCE:
+        try:
+            given = {**query, **({} if after is None else {"after": after})}
+            async with wire.stream("/events", **given) as answer:
+                if not answer.is_success:
+                    await answer.aread()
+                    raise wire.refusal(answer)
+                cursor: str | None = None
+                async for line in answer.aiter_lines():
+                    failures = 0
+                    name, _, value = line.partition(": ")
+                    if name == "event":
+                        kind = value
+                    elif name == "id":
+                        cursor = value
+                    elif name == "data" and kind == "begin":
+                        after = cursor
+                        yield cursor or ""
+                    elif name == "data" and kind == "gap" and cursor is None:
+                        raise gap(after or "")
+                    elif name == "data" and kind in ("transition", "gap") and cursor is not None:
+                        after = cursor
+                        yield _event_of(kind, value, cursor, wire.url)
+                    elif not line:
+                        if cursor is not None and cursor != after:
+                            after = cursor
+                            yield cursor
+                        kind, cursor = "", None
+        except httpx.TransportError as error:
+            why = str(error) or type(error).__name__
+        except OutlastError as error:
+            if not isinstance(error, ServerUnreachable) and error.code != "overloaded":
+                raise
+            why = error.why
+        failures += 1
+        await asyncio.sleep(AGAIN_SECONDS)
+    raise ServerUnreachable("no server answers any more", where=wire.url, why=why)
+
+
+def _event_of(kind: str, value: str, cursor: str, url: str) -> FeedEvent:
+    if kind == "gap":
+        return FeedEvent(cursor, "", None, {}, None)
+    form = reading.read(value.encode(), reading.FedForm, url)
+    return FeedEvent(cursor, form.id, form.task, form.labels, reading.transition_of(form))
+
+
+__all__ = ["fed", "followed"]

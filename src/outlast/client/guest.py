@@ -19,11 +19,12 @@ import msgspec
 
 from outlast.client import reading
 from outlast.client.client import Client
-from outlast.client.following import followed
+from outlast.client.following import fed, followed
 from outlast.client.reading import read
 from outlast.duration import instant, microseconds_of
 from outlast.engine.bulk import BulkReport
 from outlast.engine.descent import Descent
+from outlast.engine.feed import EventFilter, FeedEvent
 from outlast.engine.guest import Guest
 from outlast.engine.handle import Execution
 from outlast.engine.inbox import QuestionPage
@@ -217,6 +218,44 @@ class RemoteGuest(Guest):
                 if isinstance(found, BaseException):
                     raise found
                 yield (found,)
+        finally:
+            stop()
+
+    def events(
+        self, after: str | None, filter: EventFilter
+    ) -> Iterator[tuple[str, list[FeedEvent]]]:
+        """Give what happens to all executions, as the server sends it."""
+        came: queue.SimpleQueue[FeedEvent | str | BaseException] = queue.SimpleQueue()
+        query: dict[str, Any] = {
+            "state": [*filter.states],
+            "transition": [*filter.kinds],
+            "label": [f"{name}={value}" for name, value in filter.labels.items()],
+        }
+        for name in ("task", "prefix"):
+            if (word := getattr(filter, name)) is not None:
+                query[name] = word
+
+        async def listen() -> None:
+            try:
+                async for one in fed(self.client.wire, after, query):
+                    came.put(one)
+            except OutlastError as error:
+                came.put(error)
+
+        stop = self.client.spawn(listen())
+        cursor: str | None = None
+        try:
+            while True:
+                try:
+                    found = came.get(timeout=TICK_SECONDS)
+                except queue.Empty:
+                    if cursor is not None:
+                        yield cursor, []
+                    continue
+                if isinstance(found, BaseException):
+                    raise found
+                cursor = found if isinstance(found, str) else found.cursor
+                yield cursor, [] if isinstance(found, str) else [found]
         finally:
             stop()
 

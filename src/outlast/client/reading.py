@@ -90,6 +90,13 @@ class LogForm(msgspec.Struct):
     payload: msgspec.Raw = _NULL
 
 
+class FedForm(LogForm):
+    """A row of a log as an event of the firehose."""
+
+    task: str = ""
+    labels: dict[str, str] = {}
+
+
 class LogPage(msgspec.Struct):
     """A page of a log."""
 

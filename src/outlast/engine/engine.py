@@ -30,6 +30,7 @@ from outlast.engine.capacity import Limits, Queues, names_of
 from outlast.engine.clock import Clock, WallClock
 from outlast.engine.current import closed, opened
 from outlast.engine.descent import Descent, descend
+from outlast.engine.feed import Events, Tail, filter_of, fitting, keep
 from outlast.engine.fleet import KEPT_US as WORKERS_KEPT_US
 from outlast.engine.fleet import Fleet
 from outlast.engine.group import Group
@@ -185,6 +186,7 @@ class Engine:
         self.queues, self.limits = Queues(self), Limits(self)
         self._due_at: int | None = None
         self.budgets = Budgets(self)
+        self.tail = Tail(self)
         self._secret: bytes | None = None
         self._unsure_of_sweep = False
         self._behind = False
@@ -551,6 +553,7 @@ class Engine:
         await self.scheduler.prune()
         before = self.clock.now() - WORKERS_KEPT_US
         await self.journal.call(lambda: self.store.forget_workers(before))
+        await keep(self.store, self.journal.call, self.clock.now())
         return await pruner.run_once(self.clock.now())
 
     async def _announce(self) -> None:
@@ -1043,6 +1046,41 @@ class Engine:
     async def read_log(self, id: str, after_seq: int = 0) -> list[Transition]:
         """Read an execution's log from behind a row on."""
         return await self.worker.read(lambda: self.store.log(id, after_seq))
+
+    def events(
+        self,
+        *,
+        after: str | None = None,
+        task: str | None = None,
+        prefix: str | None = None,
+        states: Collection[str] = (),
+        transitions: Collection[str] = (),
+        labels: Mapping[str, str] | None = None,
+        payload: bool = False,
+    ) -> Events:
+        """Give what happens to all executions, as it comes: ``for`` or ``async for``, without end.
+
+        Each event once, those of one execution in the order of its log. Each has a ``cursor``:
+        given as ``after``, one goes on behind it, in another process and after a restart as well.
+
+        Args:
+            after: the cursor; by default it begins now, and with ``"oldest"`` at what is kept.
+            task: only executions of this task.
+            prefix: only of tasks whose names begin so.
+            states: only what led to one of these states.
+            transitions: only these transitions, as ``claim``, ``wait`` or ``succeed``.
+            labels: only executions that have all these labels.
+            payload: whether inputs, results and answers come along.
+
+        Raises:
+            UsageError: it is no cursor, state or transition.
+            FeedGap: at the first event: what came behind the cursor is not all kept any more, as
+                nobody came for a day.
+        """
+        filter = filter_of(task, prefix, states, transitions, labels)
+        return Events(
+            lambda cursor: fitting(self.tail, filter, cursor, payload=payload), self.run, after
+        )
 
     def group(self, name: str) -> Group:
         """Give the executions that are started under a name: wait for, count, cancel them as one.

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from outlast.engine.bulk import BulkReport
     from outlast.engine.capacity import Office
     from outlast.engine.descent import Descent
+    from outlast.engine.feed import EventFilter, FeedEvent
     from outlast.engine.identity import IdMaker
     from outlast.engine.inbox import QuestionPage
     from outlast.engine.questions import OpenQuestion
@@ -614,6 +615,24 @@ class Guest:
                     return
             else:
                 time.sleep(poll_seconds)
+
+    def events(
+        self, after: str | None, filter: EventFilter
+    ) -> Iterator[tuple[str, list[FeedEvent]]]:
+        """Give what happens to all executions, as it comes, and the cursor behind it.
+
+        The list is empty if there is nothing; the first one is, and says where it begins.
+
+        Raises:
+            FeedGap: what came behind the cursor is not all kept any more.
+            UsageError: it is no cursor.
+        """
+        from outlast.engine.feed import follow_outside
+
+        for page in follow_outside(self.store, after, filter, lambda: time.time_ns() // 1000):
+            yield page
+            if not page[1]:
+                time.sleep(POLL_SECONDS)
 
     def stream(
         self,

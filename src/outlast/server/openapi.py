@@ -33,6 +33,7 @@ _TITLES: Final = {
     405: "Another method is taken here.",
     408: "The body took too long to come.",
     409: "Not now: the problem says in which state it is.",
+    410: "It is not kept any more.",
     412: "It has changed since.",
     413: "The body, or what it carries, is too long.",
     414: "The address is too long.",
@@ -143,6 +144,8 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
         }
         for name, said in headers.items()
     ]
+    if route.name == "follow_events":
+        found[-1]["schema"] = {"type": "string", "pattern": r"^[0-9a-f]{12}\.[0-9]{1,18}$"}
     return found
 
 

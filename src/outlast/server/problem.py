@@ -21,6 +21,7 @@ STATUSES: Final[dict[type[OutlastError], int]] = {
     errors.PayloadTooLarge: 413,
     errors.NotFound: 404,
     errors.Refused: 409,
+    errors.FeedGap: 410,
     errors.Stale: 412,
     errors.TokenRefused: 403,
     errors.Unauthenticated: 401,

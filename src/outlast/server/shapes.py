@@ -121,6 +121,32 @@ class LiveQuery(_In):
     payload: bool = False
 
 
+class FeedQuery(_In):
+    """Which events, and where they begin: all that is given must hold."""
+
+    after: (
+        Annotated[
+            str,
+            Meta(
+                max_length=80,
+                pattern=r"^(oldest|[0-9a-f]{12}\.[0-9]{1,18})$",
+                description="The id of an event; `oldest` is the first that is kept.",
+            ),
+        ]
+        | None
+    ) = None
+    task: Name | None = None
+    prefix: Name | None = None
+    state: Stated = msgspec.field(default_factory=list)
+    transition: Annotated[
+        list[Annotated[str, Meta(extra_json_schema={"enum": [*Kind]})]],
+        Meta(description="One of these transitions."),
+    ] = msgspec.field(default_factory=list)
+    label: Labelled = msgspec.field(default_factory=list)
+    payload: bool = False
+    dialect: DialectName | None = None
+
+
 class LiveStreamQuery(_In):
     """Where a stream of items begins."""
 

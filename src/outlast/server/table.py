@@ -8,6 +8,7 @@ from outlast.access import Permission
 from outlast.errors import (
     AlreadyAnswered,
     BadSchedule,
+    FeedGap,
     KeyConflict,
     NameTaken,
     NotFound,
@@ -24,7 +25,7 @@ from outlast.errors import (
     UnknownTask,
     WrongArguments,
 )
-from outlast.server import access, actions, executions, live, rules, shapes, system
+from outlast.server import access, actions, executions, firehose, live, rules, shapes, system
 from outlast.server.route import Route, Scope
 
 P, S = Permission, Scope
@@ -191,6 +192,21 @@ ACTIONS: Final = (
         tag="actions",
     ),
 )  # fmt: skip
+
+EVENTS: Final = (
+    Route(
+        method="GET",
+        path=_API + "/events",
+        handler=firehose.follow_events,
+        permission=P.EXECUTIONS_READ,
+        scope=S.LISTED,
+        query=shapes.FeedQuery,
+        media="text/event-stream",
+        headers=_LAST,
+        refusals=(FeedGap,),
+        tag="live",
+    ),
+)
 
 PEOPLE: Final = (
     Route(
@@ -370,5 +386,5 @@ SYSTEM: Final = (
     ),
 )
 
-ROUTES: Final = (*EXECUTIONS, *ACTIONS, *PEOPLE, *RULES, *ACCESS, *SYSTEM)
+ROUTES: Final = (*EXECUTIONS, *ACTIONS, *EVENTS, *PEOPLE, *RULES, *ACCESS, *SYSTEM)
 """All routes; those that are called most often stand first."""

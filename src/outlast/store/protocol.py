@@ -846,6 +846,82 @@ class Access(Protocol):
         """Follow the audit's chain from its beginning, and say what does not fit."""
 
 
+class FeedHead(msgspec.Struct, frozen=True):
+    """How far the feed goes.
+
+    Attributes:
+        name: drawn when it was begun; positions say nothing in one of another name.
+        pruned: the last position that is kept no more.
+        last: the last position there is.
+        read_at: when it was followed last.
+        is_unsettled: whether there are rows that have no position yet.
+        is_whole: whether every row from its beginning on is in it, or will be.
+    """
+
+    name: str
+    pruned: int
+    last: int
+    read_at: int
+    is_unsettled: bool = False
+    is_whole: bool = True
+
+
+class FeedRow(msgspec.Struct, frozen=True):
+    """A row of a log, at its position in the feed.
+
+    Attributes:
+        position: its place; later rows have larger ones.
+        execution_id, seq: the row.
+        transition: it, without its payload where that was not asked for; None: purged since.
+        task: the execution's task; None: purged since.
+        labels: the execution's labels, as they are now.
+    """
+
+    position: int
+    execution_id: str
+    seq: int
+    transition: Transition | None
+    task: str | None
+    labels: Mapping[str, str]
+
+
+def labels_of(facts: Mapping[str, object] | None) -> Mapping[str, str]:
+    """Give labels as an execution's row has them."""
+    return {} if facts is None else {name: str(value) for name, value in facts.items()}
+
+
+class Feed(Protocol):
+    """The verbs on the feed: the rows of all logs, in the order in which they can be seen.
+
+    Every verb is one transaction. A row has one position for good, the same for whoever reads; of
+    one execution they come in the order of its log. It is kept from its first ``follow`` on.
+    """
+
+    def head(self) -> FeedHead | None:
+        """Say how far it goes; None where nobody follows it."""
+
+    def follow(self, drawn: str, now: int) -> None:
+        """See that it is kept, under the name ``drawn`` where it is begun, and note who reads.
+
+        A writing verb.
+        """
+
+    def settle(self) -> int:
+        """Give positions to rows that have none; gives to how many. A writing verb."""
+
+    def read(self, after: int, limit: int, *, payload: bool = False) -> list[FeedRow]:
+        """Read it from behind a position on."""
+
+    def prune(self, before: int, limit: int) -> int:
+        """Forget, from its beginning, rows that were recorded before an instant.
+
+        Gives how many, at most ``limit``. A writing verb.
+        """
+
+    def end(self, before: int) -> bool:
+        """Keep it no more if nobody has followed it since an instant. A writing verb."""
+
+
 class Sealing(Protocol):
     """The verbs on an encrypted store's keys. Every verb is one transaction."""
 
@@ -888,6 +964,10 @@ class Store(Protocol):
     @property
     def sealing(self) -> Sealing | None:
         """The verbs on keys; None where payloads are plain."""
+
+    @property
+    def feed(self) -> Feed:
+        """The verbs on the feed."""
 
     @property
     def capacity(self) -> Capacity:

@@ -50,6 +50,7 @@ from outlast.store.decisions import (
 from outlast.store.memory.access import MemoryAccess
 from outlast.store.memory.budgets import MemoryBudgets
 from outlast.store.memory.capacity import MemoryCapacity
+from outlast.store.memory.feed import MemoryFeed
 from outlast.store.memory.members import MemoryHints, MemoryMembers
 from outlast.store.memory.people import may_ask
 from outlast.store.memory.schedules import MemorySchedules
@@ -119,6 +120,7 @@ class MemoryStore:
         self.sealing = None
         self.schedules = MemorySchedules(self)
         self.capacity = MemoryCapacity(self)
+        self.feed = MemoryFeed(self._lock, self._records, self._logs)
 
     def commit(self, batch: Sequence[Item]) -> list[Answer]:
         """See the protocol."""
@@ -248,6 +250,7 @@ class MemoryStore:
         self._money.open(budgets_of(item.rows[0]))
         self._records[record.id] = record
         self._logs[record.id] = list(item.rows)
+        self.feed.take(item.rows)
         self._inboxes[record.id] = []
         if key is not None:
             self._keys[key] = record.id
@@ -325,6 +328,7 @@ class MemoryStore:
         self._records[record.id] = record
         rows = list(rows)
         self._logs[record.id].extend(rows)
+        self.feed.take(rows)
         if rows and record.is_final:
             self._ended.append((self._place, record, rows[-1]))
 

@@ -19,6 +19,27 @@ SELECT count(pg_advisory_xact_lock(
 -- Who changes a holder or a line has the same lock shared, by the triggers.
 SELECT pg_advisory_xact_lock(hashtextextended('outlast gates ' || current_schema(), 1));
 
+-- name: lock_feed
+-- Who has this row gives positions, and nobody else: so they are there in their order.
+SELECT settled FROM feed_state WHERE tenant = 1 FOR UPDATE;
+
+-- name: settle_feed
+-- What can be seen, in the order it was written in: of one execution that is the order of its log,
+-- as each of its rows was written after the one before it was committed.
+UPDATE feed AS f
+   SET position = :settled + n.place
+  FROM (
+    SELECT u.number, row_number() OVER (ORDER BY u.number) AS place
+      FROM (
+        SELECT number FROM feed
+         WHERE tenant = 1 AND position IS NULL
+         ORDER BY number
+         LIMIT :limit) AS u) AS n
+ WHERE f.number = n.number;
+
+-- name: note_settled
+UPDATE feed_state SET settled = settled + :count WHERE tenant = 1;
+
 -- name: sleeping_guards
 -- Triggers of this schema that somebody has turned off.
 SELECT t.tgname

@@ -42,6 +42,7 @@ _SCHEDULE: Final = (16, lambda row, _: Place("schedule", row[0], row[1], 0))
 READS: Final[Mapping[str, tuple[int, Callable[[Row, Bounds], Place]]]] = {
     "log": _LOG,
     "logs": _LOG,
+    "feed_rows": _LOG,
     "queued_executions": _CLAIMED,
     "blocked_executions": _CLAIMED,
     "inbox": (6, lambda row, bounds: Place("inbox", 1, bounds["id"], row[0])),

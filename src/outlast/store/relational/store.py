@@ -61,6 +61,7 @@ from outlast.store.protocol import (
     Deliver,
     Descent,
     Ended,
+    Feed,
     Filter,
     Hints,
     InboxEntry,
@@ -147,6 +148,13 @@ class RelationalStore:
         from outlast.store.relational.sealed import SealedDatabase
 
         return self.database if isinstance(self.database, SealedDatabase) else None
+
+    @cached_property
+    def feed(self) -> Feed:
+        """See the protocol."""
+        from outlast.store.relational.feed import RelationalFeed
+
+        return RelationalFeed(self)
 
     @cached_property
     def access(self) -> Access:

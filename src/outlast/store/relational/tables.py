@@ -14,8 +14,9 @@ from msgspec import Struct
 from outlast.store.sql import migrations
 
 Kind = Literal["INTEGER", "TEXT", "BLOB", "REAL", "ANY"]
-MADE_BY_SCHEMA: Final = ("migration", "edge", "audit_head")
-"""Tables that are there with the schema; the head of the audit follows its rows by itself."""
+MADE_BY_SCHEMA: Final = ("migration", "edge", "audit_head", "feed_state", "feed")
+"""Tables that are there with the schema; the head of the audit follows its rows by itself, and a
+feed is begun anew where it is followed."""
 ORDER: Final = (
     *("meta", "data_key", "transition", "execution", "inbox", "worker"),
     *("schedule_entry", "schedule", "dependency", "errand"),

@@ -1,0 +1,92 @@
+"""The feed in memory: a list of the rows of all logs, in the order they came."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from outlast.lifecycle import Execution, Transition
+from outlast.store.protocol import FeedHead, FeedRow, labels_of
+
+
+class MemoryFeed:
+    """The verbs on the feed; see the protocol."""
+
+    def __init__(
+        self,
+        lock: threading.RLock,
+        records: Mapping[str, Execution],
+        logs: Mapping[str, Sequence[Transition]],
+    ) -> None:
+        self._lock, self._records, self._logs = lock, records, logs
+        self._name: str | None = None
+        self._rows: list[tuple[int, str, int, int]] = []
+        self._last = self._pruned = self._read_at = 0
+
+    def take(self, rows: Iterable[Transition]) -> None:
+        """Append rows of a log; for callers that hold the store's lock."""
+        if self._name is None:
+            return
+        for row in rows:
+            self._last += 1
+            self._rows.append((self._last, row.execution_id, row.seq, row.at))
+
+    def head(self) -> FeedHead | None:
+        """See the protocol."""
+        with self._lock:
+            if self._name is None:
+                return None
+            return FeedHead(self._name, self._pruned, self._last, self._read_at)
+
+    def follow(self, drawn: str, now: int) -> None:
+        """See the protocol."""
+        with self._lock:
+            if self._name is None:
+                self._name, self._read_at = drawn, now
+            self._read_at = max(self._read_at, now)
+
+    def settle(self) -> int:
+        """See the protocol."""
+        return 0
+
+    def read(self, after: int, limit: int, *, payload: bool = False) -> list[FeedRow]:
+        """See the protocol."""
+        with self._lock:
+            begin = max(after - self._pruned, 0)
+            return [
+                self._row(position, id, seq, payload=payload)
+                for position, id, seq, _ in self._rows[begin : begin + limit]
+            ]
+
+    def _row(self, position: int, id: str, seq: int, *, payload: bool) -> FeedRow:
+        record = self._records.get(id)
+        if record is None:
+            return FeedRow(position, id, seq, None, None, {})
+        row = self._logs[id][seq - 1]
+        if not payload:
+            row = msgspec.structs.replace(row, payload=None)
+        return FeedRow(position, id, seq, row, record.task, labels_of(record.labels))
+
+    def prune(self, before: int, limit: int) -> int:
+        """See the protocol."""
+        with self._lock:
+            old = 0
+            while old < min(limit, len(self._rows) - 1) and self._rows[old][3] < before:
+                old += 1
+            del self._rows[:old]
+            self._pruned += old
+            return old
+
+    def end(self, before: int) -> bool:
+        """See the protocol."""
+        with self._lock:
+            if self._name is None or self._read_at >= before:
+                return False
+            self._name, self._rows = None, []
+            self._last = self._pruned = 0
+            return True
+
+
+__all__ = ["MemoryFeed"]

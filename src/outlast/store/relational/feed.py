@@ -1,0 +1,112 @@
+"""The feed in SQL: rows of all logs in one order, named by a table that a trigger fills.
+
+Theory of operation. SQLite has one writer at a time, so that a row's number is its position. In
+PostgreSQL a number is drawn long before its commit, and a reader that goes by it would pass over
+whatever is committed late. There a row has no position until somebody who follows the feed gives
+it one (``settle_feed``), under the lock of the feed's own row: positions are given to rows that can
+be seen, so what is committed later gets a later one, and no transaction that is held open keeps
+others back. Of one execution, what can be seen is always the beginning of its log.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from outlast.store.protocol import FeedHead, FeedRow, labels_of
+from outlast.store.relational.rows import Value, data_of, transition_of
+
+if TYPE_CHECKING:
+    from outlast.store.relational.store import RelationalStore
+
+SETTLED_AT_ONCE: Final = 10_000
+_WIDTH: Final = 14
+"""Columns of a row of a log."""
+
+
+class RelationalFeed:
+    """The verbs on the feed; see the protocol."""
+
+    def __init__(self, store: RelationalStore) -> None:
+        self._database = store.database
+
+    def head(self) -> FeedHead | None:
+        """See the protocol."""
+        rows = self._database.read("feed_head", {})
+        if not rows:
+            return None
+        name, pruned, last, read_at, unsettled, is_whole = rows[0]
+        first, newest, at = (int(str(one)) for one in (pruned, last, read_at))
+        return FeedHead(str(name), first, newest, at, bool(unsettled), bool(is_whole))
+
+    def follow(self, drawn: str, now: int) -> None:
+        """See the protocol."""
+        bounds: dict[str, Value] = {"name": drawn, "now": now}
+        self._database.write(lambda: self._database.run("begin_feed", bounds))
+
+    def settle(self) -> int:
+        """See the protocol."""
+        if not self._database.is_shared:
+            return 0
+        return self._database.write(self._settle)
+
+    def _settle(self) -> int:
+        locked = self._database.ask_all("lock_feed", {})
+        if not locked:
+            return 0
+        bounds: dict[str, Value] = {"settled": int(str(locked[0][0])), "limit": SETTLED_AT_ONCE}
+        count = self._database.run("settle_feed", bounds)
+        if count:
+            self._database.run("note_settled", {"count": count})
+        return count
+
+    def read(self, after: int, limit: int, *, payload: bool = False) -> list[FeedRow]:
+        """See the protocol."""
+        bounds: dict[str, Value] = {"after": after, "limit": limit, "payload": payload}
+        found: list[FeedRow] = []
+        for columns in self._database.read("feed_rows", bounds):
+            position, id, seq, task, labels = columns[_WIDTH:]
+            is_there = columns[0] is not None
+            found.append(
+                FeedRow(
+                    int(str(position)),
+                    str(id),
+                    int(str(seq)),
+                    transition_of(columns[:_WIDTH]) if is_there else None,
+                    str(task) if is_there else None,
+                    labels_of(data_of(labels)),
+                )
+            )
+        return found
+
+    def prune(self, before: int, limit: int) -> int:
+        """See the protocol."""
+        return self._database.write(lambda: self._prune(before, limit))
+
+    def _prune(self, before: int, limit: int) -> int:
+        if self._database.is_shared:
+            self._settle()
+        heads = self._database.ask_all("feed_head", {})
+        if not heads:
+            return 0
+        pruned, last = (int(str(one)) for one in heads[0][1:3])
+        kept = self._database.ask_all("feed_horizon", {"before": before})
+        first = int(str(kept[0][0])) if kept else last  # the last one stays: numbers never go back
+        upto = min(first - 1, pruned + limit)
+        if upto <= pruned:
+            return 0
+        deleted = self._database.run("prune_feed", {"upto": upto})
+        self._database.run("note_pruned", {"upto": upto})
+        return deleted
+
+    def end(self, before: int) -> bool:
+        """See the protocol."""
+        return self._database.write(lambda: self._end(before))
+
+    def _end(self, before: int) -> bool:
+        if not self._database.run("end_feed", {"before": before}):
+            return False
+        self._database.run("empty_feed", {})
+        return True
+
+
+__all__ = ["RelationalFeed"]

@@ -1,0 +1,41 @@
+-- name: feed_head
+-- The last column tells whether every row from its beginning on is, or will be, in it.
+SELECT s.name, s.pruned, coalesce(
+         (SELECT f.number FROM feed AS f WHERE f.tenant = 1 ORDER BY f.number DESC LIMIT 1),
+         s.pruned), s.read_at, 0, 1
+  FROM feed_state AS s
+ WHERE s.tenant = 1;
+
+-- name: begin_feed
+INSERT INTO feed_state (tenant, name, since, read_at, settled, pruned, writer)
+VALUES (1, :name, :now, :now, 0, 0, 0)
+    ON CONFLICT (tenant) DO UPDATE SET read_at = max(read_at, excluded.read_at);
+
+-- name: feed_rows
+-- A row of a log that was purged is told as missing.
+SELECT t.tenant, t.execution_id, t.seq, t.kind, t.from_state, t.to_state, t.fence, t.nonce, t.actor,
+       t.at, t.key, t.digest, t.data, CASE WHEN :payload THEN t.payload END,
+       f.number, f.execution_id, f.seq, e.task, e.labels
+  FROM feed AS f
+  LEFT JOIN transition AS t
+    ON t.tenant = 1 AND t.execution_id = f.execution_id AND t.seq = f.seq
+  LEFT JOIN execution AS e ON e.tenant = 1 AND e.id = f.execution_id
+ WHERE f.tenant = 1 AND f.number > :after
+ ORDER BY f.number
+ LIMIT :limit;
+
+-- name: feed_horizon
+-- The first that is kept.
+SELECT f.number FROM feed AS f WHERE f.tenant = 1 AND f.at >= :before ORDER BY f.number LIMIT 1;
+
+-- name: prune_feed
+DELETE FROM feed WHERE tenant = 1 AND number <= :upto;
+
+-- name: note_pruned
+UPDATE feed_state SET pruned = max(pruned, :upto) WHERE tenant = 1;
+
+-- name: end_feed
+DELETE FROM feed_state WHERE tenant = 1 AND read_at < :before;
+
+-- name: empty_feed
+DELETE FROM feed WHERE tenant = 1;
