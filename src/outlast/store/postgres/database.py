@@ -34,6 +34,7 @@ from outlast.store.postgres.connect import (
     translated,
     translation,
 )
+from outlast.store.postgres.feed import settle
 from outlast.store.postgres.migrate import ready
 from outlast.store.postgres.session import ConnectionLost, GuardFired, PreparedLost, Session
 from outlast.store.postgres.statements import Sendable, statements
@@ -349,6 +350,10 @@ class PostgresDatabase(Database):
                     if tries >= 3:
                         raise
         raise AssertionError
+
+    def settle(self) -> int:
+        """See the seam."""
+        return settle(self)
 
     def hints(self, heard: Callable[[str], None]) -> Hints:
         """See the seam."""

@@ -120,6 +120,13 @@ class Database(ABC):
         """
         return self.write(lambda: self.ask_all(name, bounds))
 
+    def settle(self) -> int:
+        """Give rows of the feed that have no position one, inside the open transaction.
+
+        Gives to how many; where one writes at a time, each has one from the beginning.
+        """
+        return 0
+
     def hints(self, heard: Callable[[str], None]) -> Hints | None:
         """Hear words of other processes, see the protocol; None where there are none."""
         return None

@@ -18,7 +18,6 @@ from outlast.store.relational.rows import Value, data_of, transition_of
 if TYPE_CHECKING:
     from outlast.store.relational.store import RelationalStore
 
-SETTLED_AT_ONCE: Final = 10_000
 _WIDTH: Final = 14
 """Columns of a row of a log."""
 
@@ -45,19 +44,7 @@ class RelationalFeed:
 
     def settle(self) -> int:
         """See the protocol."""
-        if not self._database.is_shared:
-            return 0
-        return self._database.write(self._settle)
-
-    def _settle(self) -> int:
-        locked = self._database.ask_all("lock_feed", {})
-        if not locked:
-            return 0
-        bounds: dict[str, Value] = {"settled": int(str(locked[0][0])), "limit": SETTLED_AT_ONCE}
-        count = self._database.run("settle_feed", bounds)
-        if count:
-            self._database.run("note_settled", {"count": count})
-        return count
+        return self._database.write(self._database.settle) if self._database.is_shared else 0
 
     def read(self, after: int, limit: int, *, payload: bool = False) -> list[FeedRow]:
         """See the protocol."""
@@ -83,8 +70,7 @@ class RelationalFeed:
         return self._database.write(lambda: self._prune(before, limit))
 
     def _prune(self, before: int, limit: int) -> int:
-        if self._database.is_shared:
-            self._settle()
+        self._database.settle()
         heads = self._database.ask_all("feed_head", {})
         if not heads:
             return 0

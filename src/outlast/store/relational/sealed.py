@@ -378,6 +378,10 @@ class SealedDatabase(Database):
         """See the seam."""
         return self.inner.beat(name, bounds)
 
+    def settle(self) -> int:
+        """See the seam."""
+        return self.inner.settle()
+
     def hints(self, heard: Callable[[str], None]) -> Hints | None:
         """See the seam."""
         return self.inner.hints(heard)
