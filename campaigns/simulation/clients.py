@@ -14,9 +14,11 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from campaigns.simulation.actions import Need
+from campaigns.simulation.edges import is_held
 from campaigns.simulation.invariants import Auditor
 from campaigns.simulation.node import SimEngine
 from campaigns.simulation.programs import SORTS, Sort
+from outlast.engine.after import After
 from outlast.engine.questions import open_questions
 from outlast.engine.registry import StartOptions
 from outlast.errors import NoEngine, OutlastError, StoreBusy, StoreFull, StoreUnavailable
@@ -56,6 +58,9 @@ class Market(Protocol):
     def count(self, name: str) -> None:
         """Count something."""
 
+    def id_of(self, number: int) -> str | None:
+        """Give the execution that is known to be that of an order."""
+
     def cares(self, client: Client, id: str) -> None:
         """Hear which execution a client has started."""
 
@@ -70,6 +75,8 @@ class Order:
         deadline_us: how long it may take; None: as long as it likes.
         delay_us: how long it waits before it may run.
         ops: what is sent to it, and how long after its start.
+        after: what it waits for: the number of an earlier order, what that must come to, and what
+            happens where it does not.
     """
 
     number: int
@@ -80,6 +87,7 @@ class Order:
     deadline_us: int | None
     delay_us: int | None
     ops: tuple[tuple[int, MessageKind], ...]
+    after: tuple[tuple[int, str, str], ...] = ()
 
 
 def draw_order(number: int, dice: Random, horizon_us: int) -> Order:
@@ -95,6 +103,12 @@ def draw_order(number: int, dice: Random, horizon_us: int) -> Order:
                 else (MessageKind.CANCEL)
             )
             ops.append((int(horizon_us * dice.random() ** 2), kind))
+    after = []
+    if number and dice.random() < 0.3:
+        for _ in range(1 + int(dice.random() * 2)):
+            need = "success" if dice.random() < 0.7 else "end"
+            or_else = "cancel" if dice.random() < 0.5 else "hold"
+            after.append((int(dice.random() * number), need, or_else))
     return Order(
         number,
         sort,
@@ -104,6 +118,7 @@ def draw_order(number: int, dice: Random, horizon_us: int) -> Order:
         int(10 ** (4 + 5 * dice.random())) if dice.random() < 0.12 else None,
         int(2_000_000 * dice.random()) if dice.random() < 0.1 else None,
         tuple(ops),
+        tuple(after),
     )
 
 
@@ -116,13 +131,23 @@ class Client:
         self.id: str | None = None
         self._horizon_us = horizon_us
         self._messages = 0
+        self._after: tuple[After, ...] | None = None
         market.later(order.at_us, self.start)
 
     def start(self) -> None:
         """Start it; where nothing is heard, start it again under the same key."""
         order = self.order
+        if self._after is None:
+            self._after = tuple(
+                After(id, need, or_else)  # type: ignore[arg-type]
+                for number, need, or_else in order.after
+                if (id := self.market.id_of(number)) is not None
+            )
         options = StartOptions(
-            key=order.key, deadline_us=order.deadline_us, delay_us=order.delay_us
+            key=order.key,
+            deadline_us=order.deadline_us,
+            delay_us=order.delay_us,
+            after=self._after,
         )
 
         async def make(engine: SimEngine) -> str:
@@ -287,7 +312,7 @@ def nudges(record: Record, rows: Any, inbox: Sequence[InboxEntry]) -> list[Messa
     if is_out_of_budget(record):
         return []  # a resume would be of no use
     sent = {(entry.message.kind, entry.message.key) for entry in inbox}
-    if record.state is State.PAUSED or record.state is State.SUSPENDED:
+    if record.state in (State.PAUSED, State.SUSPENDED) or is_held(record):
         return [Message(f"resume-{record.seq}", MessageKind.RESUME, "nudge")]
     sort, seed = SORTS[record.task], msgspec.json.decode(rows[0].payload)["seed"]
     found = [

@@ -16,8 +16,10 @@ import msgspec
 
 from campaigns.simulation.actions import STEP_RETRIES, STREAM, Says, Witness
 from campaigns.simulation.clockwork import Process
+from campaigns.simulation.edges import Edges
 from campaigns.simulation.leases import Book
 from campaigns.simulation.programs import SORTS
+from campaigns.simulation.reasons import Truth
 from outlast.budget import charged_by
 from outlast.lifecycle import (
     FINAL,
@@ -42,6 +44,7 @@ RULES: Final = {
     "INV-8 recorded": "a step with a recorded result never starts again, nor has a second one",
     "INV-9 acknowledged": "what was acknowledged is there; what was refused has left no trace",
     "INV-10 reason": "every open execution has a reason, and something that can move it",
+    "reasons": "at rest, what `why` says of an execution is so, and what it asks for moves it",
     "INV-10 liveness": "once faults stop, everything comes to an end",
     "INV-11 claims": "every claim is counted; too many without progress suspend",
     "INV-12 fold": "the log folds to the row",
@@ -53,6 +56,7 @@ RULES: Final = {
     "INV-19 inert": "who has given a lease up starts nothing: parked, paused or ended",
     "INV-20 parked": "a parked execution ends by cancel or deadline only, and not without one",
     "INV-21 children": "a child is born with its parent's row; its end is told once, after it",
+    "dependencies": "who waits for others begins when all have ended as needed, or is taken along",
     "lease taken": "nobody is taken over before the lease has run out, by the store's clock",
     "lease kept": "who is neither dead nor troubled keeps its lease",
     "lease watched": "no body starts after the lease of its worker has run out",
@@ -96,6 +100,7 @@ class Seen:
         reusable: results of earlier tries: key and digest.
         tokens, instants: what its code can have learned.
         started: attempts that began, by lease, try and key.
+        died: how many workers had died in a row over what was suspended.
     """
 
     record: Execution
@@ -118,6 +123,7 @@ class Seen:
     started: set[tuple[bytes | None, int, str, int]] = field(default_factory=set)
     questions: set[str] = field(default_factory=set)
     sent: set[str] = field(default_factory=set)
+    died: int = 0
 
 
 class Auditor:
@@ -134,6 +140,8 @@ class Auditor:
         self.refused: set[tuple[str, str]] = set()
         self._nonces: set[bytes] = set()
         self.leases: Book | None = None
+        self.edges = Edges(self)
+        self.truth = Truth(self)
 
     def check(self, rule: str, holds: bool, *said: object) -> None:
         """Apply a rule.
@@ -375,7 +383,8 @@ class Auditor:
             )
         elif row.kind is Kind.CANCEL:
             asked = any(one.message.kind is MessageKind.CANCEL for one in self.reader.inbox(id))
-            self.check("INV-20 parked", asked, id, "was cancelled by nobody")
+            due = self.edges.cancelled(seen, row)
+            self.check("INV-20 parked", asked or due, id, "was cancelled by nobody")
         elif row.kind is Kind.DEADLINE:
             deadline = seen.record.deadline_at
             self.check(
@@ -480,6 +489,7 @@ class Auditor:
                 )
         for id, seen in self.seen.items():
             self._check_streams(seen)
+            self.edges.at_end(seen)
             (record,) = self.reader.get([id])
             self.check(
                 "INV-2 append-only", self.reader.log(id) == seen.rows, id, "its log has changed"
@@ -551,6 +561,14 @@ def _on_child_finished(auditor: Auditor, seen: Seen, row: Transition) -> None:
     seen.told.add(id)
 
 
+def _on_claim(auditor: Auditor, seen: Seen, row: Transition) -> None:
+    auditor.edges.claimed(seen, row)
+
+
+def _on_upstream_ended(auditor: Auditor, seen: Seen, row: Transition) -> None:
+    auditor.edges.heard(seen, row)
+
+
 def _on_start(auditor: Auditor, seen: Seen, row: Transition) -> None:
     seen.starts += 1
 
@@ -620,6 +638,7 @@ def _on_suspend(auditor: Auditor, seen: Seen, row: Transition) -> None:
     auditor.check("INV-11 claims", code != "crash_loop" or seen.idle_claims > _IDLE_CLAIMS_MAX,
                   row.execution_id, "crash_loop after", seen.idle_claims)  # fmt: skip
     auditor.counts["suspended"] += 1
+    seen.died = seen.idle_claims - 1
 
 
 def _on_takeover(auditor: Auditor, seen: Seen, row: Transition) -> None:
@@ -629,6 +648,8 @@ def _on_takeover(auditor: Auditor, seen: Seen, row: Transition) -> None:
 _ROW_CHECKS: Final = {
     Kind.CREATE: _on_create,
     Kind.CHILD_FINISHED: _on_child_finished,
+    Kind.CLAIM: _on_claim,
+    Kind.UPSTREAM_ENDED: _on_upstream_ended,
     Kind.START: _on_start,
     Kind.STEP: _on_step,
     Kind.ATTEMPT_FAILED: _on_attempt_failed,

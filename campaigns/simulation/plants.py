@@ -440,6 +440,19 @@ def _replays_say_nothing() -> list[Patch]:
     return [(Playback, "_vouched_for", vouched_for)]
 
 
+def _upstream_taken_for_success() -> list[Patch]:
+    def remaining(waits_on: Any, ended: Any) -> Any:
+        return [edge for edge in waits_on if edge["id"] != ended.get("upstream")]
+
+    delivery: Any = sys.modules["outlast.lifecycle.delivery"]
+    return [(home, "remaining", remaining) for home in (decide_module, delivery)]
+
+
+def _message_wakes_nobody() -> list[Patch]:
+    delivery: Any = sys.modules["outlast.lifecycle.delivery"]
+    return [(delivery, "is_awaited", lambda record, message: False)]
+
+
 PLANTS: Final[dict[str, Plant]] = {
     "unfenced_recoverer": Plant(
         "the recoverer takes executions back without raising the fence",
@@ -531,6 +544,14 @@ PLANTS: Final[dict[str, Plant]] = {
     "replays_say_nothing": Plant(
         "what code says where it was before is taken for stored, whoever wrote the rows behind it",
         ("streams",), _replays_say_nothing, seeds=600,
+    ),
+    "upstream_taken_for_success": Plant(
+        "whatever an execution ends as, those that needed its success begin",
+        ("dependencies",), _upstream_taken_for_success,
+    ),
+    "message_wakes_nobody": Plant(
+        "what comes for a parked execution is kept, and does not wake it",
+        ("reasons",), _message_wakes_nobody,
     ),
     "stop_as_failure": Plant(
         "what a graceful stop interrupts is written down as failed",

@@ -180,6 +180,11 @@ class World:
 
         request(engine, lambda: make(engine), answered)
 
+    def id_of(self, number: int) -> str | None:
+        """Give the execution that is known to be that of an order."""
+        ids = [id for id, client in self._clients.items() if client.order.number == number]
+        return ids[0] if ids else None
+
     def cares(self, client: Client, id: str) -> None:
         """Hear which execution a client has started."""
         self._clients[id] = client
@@ -595,12 +600,21 @@ class World:
                 self.auditor.check("INV-10 liveness", True)
                 return
             before = len(self.trace)
+            rows = {seen.record.id: len(seen.rows) for seen in still}
             for seen in still:
+                self.auditor.truth.at_rest(seen, EPOCH_US + self.clockwork.now_us)
+            for seen in still:
+                given = nudges(seen.record, seen.rows, seen.inbox)
                 if is_out_of_budget(seen.record):
                     self.raise_budget(seen.record)
-                for message in nudges(seen.record, seen.rows, seen.inbox):
+                elif not given:
+                    del rows[seen.record.id]  # others have to move first
+                for message in given:
                     send(self, seen.record.id, message, as_guest=False)
             self._go(self.clockwork.now_us + DAY_US)
+            for id, count in rows.items():
+                moved = len(self.auditor.seen[id].rows) > count
+                self.auditor.check("reasons", moved, id, "got what it asks for, and stands still")
             if len(self.trace) == before:
                 break
         stuck = [
@@ -626,6 +640,8 @@ class World:
                 possible.add("cancelled")
             if record.deadline_at is not None:
                 possible.add("timed_out")
+            if (last.data or {}).get("by") == "upstream":
+                possible.add("cancelled")  # which is judged by the rule of dependencies
             self.auditor.check("results", str(record.state) in possible, id, record.state, possible,
                                (last.data or {}).get("error"))  # fmt: skip
             if record.state is not State.SUCCEEDED:
