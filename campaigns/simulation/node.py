@@ -259,14 +259,15 @@ class SimIds(IdMaker):
 
 
 class SimDice:
-    """Random bytes that come from the seed."""
+    """Bytes that come from the seed, none of them twice; a claim draws hundreds in advance."""
 
     def __init__(self, dice: Random) -> None:
-        self._dice = dice
+        self._next = dice.getrandbits(63)
 
     def draw(self, count: int) -> bytes:
         """Draw bytes."""
-        return self._dice.randbytes(count)
+        self._next += 1
+        return self._next.to_bytes(count, "big")
 
 
 @contextmanager

@@ -84,6 +84,9 @@ waiting:cleanup       cancel    -> cancel_requested resume       queued
 awaiting_input:cleanup cancel   -> cancel_requested resume       queued
 paused:cleanup        cancel    -> cancel_requested unpause resume queued
 waiting:asked         cancel    -> annotation                    waiting
+waiting:asked         pause     -> annotation                    waiting
+queued:asked          pause     -> annotation                    queued
+suspended:asked       cancel    -> cancel                        cancelled
 waiting:forced        cancel    -> cancel                        cancelled
 paused:queued         note      -> annotation                    paused
 """

@@ -119,7 +119,7 @@ def is_awaited(record: Execution, message: Message) -> bool:
 def _cancel(record: Execution, message: Message, number: int) -> list[Event]:
     why = (message.data or {}).get("why")
     data = {"by": message.actor, "why": why, "inbox": number}
-    forced = bool((message.data or {}).get("force"))
+    forced = bool((message.data or {}).get("force")) or record.state is State.SUSPENDED
     if forced or not (_has_clean_up(record) or record.cancel_at is not None):
         return [Event(Kind.CANCEL, message.actor, data=data)]
     events = [note_of(message, number)]
@@ -163,6 +163,9 @@ def _upstream(record: Execution, message: Message, number: int) -> list[Event]:
 
 
 def _pause(record: Execution, message: Message, number: int) -> list[Event]:
+    """Hold it, unless it is on its way to its clean-up: a cancel is not held up."""
+    if record.cancel_at is not None and record.state is not State.PAUSED:
+        return [_again(note_of(message, number))]
     return [Event(Kind.PAUSE, message.actor, data={**(message.data or {}), "inbox": number})]
 
 

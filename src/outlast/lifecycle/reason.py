@@ -41,7 +41,9 @@ def reason_of(record: Execution) -> Reason | None:
     code, text, hint = _REASONS[record.state](record, record.detail or {})
     until = record.due_at
     if record.cancel_at is not None:
-        code, text = "cancelling", f"a cancel was requested; {text}"
+        text = f"a cancel was requested; {text}"
+        if record.state is not State.SUSPENDED:  # else nothing is under way
+            code = "cancelling"
     return Reason(code, text, record.state_at, until, hint)
 
 
