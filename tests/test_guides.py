@@ -313,3 +313,8 @@ def test_failing(tmp_path: Path) -> None:
     assert program == "ConnectionError\n"
     assert shown.count("the bank does not answer") == 6 and "attempt 4" in shown
     assert events.count("attempt_failed") == 3
+
+
+def test_remote(tmp_path: Path) -> None:
+    (program,) = follow("remote.md", tmp_path)
+    assert program == "dawn.mp4\n"

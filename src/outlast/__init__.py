@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from outlast.budget import Budget
     from outlast.client.client import Client
+    from outlast.client.remote import RemoteWorker
     from outlast.engine.after import After
     from outlast.engine.budgets import BudgetState
     from outlast.engine.calls import (
@@ -56,6 +57,7 @@ _HOMES: Final = {
     "Filter": "outlast.store.protocol",
     "Limit": "outlast.engine.gate",
     "Rate": "outlast.engine.gate",
+    "RemoteWorker": "outlast.client.remote",
     "OutlastError": "outlast.errors",
     "Reason": "outlast.lifecycle",
     "Retention": "outlast.retention",
@@ -85,7 +87,7 @@ _HOMES: Final = {
 # fmt: off
 __all__ = [  # noqa: RUF022 - in the order a newcomer meets them
     "task", "step", "Engine", "Client", "Execution", "Retry", "Limit", "Rate", "Retention",
-    "Filter", "Schedule", "After", "Started", "Budget",
+    "Filter", "Schedule", "After", "Started", "Budget", "RemoteWorker",
     "sleep", "ask", "wait_for", "now", "random", "uuid4", "changed", "saga", "slot",
     "this_step", "heartbeat", "stream", "progress",
     "spend", "reserve",

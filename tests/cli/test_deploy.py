@@ -111,10 +111,13 @@ def test_what_compose_starts_serves_and_works(
     assert set(services["server"]["environment"]) == set(outside)
     for _ in range(2):
         assert terminal.run(*services["schema"]["command"], **outside).code == 0
-    # Elsewhere it has a network of its own; here it takes any free port, on loopback alone.
-    words = [w if w != "0.0.0.0" else "127.0.0.1" for w in services["server"]["command"]]
-    server = terminal.spawn(*words, "--port", "0", **outside)
-    (url,) = re.findall(r"http://[\d.:]+", server.line_with("serving"))
+    words = [*services["server"]["command"], "--port", "0"]
+    refused = terminal.run(*words, **outside)
+    assert refused.code == 2 and "outlast token create" in refused.err
+    made = terminal.run("token", "create", "ops", "--role", "admin", "-o", "json", **outside)
+    server = terminal.spawn(*words, **outside)
+    (port,) = re.findall(r"http://0\.0\.0\.0:(\d+)", server.line_with("serving"))
+    url = f"http://127.0.0.1:{port}"
     terminal.spawn(*services["worker"]["command"], **outside).line_with("serving")
 
     probe = services["server"]["healthcheck"]["test"]
@@ -128,15 +131,15 @@ def test_what_compose_starts_serves_and_works(
         request = urllib.request.Request(
             f"{url}/api/v1/{path}",
             None if body is None else json.dumps(body).encode(),
-            {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"},
+            {"authorization": f"Bearer {made.json['token']}", "content-type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=20) as answer:
             return json.load(answer)
 
-    made = api("executions", {"task": "ship", "input": {"order": 7}})
-    until(lambda: api(f"executions/{made['id']}/questions")["items"])
-    api(f"executions/{made['id']}/answer", {"value": True})
-    assert api(f"executions/{made['id']}/result?wait=20s")["result"] == "parcel 7 sent"
+    started = api("executions", {"task": "ship", "input": {"order": 7}})
+    until(lambda: api(f"executions/{started['id']}/questions")["items"])
+    api(f"executions/{started['id']}/answer", {"value": True})
+    assert api(f"executions/{started['id']}/result?wait=20s")["result"] == "parcel 7 sent"
 
 
 # systemd

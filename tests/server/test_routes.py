@@ -73,8 +73,11 @@ def test_who_lacks_the_permission_is_turned_away_at_every_route() -> None:
     """Each route, by a caller that may do everything but what the route asks for."""
 
     async def main() -> None:
-        nobody = Tokens({"t": Identity("nobody", rights=Rights(((Grant(Role.WORKER),),)))})
-        async with a_world(nobody) as world:
+        others = {
+            role: Identity("nobody", rights=Rights(((Grant(role),),)))
+            for role in (Role.WORKER, Role.AUDITOR)
+        }
+        async with a_world(Tokens({**others})) as world:
             handle = await world.engine.astart(_task(world, "total"), 1)
             seen = 0
             for route in ROUTES:
@@ -82,7 +85,9 @@ def test_who_lacks_the_permission_is_turned_away_at_every_route() -> None:
                     continue
                 path = route.path.replace("{id}", handle.id).replace("{name}", "total")
                 path = path.replace("{scope}", "tenant")
-                for token, statuses in ((None, (401,)), ("x", (401,)), ("t", (403, 404))):
+                worker = Role.WORKER if route.permission is not Permission.WORK_TAKE else None
+                other = worker or Role.AUDITOR
+                for token, statuses in ((None, (401,)), ("x", (401,)), (other, (403, 404))):
                     headers = {"authorization": f"Bearer {token}"} if token else {}
                     request = httpx.Request(route.method, f"http://test{path}", headers=headers)
                     answer = await world.http.send(request)

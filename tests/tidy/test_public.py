@@ -26,6 +26,7 @@ NAMES = [
     "After",
     "Started",
     "Budget",
+    "RemoteWorker",
     "sleep",
     "ask",
     "wait_for",

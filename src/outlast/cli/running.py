@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -406,6 +407,8 @@ def worker(
 
     span_of("--patience", patience)
     span_of("--lease", lease)
+    if session.is_remote:
+        return _serve_remotely(session, sources, min(slots, threads), lease, patience)
     if processes > 1:
         return _supervise(session, processes)
     end_with_supervisor()
@@ -432,6 +435,35 @@ def worker(
             capabilities=capabilities,
         )
         return _serve(session, engine)
+
+
+def _serve_remotely(
+    session: Session, sources: Sequence[str], slots: int, lease: str, patience: str
+) -> int:
+    """Run steps for the server that the store is behind, until somebody wants it to stop."""
+    import asyncio
+
+    from outlast.cli.loading import load_module
+    from outlast.client.remote import RemoteWorker
+
+    with Outlets():
+        for source in sources:
+            load_module(source)
+        remote = RemoteWorker(session.url, concurrency=slots, lease=lease, patience=patience)
+
+        async def serve() -> None:
+            loop, until = asyncio.get_running_loop(), asyncio.Event()
+            waiting = threading.Thread(
+                target=lambda: (signals.wait(), loop.call_soon_threadsafe(until.set)), daemon=True
+            )
+            waiting.start()
+            _say_serving(session, sorted(remote.steps), os.getpid())
+            await remote.run(until, lambda error: session.say(f"! {one_line(str(error))}"))
+
+        with Signals() as signals:
+            asyncio.run(serve())
+    session.say(f"stopped; {remote.done} steps done, {remote.failed} failed, {remote.lost} lost")
+    return OK
 
 
 def _supervise(session: Session, processes: int) -> int:

@@ -106,6 +106,11 @@ class Attempts:
         self._progress: Progress | None = None
         self._reporting = False
 
+    @property
+    def task(self) -> str:
+        """The task whose execution it is."""
+        return self.owner.record.task
+
     def recall(self, row: Transition) -> None:
         """Take up what a recorded row says about attempts."""
         key = row.key

@@ -33,7 +33,21 @@ from outlast.engine.thread_scope import ThreadScope
 from outlast.errors import StepDeadline
 
 if TYPE_CHECKING:
-    from outlast.engine.processes import ProcessCall, ProcessPool
+    from outlast.engine.processes import ProcessPool
+    from outlast.engine.remote import RemoteDesk
+
+
+class Elsewhere(Protocol):
+    """A body that runs in another process, here or on another machine.
+
+    Attributes:
+        future: gives its value, or the error it raised, on the engine's loop.
+    """
+
+    future: asyncio.Future[Any]
+
+    def stop(self, grace_us: int) -> None:
+        """Stop it, after the grace whether it has cleaned up or not."""
 
 
 class Host(Protocol):
@@ -47,6 +61,10 @@ class Host(Protocol):
     @property
     def processes(self) -> ProcessPool | None:
         """Where the bodies run that ask for a process; None runs them in threads."""
+
+    @property
+    def remote(self) -> RemoteDesk | None:
+        """Where other machines take the bodies that are for them; None runs them here."""
 
     def may_begin(self) -> bool:
         """Tell whether bodies may start: nobody else can own what this worker holds."""
@@ -65,6 +83,10 @@ class Host(Protocol):
 
 class Keeper(Protocol):
     """Whose bodies they are."""
+
+    @property
+    def task(self) -> str:
+        """The task whose execution it is."""
 
     def body_done(self, body: Body, value: Any, error: BaseException | None) -> None:
         """Hear what a body came to."""
@@ -160,7 +182,7 @@ class Body:
         self._scope = scope
         self._keeper = keeper
         self._task: asyncio.Future[Any] | None = None
-        self._process: ProcessCall | None = None
+        self._process: Elsewhere | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._gate: threading.Lock | None = None
         self._struck: BaseException | None = None
@@ -174,9 +196,10 @@ class Body:
         if self.deadline_at is not None and self.deadline_at <= self.started_at:
             self._struck = self._error(StepDeadline)
             return True
-        if step.on == "process" and host.processes is not None:
+        outside = self._outside()
+        if outside is not None:
             self._gate = threading.Lock()
-            self._process = host.processes.call(self, host.payload_bytes_max)
+            self._process = outside.call(self, host.payload_bytes_max)
             self._task = self._process.future
         else:
             args, kwargs = self.call.payload.arguments()
@@ -307,6 +330,11 @@ class Body:
         self.beat_at = self._host.clock.now()
 
     @property
+    def task(self) -> str:
+        """The task whose execution it belongs to."""
+        return self._keeper.task
+
+    @property
     def is_in_task_thread(self) -> bool:
         """Whether it runs in the very thread of the ``def`` task that called it."""
         return isinstance(self._scope, ThreadScope) and self._gate is None
@@ -319,6 +347,13 @@ class Body:
         return True
 
     # Inside
+
+    def _outside(self) -> ProcessPool | RemoteDesk | None:
+        """Give what runs it outside of this process, if anything does."""
+        where = self.step.on
+        if where == "auto":
+            return None
+        return self._host.processes if where == "process" else self._host.remote
 
     def _in_thread(self, call: Callable[[], Any]) -> asyncio.Future[Any]:
         host, scope = self._host, self._scope

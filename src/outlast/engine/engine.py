@@ -43,6 +43,7 @@ from outlast.engine.permitted import answered, permitted_answer, permitted_quest
 from outlast.engine.pruner import Pruner, Rules
 from outlast.engine.questions import OpenQuestion
 from outlast.engine.registry import PLAIN, TASKS, VERSIONS, StartOptions, Task, by_name
+from outlast.engine.remote import REMOTE, RemoteDesk
 from outlast.engine.request import birth_event, read_birth, read_delivery, successor_of
 from outlast.engine.ruling import hear
 from outlast.engine.scheduler import Scheduler
@@ -166,6 +167,7 @@ class Engine:
         self._slots, self._threads = slots, threads
         self._queues = None if queues is None else names_of(queues, "queue")
         self._capabilities = names_of(capabilities, "capability")
+        self._offers_remote = False
         self._processes = processors() if processes is None else max(1, processes)
         self._patience_us = microseconds(patience)
         self._lease_us = checked_lease(lease)
@@ -194,6 +196,18 @@ class Engine:
         self.lost: OutlastError | None = None
         self.on_lost: Callable[[], None] | None = None
         self.is_open = False
+
+    def offer_remote(self) -> None:
+        """Offer steps with ``on="remote"`` to other machines; whoever calls this serves them.
+
+        Before it is opened, it comes to offer the capability ``remote`` as well, so that
+        ``@task(needs="remote")`` is run only where that is so.
+        """
+        if self.is_open and self.worker.remote is None:
+            self.worker.remote = RemoteDesk(self.loop)
+        elif not self.is_open:
+            self._offers_remote = True
+            self._capabilities |= {REMOTE}
 
     # Opening and closing
 
@@ -234,6 +248,8 @@ class Engine:
             changed=self._changed,
         )
         self.worker.versions = self._versions
+        if self._offers_remote:
+            self.worker.remote = RemoteDesk(self.loop)
         self._wake = asyncio.Event()
         self.scheduler = Scheduler(self)
         if self._store.is_shared:
@@ -895,6 +911,9 @@ class Engine:
 
     async def read_standing(self, record: Record) -> Reason | None:
         """Say whose turn it is, and who holds what it needs; None for what waits for no worker."""
+        desk = self.worker.remote
+        if record.state is State.RUNNING and desk is not None and record.cancel_at is None:
+            return desk.reason(record.id, record.state_at)
         if record.state not in (State.QUEUED, State.BLOCKED):
             return None
         read = partial(standing, self.store, record, self.name)

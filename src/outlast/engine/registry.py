@@ -12,7 +12,18 @@ import inspect
 import re
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final, Generic, Literal, NoReturn, ParamSpec, TypeVar, cast, overload
+from typing import (
+    Any,
+    Final,
+    Generic,
+    Literal,
+    NoReturn,
+    ParamSpec,
+    TypeVar,
+    cast,
+    get_args,
+    overload,
+)
 
 from msgspec import Struct
 
@@ -34,7 +45,7 @@ from outlast.schedule.plan import Misfire, Overlap, Schedule
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Where = Literal["auto", "process"]
+Where = Literal["auto", "process", "remote"]
 
 
 class Retry:
@@ -641,6 +652,8 @@ TASKS: Final[dict[str, Task[Any, Any]]] = {}
 """Every task defined in this process, by name; of several versions the newest."""
 VERSIONS: Final[dict[tuple[str, str], Task[Any, Any]]] = {}
 """Every task that has a version, by its name and that."""
+REMOTE_STEPS: Final[dict[str, _Step[Any, Any]]] = {}
+"""Every step with ``on="remote"`` defined in this process, by name."""
 
 
 def is_newer(version: str | None, other: str | None) -> bool:
@@ -905,7 +918,9 @@ def step(
             :class:`StepQueueTimeout`, whatever its retries.
         heartbeat: how long the body may go without calling :func:`outlast.heartbeat`; then the
             attempt fails as :class:`HeartbeatLost`.
-        on: where a ``def`` step runs: "auto" is a thread, "process" a process that can be stopped.
+        on: where it runs. "auto" is the engine's process, a ``def`` step in a thread of it;
+            "process" a process that can be stopped, for ``def`` steps; "remote" another machine,
+            whose worker takes it from a server (where no server has the execution: as "auto").
         grace: how long a coroutine or process may take to clean up when it is stopped.
         cost: what an attempt costs, by meter, as ``{"usd": 0.05}``: set aside before it starts, and
             charged unless the body says otherwise by :func:`outlast.spend`.
@@ -913,8 +928,10 @@ def step(
     Raises:
         UsageError: an ``async def`` function cannot run in a process; there is no such place.
     """
-    if on not in ("auto", "process"):
-        raise UsageError(f'no step runs on "{on}"', do='write on="process", or leave it out')
+    if on not in get_args(Where):
+        raise UsageError(
+            f'no step runs on "{on}"', do='write on="process" or on="remote", or leave it out'
+        )
     costs = None if cost is None else amounts_of(cost, "cost")
     limits = limits_of(span(queue_timeout), span(timeout), span(heartbeat), span(deadline))
 
@@ -925,7 +942,12 @@ def step(
                 f"{function.__qualname__} is async def and cannot run in a process",
                 do="make it def: it has the process for itself, and may block",
             )
-        return kind(function, name, retries, limits, microseconds(grace), on, costs)
+        made: _Step[Any, Any] = kind(
+            function, name, retries, limits, microseconds(grace), on, costs
+        )
+        if on == "remote":
+            REMOTE_STEPS[made.name] = made
+        return made
 
     return decorate if fn is None else decorate(fn)
 
@@ -944,6 +966,7 @@ class _StepDecorator:
 
 
 __all__ = [
+    "REMOTE_STEPS",
     "TASKS",
     "AsyncStep",
     "DefStep",

@@ -39,6 +39,7 @@ from outlast.store.protocol import (
 if TYPE_CHECKING:
     from outlast.engine.membership import Membership
     from outlast.engine.processes import ProcessPool
+    from outlast.engine.remote import RemoteDesk
 
 T = TypeVar("T")
 READ_AGAIN_SECONDS: Final = 0.25
@@ -101,6 +102,7 @@ class Worker:
         self._read_threads = ThreadPoolExecutor(2, "outlast-read")
         self.processes_max = processes
         self._processes: ProcessPool | None = None
+        self.remote: RemoteDesk | None = None
         self._slots = slots
         self._starting = 0
         self._to_replay: list[tuple[Driver, Claimed]] = []
@@ -485,6 +487,8 @@ class Worker:
         handed = len(self.drivers)
         for driver in list(self.drivers.values()):
             driver.hand_back()
+        if self.remote is not None:
+            self.remote.close()
         await self.journal.drain()
         for task in self._pending:
             task.cancel()

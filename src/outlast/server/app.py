@@ -66,6 +66,7 @@ def create_app(
     """
     from outlast.server.table import ROUTES
 
+    engine.offer_remote()
     table = checked(ROUTES if routes is None else routes)
     by_path: dict[str, dict[str, Route]] = {}
     for route in table:

@@ -10,6 +10,7 @@ from outlast.errors import (
     BadSchedule,
     FeedGap,
     KeyConflict,
+    LeaseLost,
     NameTaken,
     NotFound,
     NotRecoverable,
@@ -23,9 +24,20 @@ from outlast.errors import (
     Unauthenticated,
     UnknownStep,
     UnknownTask,
+    UsageError,
     WrongArguments,
 )
-from outlast.server import access, actions, executions, firehose, live, rules, shapes, system
+from outlast.server import (
+    access,
+    actions,
+    executions,
+    firehose,
+    live,
+    rules,
+    shapes,
+    system,
+    work,
+)
 from outlast.server.route import Route, Scope
 
 P, S = Permission, Scope
@@ -270,6 +282,24 @@ def _schedule(
     )
 
 
+def _work(
+    word: str, handler: Any, answer: Any, body: Any, *refusals: type[OutlastError], **more: Any
+) -> Route:
+    """Make a route for workers on other machines."""
+    known = () if not word else (LeaseLost, PayloadTooLarge)
+    return _task(
+        "POST",
+        f"/claims{word}",
+        handler,
+        answer,
+        permission=P.WORK_TAKE,
+        body=body,
+        refusals=(*known, NotFound, *refusals),
+        tag="work",
+        **{"status": 204, **more},
+    )
+
+
 RULES: Final = (
     _task("GET", "/tasks", system.list_tasks, shapes.TaskPage, permission=P.TASKS_READ,
           scope=S.LISTED, tag="tasks"),
@@ -322,6 +352,12 @@ RULES: Final = (
           tag="budgets"),
     _task("POST", "/webhooks/secret", system.webhook_secret, shapes.SecretForm, scope=S.TENANT,
           permission=P.ACCESS_WRITE, body=shapes.SecretBody, tag="system"),
+    _work("", work.claim_steps, work.ClaimPage, work.ClaimBody, scope=S.LISTED, status=200),
+    _work("/{claim}/heartbeat", work.beat_claim, work.BeatForm, work.BeatBody, UsageError,
+          status=200),
+    _work("/{claim}/complete", work.complete_claim, None, work.CompleteBody),
+    _work("/{claim}/fail", work.fail_claim, None, work.FailBody),
+    _work("/{claim}/release", work.release_claim, None, work.ReleaseBody),
     _task("GET", "/workers", system.list_workers, shapes.WorkerPage, scope=S.TENANT,
           permission=P.SYSTEM_READ, tag="system"),
     _task("GET", "/system/info", system.get_info, shapes.InfoForm, scope=S.TENANT,

@@ -308,7 +308,7 @@ class _Home:
     payload_bytes_max = PAYLOAD_BYTES_MAX
     cancel_grace_us = 30_000_000
     watched = 0
-    processes = None
+    processes = remote = None
 
     def __init__(self, loop: asyncio.AbstractEventLoop, now: int) -> None:
         self.journal: Any = self
