@@ -24,7 +24,7 @@ from outlast.codec import digest
 from outlast.engine.identity import IdMaker
 from outlast.lifecycle import Event, Kind, Refusal, Transition, apply, create, decide
 from outlast.store import open_store
-from outlast.store.protocol import TENANT, Create, Filter
+from outlast.store.protocol import DEFAULT_NUMBER, Create, Filter
 
 FULL: Final = {"filled": 1_000_000, "executions": 2_000, "times": 200, "turns": 3}
 QUICK: Final = {"filled": 100_000, "executions": 2_000, "times": 200, "turns": 3}
@@ -129,7 +129,7 @@ def _finished(ids: IdMaker, now: int) -> Create:
     nonce = os.urandom(16)
     data = {"task": chain.name, "input_digest": digest(_INPUT), "queue": "default", "priority": 0}
     record, row = create(
-        TENANT, ids.make(now), Event(Kind.CREATE, "user", data=data, payload=_INPUT), now
+        DEFAULT_NUMBER, ids.make(now), Event(Kind.CREATE, "user", data=data, payload=_INPUT), now
     )
     rows: list[Transition] = [row]
     for place, event in enumerate(

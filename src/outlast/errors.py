@@ -14,6 +14,7 @@
     │   ├─ PayloadTooLarge        more bytes than the limit
     │   ├─ BadSchedule            no cron, no time zone, or a part that cannot be
     │   ├─ BadRequest             a request that the server does not take as it stands
+    │   ├─ UnknownTenant          the store has no tenant of this name
     │   └─ CannotLoad             the module, file or store address cannot be opened as given
     │       ├─ KeyMissing             the store is encrypted, and its key was not given
     │       └─ KeyWrong               a key of that name was, and it is another one
@@ -31,6 +32,7 @@
     │   ├─ NameTaken              there is a user of this name already
     │   ├─ NotRecoverable         it goes on, or succeeded: nothing to recover
     │   ├─ Stale                  it has changed since it was read
+    │   ├─ TenantClosed           nothing is started or run in this tenant
     │   └─ StoreOwned             another engine owns this file
     ├─ TokenRefused           a token that permits nothing
     │   ├─ TokenInvalid           forged, or changed on the way
@@ -234,6 +236,12 @@ class KeyWrong(CannotLoad):
     code = "key_wrong"
 
 
+class UnknownTenant(UsageError):
+    """No tenant of the store has this name."""
+
+    code = "unknown_tenant"
+
+
 class NotFound(OutlastError):
     """There is no such execution, task or question."""
 
@@ -356,6 +364,12 @@ class StoreOwned(Refused):
     """Another engine owns this database file."""
 
     code = "store_owned"
+
+
+class TenantClosed(Refused):
+    """The tenant is closed: nothing is started or run in it."""
+
+    code = "tenant_closed"
 
 
 class TokenRefused(OutlastError):

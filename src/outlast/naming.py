@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -18,6 +19,7 @@ LABELS_MAX: Final = 32
 LABEL_LENGTH_MAX: Final = 200
 """Characters of a label's name, and of its value."""
 PRIORITY_MAX: Final = 2**31 - 1
+_TENANT: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
 def checked_name(name: str, what: str) -> str:
@@ -29,6 +31,20 @@ def checked_name(name: str, what: str) -> str:
     if not name:
         raise UsageError(f"the {what} is empty", do="leave it out, or name it")
     return checked_text(name, what, length_max=NAME_LENGTH_MAX)
+
+
+def checked_tenant(name: str) -> str:
+    """Give a name back, having seen that it can be a tenant's.
+
+    Raises:
+        UsageError: it is not of small letters, digits, "-" and "_", 63 at most, a letter first.
+    """
+    if not _TENANT.fullmatch(str(name)):
+        raise UsageError(
+            f"{str(name)[:80]!a} is no name of a tenant",
+            do='write small letters, digits, "-" and "_", a letter first, 63 at most',
+        )
+    return name
 
 
 def checked_text(text: str, what: str, *, length_max: int = TEXT_LENGTH_MAX) -> str:
@@ -96,5 +112,6 @@ __all__ = [
     "checked_labels",
     "checked_name",
     "checked_priority",
+    "checked_tenant",
     "checked_text",
 ]

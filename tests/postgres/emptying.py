@@ -11,8 +11,10 @@ def empty_postgres(url: str) -> None:
         connection.execute("SET LOCAL session_replication_role = replica")
         tables = connection.execute(
             "SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'outlast'"
-            " AND tablename NOT IN ('migration', 'edge', 'audit_head')"
+            " AND tablename NOT IN ('migration', 'edge', 'tenant', 'audit_head')"
         ).fetchall()
+        connection.execute("DELETE FROM outlast.tenant WHERE number > 1")
+        connection.execute("DELETE FROM outlast.audit_head WHERE tenant > 1")
         connection.execute(
             "UPDATE outlast.audit_head SET number = 0, digest = decode(repeat('00', 32), 'hex')"
         )

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from outlast.store import open_store
+from outlast.store.memory import MemoryStore
 from outlast.store.protocol import Store
-from outlast.testing.conformance import StoreConformance
-from outlast.testing.conformance_access import AccessConformance
+from outlast.testing.conformance import StoreConformance, T
+from outlast.testing.conformance_access import AccessConformance, deed
 from outlast.testing.conformance_budgets import BudgetConformance
 from outlast.testing.conformance_capacity import CapacityConformance
 from outlast.testing.conformance_feed import FeedConformance
@@ -20,6 +21,7 @@ from outlast.testing.conformance_people import PeopleConformance
 from outlast.testing.conformance_schedules import ScheduleConformance
 from outlast.testing.conformance_streams import StreamsConformance
 from outlast.testing.conformance_structure import StructureConformance
+from outlast.testing.conformance_tenants import Beside, TenantsConformance
 
 
 class Suite(
@@ -34,8 +36,24 @@ class Suite(
     BudgetConformance,
     CapacityConformance,
     AccessConformance,
+    TenantsConformance,
 ):
     """All there is."""
+
+
+def opened_beside(store: Store, open: Beside) -> Iterator[Beside]:
+    """Open other tenants of a database, made where they are not there, and close them at the end."""
+    stores: list[Store] = []
+
+    def beside(name: str) -> Store:
+        if store.tenants.get(name) is None:
+            store.tenants.add(name, T, deed("tenant"))
+        stores.append(open(name))
+        return stores[-1]
+
+    yield beside
+    for one in stores:
+        one.close()
 
 
 class TestMemory(Suite):
@@ -45,6 +63,11 @@ class TestMemory(Suite):
         yield store
         store.close()
 
+    @pytest.fixture
+    def beside(self, store: Store) -> Iterator[Beside]:
+        assert isinstance(store, MemoryStore)
+        yield from opened_beside(store, lambda name: MemoryStore(tenant=name, beside=store))
+
 
 class TestPostgres(Suite):
     @pytest.fixture
@@ -53,6 +76,12 @@ class TestPostgres(Suite):
         yield store
         store.close()
 
+    @pytest.fixture
+    def beside(self, store: Store, postgres_store: str) -> Iterator[Beside]:
+        yield from opened_beside(
+            store, lambda name: open_store(postgres_store, owner="w1", now=1, tenant=name)
+        )
+
 
 class TestSqlite(Suite):
     @pytest.fixture
@@ -60,3 +89,9 @@ class TestSqlite(Suite):
         store = open_store(f"sqlite:///{tmp_path}/outlast.db", owner="w1", now=1)
         yield store
         store.close()
+
+    @pytest.fixture
+    def beside(self, store: Store) -> Iterator[Beside]:
+        yield from opened_beside(
+            store, lambda name: open_store(store.url, owner="w1", now=1, tenant=name)
+        )

@@ -563,8 +563,8 @@ one(store, born("ex_1"))
 store.file.writer.execute("PRAGMA cache_size = 5")     # so that the transaction spills into the log
 store.file.writer.execute("BEGIN IMMEDIATE")
 for n in range(3_000):
-    store.file.writer.execute("INSERT INTO worker (id, host, pid, started_at, seen_at, state, service)"
-                              " VALUES (?, '', 1, 1, 1, 'left', '{}')", (f"{n:05}" + "x" * 500,))
+    store.file.writer.execute("INSERT INTO worker (tenant, id, host, pid, started_at, seen_at, state, service)"
+                              " VALUES (1, ?, '', 1, 1, 1, 'left', '{}')", (f"{n:05}" + "x" * 500,))
 child = os.fork()
 if child == 0:
     store = None           # and the interpreter ends as it always does

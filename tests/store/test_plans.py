@@ -40,6 +40,7 @@ PLANS = {
     "end_feed": ["SEARCH feed_state USING INTEGER PRIMARY KEY (rowid=?)"],
     "account_by_name": ["SEARCH account USING PRIMARY KEY (tenant=? AND name=?)"],
     "set_password": ["SEARCH account USING PRIMARY KEY (tenant=? AND name=?)"],
+    "hold_account": ["SEARCH account USING PRIMARY KEY (tenant=? AND name=?)"],
     "set_disabled": ["SEARCH account USING PRIMARY KEY (tenant=? AND name=?)"],
     "grants_of": ["SEARCH role_grant USING PRIMARY KEY (tenant=? AND subject=?)"],
     "delete_grant": ["SEARCH role_grant USING PRIMARY KEY (tenant=? AND subject=? AND role=?"],
@@ -125,8 +126,8 @@ PLANS = {
     "place_in_line": ["SEARCH e USING INDEX execution_blocked (tenant=? AND <expr>=?)"],
     "leased_executions": ["SEARCH execution USING INDEX execution_leased (tenant=? AND worker>?)"],
     "unread_executions": ["SEARCH execution USING INDEX execution_leased (tenant=? AND worker=?)"],
-    "renew_worker": ["SEARCH worker USING PRIMARY KEY (id=?)"],
-    "leave_worker": ["SEARCH worker USING PRIMARY KEY (id=?)"],
+    "renew_worker": ["SEARCH worker USING PRIMARY KEY (tenant=? AND id=?)"],
+    "leave_worker": ["SEARCH worker USING PRIMARY KEY (tenant=? AND id=?)"],
     "executions_page": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id<?)"],
     "open_executions_page": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
     "labelled_page": [
@@ -174,7 +175,7 @@ PLANS = {
     "children_page": [
         "SEARCH execution USING INDEX execution_children (tenant=? AND parent_id=? AND id<?)"
     ],
-    "end_errands": ["SEARCH errand USING INTEGER PRIMARY KEY (rowid=?)"],
+    "end_errands": ["SEARCH errand USING COVERING INDEX errand_next (tenant=? AND number=?)"],
     "schedule_by_name": ["SEARCH schedule USING PRIMARY KEY (tenant=? AND name=?)"],
     "schedules_page": ["SEARCH schedule USING PRIMARY KEY (tenant=? AND name>?)"],
     "due_schedules": [
@@ -192,7 +193,7 @@ PLANS = {
     "schedule_log": ["SEARCH schedule_entry USING PRIMARY KEY (tenant=? AND name=? AND seq<?)"],
     "fate_of_slot": ["SEARCH schedule_entry USING PRIMARY KEY (tenant=? AND name=?)"],
     "prune_schedule_log": ["SEARCH e USING COVERING INDEX schedule_entry_at (tenant=? AND at<?)"],
-    "secret": ["SEARCH meta USING PRIMARY KEY (name=?)"],
+    "secret": ["SEARCH secret USING PRIMARY KEY (tenant=? AND name=?)"],
     "all_ids": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id>?)"],
 }
 ASKING = [
@@ -265,6 +266,7 @@ READS_ALL = {
     *("reseal_log", "reseal_inbox", "reseal_streams", "reseal_schedules"),
     *("permit_reseal", "end_reseal"),
     *("data_keys", "save_data_key", "insert_data_key", "is_used"),
+    *("tenants", "tenant_by_name", "insert_tenant", "set_closed"),  # a handful of rows
     *("accounts", "grants", "tokens", "wrong_sessions", "wrong_tokens", "wrong_grants"),
     *("audit_oldest", "audit_newest"),  # by the numbers of its key, or a filter nobody waits for
     *re.findall(r"^-- name: (\w+)$", FILES["verify.sql"], re.MULTILINE),

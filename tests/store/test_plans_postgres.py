@@ -52,7 +52,7 @@ PLANS_OF = {
     "queue_holders": {"execution_leased"},
     "waiting_for_budget": {"execution_over_budget"},
     "save_budgets": {"execution_over_budget"},
-    "freed_schedules": {"execution_by_origin", "schedule_waiting"},
+    "freed_schedules": {"execution_by_origin", "schedule_waiting", "tenant_pkey"},
     "open_of_origin": {"execution_by_origin"},
     "children_page": {"execution_children"},
     "insert_errands": {"dependency_watched", "execution_children"},
@@ -91,7 +91,7 @@ PLANS_OF = {
     "stream_ends": {"stream_item_pkey"},
     "stream_parts": {"stream_item_once"},
     "stream_items": {"stream_item_pkey"},
-    "due_schedules": {"schedule_due"},
+    "due_schedules": {"schedule_due", "tenant_pkey"},
     "schedule_by_name": {"schedule_pkey"},
     "schedule_log": {"schedule_entry_pkey"},
     "renew_worker": {"worker_pkey"},
@@ -99,7 +99,7 @@ PLANS_OF = {
     "sign_in": {"sign_in_pkey"},
     "token_by_id": {"token_pkey"},
     "open_counts": {"execution_queued", "execution_leased", "execution_parked"},
-    "waiting_queues": {"execution_queued", "line_look", "queue_setting_pkey"},
+    "waiting_queues": {"execution_queued", "line_look", "queue_setting_pkey", "tenant_pkey"},
 }
 # fmt: on
 READS_ALL = {

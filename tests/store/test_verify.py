@@ -220,7 +220,8 @@ def test_what_derived_tables_say_is_compared(derived: SqliteStore, case: str) ->
 
 MEANT = {
     *("meta", "migration", "edge", "worker", "execution", "transition", "inbox", "schedule"),
-    *("queue_setting", "gate_setting", "rate", "account", "sign_in", "data_key"),
+    *("queue_setting", "gate_setting", "rate", "account", "sign_in", "data_key", "secret"),
+    *("tenant", "feed_state", "feed"),
 }
 """Tables that say something of their own, or are checked with the executions' rows."""
 

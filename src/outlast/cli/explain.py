@@ -295,6 +295,14 @@ _TEXTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
             "give it up: outlast cancel ID",
         ),
     ),
+    "unknown_tenant": (
+        "the name is misspelt, the tenant was never made, or the store is another one",
+        ("outlast tenant ls", "outlast tenant add NAME"),
+    ),
+    "tenant_closed": (
+        "somebody has closed it: what is there can be read, and nothing is started or run",
+        ("outlast tenant open NAME",),
+    ),
     "store_unavailable": (
         "the disk or file system did not do what was asked; what was acknowledged is safe",
         ("look at the disk, then try again",),

@@ -43,7 +43,7 @@ from outlast.schedule import (
 )
 from outlast.schedule.plan import plan_of
 from outlast.store.protocol import (
-    TENANT,
+    DEFAULT_NUMBER,
     Adjust,
     Answer,
     BudgetEvent,
@@ -642,7 +642,7 @@ def _put_body(draft: ScheduleRecord) -> dict[str, Any]:
 
 def _schedule(form: _ScheduleForm) -> ScheduleRecord:
     return ScheduleRecord(
-        TENANT,
+        DEFAULT_NUMBER,
         form.name,
         form.task,
         plan_of(form.plan),

@@ -14,7 +14,7 @@ from outlast.engine.bulk import Action
 from outlast.engine.questions import OpenQuestion
 from outlast.errors import InternalError, OutlastError, ServerUnreachable, by_code
 from outlast.lifecycle import Execution, Kind, Reason, State, Transition
-from outlast.store.protocol import TENANT, BudgetRow, ProgressRow, StreamHead, StreamItem
+from outlast.store.protocol import DEFAULT_NUMBER, BudgetRow, ProgressRow, StreamHead, StreamItem
 
 T = TypeVar("T")
 KINDS: Final = by_code()
@@ -249,7 +249,7 @@ def us(at: datetime | None) -> int | None:
 def record_of(form: RowForm) -> Execution:
     """Give a row back."""
     return Execution(
-        TENANT,
+        DEFAULT_NUMBER,
         form.id,
         form.task,
         form.state,
@@ -295,7 +295,7 @@ def transition_of(form: LogForm) -> Transition:
     """Give a row of a log back; a payload that is null and none that there is are the same."""
     payload = bytes(form.payload)
     return Transition(
-        TENANT,
+        DEFAULT_NUMBER,
         form.id,
         form.seq,
         form.kind,

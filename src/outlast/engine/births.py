@@ -28,7 +28,7 @@ PUT_MANY: Final = 4_000
 """The same where they only wait in their queue; more are sent when half of them are written."""
 PART: Final = START_MANY
 """How many are sent without giving others a turn of the loop."""
-_EXPECTED: Final = (None, "already_exists", "key_conflict", "no_upstream")
+_EXPECTED: Final = (None, "already_exists", "key_conflict", "no_upstream", "tenant_closed")
 
 
 class Births:

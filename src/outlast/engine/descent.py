@@ -37,7 +37,7 @@ from outlast.lifecycle import (
     decide,
 )
 from outlast.naming import checked_name, checked_text
-from outlast.store.protocol import TENANT, Create
+from outlast.store.protocol import Create
 
 _INHERITED: Final = ("task", "queue", "version", "gates", "attempt_timeout_us", "slot", "budget")
 """What the birth of a source says about every execution that is made of it."""
@@ -156,7 +156,7 @@ def descend(
     if wish.why is not None:
         origin["why"] = checked_text(wish.why, "reason")
     event.data = {**(event.data or {}), "from": origin}
-    record, row = create(TENANT, id, event, now)
+    record, row = create(source.tenant, id, event, now)
     rows = [row]
     for copied in [*_markers(log, wish, copies), *(copy.event() for copy in copies)]:
         decision = decide(record, copied, now)

@@ -905,7 +905,9 @@ class Engine:
         return self.run(self.aanswer_by_token(token, value))
 
     async def _permitted(self, token: str) -> tuple[Permit, OpenQuestion]:
-        permit = tokens.read(await self.read_secret(), token, self.clock.now())
+        permit = tokens.read(
+            await self.read_secret(), token, self.clock.now(), self.worker.store.tenant
+        )
         record = await self.read_one(permit.execution_id)
         return permit, permitted_question(permit, record, await self.read_log(record.id))
 
@@ -921,7 +923,8 @@ class Engine:
 
     async def amake_token(self, question: OpenQuestion, actor: str, span_us: int) -> str:
         """Make a token for a question; see :meth:`outlast.Execution.aanswer_token`."""
-        return token_for(await self.read_secret(), question, actor, span_us, self.clock.now())
+        secret, tenant = await self.read_secret(), self.worker.store.tenant
+        return token_for(secret, question, actor, span_us, self.clock.now(), tenant)
 
     async def read_secret(self) -> bytes:
         """Give the secret that signs the tokens of this store."""

@@ -32,7 +32,6 @@ from outlast.lifecycle.record import continued_as
 from outlast.naming import checked_name, checked_priority
 from outlast.store import DEFAULT_URL, open_store, owner_of, shown
 from outlast.store.protocol import (
-    TENANT,
     Adjust,
     Answer,
     Create,
@@ -189,7 +188,10 @@ class Guest:
         payload = task.input.bind(args, kwargs)
         now = time.time_ns() // 1000
         record, row = create(
-            TENANT, self._ids.make(now), birth_event(task, payload, options, now), now
+            self.store.tenant,
+            self._ids.make(now),
+            birth_event(task, payload, options, now),
+            now,
         )
         answer = self._commit(Create(record, [row]))
         return read_birth(answer, options.key), answer.refused is None
@@ -270,7 +272,8 @@ class Guest:
 
         question = self.question(id, key)
         by = actor or question.to or "token"
-        return token_for(self._secret(), question, by, span_us, time.time_ns() // 1000)
+        now, tenant = time.time_ns() // 1000, self.store.tenant
+        return token_for(self._secret(), question, by, span_us, now, tenant)
 
     def question_by_token(self, token: str) -> OpenQuestion:
         """Give the question that a token permits to answer.
@@ -306,7 +309,7 @@ class Guest:
         from outlast.engine import token as tokens
         from outlast.engine.permitted import permitted_question
 
-        permit = tokens.read(self._secret(), token, time.time_ns() // 1000)
+        permit = tokens.read(self._secret(), token, time.time_ns() // 1000, self.store.tenant)
         record = self.record(permit.execution_id)
         return permit, permitted_question(permit, record, self.log(record.id))
 

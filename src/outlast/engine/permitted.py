@@ -17,7 +17,14 @@ from outlast.naming import checked_name
 SPAN_MAX_US = microseconds("3650d")
 
 
-def token_for(secret: bytes, question: OpenQuestion, actor: str, span_us: int, now: int) -> str:
+def token_for(
+    secret: bytes,
+    question: OpenQuestion,
+    actor: str,
+    span_us: int,
+    now: int,
+    tenant: int,
+) -> str:
     """Make a token that permits one answer to a question, for so long.
 
     Raises:
@@ -27,7 +34,13 @@ def token_for(secret: bytes, question: OpenQuestion, actor: str, span_us: int, n
         raise UsageError("a token is good for some time, ten years at most", do='expires="7d"')
     checked_name(actor, "actor")
     permitted = tokens.permit(
-        question.execution_id, question.key, question.title, question.to, actor, now + span_us
+        question.execution_id,
+        question.key,
+        question.title,
+        question.to,
+        actor,
+        now + span_us,
+        tenant,
     )
     return tokens.sign(secret, permitted)
 

@@ -13,7 +13,7 @@ from outlast.engine.gate import Demand
 from outlast.engine.identity import message_id
 from outlast.engine.questions import already_answered, too_late
 from outlast.engine.registry import PLAIN, StartOptions, Task
-from outlast.errors import KeyConflict, NotFound, Stale, TransitionRefused
+from outlast.errors import KeyConflict, NotFound, Stale, TenantClosed, TransitionRefused
 from outlast.lifecycle import Event, Kind, Message, MessageKind
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle.record import continued_as
@@ -122,7 +122,14 @@ def read_birth(answer: Answer, key: str | None) -> Record:
     Raises:
         KeyConflict: the key belongs to another task or input.
         NotFound: it shall start after one that is not there.
+        TenantClosed: nothing is started in this tenant.
     """
+    if answer.refused == "tenant_closed":
+        raise TenantClosed(
+            "nothing was started: the tenant is closed",
+            why="nothing is started or run in it; what is there can be read",
+            do="outlast tenant ls, and: outlast tenant open NAME",
+        )
     if answer.refused == "no_upstream":
         raise NotFound(
             "nothing was started: an execution that it shall start after is not there",

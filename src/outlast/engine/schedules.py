@@ -28,7 +28,7 @@ from outlast.schedule import (
 )
 from outlast.schedule.decide import BACKFILL_MAX
 from outlast.schedule.plan import wall
-from outlast.store.protocol import TENANT, ScheduleAnswer, Store
+from outlast.store.protocol import DEFAULT_NUMBER, ScheduleAnswer, Store
 
 if TYPE_CHECKING:
     from outlast.engine.engine import Engine
@@ -147,7 +147,7 @@ def drafted(
     born = dict(birth_event(task, payload, StartOptions(), now=0).data or {})
     del born["task"], born["input_digest"]
     return ScheduleRecord(
-        TENANT,
+        DEFAULT_NUMBER,  # the store that takes it puts its own
         checked_schedule_name(name),
         task.name,
         schedule.plan,

@@ -23,7 +23,7 @@ from typing import Final
 import msgspec
 
 from outlast.errors import TokenExpired, TokenForeign, TokenInvalid
-from outlast.store.protocol import TENANT
+from outlast.store.protocol import DEFAULT_NUMBER
 
 SECRET_NAME: Final = "answer_tokens"  # noqa: S105 - where it is kept
 SECRET_BYTES: Final = 32
@@ -68,11 +68,17 @@ def title_digest(title: str) -> str:
 
 
 def permit(
-    execution_id: str, key: str, title: str, to: str | None, actor: str, expires_at: int
+    execution_id: str,
+    key: str,
+    title: str,
+    to: str | None,
+    actor: str,
+    expires_at: int,
+    tenant: int = DEFAULT_NUMBER,
 ) -> Permit:
     """Make a permit with an id of its own."""
     digest = title_digest(title)
-    return Permit(secrets.token_hex(8), TENANT, execution_id, key, digest, to, actor, expires_at)
+    return Permit(secrets.token_hex(8), tenant, execution_id, key, digest, to, actor, expires_at)
 
 
 def sign(secret: bytes, permitted: Permit) -> str:
@@ -81,8 +87,8 @@ def sign(secret: bytes, permitted: Permit) -> str:
     return f"{said}.{_signature(secret, said)}"
 
 
-def read(secret: bytes, token: object, now: int) -> Permit:
-    """Read a token.
+def read(secret: bytes, token: object, now: int, tenant: int = DEFAULT_NUMBER) -> Permit:
+    """Read a token of a tenant.
 
     Raises:
         TokenForeign: another store has made it.
@@ -111,7 +117,7 @@ def read(secret: bytes, token: object, now: int) -> Permit:
         permitted = msgspec.json.decode(_bytes(body), type=Permit)
     except (msgspec.MsgspecError, binascii.Error) as error:
         raise _invalid(str(error)) from None
-    if permitted.tenant != TENANT:
+    if permitted.tenant != tenant:
         raise _invalid("it is for another tenant")
     if now >= permitted.expires_at:
         raise TokenExpired(

@@ -17,7 +17,7 @@ from outlast.engine.request import birth_event, read_birth
 from outlast.errors import UsageError
 from outlast.lifecycle import create
 from outlast.store import inside_of
-from outlast.store.protocol import TENANT, Create, Inside
+from outlast.store.protocol import Create, Inside
 
 if TYPE_CHECKING:
     from outlast.engine.engine import Engine
@@ -102,7 +102,8 @@ def _birth(
 ) -> Create:
     payload = task.input.bind(args, kwargs, bytes_max=engine.payload_bytes_max)
     now = engine.clock.now()
-    record, row = create(TENANT, engine.new_id(), birth_event(task, payload, options, now), now)
+    event = birth_event(task, payload, options, now)
+    record, row = create(engine.worker.store.tenant, engine.new_id(), event, now)
     return Create(record, [row])
 
 

@@ -25,7 +25,6 @@ from outlast.lifecycle import Event, Execution, Kind, Refusal, Transition, apply
 from outlast.lifecycle.gate import is_gated
 from outlast.lifecycle.record import copy_of
 from outlast.store.protocol import (
-    TENANT,
     Answer,
     BudgetRow,
     Claimed,
@@ -155,7 +154,7 @@ class Worker:
         fast path), and the driver that will run it comes along. ``notes`` are what its log begins
         with, after its birth; what runs such a one reads them there.
         """
-        record, row = create(TENANT, id, event, now)
+        record, row = create(self.store.tenant, id, event, now)
         if notes:
             return Create(record, [row, *self._append(record, notes, now)]), None
         task = code_for(record, self.tasks, self.versions)

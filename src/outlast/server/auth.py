@@ -19,7 +19,7 @@ from typing import Final, Protocol, Self
 
 from outlast.access import EVERYTHING, Permission, Rights
 from outlast.errors import Forbidden, StoreReadOnly, Unauthenticated
-from outlast.store.protocol import TENANT
+from outlast.store.protocol import DEFAULT_NUMBER
 
 PREFIX: Final = "otk_"
 """What a token begins with, so that scanners for secrets know one."""
@@ -41,7 +41,7 @@ class Identity:
     """
 
     name: str
-    tenant: int = TENANT
+    tenant: int = DEFAULT_NUMBER
     rights: Rights = EVERYTHING
     form: str | None = None
 

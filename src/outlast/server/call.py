@@ -13,7 +13,7 @@ from outlast.naming import checked_name
 from outlast.server.auth import Identity, authorize, may
 from outlast.server.route import Route
 from outlast.server.strict import unfit
-from outlast.store.protocol import TENANT
+from outlast.store.protocol import DEFAULT_NUMBER
 
 if TYPE_CHECKING:
     from outlast.engine.engine import Engine
@@ -86,7 +86,7 @@ class Call:
     @property
     def tenant(self) -> int:
         """The tenant whose things are in this store; callers of another one see none of them."""
-        return TENANT
+        return DEFAULT_NUMBER
 
     @property
     def execution(self) -> Execution[Any]:

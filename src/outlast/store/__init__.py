@@ -22,8 +22,10 @@ DEFAULT_URL = "sqlite:///outlast.db"
 _SECRET = {"password", "sslpassword", "passfile"}
 
 
-def open_store(url: str, *, owner: str | None, now: int, upgrade: bool = False) -> Store:
-    """Open the store that a URL names.
+def open_store(
+    url: str, *, owner: str | None, now: int, upgrade: bool = False, tenant: str = "default"
+) -> Store:
+    """Open the store that a URL names, for one tenant.
 
     Args:
         url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``,
@@ -31,21 +33,27 @@ def open_store(url: str, *, owner: str | None, now: int, upgrade: bool = False) 
         owner: the worker that will run executions, or None to read, submit and deliver only.
         now: the instant, in microseconds since 1970.
         upgrade: bring an older schema to this code's version; an owner only.
+        tenant: whose rows it reads and writes, and no others. In ``memory:``, where nobody else
+            could make it, it is made.
 
     Raises:
         CannotLoad: no backend has this kind of URL.
+        UnknownTenant: there is no such tenant.
+        TenantClosed: it is closed, and an owner asks.
         OutlastError: the store cannot be used; see the backend.
     """
     if url == "memory:":
         from outlast.store.memory import MemoryStore
 
-        return MemoryStore()
+        return MemoryStore(tenant=tenant)
     if is_postgres(url):
-        store: Store = _postgres().PostgresStore(url, owner=owner, now=now, upgrade=upgrade)
+        store: Store = _postgres().PostgresStore(
+            url, owner=owner, now=now, upgrade=upgrade, tenant=tenant
+        )
         return store
     from outlast.store.sqlite import SqliteStore
 
-    return SqliteStore(sqlite_path(url), owner=owner, now=now, upgrade=upgrade)
+    return SqliteStore(sqlite_path(url), owner=owner, now=now, upgrade=upgrade, tenant=tenant)
 
 
 def new_key(name: str) -> str:
@@ -119,13 +127,13 @@ def _side_of(url: str) -> Side:
     return SqliteSide(sqlite_path(url))
 
 
-def owner_of(url: str) -> str | None:
-    """Say which process owns a store exclusively, as a phrase, or None when none does."""
+def owner_of(url: str, tenant: int = 1) -> str | None:
+    """Say which process owns a tenant's part of a store exclusively, as a phrase, or None."""
     if url == "memory:" or is_postgres(url):
         return None
     from outlast.store.sqlite import owner_of as owner_of_file
 
-    return owner_of_file(sqlite_path(url))
+    return owner_of_file(sqlite_path(url), tenant)
 
 
 def is_postgres(url: str) -> bool:

@@ -21,7 +21,7 @@ import msgspec
 
 from outlast.errors import CannotLoad, StoreBroken
 from outlast.store.relational.side import MARK, Row, Side
-from outlast.store.relational.tables import ORDER, UNGUARDED, Table, tables
+from outlast.store.relational.tables import MADE, ORDER, UNGUARDED, Table, tables
 
 ROWS_MIN: Final = 8
 ROWS_FIRST: Final = 64
@@ -81,7 +81,7 @@ def copy_rows(
         said = target.take(now)
         mark = _begun(source, target, said)
         for name in ORDER[ORDER.index(mark.table) :]:
-            after = mark.after if name == mark.table else None
+            after = mark.after if name == mark.table and mark.after else MADE.get(name)
             _copy_table(source, target, tables()[name], after, tell)
         rows = {name: _compared(source, target, tables()[name]) for name in (*ORDER, "audit_head")}
         target.finish()
@@ -119,7 +119,7 @@ def _begun(source: Side, target: Side, said: bytes | None) -> _Mark:
             )
         return mark
     for name in ORDER:
-        if target.rows(tables()[name], None, 1):
+        if target.rows(tables()[name], MADE.get(name), 1):
             raise CannotLoad(
                 f"{target.shown} is not empty",
                 why=f"there are rows in its table {name}",

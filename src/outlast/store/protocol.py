@@ -28,8 +28,10 @@ if TYPE_CHECKING:  # only who has to do with them loads them
     from outlast.schedule import Entry, Request, ScheduleRecord, ScheduleState
     from outlast.store.keys import DataKey
 
-TENANT = 1
-"""The one tenant there is for now; every key begins with it."""
+DEFAULT_TENANT = "default"
+"""The tenant that is always there, and administers the others."""
+DEFAULT_NUMBER = 1
+"""Its number."""
 
 
 class Create(msgspec.Struct):
@@ -339,7 +341,7 @@ class Answer(msgspec.Struct):
     Attributes:
         refused: None when it was stored, else why not: ``fenced``, ``moved``, ``already_exists``,
             ``key_conflict``, ``already_final``, ``already_answered``, ``not_asked``,
-            ``no_execution``, ``no_upstream``, ``over_budget``, ``no_budget``,
+            ``no_execution``, ``no_upstream``, ``over_budget``, ``no_budget``, ``tenant_closed``,
             or another refusal of the lifecycle.
         execution: the record after the item, or as it was found; None for a stored write.
         error: the bug behind a refusal ``internal_error``.
@@ -715,6 +717,46 @@ class Schedules(Protocol):
         """Say which rows do not stand at the end of their logs."""
 
 
+class Tenant(msgspec.Struct, frozen=True):
+    """Whom rows belong to; every key begins with its number.
+
+    Attributes:
+        number: its own in this store, from 1; never used again.
+        name: what people call it.
+        created_at: when it was made; 0 for the one that is always there.
+        closed_at: since when nothing is started or claimed in it, or None.
+    """
+
+    number: int
+    name: str
+    created_at: int = 0
+    closed_at: int | None = None
+
+
+class Tenants(Protocol):
+    """The verbs on tenants: the only ones that see more than one. Each is one transaction.
+
+    A deed goes into the audit of the tenant whose store this is.
+    """
+
+    def page(self) -> list[Tenant]:
+        """List the tenants, by number."""
+
+    def get(self, name: str) -> Tenant | None:
+        """Read a tenant."""
+
+    def add(self, name: str, now: int, deed: Deed) -> bool:
+        """Add a tenant; gives whether the name was free."""
+
+    def close(self, name: str, at: int | None, deed: Deed) -> bool:
+        """Close a tenant, or with None open it again; gives whether that has changed anything.
+
+        In a closed one nothing is claimed, no schedule fires, and a :class:`Create` is refused as
+        ``tenant_closed``; what runs goes on until it gives up its lease. The default one is never
+        closed.
+        """
+
+
 class Capacity(Protocol):
     """The verbs on queues and gates. Every verb is one transaction."""
 
@@ -946,16 +988,22 @@ class Sealing(Protocol):
 
 
 class Store(Protocol):
-    """Durable state. Every verb is one transaction.
+    """Durable state of one tenant. Every verb is one transaction.
 
     Attributes:
         url: its address.
+        tenant: the number of the tenant whose rows it reads and writes, and no others.
         is_shared: whether many engines may hold leases in it at once. Else having it open as its
             owner proves that every earlier one is dead.
     """
 
     url: str
+    tenant: int
     is_shared: bool
+
+    @property
+    def tenants(self) -> Tenants:
+        """The verbs on tenants."""
 
     @property
     def access(self) -> Access:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from outlast.errors import InternalError
 from outlast.lifecycle import Event, Kind, Message, MessageKind, create
 from outlast.naming import SCHEDULE_ORIGIN
@@ -12,11 +14,13 @@ from outlast.schedule import (
     Birth,
     Change,
     Entry,
+    Request,
     ScheduleKind,
     ScheduleRecord,
     slot_key,
 )
-from outlast.store.protocol import TENANT, Answer, Create, Deliver, ScheduleAnswer
+from outlast.store.protocol import Answer, Create, Deliver, ScheduleAnswer
+from outlast.store.tenants import closed
 
 OPEN_MAX: Final = 1_000
 """Open executions of one schedule that are looked at: more are not cancelled at once."""
@@ -28,6 +32,14 @@ SPANS_AT_BIRTH: Final = ("deadline_at", "start_by")
 def origin_of(name: str) -> str:
     """Give the origin of a schedule's executions."""
     return SCHEDULE_ORIGIN + name
+
+
+def belonging(request: Request, tenant: int) -> Request:
+    """Give a request whose draft, if any, is of the tenant that is asked."""
+    draft = request.draft
+    if draft is None or draft.tenant == tenant:
+        return request
+    return replace(request, draft=replace(draft, tenant=tenant))
 
 
 def creates_of(change: Change, now: int) -> list[Create]:
@@ -49,7 +61,7 @@ def _create(schedule: ScheduleRecord, birth: Birth, now: int) -> Create:
         data["key"] = slot_key(schedule.name, birth.slot)
         data["slot"] = birth.slot
     event = Event(Kind.CREATE, birth.actor, data=data, payload=schedule.input)
-    record, row = create(TENANT, birth.id, event, now)
+    record, row = create(schedule.tenant, birth.id, event, now)
     return Create(record, [row])
 
 
@@ -80,6 +92,8 @@ def settled(change: Change, answers: Sequence[Answer]) -> ScheduleAnswer:
         elif answer.execution is not None:
             there[birth.id] = answer.execution.id
         else:
+            if answer.refused == "tenant_closed":
+                raise closed("", change.after.name)
             raise answer.error or InternalError(f"a slot was refused: {answer.refused}")
     kept: list[Entry] = []
     for entry in change.entries:

@@ -4,6 +4,8 @@ A file holds several statements of one topic. Each begins with ``-- name: word``
 A statement that takes many rows has ``{rows}`` where they go, and ``-- columns: n`` says how wide
 one is; :meth:`Statement.many` writes it for a number of rows. ``-- padded`` says it passes over
 rows whose first column is NULL, so that one text serves for several numbers of rows.
+``{tenant}`` stands for the number of the tenant that a store is opened for: it is filled in when
+the statements are loaded, so a plan is as good as one of literals, and no caller can forget it.
 ``-- packed: n, blobs a b`` says that its result is asked for as one value, see
 :meth:`Statement.packed`, and which columns are bytes. PostgreSQL's are one array a column:
 ``-- types: text bigint`` says of which type.
@@ -18,6 +20,7 @@ from importlib import import_module
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _COLUMNS = re.compile(r"^-- columns: (\d+)$", re.MULTILINE)
@@ -96,20 +99,20 @@ class Statement(Struct, frozen=True):
         return _packed(self, rows)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=2048)
 def _blocks(statement: Statement) -> tuple[int, ...]:
     one = statement.packed(1) if statement.results else statement.many(1)
     row = len("(,)") + 2 * statement.columns - 1
     return tuple(rows for rows in BLOCKS if len(one) + (rows - 1) * row < TEXT_MAX)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=2048)
 def _many(text: str, columns: int, rows: int) -> str:
     row = "(" + ",".join("?" * columns) + ")"
     return text.replace("{rows}", ",".join([row] * rows))
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=2048)
 def _packed(statement: Statement, rows: int) -> str:
     names = [f"c{place}" for place in range(statement.results)]
     values = list(names)
@@ -146,13 +149,26 @@ def parse(text: str) -> dict[str, Statement]:
     return statements
 
 
-@cache
-def load(package: str) -> Mapping[str, Statement]:
-    """Load all statements of a backend, from every ``.sql`` file of its package; once.
+@lru_cache(maxsize=256)
+def load(package: str, tenant: int = 1) -> Mapping[str, Statement]:
+    """Load all statements of a backend as one tenant's.
+
+    Args:
+        package: of the backend; every ``.sql`` file in it is read, once.
+        tenant: the tenant's number.
 
     Raises:
         ValueError: two statements share a name.
     """
+    return {
+        name: replace(statement, text=statement.text.replace("{tenant}", str(int(tenant))))
+        for name, statement in templates(package).items()
+    }
+
+
+@cache
+def templates(package: str) -> Mapping[str, Statement]:
+    """Load all statements of a backend as they are written, with ``{tenant}`` in them."""
     statements: dict[str, Statement] = {}
     for file in sorted(_folder(package).iterdir(), key=lambda file: file.name):
         if file.name.endswith(".sql"):

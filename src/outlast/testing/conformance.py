@@ -38,7 +38,7 @@ from outlast.lifecycle import (
 )
 from outlast.lifecycle.record import COLUMNS, Data, copy_of
 from outlast.store.protocol import (
-    TENANT,
+    DEFAULT_NUMBER,
     Answer,
     Claimed,
     Create,
@@ -65,11 +65,17 @@ def nonces(count: int, seed: int = 0) -> list[bytes]:
 
 
 def born(
-    id: str, now: int = T, *, task: str = "t", payload: bytes | None = b"{}", **data: Any
+    id: str,
+    now: int = T,
+    *,
+    task: str = "t",
+    payload: bytes | None = b"{}",
+    tenant: int = DEFAULT_NUMBER,
+    **data: Any,
 ) -> Create:
     """Make the item that creates an execution; ``data`` are its columns at birth."""
     event = Event(Kind.CREATE, "user", data={"task": task, **data}, payload=payload)
-    record, row = create(TENANT, id, event, now)
+    record, row = create(tenant, id, event, now)
     return Create(record, [row])
 
 

@@ -25,10 +25,12 @@ USD = 1_000_000
 TASK = "task:t:usd"
 
 
-def with_budget(id: str, *, scope: str = "execution", limit: int = USD) -> tuple[Owner, Create]:
+def with_budget(
+    id: str, *, scope: str = "execution", limit: int = USD, **more: Any
+) -> tuple[Owner, Create]:
     """Make a running execution with a budget of its own."""
     data: dict[str, Any] = {"budget": {"scope": scope, "limits": {"usd": limit}, "soft": 800_000}}
-    return begun(id, nonce=id.encode().ljust(16, b"."), **data)
+    return begun(id, nonce=id.encode().ljust(16, b"."), **data, **more)
 
 
 def spends(

@@ -14,7 +14,7 @@ from outlast.schedule import (
     Wish,
     slot_key,
 )
-from outlast.store.protocol import TENANT, Deliver, Filter, ScheduleAnswer, Store
+from outlast.store.protocol import DEFAULT_NUMBER, Deliver, Filter, ScheduleAnswer, Store
 from outlast.testing.conformance import T, born
 
 MINUTE: Final = 60_000_000
@@ -30,7 +30,12 @@ def every(span: int = MINUTE, **parts: Any) -> Plan:
 def draft(plan: Plan | None = None, name: str = NAME, **columns: Any) -> ScheduleRecord:
     """Make the row of a schedule that shall be."""
     return ScheduleRecord(
-        TENANT, name, "t", plan or every(), ScheduleState.ACTIVE, **{"input": b"[1]", **columns}
+        DEFAULT_NUMBER,
+        name,
+        "t",
+        plan or every(),
+        ScheduleState.ACTIVE,
+        **{"input": b"[1]", **columns},
     )
 
 

@@ -16,7 +16,7 @@ class MemoryAccess:
     """The verbs on users, tokens, grants and the audit; see the protocol."""
 
     def __init__(self, lock: threading.RLock) -> None:
-        self._lock = lock
+        self.lock = lock
         self._users: dict[str, User] = {}
         self._held: dict[tuple[str, Grant], Held] = {}
         self._tokens: dict[str, Token] = {}
@@ -30,7 +30,7 @@ class MemoryAccess:
 
     def add_user(self, user: User, deed: Deed) -> bool:
         """See the protocol."""
-        with self._lock:
+        with self.lock:
             if user.name in self._users:
                 return False
             self._users[user.name] = user
@@ -39,7 +39,7 @@ class MemoryAccess:
 
     def users(self) -> list[User]:
         """See the protocol."""
-        with self._lock:
+        with self.lock:
             return [self._users[name] for name in sorted(self._users)]
 
     def user(self, name: str) -> User | None:
@@ -48,7 +48,7 @@ class MemoryAccess:
 
     def set_password(self, name: str, password: str, deed: Deed) -> bool:
         """See the protocol."""
-        with self._lock:
+        with self.lock:
             user = self._users.get(name)
             if user is None:
                 return False
@@ -59,7 +59,7 @@ class MemoryAccess:
 
     def disable(self, name: str, at: int | None, deed: Deed) -> bool:
         """See the protocol."""
-        with self._lock:
+        with self.lock:
             user = self._users.get(name)
             if user is None or (user.disabled_at is None) == (at is None):
                 return False
@@ -75,7 +75,7 @@ class MemoryAccess:
 
     def give(self, held: Held, deed: Deed) -> bool:
         """See the protocol."""
-        with self._lock:
+        with self.lock:
             if (held.subject, held.grant) in self._held:
                 return False
             self._held[held.subject, held.grant] = held
@@ -84,7 +84,7 @@ class MemoryAccess:
 
     def take_back(self, subject: str, grant: Grant, deed: Deed) -> bool:
         """See the protocol."""
-        with self._lock:
+        with self.lock:
             if self._held.pop((subject, grant), None) is None:
                 return False
             self.append([(deed, subject, {"grant": str(grant)})])
@@ -92,7 +92,7 @@ class MemoryAccess:
 
     def held(self, subjects: Collection[str] | None = None) -> list[Held]:
         """See the protocol."""
-        with self._lock:
+        with self.lock:
             found = [
                 one for one in self._held.values() if subjects is None or one.subject in subjects
             ]
@@ -101,7 +101,7 @@ class MemoryAccess:
     def add_token(self, token: Token, deed: Deed) -> bool:
         """See the protocol."""
         facts = {"name": token.name, "owner": token.owner, "grants": list(map(str, token.grants))}
-        with self._lock:
+        with self.lock:
             if token.id in self._tokens:
                 return False
             self._tokens[token.id] = token
@@ -110,7 +110,7 @@ class MemoryAccess:
 
     def tokens(self) -> list[Token]:
         """See the protocol."""
-        with self._lock:
+        with self.lock:
             return sorted(self._tokens.values(), key=lambda one: (-one.created_at, one.id))
 
     def token(self, id: str) -> Token | None:
@@ -119,7 +119,7 @@ class MemoryAccess:
 
     def revoke_token(self, id: str, at: int, deed: Deed) -> bool:
         """See the protocol."""
-        with self._lock:
+        with self.lock:
             token = self._tokens.get(id)
             if token is None or token.revoked_at is not None:
                 return False
@@ -129,13 +129,13 @@ class MemoryAccess:
 
     def use_token(self, id: str, at: int) -> None:
         """See the protocol."""
-        with self._lock:
+        with self.lock:
             if id in self._tokens:
                 self._tokens[id] = replace(self._tokens[id], used_at=at)
 
     def open_session(self, session: Session, password: str, attempt: bytes, deed: Deed) -> bool:
         """See the protocol."""
-        with self._lock:
+        with self.lock:
             user = self._users.get(session.user)
             if user is None or user.disabled_at is not None or user.password != password:
                 return False
@@ -153,13 +153,13 @@ class MemoryAccess:
 
     def see_session(self, digest: bytes, at: int) -> None:
         """See the protocol."""
-        with self._lock:
+        with self.lock:
             if digest in self._sessions:
                 self._sessions[digest] = replace(self._sessions[digest], seen_at=at)
 
     def end_session(self, digest: bytes, deed: Deed) -> bool:
         """See the protocol."""
-        with self._lock:
+        with self.lock:
             session = self._sessions.pop(digest, None)
             if session is not None:
                 self.append([(deed, f"user:{session.user}", {})])
@@ -167,7 +167,7 @@ class MemoryAccess:
 
     def attempt(self, digest: bytes, now: int) -> int:
         """See the protocol."""
-        with self._lock:
+        with self.lock:
             for old, (_, at) in list(self._attempts.items()):
                 if at < now - FORGET_US:
                     del self._attempts[old]
@@ -187,7 +187,7 @@ class MemoryAccess:
         by: str | None = None,
     ) -> list[AuditRow]:
         """See the protocol."""
-        with self._lock:
+        with self.lock:
             rows = self._audit[::-1] if newest else self._audit[:]
         return [
             row
@@ -204,7 +204,7 @@ class MemoryAccess:
     def defects(self) -> list[str]:
         """See the protocol."""
         chain = Chain()
-        with self._lock:
+        with self.lock:
             chain.follow(self._audit)
             chain.end(self.audit_head())
         return chain.defects

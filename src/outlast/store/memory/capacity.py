@@ -26,6 +26,7 @@ from outlast.store.protocol import (
     Setting,
     Standing,
 )
+from outlast.store.tenants import EVERY, Every
 
 if TYPE_CHECKING:
     from outlast.access.audit import Deed
@@ -69,8 +70,10 @@ class MemoryCapacity:
         return sorted(one.id for one in records if one.is_leased and one.queue == queue)
 
     @property
-    def controlled(self) -> set[str]:
-        """The queues that have rules."""
+    def controlled(self) -> set[str] | Every:
+        """The queues that have rules; all, where the tenant is closed."""
+        if self._store.is_closed:
+            return EVERY
         return {name for name, setting in self._queues.items() if is_controlled(setting)}
 
     # Claims

@@ -10,7 +10,7 @@ from outlast.schedule import Entry, Refused, Request, ScheduleRecord, ScheduleSt
 from outlast.schedule.record import copy_of
 from outlast.store.auditing import schedule_facts
 from outlast.store.protocol import Answer, ScheduleAnswer
-from outlast.store.scheduling import OPEN_MAX, cancels_of, creates_of, origin_of, settled
+from outlast.store.scheduling import OPEN_MAX, belonging, cancels_of, creates_of, origin_of, settled
 
 if TYPE_CHECKING:
     from outlast.access.audit import Deed
@@ -29,6 +29,7 @@ class MemorySchedules:
         self, name: str, request: Request, now: int, deed: Deed | None = None
     ) -> ScheduleAnswer:
         """See the protocol."""
+        request = belonging(request, self._store.tenant)
         with self._store._lock:
             change = decide(self._rows.get(name), request, now, self._open(name))
             if isinstance(change, Refused):
@@ -84,6 +85,8 @@ class MemorySchedules:
 
     def due(self, now: int, limit: int) -> tuple[list[tuple[str, int]], int | None]:
         """See the protocol."""
+        if self._store.is_closed:
+            return [], None
         with self._store._lock:
             active = [one for one in self._rows.values() if one.state is ScheduleState.ACTIVE]
             by_clock = sorted(

@@ -55,7 +55,9 @@ from outlast.store.memory.members import MemoryHints, MemoryMembers
 from outlast.store.memory.people import may_ask
 from outlast.store.memory.schedules import MemorySchedules
 from outlast.store.memory.streams import MemoryStreams
+from outlast.store.memory.tenants import MemoryTenants, Registry
 from outlast.store.protocol import (
+    DEFAULT_TENANT,
     Adjust,
     Answer,
     BudgetEvent,
@@ -81,6 +83,7 @@ from outlast.store.protocol import (
     WorkerRow,
     Write,
 )
+from outlast.store.tenants import opened
 
 if TYPE_CHECKING:
     from outlast.access.audit import Deed
@@ -94,10 +97,23 @@ class MemoryStore:
 
     Args:
         is_shared: whether several engines may hold leases in it.
+        tenant: whose store it is.
+        beside: another tenant's store, whose registry of tenants it shares, and nothing else.
     """
 
-    def __init__(self, *, is_shared: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        is_shared: bool = False,
+        tenant: str = DEFAULT_TENANT,
+        beside: MemoryStore | None = None,
+    ) -> None:
         self.url = "memory:"
+        self.registry: Registry = Registry() if beside is None else beside.registry
+        if beside is None:
+            self.registry.add(tenant, 0)
+        self._name = tenant
+        self.tenant = opened(self.registry.rows.get(tenant), tenant, self.url, owner=True)
         self.is_shared = is_shared
         self._records: dict[str, Execution] = {}
         self._logs: dict[str, list[Transition]] = {}
@@ -117,10 +133,16 @@ class MemoryStore:
         self._streams = MemoryStreams()
         self._lock = threading.RLock()
         self.access = MemoryAccess(self._lock)
+        self.tenants = MemoryTenants(self.registry, self.access)
         self.sealing = None
         self.schedules = MemorySchedules(self)
         self.capacity = MemoryCapacity(self)
         self.feed = MemoryFeed(self._lock, self._records, self._logs)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is started or claimed in its tenant."""
+        return self.registry.rows[self._name].closed_at is not None
 
     def commit(self, batch: Sequence[Item]) -> list[Answer]:
         """See the protocol."""
@@ -229,18 +251,22 @@ class MemoryStore:
             paying.append((place, item))
         return answer
 
-    def _create(self, item: Create) -> Answer:
+    def _create(self, item: Create, *, is_child: bool = False) -> Answer:
         key = item.after.key
         if key is not None and key in self._keys:
             return taken_answer(copy_of(self._records[self._keys[key]]), item)
         if item.after.id in self._records:
             return Answer("already_exists", copy_of(self._records[item.after.id]))
+        if self.is_closed and not is_child:
+            return Answer("tenant_closed")
         try:
             record = fold(item.rows)
         except BrokenLog as error:
             return _broken(str(error))
         if record != item.after:
             return _broken("the rows do not fold to the row")
+        if record.tenant != self.tenant:
+            return _broken("it is of another tenant")
         if not self._depend(record.id, item.rows[0]):
             return Answer("no_upstream")
         sent, item = item, unclaimed(item, self.capacity.controlled)
@@ -301,7 +327,7 @@ class MemoryStore:
         self._put(twin, item.rows)
         late: list[str] = []
         for birth in item.births:
-            answer = self._create(birth)
+            answer = self._create(birth, is_child=True)
             assert answer.refused is None, answer
             late += answer.unclaimed
         self._sends += ((self._place, send) for send in item.sends)
@@ -345,6 +371,8 @@ class MemoryStore:
         claims = Claims()
         limit = min(limit, len(nonces))
         with self._lock:
+            if self.is_closed:
+                return claims
             part = self.capacity.claim(lease, now)
             drawn = iter(nonces)
             for record, events in part.desk.admit(part.candidates(tasks, versions), limit):

@@ -104,7 +104,8 @@ def birth_within(
         answer = RelationalStore(sealed).commit([item])[0]
         if answer.refused is None:
             session.queue(
-                b"SELECT pg_notify($1, 'work')", [channel_of(database.address.schema).encode()]
+                b"SELECT pg_notify($1, 'work')",
+                [channel_of(database.address.schema, database.tenant).encode()],
             )
             session.drain_all()
         return answer
@@ -162,7 +163,8 @@ class Borrowed(PostgresDatabase):
 
     def __init__(self, database: PostgresDatabase, session: BorrowedSession) -> None:
         self.address, self.url = database.address, database.url
-        self._statements = statements()
+        self.tenant = database.tenant
+        self._statements = statements(self.tenant)
         self._borrowed = session
         self._path = path_of(self.address.schema).encode()
         self._in_transaction = True

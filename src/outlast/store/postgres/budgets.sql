@@ -9,14 +9,14 @@ SELECT b.scope, b.meter, b.limit_amount, b.soft_share, b.charged, b.charged_befo
     SELECT x.scope, x.meter, x.limit_amount, x.soft_share, x.charged, x.charged_before, x.purged,
            x.reserved, x.period_us, x.turns_at, x.soft_at, x.spent_up_at, x.event_count, x.stirred
       FROM budget AS x
-     WHERE x.tenant = 1 AND x.scope = w.scope AND x.meter = w.meter
+     WHERE x.tenant = {tenant} AND x.scope = w.scope AND x.meter = w.meter
        FOR NO KEY UPDATE) AS b;
 
 -- name: budgets_of_scopes
 SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
        reserved, period_us, turns_at, soft_at, spent_up_at, event_count, stirred
   FROM budget
- WHERE tenant = 1 AND scope = ANY (ARRAY(SELECT json_array_elements_text(:scopes::json)))
+ WHERE tenant = {tenant} AND scope = ANY (ARRAY(SELECT json_array_elements_text(:scopes::json)))
    AND scope > :after
  ORDER BY scope, meter
  LIMIT nullif(:limit, -1);
@@ -25,7 +25,7 @@ SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
 SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
        reserved, period_us, turns_at, soft_at, spent_up_at, event_count, stirred
   FROM budget
- WHERE tenant = 1 AND scope >= 'task:' AND scope < 'tree:' AND scope > :after
+ WHERE tenant = {tenant} AND scope >= 'task:' AND scope < 'tree:' AND scope > :after
  ORDER BY scope, meter
  LIMIT nullif(:limit, -1);
 
@@ -33,7 +33,7 @@ SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
 SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
        reserved, period_us, turns_at, soft_at, spent_up_at, event_count, stirred
   FROM budget
- WHERE tenant = 1 AND turns_at IS NOT NULL AND turns_at <= :now
+ WHERE tenant = {tenant} AND turns_at IS NOT NULL AND turns_at <= :now
  ORDER BY turns_at, scope, meter
  LIMIT nullif(:limit, -1);
 
@@ -42,7 +42,7 @@ SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
 SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
        reserved, period_us, turns_at, soft_at, spent_up_at, event_count, stirred
   FROM budget
- WHERE tenant = 1 AND stirred = 1
+ WHERE tenant = {tenant} AND stirred = 1
  ORDER BY scope, meter
  LIMIT nullif(:limit, -1)
    FOR NO KEY UPDATE;
@@ -52,11 +52,11 @@ SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
 -- Somebody is stirred who waits for no more than is left now; no limit, and everything is.
 INSERT INTO budget (tenant, scope, meter, limit_amount, soft_share, charged, charged_before, purged,
                     reserved, period_us, turns_at, soft_at, spent_up_at, event_count, stirred)
-SELECT 1, v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8,
+SELECT {tenant}, v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8,
        v.column9, v.column10, v.column11, v.column12, v.column13,
        EXISTS (
          SELECT 1 FROM execution AS e
-          WHERE e.tenant = 1 AND e.state = 'suspended'
+          WHERE e.tenant = {tenant} AND e.state = 'suspended'
             AND (facts(e.detail) #>> '{budget,name}') IS NOT NULL
             AND (facts(e.detail) #>> '{budget,name}') COLLATE "C" = v.column1 || ':' || v.column2
             AND (facts(e.detail) #>> '{budget,need}')::bigint <=
@@ -72,7 +72,7 @@ SELECT 1, v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.co
        stirred = excluded.stirred;
 
 -- name: calm_budget
-UPDATE budget SET stirred = 0 WHERE tenant = 1 AND scope = :scope AND meter = :meter;
+UPDATE budget SET stirred = 0 WHERE tenant = {tenant} AND scope = :scope AND meter = :meter;
 
 -- name: waiting_for_budget
 -- rule: T16
@@ -82,7 +82,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
- WHERE tenant = 1 AND state = 'suspended' AND (facts(detail) #>> '{budget,name}') IS NOT NULL
+ WHERE tenant = {tenant} AND state = 'suspended' AND (facts(detail) #>> '{budget,name}') IS NOT NULL
    AND (facts(detail) #>> '{budget,name}') COLLATE "C" = :name
    AND (facts(detail) #>> '{budget,need}')::bigint <= :left
  ORDER BY (facts(detail) #>> '{budget,need}')::bigint, id
@@ -92,7 +92,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
 -- name: add_spending
 -- types: text text text bigint
 INSERT INTO spending (tenant, execution_id, scope, meter, amount)
-SELECT 1, v.column1, v.column2, v.column3, v.column4 FROM {rows}
+SELECT {tenant}, v.column1, v.column2, v.column3, v.column4 FROM {rows}
     ON CONFLICT (tenant, execution_id, scope, meter) DO UPDATE
    SET amount = spending.amount + excluded.amount;
 
@@ -102,20 +102,20 @@ SELECT r.execution_id, r.key, r.scope, r.meter, r.amount, r.outlives
   FROM {rows}
  CROSS JOIN LATERAL (
     SELECT x.execution_id, x.key, x.scope, x.meter, x.amount, x.outlives FROM reservation AS x
-     WHERE x.tenant = 1 AND x.execution_id = v.column1 OFFSET 0) AS r
+     WHERE x.tenant = {tenant} AND x.execution_id = v.column1 OFFSET 0) AS r
  ORDER BY r.execution_id, r.key, r.scope, r.meter;
 
 -- name: insert_reservations
 -- types: text text text text bigint bigint
 INSERT INTO reservation (tenant, execution_id, key, scope, meter, amount, outlives)
-SELECT 1, v.column1, v.column2, v.column3, v.column4, v.column5, v.column6
+SELECT {tenant}, v.column1, v.column2, v.column3, v.column4, v.column5, v.column6
   FROM {rows} WHERE TRUE;
 
 -- name: end_reservations
 -- types: text text text text
 DELETE FROM reservation AS r
  USING {rows}
- WHERE r.tenant = 1 AND r.execution_id = ANY (ARRAY(SELECT v.column1 FROM {rows}))
+ WHERE r.tenant = {tenant} AND r.execution_id = ANY (ARRAY(SELECT v.column1 FROM {rows}))
    AND r.execution_id = v.column1 AND r.key = v.column2 AND r.scope = v.column3
    AND r.meter = v.column4;
 
@@ -123,24 +123,24 @@ DELETE FROM reservation AS r
 -- types: text text bigint text text bigint text bigint bigint text
 INSERT INTO budget_event (tenant, scope, meter, number, what, actor, at, execution_id, limit_amount,
                           spent, id)
-SELECT 1, v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8,
+SELECT {tenant}, v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8,
        v.column9, v.column10
   FROM {rows} WHERE TRUE;
 
 -- name: known_changes
 -- types: text
 SELECT DISTINCT id FROM budget_event
- WHERE tenant = 1 AND id = ANY (ARRAY(SELECT v.column1 FROM {rows})) AND id IS NOT NULL;
+ WHERE tenant = {tenant} AND id = ANY (ARRAY(SELECT v.column1 FROM {rows})) AND id IS NOT NULL;
 
 -- name: budget_events
 SELECT number, what, actor, at, execution_id, limit_amount, spent, id
   FROM budget_event
- WHERE tenant = 1 AND scope = :scope AND meter = :meter
+ WHERE tenant = {tenant} AND scope = :scope AND meter = :meter
  ORDER BY number;
 
 -- name: spending_of
 SELECT scope, meter, amount FROM spending
- WHERE tenant = 1 AND execution_id = :id
+ WHERE tenant = {tenant} AND execution_id = :id
  ORDER BY scope, meter;
 
 -- name: unbalanced_budgets
@@ -149,12 +149,12 @@ SELECT b.scope, b.meter, b.charged, (b.purged + coalesce(s.amount, 0))::bigint A
        b.reserved, coalesce(r.amount, 0)::bigint AS reservations
   FROM budget AS b
   LEFT JOIN (
-    SELECT scope, meter, sum(amount) AS amount FROM spending WHERE tenant = 1
+    SELECT scope, meter, sum(amount) AS amount FROM spending WHERE tenant = {tenant}
      GROUP BY scope, meter) AS s ON s.scope = b.scope AND s.meter = b.meter
   LEFT JOIN (
-    SELECT scope, meter, sum(amount) AS amount FROM reservation WHERE tenant = 1
+    SELECT scope, meter, sum(amount) AS amount FROM reservation WHERE tenant = {tenant}
      GROUP BY scope, meter) AS r ON r.scope = b.scope AND r.meter = b.meter
- WHERE b.tenant = 1 AND (b.charged <> b.purged + coalesce(s.amount, 0)
+ WHERE b.tenant = {tenant} AND (b.charged <> b.purged + coalesce(s.amount, 0)
                          OR b.reserved <> coalesce(r.amount, 0));
 
 -- name: purge_shares
@@ -163,53 +163,54 @@ UPDATE budget
    SET purged = budget.purged + s.amount
   FROM (SELECT s.scope, s.meter, sum(s.amount)::bigint AS amount
           FROM purge_permit AS p
-          JOIN spending AS s ON s.tenant = p.tenant AND s.execution_id = p.execution_id
+          JOIN spending AS s ON s.tenant = {tenant} AND s.execution_id = p.execution_id
+         WHERE p.tenant = {tenant}
          GROUP BY s.scope, s.meter) AS s
- WHERE budget.tenant = 1 AND budget.scope = s.scope AND budget.meter = s.meter;
+ WHERE budget.tenant = {tenant} AND budget.scope = s.scope AND budget.meter = s.meter;
 
 -- name: purge_spending
 DELETE FROM spending
- WHERE tenant = 1
-   AND execution_id = ANY (ARRAY(SELECT execution_id FROM purge_permit WHERE tenant = 1));
+ WHERE tenant = {tenant}
+   AND execution_id = ANY (ARRAY(SELECT execution_id FROM purge_permit WHERE tenant = {tenant}));
 
 -- name: purge_tree_spending
 -- What others have charged to a budget that goes with these.
 DELETE FROM spending
- WHERE tenant = 1
-   AND scope = ANY (ARRAY(SELECT 'tree:' || execution_id FROM purge_permit WHERE tenant = 1));
+ WHERE tenant = {tenant}
+   AND scope = ANY (ARRAY(SELECT 'tree:' || execution_id FROM purge_permit WHERE tenant = {tenant}));
 
 -- name: purge_reservations
 DELETE FROM reservation
- WHERE tenant = 1
-   AND (execution_id = ANY (ARRAY(SELECT execution_id FROM purge_permit WHERE tenant = 1))
-        OR scope = ANY (ARRAY(SELECT 'tree:' || execution_id FROM purge_permit WHERE tenant = 1)));
+ WHERE tenant = {tenant}
+   AND (execution_id = ANY (ARRAY(SELECT execution_id FROM purge_permit WHERE tenant = {tenant}))
+        OR scope = ANY (ARRAY(SELECT 'tree:' || execution_id FROM purge_permit WHERE tenant = {tenant})));
 
 -- name: purge_budget_events
 DELETE FROM budget_event
- WHERE tenant = 1
+ WHERE tenant = {tenant}
    AND scope = ANY (ARRAY(
-        SELECT 'execution:' || execution_id FROM purge_permit WHERE tenant = 1
+        SELECT 'execution:' || execution_id FROM purge_permit WHERE tenant = {tenant}
          UNION ALL
-        SELECT 'tree:' || execution_id FROM purge_permit WHERE tenant = 1));
+        SELECT 'tree:' || execution_id FROM purge_permit WHERE tenant = {tenant}));
 
 -- name: purge_budgets
 DELETE FROM budget
- WHERE tenant = 1
+ WHERE tenant = {tenant}
    AND scope = ANY (ARRAY(
-        SELECT 'execution:' || execution_id FROM purge_permit WHERE tenant = 1
+        SELECT 'execution:' || execution_id FROM purge_permit WHERE tenant = {tenant}
          UNION ALL
-        SELECT 'tree:' || execution_id FROM purge_permit WHERE tenant = 1));
+        SELECT 'tree:' || execution_id FROM purge_permit WHERE tenant = {tenant}));
 
 -- name: any_stirred
 -- types: bigint
 SELECT v.column1 FROM {rows}
  WHERE EXISTS (
-   SELECT 1 FROM budget AS b WHERE b.tenant = v.column1 AND b.stirred = 1);
+   SELECT 1 FROM budget AS b WHERE b.tenant = {tenant} AND b.stirred = 1);
 
 -- name: spent_up_budgets
 -- The shared ones of which nothing is left.
 SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
        reserved, period_us, turns_at, soft_at, spent_up_at, event_count, stirred
   FROM budget
- WHERE tenant = 1 AND spent_up_at IS NOT NULL AND scope >= 'task:' AND scope < 'tree:'
+ WHERE tenant = {tenant} AND spent_up_at IS NOT NULL AND scope >= 'task:' AND scope < 'tree:'
  ORDER BY scope, meter;

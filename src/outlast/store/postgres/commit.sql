@@ -6,7 +6,7 @@ SELECT v.column1, e.state, e.fence, e.nonce, e.seq, e.inbox_count
   FROM {rows}
   LEFT JOIN LATERAL (
     SELECT x.id, x.state, x.fence, x.nonce, x.seq, x.inbox_count FROM execution AS x
-     WHERE x.tenant = 1 AND x.id = v.column1 OFFSET 0) AS e ON TRUE
+     WHERE x.tenant = {tenant} AND x.id = v.column1 OFFSET 0) AS e ON TRUE
  WHERE e.id IS NULL OR e.fence <> v.column2 OR e.nonce IS DISTINCT FROM v.column3
     OR e.seq <> v.column4 OR e.inbox_count <> v.column5
     OR e.state IN ('succeeded', 'failed', 'timed_out', 'cancelled');
@@ -14,19 +14,22 @@ SELECT v.column1, e.state, e.fence, e.nonce, e.seq, e.inbox_count
 -- name: taken_ids
 -- types: text
 -- Which of these executions exist already, as a create was sent twice; and which queues have rules,
--- so that what is born there with a claim has to wait for one.
+-- so that what is born there with a claim has to wait for one. In a closed tenant nothing is born.
 SELECT id, NULL::bigint, NULL::bigint FROM execution
- WHERE tenant = 1 AND id = ANY (ARRAY(SELECT v.column1 FROM {rows}))
+ WHERE tenant = {tenant} AND id = ANY (ARRAY(SELECT v.column1 FROM {rows}))
  UNION ALL
 SELECT name, capacity, paused_at FROM queue_setting
- WHERE tenant = 1 AND (capacity IS NOT NULL OR paused_at IS NOT NULL);
+ WHERE tenant = {tenant} AND (capacity IS NOT NULL OR paused_at IS NOT NULL)
+ UNION ALL
+SELECT '', number, closed_at FROM tenant WHERE number = {tenant} AND closed_at IS NOT NULL;
 
 -- name: insert_transitions
 -- types: bigint text bigint text text text bigint bytea text bigint text bigint text bytea
 INSERT INTO transition (tenant, execution_id, seq, kind, from_state, to_state, fence, nonce, actor,
                         at, key, digest, data, payload)
-SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8,
-       v.column9, v.column10, v.column11, v.column12, v.column13, v.column14
+SELECT CASE v.column1 WHEN {tenant} THEN v.column1 END, v.column2, v.column3, v.column4, v.column5,
+       v.column6, v.column7, v.column8, v.column9, v.column10, v.column11, v.column12, v.column13,
+       v.column14
   FROM {rows};
 
 -- name: insert_executions
@@ -36,12 +39,12 @@ INSERT INTO execution (tenant, id, task, state, seq, fence, nonce, worker, high_
                        cancel_at, pause_at, created_at, updated_at, state_at, started_at, due_at,
                        deadline_at, queue, priority, key, input_digest, version, parent_id, origin,
                        parent_key, root_id, start_by, children, gates, labels, detail)
-SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8,
-       v.column9, v.column10, v.column11, v.column12, v.column13, v.column14, v.column15,
-       v.column16, v.column17, v.column18, v.column19, v.column20, v.column21, v.column22,
-       v.column23, v.column24, v.column25, v.column26, v.column27, v.column28, v.column29,
-       v.column30, v.column31, v.column32, v.column33, v.column34, v.column35, v.column36,
-       v.column37, v.column38, v.column39
+SELECT CASE v.column1 WHEN {tenant} THEN v.column1 END, v.column2, v.column3, v.column4, v.column5,
+       v.column6, v.column7, v.column8, v.column9, v.column10, v.column11, v.column12, v.column13,
+       v.column14, v.column15, v.column16, v.column17, v.column18, v.column19, v.column20,
+       v.column21, v.column22, v.column23, v.column24, v.column25, v.column26, v.column27,
+       v.column28, v.column29, v.column30, v.column31, v.column32, v.column33, v.column34,
+       v.column35, v.column36, v.column37, v.column38, v.column39
   FROM {rows};
 
 -- name: insert_plain_executions
@@ -51,8 +54,8 @@ SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.colum
 INSERT INTO execution (tenant, id, task, state, seq, fence, high_water, cause, attempt, failures,
                        claims, idle_claims, inbox_count, inbox_seen, created_at, updated_at,
                        state_at, queue, priority, input_digest, version, children)
-SELECT 1, v.column1, v.column2, 'queued', 1, 0, 0, 'first', 0, 0, 0, 0, 0, 0, v.column3, v.column3,
-       v.column3, v.column4, v.column5, v.column6, v.column7, 0
+SELECT {tenant}, v.column1, v.column2, 'queued', 1, 0, 0, 'first', 0, 0, 0, 0, 0, 0, v.column3,
+       v.column3, v.column3, v.column4, v.column5, v.column6, v.column7, 0
   FROM {rows};
 
 -- name: move_executions
@@ -65,7 +68,7 @@ UPDATE execution
       FROM {rows}
      CROSS JOIN LATERAL (
       SELECT x.ctid AS place FROM execution AS x
-       WHERE x.tenant = 1 AND x.id = v.column1 OFFSET 0) AS e) AS v
+       WHERE x.tenant = {tenant} AND x.id = v.column1 OFFSET 0) AS e) AS v
  WHERE execution.ctid = v.place;
 
 -- name: save_executions
@@ -85,7 +88,7 @@ UPDATE execution
       FROM {rows}
      CROSS JOIN LATERAL (
       SELECT x.ctid AS place FROM execution AS x
-       WHERE x.tenant = 1 AND x.id = v.column1 OFFSET 0) AS e) AS v
+       WHERE x.tenant = {tenant} AND x.id = v.column1 OFFSET 0) AS e) AS v
  WHERE execution.ctid = v.place;
 
 -- name: save_told_executions
@@ -105,7 +108,7 @@ UPDATE execution
       FROM {rows}
      CROSS JOIN LATERAL (
       SELECT x.ctid AS place FROM execution AS x
-       WHERE x.tenant = 1 AND x.id = v.column1 OFFSET 0) AS e) AS v
+       WHERE x.tenant = {tenant} AND x.id = v.column1 OFFSET 0) AS e) AS v
  WHERE execution.ctid = v.place;
 
 -- name: count_messages
@@ -118,14 +121,14 @@ UPDATE execution
       FROM {rows}
      CROSS JOIN LATERAL (
       SELECT x.ctid AS place FROM execution AS x
-       WHERE x.tenant = 1 AND x.id = v.column1 OFFSET 0) AS e) AS v
+       WHERE x.tenant = {tenant} AND x.id = v.column1 OFFSET 0) AS e) AS v
  WHERE execution.ctid = v.place;
 
 -- name: insert_messages
 -- types: bigint text bigint text text text text text bytea bigint
 INSERT INTO inbox (tenant, execution_id, number, id, kind, actor, key, data, payload, at)
-SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8,
-       v.column9, v.column10
+SELECT CASE v.column1 WHEN {tenant} THEN v.column1 END, v.column2, v.column3, v.column4, v.column5,
+       v.column6, v.column7, v.column8, v.column9, v.column10
   FROM {rows};
 
 -- name: earlier_messages
@@ -135,9 +138,9 @@ SELECT i.execution_id, i.id, i.kind, i.key
   FROM {rows}
  CROSS JOIN LATERAL (
     SELECT x.execution_id, x.id, x.kind, x.key FROM inbox AS x
-     WHERE x.tenant = 1 AND x.execution_id = v.column1 AND x.id = v.column2
+     WHERE x.tenant = {tenant} AND x.execution_id = v.column1 AND x.id = v.column2
      UNION ALL
     SELECT x.execution_id, x.id, x.kind, x.key FROM inbox AS x
-     WHERE x.tenant = 1 AND x.execution_id = v.column1 AND x.kind = 'answer'
+     WHERE x.tenant = {tenant} AND x.execution_id = v.column1 AND x.kind = 'answer'
        AND x.key = v.column3
     OFFSET 0) AS i;

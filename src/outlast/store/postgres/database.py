@@ -38,7 +38,7 @@ from outlast.store.postgres.feed import settle
 from outlast.store.postgres.migrate import ready
 from outlast.store.postgres.session import ConnectionLost, GuardFired, PreparedLost, Session
 from outlast.store.postgres.statements import Sendable, statements
-from outlast.store.protocol import Hints
+from outlast.store.protocol import DEFAULT_TENANT, Hints
 from outlast.store.relational.database import Database, Reader, Rows
 from outlast.store.relational.rows import Value
 
@@ -72,21 +72,21 @@ class _BrokenBeforeCommit(Exception):
 class PostgresReader(Reader):
     """A connection that reads for long."""
 
-    def __init__(self, session: Session, address: Address) -> None:
-        self._session = session
+    def __init__(self, session: Session, address: Address, known: Mapping[str, Sendable]) -> None:
+        self._session, self._statements = session, known
         self._settings = settings_of(address, long=True)
         self._in_snapshot = False
 
     def ask(self, name: str, values: Sequence[Value]) -> Rows:
         """See the seam."""
-        statement = statements()[name]
+        statement = self._statements[name]
         width = len(statement.types)
         columns = [values[column::width] for column in range(width)]
         return self._look(statement, *statement.spread(columns))
 
     def ask_all(self, name: str, bounds: Mapping[str, Value]) -> Rows:
         """See the seam."""
-        statement = statements()[name]
+        statement = self._statements[name]
         return self._look(statement, *statement.bind(bounds))
 
     def _look(
@@ -134,12 +134,20 @@ class PostgresDatabase(Database):
     _readers: list[Session]
     _held: set[tuple[str, str]]
 
-    def __init__(self, address: Address, *, owner: str | None, now: int, upgrade: bool) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        owner: str | None,
+        now: int,
+        upgrade: bool,
+        tenant: str = DEFAULT_TENANT,
+    ) -> None:
         """Open the database, see :class:`outlast.store.postgres.store.PostgresStore`."""
         self.address = address
         self.url = address.shown
-        ready(address, now, owner=owner is not None, upgrade=upgrade)
-        self._statements = statements()
+        self.tenant = ready(address, now, owner=owner is not None, upgrade=upgrade, tenant=tenant)
+        self._statements = statements(self.tenant)
         self._settings = settings_of(address)
         self._begin_anew()
         self._writer = open_session(address)
@@ -359,7 +367,7 @@ class PostgresDatabase(Database):
         """See the seam."""
         from outlast.store.postgres.hints import PostgresHints
 
-        return PostgresHints(self.address, heard)
+        return PostgresHints(self.address, self.tenant, heard)
 
     # Reading
 
@@ -421,7 +429,7 @@ class PostgresDatabase(Database):
         session = open_session(self.address, long=True)
         try:
             with translated(self.address):
-                yield PostgresReader(session, self.address)
+                yield PostgresReader(session, self.address, self._statements)
         finally:
             session.close()
 

@@ -2,14 +2,14 @@
 -- Whether there are rows without a position; and whether every row from its beginning on is, or will
 -- be, in it: not while a transaction is open that began before it and wrote, perhaps, past it.
 SELECT s.name, s.pruned, s.settled, s.read_at,
-       EXISTS (SELECT FROM feed AS f WHERE f.tenant = 1 AND f.position IS NULL)::int,
+       EXISTS (SELECT FROM feed AS f WHERE f.tenant = {tenant} AND f.position IS NULL)::int,
        (s.writer < pg_snapshot_xmin(pg_current_snapshot())::text::bigint)::int
   FROM feed_state AS s
- WHERE s.tenant = 1;
+ WHERE s.tenant = {tenant};
 
 -- name: begin_feed
 INSERT INTO feed_state (tenant, name, since, read_at, settled, pruned, writer)
-VALUES (1, :name, :now, :now, 0, 0, pg_current_xact_id()::text::bigint)
+VALUES ({tenant}, :name, :now, :now, 0, 0, pg_current_xact_id()::text::bigint)
     ON CONFLICT (tenant) DO UPDATE SET read_at = greatest(feed_state.read_at, excluded.read_at);
 
 -- name: feed_rows
@@ -19,9 +19,9 @@ SELECT t.tenant, t.execution_id, t.seq, t.kind, t.from_state, t.to_state, t.fenc
        f.position, f.execution_id, f.seq, e.task, e.labels
   FROM feed AS f
   LEFT JOIN transition AS t
-    ON t.tenant = 1 AND t.execution_id = f.execution_id AND t.seq = f.seq
-  LEFT JOIN execution AS e ON e.tenant = 1 AND e.id = f.execution_id
- WHERE f.tenant = 1 AND f.position > :after
+    ON t.tenant = {tenant} AND t.execution_id = f.execution_id AND t.seq = f.seq
+  LEFT JOIN execution AS e ON e.tenant = {tenant} AND e.id = f.execution_id
+ WHERE f.tenant = {tenant} AND f.position > :after
  ORDER BY f.position
  LIMIT :limit;
 
@@ -29,18 +29,18 @@ SELECT t.tenant, t.execution_id, t.seq, t.kind, t.from_state, t.to_state, t.fenc
 -- The first that is kept.
 SELECT f.position
   FROM feed AS f
- WHERE f.tenant = 1 AND f.position IS NOT NULL AND f.at >= :before
+ WHERE f.tenant = {tenant} AND f.position IS NOT NULL AND f.at >= :before
  ORDER BY f.position
  LIMIT 1;
 
 -- name: prune_feed
-DELETE FROM feed WHERE tenant = 1 AND position <= :upto;
+DELETE FROM feed WHERE tenant = {tenant} AND position <= :upto;
 
 -- name: note_pruned
-UPDATE feed_state SET pruned = greatest(pruned, :upto) WHERE tenant = 1;
+UPDATE feed_state SET pruned = greatest(pruned, :upto) WHERE tenant = {tenant};
 
 -- name: end_feed
-DELETE FROM feed_state WHERE tenant = 1 AND read_at < :before;
+DELETE FROM feed_state WHERE tenant = {tenant} AND read_at < :before;
 
 -- name: empty_feed
-DELETE FROM feed WHERE tenant = 1;
+DELETE FROM feed WHERE tenant = {tenant};

@@ -34,16 +34,18 @@ END_SECONDS: Final = 1.0
 TOPICS: Final = ("work", "inbox", "ended")
 
 
-def channel_of(schema: str) -> str:
-    """Name the channel of a schema: there may be several in one database."""
-    return "outlast_" + hashlib.blake2b(schema.encode(), digest_size=10).hexdigest()
+def channel_of(schema: str, tenant: int) -> str:
+    """Name the channel of a tenant in a schema: there may be several in one database."""
+    said = f"{tenant} {schema}".encode()
+    return "outlast_" + hashlib.blake2b(said, digest_size=10).hexdigest()
 
 
 class PostgresHints:
-    """The hints of one process; see the protocol.
+    """The hints of one process and tenant; see the protocol.
 
     Args:
         address: where the database is.
+        tenant: whose engines talk to each other.
         heard: is told the topics, in this object's own thread.
 
     Attributes:
@@ -51,12 +53,12 @@ class PostgresHints:
         is_listening: whether others can be heard just now.
     """
 
-    def __init__(self, address: Address, heard: Callable[[str], None]) -> None:
+    def __init__(self, address: Address, tenant: int, heard: Callable[[str], None]) -> None:
         self.sent = self.received = 0
         self.is_listening = False
         self._address = address
         self._heard = heard
-        self._channel = channel_of(address.schema)
+        self._channel = channel_of(address.schema, tenant)
         self._topics: set[str] = set()
         self._own_pid: int | None = None
         self._lock = threading.Lock()

@@ -6,13 +6,13 @@ SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.hig
        e.due_at, e.deadline_at, e.queue, e.priority, e.key, e.input_digest, e.version, e.parent_id,
        e.origin, e.parent_key, e.root_id, e.start_by, e.children, e.gates, e.labels, e.detail
   FROM label AS l
-  JOIN execution AS e ON e.tenant = 1 AND e.id = l.execution_id
- WHERE l.tenant = 1 AND l.name = :label AND l.value = :label_value AND l.execution_id < :before_id
+  JOIN execution AS e ON e.tenant = {tenant} AND e.id = l.execution_id
+ WHERE l.tenant = {tenant} AND l.name = :label AND l.value = :label_value AND l.execution_id < :before_id
    AND NOT EXISTS (
     SELECT 1 FROM json_each_text(:labels::json) AS j
      WHERE (
       SELECT o.tenant FROM label AS o
-       WHERE o.tenant = 1 AND o.name = j.key AND o.value = j.value
+       WHERE o.tenant = {tenant} AND o.name = j.key AND o.value = j.value
          AND o.execution_id = e.id) IS NULL)
    AND (:states::json IS NULL
         OR e.state = ANY (ARRAY(SELECT json_array_elements_text(:states::json))))
@@ -30,15 +30,15 @@ SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.hig
 -- types: text text text text
 -- What new executions were made of: id, source, mode, step.
 INSERT INTO descent (tenant, id, source_id, mode, step)
-SELECT 1, v.column1, v.column2, v.column3, v.column4 FROM {rows};
+SELECT {tenant}, v.column1, v.column2, v.column3, v.column4 FROM {rows};
 
 -- name: descents
 -- Of what these were made, and what was made of them.
 SELECT id, source_id, mode, step FROM descent
- WHERE tenant = 1 AND id = ANY (ARRAY(SELECT json_array_elements_text(:ids::json)))
+ WHERE tenant = {tenant} AND id = ANY (ARRAY(SELECT json_array_elements_text(:ids::json)))
  UNION ALL
 SELECT id, source_id, mode, step FROM descent
- WHERE tenant = 1 AND source_id = ANY (ARRAY(SELECT json_array_elements_text(:ids::json)));
+ WHERE tenant = {tenant} AND source_id = ANY (ARRAY(SELECT json_array_elements_text(:ids::json)));
 
 -- name: wrong_labels
 -- Labels that the index has and the rows do not, or the reverse. Reads everything, once a verify.
@@ -46,9 +46,9 @@ SELECT id, source_id, mode, step FROM descent
     SELECT e.id, j.key COLLATE "C", j.value COLLATE "C"
       FROM execution AS e
      CROSS JOIN json_each_text(facts(e.labels)) AS j
-     WHERE e.tenant = 1 AND e.labels IS NOT NULL),
+     WHERE e.tenant = {tenant} AND e.labels IS NOT NULL),
   kept (id, name, value) AS (
-    SELECT execution_id, name, value FROM label WHERE tenant = 1)
+    SELECT execution_id, name, value FROM label WHERE tenant = {tenant})
 SELECT id FROM (SELECT id, name, value FROM said EXCEPT SELECT id, name, value FROM kept) AS m
  UNION
 SELECT id FROM (SELECT id, name, value FROM kept EXCEPT SELECT id, name, value FROM said) AS m

@@ -4,7 +4,7 @@
 -- (docs/decisions/0023). One that is not there is nobody's.
 SELECT count(*) FROM (
   SELECT 1 FROM execution
-   WHERE tenant = 1 AND id = ANY (ARRAY(SELECT v.column1 FROM {rows}))
+   WHERE tenant = {tenant} AND id = ANY (ARRAY(SELECT v.column1 FROM {rows}))
    ORDER BY id
      FOR NO KEY UPDATE) AS locked;
 
@@ -12,16 +12,16 @@ SELECT count(*) FROM (
 -- types: text
 -- By name, in order, and not by row: two who make the same schedule must not find none both.
 SELECT count(pg_advisory_xact_lock(
-         hashtextextended('outlast schedule ' || current_schema() || ' ' || s.name, 1)))
+         hashtextextended('outlast schedule {tenant} ' || current_schema() || ' ' || s.name, 1)))
   FROM (SELECT v.column1 AS name FROM {rows} ORDER BY v.column1) AS s;
 
 -- name: lock_gates
 -- Who changes a holder or a line has the same lock shared, by the triggers.
-SELECT pg_advisory_xact_lock(hashtextextended('outlast gates ' || current_schema(), 1));
+SELECT pg_advisory_xact_lock(hashtextextended('outlast gates {tenant} ' || current_schema(), 1));
 
 -- name: lock_feed
 -- Who has this row gives positions, and nobody else: so they are there in their order.
-SELECT settled FROM feed_state WHERE tenant = 1 FOR UPDATE;
+SELECT settled FROM feed_state WHERE tenant = {tenant} FOR UPDATE;
 
 -- name: settle_feed
 -- What can be seen, in the order it was written in: of one execution that is the order of its log,
@@ -32,13 +32,13 @@ UPDATE feed AS f
     SELECT u.number, row_number() OVER (ORDER BY u.number) AS place
       FROM (
         SELECT number FROM feed
-         WHERE tenant = 1 AND position IS NULL
+         WHERE tenant = {tenant} AND position IS NULL
          ORDER BY number
          LIMIT :limit) AS u) AS n
- WHERE f.number = n.number;
+ WHERE f.tenant = {tenant} AND f.number = n.number;
 
 -- name: note_settled
-UPDATE feed_state SET settled = settled + :count WHERE tenant = 1;
+UPDATE feed_state SET settled = settled + :count WHERE tenant = {tenant};
 
 -- name: sleeping_guards
 -- Triggers of this schema that somebody has turned off.

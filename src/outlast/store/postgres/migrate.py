@@ -12,8 +12,10 @@ from outlast.errors import SchemaMismatch, StoreOwned
 from outlast.lifecycle import EDGES
 from outlast.store.postgres.address import Address
 from outlast.store.postgres.connect import connect, path_of, translated
+from outlast.store.protocol import DEFAULT_NUMBER, DEFAULT_TENANT, Tenant
 from outlast.store.relational.side import UNFINISHED
 from outlast.store.sql import migrations
+from outlast.store.tenants import opened
 
 MIGRATIONS: Final = migrations("outlast.store.postgres")
 NEWEST: Final = MIGRATIONS[-1][0]
@@ -29,10 +31,16 @@ def version_of(connection: psycopg.Connection[Any], schema: str) -> int | None:
     return None if row is None or row[0] is None else int(row[0])
 
 
-def ready(address: Address, now: int, *, owner: bool, upgrade: bool) -> None:
+def ready(
+    address: Address, now: int, *, owner: bool, upgrade: bool, tenant: str = DEFAULT_TENANT
+) -> int:
     """Refuse a schema that is not this code's; an owner makes one where there is none.
 
+    Returns:
+        The number of the tenant.
+
     Raises:
+        UnknownTenant, TenantClosed: there is no such tenant, or it is closed to owners.
         SchemaMismatch: the schema is missing, older or newer, or has another lifecycle's edges.
         StoreOwned: it shall be upgraded, and workers of the version before run on it.
     """
@@ -43,6 +51,13 @@ def ready(address: Address, now: int, *, owner: bool, upgrade: bool) -> None:
             _check_edges(connection, address)
         else:
             migrate(connection, address, now, upgrade=upgrade)
+        if tenant == DEFAULT_TENANT:
+            return DEFAULT_NUMBER
+        table = sql.Identifier(address.schema, "tenant")
+        text = sql.SQL("SELECT number, name, created_at, closed_at FROM {} WHERE name = %s")
+        found: Any = connection.execute(text.format(table), [tenant]).fetchone()
+    where = f"{address.shown}, schema {address.schema}"
+    return opened(None if found is None else Tenant(*found), tenant, where, owner=owner)
 
 
 def migrate(

@@ -4,28 +4,28 @@
 -- second.
 SELECT id FROM (
   (SELECT DISTINCT execution_id AS id FROM question
-    WHERE :to::text IS NULL AND tenant = 1 AND execution_id > :after
+    WHERE :to::text IS NULL AND tenant = {tenant} AND execution_id > :after
     ORDER BY execution_id LIMIT nullif(:limit, -1))
    UNION ALL
   (SELECT DISTINCT execution_id FROM question
-    WHERE tenant = 1 AND recipient IS NOT NULL AND recipient = :to::text AND execution_id > :after
+    WHERE tenant = {tenant} AND recipient IS NOT NULL AND recipient = :to::text AND execution_id > :after
     ORDER BY execution_id LIMIT nullif(:limit, -1))
    UNION ALL
   SELECT e.id
     FROM (
-      SELECT id, attempt FROM execution WHERE tenant = 1 AND worker IS NOT NULL AND id > :after
+      SELECT id, attempt FROM execution WHERE tenant = {tenant} AND worker IS NOT NULL AND id > :after
        UNION ALL
-      SELECT id, attempt FROM execution WHERE tenant = 1 AND state = 'queued' AND id > :after
+      SELECT id, attempt FROM execution WHERE tenant = {tenant} AND state = 'queued' AND id > :after
        UNION ALL
       SELECT id, attempt FROM execution
-       WHERE tenant = 1 AND state IN ('blocked', 'paused', 'suspended')
+       WHERE tenant = {tenant} AND state IN ('blocked', 'paused', 'suspended')
          AND state IN ('scheduled', 'blocked', 'awaiting_input', 'waiting', 'retry_wait', 'paused',
                        'suspended')
          AND id > :after) AS e
    WHERE e.attempt > 0
      AND EXISTS (
       SELECT 1 FROM transition AS t
-       WHERE t.tenant = 1 AND t.execution_id = e.id AND t.kind = 'step_announced'
+       WHERE t.tenant = {tenant} AND t.execution_id = e.id AND t.kind = 'step_announced'
          AND facts(t.data) ->> 'question' IS NOT NULL)) AS a
  ORDER BY id
  LIMIT nullif(:limit, -1);
@@ -34,35 +34,36 @@ SELECT id FROM (
 -- The same in the other order.
 SELECT id FROM (
   (SELECT DISTINCT execution_id AS id FROM question
-    WHERE :to::text IS NULL AND tenant = 1 AND execution_id < :after
+    WHERE :to::text IS NULL AND tenant = {tenant} AND execution_id < :after
     ORDER BY execution_id DESC LIMIT nullif(:limit, -1))
    UNION ALL
   (SELECT DISTINCT execution_id FROM question
-    WHERE tenant = 1 AND recipient IS NOT NULL AND recipient = :to::text AND execution_id < :after
+    WHERE tenant = {tenant} AND recipient IS NOT NULL AND recipient = :to::text AND execution_id < :after
     ORDER BY execution_id DESC LIMIT nullif(:limit, -1))
    UNION ALL
   SELECT e.id
     FROM (
-      SELECT id, attempt FROM execution WHERE tenant = 1 AND worker IS NOT NULL AND id < :after
+      SELECT id, attempt FROM execution WHERE tenant = {tenant} AND worker IS NOT NULL AND id < :after
        UNION ALL
-      SELECT id, attempt FROM execution WHERE tenant = 1 AND state = 'queued' AND id < :after
+      SELECT id, attempt FROM execution WHERE tenant = {tenant} AND state = 'queued' AND id < :after
        UNION ALL
       SELECT id, attempt FROM execution
-       WHERE tenant = 1 AND state IN ('blocked', 'paused', 'suspended')
+       WHERE tenant = {tenant} AND state IN ('blocked', 'paused', 'suspended')
          AND state IN ('scheduled', 'blocked', 'awaiting_input', 'waiting', 'retry_wait', 'paused',
                        'suspended')
          AND id < :after) AS e
    WHERE e.attempt > 0
      AND EXISTS (
       SELECT 1 FROM transition AS t
-       WHERE t.tenant = 1 AND t.execution_id = e.id AND t.kind = 'step_announced'
+       WHERE t.tenant = {tenant} AND t.execution_id = e.id AND t.kind = 'step_announced'
          AND facts(t.data) ->> 'question' IS NOT NULL)) AS a
  ORDER BY id DESC
  LIMIT nullif(:limit, -1);
 
 -- name: keep_secret
 -- The first one stays for good.
-INSERT INTO meta (name, value) VALUES (:name, :value) ON CONFLICT (name) DO NOTHING;
+INSERT INTO secret (tenant, name, value) VALUES ({tenant}, :name, :value)
+    ON CONFLICT (tenant, name) DO NOTHING;
 
 -- name: secret
-SELECT value FROM meta WHERE name = :name;
+SELECT value FROM secret WHERE tenant = {tenant} AND name = :name;

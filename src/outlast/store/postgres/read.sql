@@ -5,7 +5,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
- WHERE tenant = 1 AND id = ANY (ARRAY(SELECT v.column1 FROM {rows}));
+ WHERE tenant = {tenant} AND id = ANY (ARRAY(SELECT v.column1 FROM {rows}));
 
 -- name: executions_by_key
 -- types: text
@@ -21,7 +21,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
            input_digest, version, parent_id, origin, parent_key, root_id, start_by, children, gates,
            labels, detail
       FROM execution
-     WHERE tenant = 1 AND key IS NOT NULL AND key = v.column1 OFFSET 0) AS e;
+     WHERE tenant = {tenant} AND key IS NOT NULL AND key = v.column1 OFFSET 0) AS e;
 
 -- name: queued_executions
 -- rule: T06
@@ -39,8 +39,8 @@ SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.hig
     SELECT x.tenant, x.execution_id, x.seq, x.kind, x.from_state, x.to_state, x.fence, x.nonce,
            x.actor, x.at, x.key, x.digest, x.data, x.payload
       FROM transition AS x
-     WHERE x.tenant = 1 AND x.execution_id = e.id AND x.seq = 1 OFFSET 0) AS t
- WHERE e.tenant = 1 AND e.state = 'queued' AND e.queue = :queue
+     WHERE x.tenant = {tenant} AND x.execution_id = e.id AND x.seq = 1 OFFSET 0) AS t
+ WHERE e.tenant = {tenant} AND e.state = 'queued' AND e.queue = :queue
    AND e.task || coalesce(chr(31) || (facts(e.gates) ->> 'version'), '') = :code
    AND coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at) - e.priority * 60000000 >= :turn
    AND (coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at) - e.priority * 60000000 > :turn
@@ -57,7 +57,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
- WHERE tenant = 1 AND due_at <= :now
+ WHERE tenant = {tenant} AND due_at <= :now
    AND due_at IS NOT NULL AND state IN ('scheduled', 'waiting', 'awaiting_input', 'retry_wait')
    AND NOT (state = 'scheduled' AND detail IS NOT NULL)
    AND (deadline_at IS NULL OR deadline_at > :now) AND (start_by IS NULL OR start_by > :now)
@@ -72,7 +72,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
- WHERE tenant = 1 AND deadline_at <= :now
+ WHERE tenant = {tenant} AND deadline_at <= :now
    AND deadline_at IS NOT NULL AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
  ORDER BY deadline_at, id
  LIMIT nullif(:limit, -1)
@@ -86,7 +86,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
- WHERE tenant = 1 AND start_by <= :now
+ WHERE tenant = {tenant} AND start_by <= :now
    AND start_by IS NOT NULL AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
    AND (deadline_at IS NULL OR deadline_at > :now)
  ORDER BY start_by, id
@@ -95,24 +95,24 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
 
 -- name: next_due
 SELECT (SELECT due_at FROM execution
-         WHERE tenant = 1 AND due_at IS NOT NULL
+         WHERE tenant = {tenant} AND due_at IS NOT NULL
            AND state IN ('scheduled', 'waiting', 'awaiting_input', 'retry_wait')
            AND NOT (state = 'scheduled' AND detail IS NOT NULL)
          ORDER BY due_at LIMIT 1) AS due_at,
        (SELECT deadline_at FROM execution
-         WHERE tenant = 1 AND deadline_at IS NOT NULL
+         WHERE tenant = {tenant} AND deadline_at IS NOT NULL
            AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
          ORDER BY deadline_at LIMIT 1) AS deadline_at,
        (SELECT start_by FROM execution
-         WHERE tenant = 1 AND start_by IS NOT NULL
+         WHERE tenant = {tenant} AND start_by IS NOT NULL
            AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
          ORDER BY start_by LIMIT 1) AS start_by,
-       (SELECT 0::bigint FROM errand LIMIT 1) AS errand,
-       (SELECT 0::bigint FROM budget WHERE tenant = 1 AND stirred = 1 LIMIT 1) AS stirred,
-       (SELECT turns_at FROM budget WHERE tenant = 1 AND turns_at IS NOT NULL
+       (SELECT 0::bigint FROM errand WHERE tenant = {tenant} LIMIT 1) AS errand,
+       (SELECT 0::bigint FROM budget WHERE tenant = {tenant} AND stirred = 1 LIMIT 1) AS stirred,
+       (SELECT turns_at FROM budget WHERE tenant = {tenant} AND turns_at IS NOT NULL
          ORDER BY turns_at LIMIT 1) AS turns_at,
        (SELECT look_at FROM line
-         WHERE tenant = 1 AND look_at > :now AND look_at IS NOT NULL
+         WHERE tenant = {tenant} AND look_at > :now AND look_at IS NOT NULL
          ORDER BY look_at LIMIT 1) AS opens_at;
 
 -- name: leased_executions
@@ -120,7 +120,7 @@ SELECT (SELECT due_at FROM execution
 -- Locked by id, as batches lock them, and waited for: nobody looks at a lost worker again so soon.
   WITH page AS MATERIALIZED (
     SELECT id FROM execution
-     WHERE tenant = 1 AND worker IS NOT NULL AND worker <> :alive
+     WHERE tenant = {tenant} AND worker IS NOT NULL AND worker <> :alive
        AND (:dead::json IS NULL
             OR worker = ANY (ARRAY(SELECT json_array_elements_text(:dead::json))))
      ORDER BY worker, id
@@ -130,7 +130,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
- WHERE tenant = 1 AND id = ANY (ARRAY(SELECT id FROM page))
+ WHERE tenant = {tenant} AND id = ANY (ARRAY(SELECT id FROM page))
    AND worker IS NOT NULL AND worker <> :alive
    AND (:dead::json IS NULL
         OR worker = ANY (ARRAY(SELECT json_array_elements_text(:dead::json))))
@@ -139,7 +139,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
 
 -- name: unread_executions
 SELECT id FROM execution
- WHERE tenant = 1 AND worker IS NOT NULL AND worker = :worker AND inbox_count > inbox_seen
+ WHERE tenant = {tenant} AND worker IS NOT NULL AND worker = :worker AND inbox_count > inbox_seen
  ORDER BY id;
 
 -- name: executions_page
@@ -149,7 +149,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
- WHERE tenant = 1 AND id < :before_id
+ WHERE tenant = {tenant} AND id < :before_id
    AND (:states::json IS NULL
         OR state = ANY (ARRAY(SELECT json_array_elements_text(:states::json))))
    AND (:task::text IS NULL OR task = :task)
@@ -168,14 +168,14 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
- WHERE tenant = 1 AND id < :before_id
+ WHERE tenant = {tenant} AND id < :before_id
    AND id = ANY (ARRAY(
-    SELECT id FROM execution WHERE tenant = 1 AND state = 'queued'
+    SELECT id FROM execution WHERE tenant = {tenant} AND state = 'queued'
      UNION ALL
-    SELECT id FROM execution WHERE tenant = 1 AND worker IS NOT NULL
+    SELECT id FROM execution WHERE tenant = {tenant} AND worker IS NOT NULL
      UNION ALL
     SELECT id FROM execution
-     WHERE tenant = 1 AND state IN ('scheduled', 'blocked', 'awaiting_input', 'waiting',
+     WHERE tenant = {tenant} AND state IN ('scheduled', 'blocked', 'awaiting_input', 'waiting',
                                     'retry_wait', 'paused', 'suspended')))
    AND state = ANY (ARRAY(SELECT json_array_elements_text(:states::json)))
    AND (:task::text IS NULL OR task = :task)
@@ -189,26 +189,26 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
 
 -- name: ids_beginning
 SELECT id FROM execution
- WHERE tenant = 1 AND id >= :text::text AND id < :text::text || '~'
+ WHERE tenant = {tenant} AND id >= :text::text AND id < :text::text || '~'
  ORDER BY id
  LIMIT nullif(:limit, -1);
 
 -- name: ids_ending
 -- The newest first; it reads ids until it has found enough.
 SELECT id FROM execution
- WHERE tenant = 1 AND right(id, length(:text::text)) = :text::text
+ WHERE tenant = {tenant} AND right(id, length(:text::text)) = :text::text
  ORDER BY id DESC
  LIMIT nullif(:limit, -1);
 
 -- name: open_counts
 SELECT state, count(*) FROM execution
- WHERE tenant = 1 AND state = 'queued' GROUP BY state
+ WHERE tenant = {tenant} AND state = 'queued' GROUP BY state
  UNION ALL
 SELECT state, count(*) FROM execution
- WHERE tenant = 1 AND worker IS NOT NULL GROUP BY state
+ WHERE tenant = {tenant} AND worker IS NOT NULL GROUP BY state
  UNION ALL
 SELECT state, count(*) FROM execution
- WHERE tenant = 1 AND state IN ('scheduled', 'blocked', 'awaiting_input', 'waiting', 'retry_wait',
+ WHERE tenant = {tenant} AND state IN ('scheduled', 'blocked', 'awaiting_input', 'waiting', 'retry_wait',
                                 'paused', 'suspended')
  GROUP BY state;
 
@@ -221,33 +221,33 @@ SELECT t.tenant, t.execution_id, t.seq, t.kind, t.from_state, t.to_state, t.fenc
     SELECT x.tenant, x.execution_id, x.seq, x.kind, x.from_state, x.to_state, x.fence, x.nonce,
            x.actor, x.at, x.key, x.digest, x.data, x.payload
       FROM transition AS x
-     WHERE x.tenant = 1 AND x.execution_id = v.column1 OFFSET 0) AS t
+     WHERE x.tenant = {tenant} AND x.execution_id = v.column1 OFFSET 0) AS t
  ORDER BY t.execution_id, t.seq;
 
 -- name: log
 SELECT tenant, execution_id, seq, kind, from_state, to_state, fence, nonce, actor, at, key, digest,
        data, payload
   FROM transition
- WHERE tenant = 1 AND execution_id = :id AND seq > :after
+ WHERE tenant = {tenant} AND execution_id = :id AND seq > :after
  ORDER BY seq
  LIMIT nullif(:limit::bigint, -1);
 
 -- name: inbox
 SELECT number, id, kind, actor, key, data, payload, at
   FROM inbox
- WHERE tenant = 1 AND execution_id = :id AND number > :after
+ WHERE tenant = {tenant} AND execution_id = :id AND number > :after
  ORDER BY number;
 
 -- name: all_ids
-SELECT id FROM execution WHERE tenant = 1 AND id > :after ORDER BY id LIMIT nullif(:limit, -1);
+SELECT id FROM execution WHERE tenant = {tenant} AND id > :after ORDER BY id LIMIT nullif(:limit, -1);
 
 -- name: stray_ids
 -- Logs and inboxes without an execution, which no guard can see. Reads everything, once a verify.
 SELECT t.execution_id FROM transition AS t
- WHERE NOT EXISTS (
-  SELECT 1 FROM execution AS e WHERE e.tenant = 1 AND t.tenant = 1 AND e.id = t.execution_id)
+ WHERE t.tenant = {tenant} AND NOT EXISTS (
+  SELECT 1 FROM execution AS e WHERE e.tenant = {tenant} AND e.id = t.execution_id)
  UNION
 SELECT i.execution_id FROM inbox AS i
- WHERE NOT EXISTS (
-  SELECT 1 FROM execution AS e WHERE e.tenant = 1 AND i.tenant = 1 AND e.id = i.execution_id)
+ WHERE i.tenant = {tenant} AND NOT EXISTS (
+  SELECT 1 FROM execution AS e WHERE e.tenant = {tenant} AND e.id = i.execution_id)
  LIMIT 100;

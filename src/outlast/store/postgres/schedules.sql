@@ -3,7 +3,7 @@ SELECT tenant, name, task, plan, state, seq, is_declared, next_slot, next_at, wa
        last_slot, last_execution_id, created_at, updated_at, state_at, input, input_digest, options,
        why
   FROM schedule
- WHERE tenant = 1 AND name = :name;
+ WHERE tenant = {tenant} AND name = :name;
 
 -- name: schedules_page
 -- By name. An empty list of states means all.
@@ -11,7 +11,7 @@ SELECT tenant, name, task, plan, state, seq, is_declared, next_slot, next_at, wa
        last_slot, last_execution_id, created_at, updated_at, state_at, input, input_digest, options,
        why
   FROM schedule
- WHERE tenant = 1 AND name > :after
+ WHERE tenant = {tenant} AND name > :after
    AND (:states::json IS NULL
         OR state = ANY (ARRAY(SELECT json_array_elements_text(:states::json))))
  ORDER BY name
@@ -19,30 +19,33 @@ SELECT tenant, name, task, plan, state, seq, is_declared, next_slot, next_at, wa
 
 -- name: due_schedules
 SELECT name, seq FROM schedule
- WHERE tenant = 1 AND state = 'active' AND next_at IS NOT NULL AND next_at <= :now
+ WHERE tenant = {tenant} AND state = 'active' AND next_at IS NOT NULL AND next_at <= :now
+   AND (SELECT closed_at FROM tenant WHERE number = {tenant}) IS NULL
  ORDER BY next_at, name
  LIMIT nullif(:limit, -1);
 
 -- name: freed_schedules
 -- Those of which a slot waits, and no execution is open.
 SELECT s.name, s.seq FROM schedule AS s
- WHERE s.tenant = 1 AND s.state = 'active' AND s.waiting_slot IS NOT NULL
+ WHERE s.tenant = {tenant} AND s.state = 'active' AND s.waiting_slot IS NOT NULL
+   AND (SELECT closed_at FROM tenant WHERE number = {tenant}) IS NULL
    AND NOT EXISTS (
      SELECT 1 FROM execution AS e
-      WHERE e.tenant = 1 AND e.origin IS NOT NULL AND e.origin = 'schedule:' || s.name
+      WHERE e.tenant = {tenant} AND e.origin IS NOT NULL AND e.origin = 'schedule:' || s.name
         AND e.state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled'))
  ORDER BY s.name
  LIMIT nullif(:limit, -1);
 
 -- name: next_schedule_at
 SELECT next_at FROM schedule
- WHERE tenant = 1 AND state = 'active' AND next_at IS NOT NULL
+ WHERE tenant = {tenant} AND state = 'active' AND next_at IS NOT NULL
+   AND (SELECT closed_at FROM tenant WHERE number = {tenant}) IS NULL
  ORDER BY next_at
  LIMIT 1;
 
 -- name: open_of_origin
 SELECT id FROM execution
- WHERE tenant = 1 AND origin IS NOT NULL AND origin = :origin
+ WHERE tenant = {tenant} AND origin IS NOT NULL AND origin = :origin
    AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
  ORDER BY id
  LIMIT nullif(:limit, -1);
@@ -52,9 +55,9 @@ SELECT id FROM execution
 INSERT INTO schedule (tenant, name, task, plan, state, seq, is_declared, next_slot, next_at,
                       waiting_slot, fired, last_slot, last_execution_id, created_at, updated_at,
                       state_at, input, input_digest, options, why)
-SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8,
-       v.column9, v.column10, v.column11, v.column12, v.column13, v.column14, v.column15,
-       v.column16, v.column17, v.column18, v.column19, v.column20
+SELECT CASE v.column1 WHEN {tenant} THEN v.column1 END, v.column2, v.column3, v.column4, v.column5,
+       v.column6, v.column7, v.column8, v.column9, v.column10, v.column11, v.column12, v.column13,
+       v.column14, v.column15, v.column16, v.column17, v.column18, v.column19, v.column20
   FROM {rows};
 
 -- name: save_schedule
@@ -67,45 +70,45 @@ UPDATE schedule
        state_at = v.column16, input = v.column17, input_digest = v.column18, options = v.column19,
        why = v.column20
   FROM {rows}
- WHERE schedule.tenant = v.column1 AND schedule.name = v.column2;
+ WHERE schedule.tenant = {tenant} AND schedule.name = v.column2;
 
 -- name: insert_schedule_entry
 -- types: bigint text bigint text bigint text bigint bigint text text
 INSERT INTO schedule_entry (tenant, name, seq, kind, at, actor, slot, until_slot, execution_id,
                             data)
-SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8,
-       v.column9, v.column10
+SELECT CASE v.column1 WHEN {tenant} THEN v.column1 END, v.column2, v.column3, v.column4, v.column5,
+       v.column6, v.column7, v.column8, v.column9, v.column10
   FROM {rows};
 
 -- name: schedule_log
 -- The newest first.
 SELECT seq, kind, at, actor, slot, until_slot, execution_id, data FROM schedule_entry
- WHERE tenant = 1 AND name = :name AND seq < :before
+ WHERE tenant = {tenant} AND name = :name AND seq < :before
  ORDER BY seq DESC
  LIMIT nullif(:limit, -1);
 
 -- name: fate_of_slot
 -- The newest first; of one schedule, and only when somebody asks.
 SELECT seq, kind, at, actor, slot, until_slot, execution_id, data FROM schedule_entry
- WHERE tenant = 1 AND name = :name AND slot <= :slot AND coalesce(until_slot, slot) >= :slot
+ WHERE tenant = {tenant} AND name = :name AND slot <= :slot AND coalesce(until_slot, slot) >= :slot
  ORDER BY seq DESC
  LIMIT 10;
 
 -- name: prune_schedule_log
 -- By age; the newest entry of each schedule stays.
 DELETE FROM schedule_entry
- WHERE (tenant, name, seq) IN (
-   SELECT e.tenant, e.name, e.seq FROM schedule_entry AS e
-    WHERE e.tenant = 1 AND e.at < :before
-      AND e.seq < (SELECT s.seq FROM schedule AS s WHERE s.tenant = 1 AND s.name = e.name)
+ WHERE tenant = {tenant} AND (name, seq) IN (
+   SELECT e.name, e.seq FROM schedule_entry AS e
+    WHERE e.tenant = {tenant} AND e.at < :before
+      AND e.seq < (SELECT s.seq FROM schedule AS s WHERE s.tenant = {tenant} AND s.name = e.name)
     ORDER BY e.at
     LIMIT nullif(:limit, -1));
 
 -- name: broken_schedules
 -- Reads everything, once a verify.
 SELECT s.name, s.seq, (SELECT max(e.seq) FROM schedule_entry AS e
-                        WHERE e.tenant = s.tenant AND e.name = s.name) AS last
+                        WHERE e.tenant = {tenant} AND e.name = s.name) AS last
   FROM schedule AS s
- WHERE s.tenant = 1 AND s.seq IS DISTINCT FROM (SELECT max(e.seq) FROM schedule_entry AS e
-                                       WHERE e.tenant = s.tenant AND e.name = s.name)
+ WHERE s.tenant = {tenant} AND s.seq IS DISTINCT FROM (SELECT max(e.seq) FROM schedule_entry AS e
+                                       WHERE e.tenant = {tenant} AND e.name = s.name)
  LIMIT 100;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Final
 
 from outlast.store.postgres.arrays import array_of
@@ -77,7 +77,7 @@ def sendable(statement: Statement) -> Sendable:
     return Sendable(text.encode(), tuple(names), statement.types)
 
 
-@cache
-def statements() -> Mapping[str, Sendable]:
-    """Give all statements by name."""
-    return {name: sendable(one) for name, one in load("outlast.store.postgres").items()}
+@lru_cache(maxsize=256)
+def statements(tenant: int = 1) -> Mapping[str, Sendable]:
+    """Give all statements of a tenant by name."""
+    return {name: sendable(one) for name, one in load("outlast.store.postgres", tenant).items()}

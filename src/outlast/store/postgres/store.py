@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from outlast.store.postgres.address import Address
 from outlast.store.postgres.database import PostgresDatabase
+from outlast.store.protocol import DEFAULT_TENANT
 from outlast.store.relational import RelationalStore
 from outlast.store.relational.before import before
 
@@ -14,7 +15,15 @@ class PostgresStore(RelationalStore):
     The writing verbs are for one thread; the reading ones may be called from any.
     """
 
-    def __init__(self, url: str, *, owner: str | None, now: int, upgrade: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        owner: str | None,
+        now: int,
+        upgrade: bool = False,
+        tenant: str = DEFAULT_TENANT,
+    ) -> None:
         """Open the database.
 
         Args:
@@ -23,13 +32,17 @@ class PostgresStore(RelationalStore):
                 None for a process that only reads, submits and delivers.
             now: the instant, for a migration's record.
             upgrade: bring an older schema to this code's version; an owner only.
+            tenant: whose rows; nothing else of the schema is read or written.
 
         Raises:
+            UnknownTenant, TenantClosed: there is no such tenant, or it is closed to owners.
             SchemaMismatch, StoreBroken, StoreReadOnly, StoreUnavailable, CannotLoad: it cannot be
                 used; it was left as it is.
             KeyMissing, KeyWrong: its payloads are encrypted, and not by the keys that were given.
         """
-        self.server = PostgresDatabase(Address.of(url), owner=owner, now=now, upgrade=upgrade)
+        self.server = PostgresDatabase(
+            Address.of(url), owner=owner, now=now, upgrade=upgrade, tenant=tenant
+        )
         try:
             database = before(self.server, now, owner=owner is not None)
         except BaseException:

@@ -3,7 +3,7 @@
 -- How long these streams are. Columns of a row: execution, stream.
 SELECT v.column1, v.column2, (
        SELECT max(s.number) FROM stream_item AS s
-        WHERE s.tenant = 1 AND s.execution_id = v.column1 AND s.name = v.column2)
+        WHERE s.tenant = {tenant} AND s.execution_id = v.column1 AND s.name = v.column2)
   FROM {rows};
 
 -- name: stream_parts
@@ -12,7 +12,7 @@ SELECT v.column1, v.column2, (
 -- attempt, lease.
 SELECT v.column1, v.column2, v.column3, v.column4, v.column5, (
        SELECT max(s.part) FROM stream_item AS s
-        WHERE s.tenant = 1 AND s.execution_id = v.column1 AND s.name = v.column2
+        WHERE s.tenant = {tenant} AND s.execution_id = v.column1 AND s.name = v.column2
           AND s.step = v.column3 AND s.attempt = v.column4 AND s.lease = v.column5)
   FROM {rows};
 
@@ -20,14 +20,15 @@ SELECT v.column1, v.column2, v.column3, v.column4, v.column5, (
 -- types: bigint text text bigint text bigint bigint bigint bigint bytea
 INSERT INTO stream_item (tenant, execution_id, name, number, step, attempt, lease, part, at,
                          payload)
-SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8,
-       v.column9, v.column10
+SELECT CASE v.column1 WHEN {tenant} THEN v.column1 END, v.column2, v.column3, v.column4, v.column5,
+       v.column6, v.column7, v.column8, v.column9, v.column10
   FROM {rows};
 
 -- name: save_progress
 -- types: bigint text bigint float8 float8 text text
 INSERT INTO progress (tenant, execution_id, at, done, total, text, step)
-SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7
+SELECT CASE v.column1 WHEN {tenant} THEN v.column1 END, v.column2, v.column3, v.column4, v.column5,
+       v.column6, v.column7
   FROM {rows}
     ON CONFLICT (tenant, execution_id) DO UPDATE
    SET at = excluded.at, done = excluded.done, total = excluded.total, text = excluded.text,
@@ -36,38 +37,38 @@ SELECT v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.colum
 -- name: stream_items
 SELECT number, step, attempt, lease, part, at, payload
   FROM stream_item
- WHERE tenant = 1 AND execution_id = :id AND name = :name AND number > :after
+ WHERE tenant = {tenant} AND execution_id = :id AND name = :name AND number > :after
  ORDER BY number
  LIMIT nullif(:limit, -1);
 
 -- name: stream_heads
 -- The streams of an execution, each by a look at its end.
   WITH RECURSIVE n (name) AS (
-       SELECT min(s.name) FROM stream_item AS s WHERE s.tenant = 1 AND s.execution_id = :id
+       SELECT min(s.name) FROM stream_item AS s WHERE s.tenant = {tenant} AND s.execution_id = :id
         UNION ALL
        SELECT (SELECT min(s.name) FROM stream_item AS s
-                WHERE s.tenant = 1 AND s.execution_id = :id AND s.name > n.name)
+                WHERE s.tenant = {tenant} AND s.execution_id = :id AND s.name > n.name)
          FROM n
         WHERE n.name IS NOT NULL)
 SELECT s.name, s.number, s.at
   FROM n
-  JOIN stream_item AS s ON s.tenant = 1 AND s.execution_id = :id AND s.name = n.name
+  JOIN stream_item AS s ON s.tenant = {tenant} AND s.execution_id = :id AND s.name = n.name
    AND s.number = (
        SELECT max(l.number) FROM stream_item AS l
-        WHERE l.tenant = 1 AND l.execution_id = :id AND l.name = n.name)
+        WHERE l.tenant = {tenant} AND l.execution_id = :id AND l.name = n.name)
  ORDER BY s.name;
 
 -- name: progress_of
 SELECT execution_id, at, done, total, text, step
   FROM progress
- WHERE tenant = 1 AND execution_id = ANY (ARRAY(SELECT json_array_elements_text(:ids::json)));
+ WHERE tenant = {tenant} AND execution_id = ANY (ARRAY(SELECT json_array_elements_text(:ids::json)));
 
 -- name: purge_stream_items
 DELETE FROM stream_item
- WHERE tenant = 1
-   AND execution_id = ANY (ARRAY(SELECT execution_id FROM purge_permit WHERE tenant = 1));
+ WHERE tenant = {tenant}
+   AND execution_id = ANY (ARRAY(SELECT execution_id FROM purge_permit WHERE tenant = {tenant}));
 
 -- name: purge_progress
 DELETE FROM progress
- WHERE tenant = 1
-   AND execution_id = ANY (ARRAY(SELECT execution_id FROM purge_permit WHERE tenant = 1));
+ WHERE tenant = {tenant}
+   AND execution_id = ANY (ARRAY(SELECT execution_id FROM purge_permit WHERE tenant = {tenant}));

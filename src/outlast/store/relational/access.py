@@ -36,7 +36,7 @@ def append(database: Database, said: Sequence[Said]) -> None:
     ((number, digest),) = database.ask_all("audit_head", {})
     assert isinstance(digest, bytes)
     rows = chained(int(str(number)), digest, said)
-    database.send("insert_audit", [(1, *_values_of(row)) for row in rows])
+    database.send("insert_audit", [(database.tenant, *_values_of(row)) for row in rows])
 
 
 class RelationalAccess:

@@ -11,7 +11,6 @@ from outlast.budget import name_of, parts_of
 from outlast.lifecycle.gate import BUDGET
 from outlast.store.books import Books, Paying, take_item
 from outlast.store.protocol import (
-    TENANT,
     Adjust,
     Answer,
     BudgetEvent,
@@ -74,7 +73,7 @@ def take_money(
 
 def any_stirred(store: RelationalStore) -> bool:
     """Tell whether somebody who waits for a budget may go on."""
-    return bool(store.database.ask("any_stirred", [TENANT]))
+    return bool(store.database.ask("any_stirred", [store.tenant]))
 
 
 def take_charges(store: RelationalStore, charges: Sequence[tuple[str, Charge, int]]) -> None:

@@ -55,12 +55,14 @@ class Database(ABC):
 
     Attributes:
         url: the address, without what is secret in it.
+        tenant: the number of the tenant that its statements are for.
         is_shared: whether several processes write at the same time, so that locks are needed.
         faults: the errors by which a guard, or a value that no column can hold, shows itself.
         races: those of them that may mean that somebody else made the same in the same instant.
     """
 
     url: str
+    tenant: int
     is_shared: bool
     faults: tuple[type[Exception], ...]
     races: tuple[type[Exception], ...] = ()

@@ -10,7 +10,7 @@ import msgspec
 
 from outlast.lifecycle import Execution, Kind, Message, MessageKind, State, Transition
 from outlast.lifecycle.record import COLUMNS, Data
-from outlast.store.protocol import TENANT, InboxEntry
+from outlast.store.protocol import DEFAULT_NUMBER, InboxEntry
 
 Value = None | int | float | bytes | str
 """What a column can hold."""
@@ -94,12 +94,13 @@ def _facts_of(record: Execution) -> tuple[str | None, str | None, str | None]:
 
 _plain: Final = attrgetter(*COLUMNS[:-3])
 OWN: Final = ("id", "task", "created_at", "queue", "priority", "input_digest", "version")
-"""The columns in which plain new executions differ; the other times are that of the birth, too."""
+"""The columns in which plain new executions differ; the other times are that of the birth, too. The
+tenant stands in the statement; a record of another one is refused with its first row."""
 _own: Final = attrgetter(*OWN)
 _rest: Final = attrgetter(
-    *[name for name in COLUMNS if name not in (*OWN, "updated_at", "state_at")]
+    *[name for name in COLUMNS if name not in ("tenant", *OWN, "updated_at", "state_at")]
 )
-_REST: Final = _rest(Execution(TENANT, "", "", State.QUEUED, 1, cause="first"))
+_REST: Final = _rest(Execution(DEFAULT_NUMBER, "", "", State.QUEUED, 1, cause="first"))
 _changed: Final = attrgetter(
     *[
         "id",

@@ -21,9 +21,9 @@ from outlast.schedule import (
 )
 from outlast.schedule.plan import plan_of
 from outlast.store.auditing import schedule_facts
-from outlast.store.protocol import TENANT, ScheduleAnswer
+from outlast.store.protocol import ScheduleAnswer
 from outlast.store.relational.rows import Value
-from outlast.store.scheduling import OPEN_MAX, cancels_of, creates_of, origin_of, settled
+from outlast.store.scheduling import OPEN_MAX, belonging, cancels_of, creates_of, origin_of, settled
 
 if TYPE_CHECKING:
     from outlast.access.audit import Deed
@@ -78,6 +78,7 @@ class RelationalSchedules:
             return ScheduleAnswer("internal_error", error=error)
 
     def _apply(self, name: str, request: Request, now: int) -> ScheduleAnswer:
+        request = belonging(request, self._store.tenant)
         try:
             self._database.lock("schedules", [name])
             record = self._find(name)
@@ -103,7 +104,7 @@ class RelationalSchedules:
         ]
         if not change.entries:
             return answer
-        rows = [_values_of_entry(after.name, entry) for entry in change.entries]
+        rows = [_values_of_entry(after.tenant, after.name, entry) for entry in change.entries]
         self._database.send("insert_schedule_entry", rows)
         self._database.send("insert_schedule" if is_new else "save_schedule", [_values_of(after)])
         return answer
@@ -204,9 +205,9 @@ def _record_of(values: Sequence[object]) -> ScheduleRecord:
     return ScheduleRecord(*columns)
 
 
-def _values_of_entry(name: str, entry: Entry) -> tuple[Value, ...]:
+def _values_of_entry(tenant: int, name: str, entry: Entry) -> tuple[Value, ...]:
     return (
-        TENANT,
+        tenant,
         name,
         entry.seq,
         entry.kind,

@@ -45,10 +45,12 @@ READS: Final[Mapping[str, tuple[int, Callable[[Row, Bounds], Place]]]] = {
     "feed_rows": _LOG,
     "queued_executions": _CLAIMED,
     "blocked_executions": _CLAIMED,
-    "inbox": (6, lambda row, bounds: Place("inbox", 1, bounds["id"], row[0])),
+    "inbox": (6, lambda row, bounds: Place("inbox", bounds["tenant"], bounds["id"], row[0])),
     "stream_items": (
         6,
-        lambda row, bounds: Place(f"stream {bounds['name']}", 1, bounds["id"], row[0]),
+        lambda row, bounds: Place(
+            f"stream {bounds['name']}", bounds["tenant"], bounds["id"], row[0]
+        ),
     ),
     "schedule_by_name": _SCHEDULE,
     "schedules_page": _SCHEDULE,
@@ -144,14 +146,15 @@ def _bounds(row: DataKey) -> dict[str, Value]:
 class _Opener:
     """Opens what statements give."""
 
-    def __init__(self, vault: Vault, learn: Callable[[], None]) -> None:
-        self._vault, self._learn = vault, learn
+    def __init__(self, vault: Vault, tenant: int, learn: Callable[[], None]) -> None:
+        self._vault, self._tenant, self._learn = vault, tenant, learn
 
     def opened(self, name: str, rows: Rows, bounds: Bounds) -> Rows:
         known = READS.get(name)
         if known is None or not rows:
             return rows
         column, place = known
+        bounds = {**bounds, "tenant": self._tenant}
         found: list[Sequence[object]] = []
         for row in rows:
             data: Any = row[column]
@@ -195,10 +198,10 @@ class SealedDatabase(Database):
 
     def __init__(self, inner: Database, keys: Keys | None, rows: Sequence[DataKey]) -> None:
         self.url, self.is_shared, self.faults = inner.url, inner.is_shared, inner.faults
-        self.races = inner.races
+        self.races, self.tenant = inner.races, inner.tenant
         self.inner, self.keys = inner, keys
         self.vault = Vault(self._unwrapped(rows), whole=_is_whole(rows))
-        self._opener = _Opener(self.vault, self.learn)
+        self._opener = _Opener(self.vault, self.tenant, self.learn)
         self._cursors: dict[str, Bounds] = {}
 
     def over(self, inner: Database) -> SealedDatabase:

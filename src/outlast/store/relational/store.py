@@ -50,7 +50,6 @@ from outlast.store.decisions import (
 )
 from outlast.store.protocol import (
     STORED,
-    TENANT,
     Access,
     Answer,
     BudgetEvent,
@@ -74,6 +73,7 @@ from outlast.store.protocol import (
     Sealing,
     StreamHead,
     StreamItem,
+    Tenants,
     Verdict,
     WorkerRow,
     Write,
@@ -107,6 +107,7 @@ from outlast.store.relational.rows import (
 )
 from outlast.store.relational.streams import item_of, progress_of, write_emissions, write_progress
 from outlast.store.relational.verify import verify
+from outlast.store.tenants import EVERY, Every
 
 if TYPE_CHECKING:
     from outlast.access.audit import Deed
@@ -129,7 +130,7 @@ class RelationalStore:
 
     def __init__(self, database: Database) -> None:
         """Serve what is in a database, which is open and has this code's schema."""
-        self.url = database.url
+        self.url, self.tenant = database.url, database.tenant
         self.is_shared = database.is_shared
         self.database = database
         self.faults = (*FAULTS, *database.faults)
@@ -141,6 +142,13 @@ class RelationalStore:
         from outlast.store.relational.schedules import RelationalSchedules
 
         return RelationalSchedules(self)
+
+    @cached_property
+    def tenants(self) -> Tenants:
+        """See the protocol."""
+        from outlast.store.relational.tenants import RelationalTenants
+
+        return RelationalTenants(self)
 
     @property
     def sealing(self) -> Sealing | None:
@@ -288,6 +296,8 @@ class RelationalStore:
                 answers[place] = taken_answer(holder, item)
             elif record.id in records:
                 answers[place] = Answer("already_exists", records[record.id])
+            elif controlled is EVERY:
+                answers[place] = Answer("tenant_closed")
             elif "waits_on" in facts and not self._depend(place, item, upstream, records, pending):
                 answers[place] = Answer("no_upstream")
             else:
@@ -330,12 +340,13 @@ class RelationalStore:
                 ids = [birth.after.id for birth in item.births if birth.after.id in changed]
                 answers[place] = Answer(unclaimed=ids) if ids else answers[place]
 
-    def _taken(self, ids: Sequence[str]) -> tuple[set[str], set[str]]:
-        """Give which executions exist already, and which queues have rules."""
+    def _taken(self, ids: Sequence[str]) -> tuple[set[str], set[str] | Every]:
+        """Give which executions exist already, and which queues have rules: all, where closed."""
         found = self.database.ask("taken_ids", ids)
         rules = [one for one in found if one[1] is not None or one[2] is not None]
         queues = {str(name) for name, *_ in rules}
-        return {str(id) for id, *rule in found if rule == [None, None]}, queues
+        taken = {str(id) for id, *rule in found if rule == [None, None]}
+        return taken, EVERY if "" in queues else queues
 
     def _upstream(self, creates: list[tuple[int, Create]]) -> dict[str, Execution]:
         """Read the executions that new ones depend on, and those as which they went on."""
@@ -436,7 +447,7 @@ class RelationalStore:
             pending.transitions += delivery.rows
             if delivery.entry is not None:
                 known.append(item.message)
-                pending.messages.append(values_of_message(TENANT, record.id, delivery.entry))
+                pending.messages.append(values_of_message(self.tenant, record.id, delivery.entry))
             if delivery.rows or delivery.entry is not None:
                 moved[record.id] = moved.get(record.id, False) or bool(delivery.rows)
         ending = {id for id, changed in moved.items() if changed and records[id].is_final}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from outlast.store.emitting import Ends, Parts, Try, placed, try_of
-from outlast.store.protocol import TENANT, Emission, ProgressRow, StreamItem
+from outlast.store.protocol import Emission, ProgressRow, StreamItem
 from outlast.store.relational.database import Database
 from outlast.store.relational.rows import Value
 
@@ -30,8 +30,8 @@ def write_emissions(database: Database, emitted: Emitted) -> None:
         "insert_stream_items",
         [
             (
-                TENANT, id, item.name, item.number, item.step, item.attempt, item.lease, item.part,
-                item.at, item.payload,
+                database.tenant, id, item.name, item.number, item.step, item.attempt, item.lease,
+                item.part, item.at, item.payload,
             )
             for id, item in placed(emitted, ends, parts)
         ],
@@ -42,7 +42,10 @@ def write_progress(database: Database, said: dict[str, ProgressRow]) -> None:
     """Keep the latest that executions said of how far they are."""
     database.send(
         "save_progress",
-        [(TENANT, id, row.at, row.done, row.total, row.text, row.step) for id, row in said.items()],
+        [
+            (database.tenant, id, row.at, row.done, row.total, row.text, row.step)
+            for id, row in said.items()
+        ],
     )
 
 

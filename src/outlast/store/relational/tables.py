@@ -11,14 +11,15 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from outlast.store.protocol import DEFAULT_NUMBER
 from outlast.store.sql import migrations
 
 Kind = Literal["INTEGER", "TEXT", "BLOB", "REAL", "ANY"]
 MADE_BY_SCHEMA: Final = ("migration", "edge", "audit_head", "feed_state", "feed")
-"""Tables that are there with the schema; the head of the audit follows its rows by itself, and a
+"""Tables that are there with the schema; the heads of the audits follow tenants and rows, and a
 feed is begun anew where it is followed."""
 ORDER: Final = (
-    *("meta", "data_key", "transition", "execution", "inbox", "worker"),
+    *("tenant", "meta", "secret", "data_key", "transition", "execution", "inbox", "worker"),
     *("schedule_entry", "schedule", "dependency", "errand"),
     *("queue_setting", "gate_setting", "rate", "holder", "line"),
     *("budget", "spending", "reservation", "budget_event", "stream_item", "progress"),
@@ -27,6 +28,8 @@ ORDER: Final = (
     *("purge_permit", "reseal_permit"),
 )
 """All other tables, so that each row comes behind those that its guards look for."""
+MADE: Final[dict[str, tuple[object, ...]]] = {"tenant": (DEFAULT_NUMBER,)}
+"""The row of a table that is there with the schema, and comes before all others, by its key."""
 UNGUARDED: Final = frozenset({"execution", "inbox", "schedule_entry", "holder"})
 """Tables whose guards know births and changes, and not how something stands that has a past: a row
 is born without messages, messages go to what has not ended, a log begins with its first entry, and
@@ -75,4 +78,4 @@ def tables() -> dict[str, Table]:
     return found
 
 
-__all__ = ["MADE_BY_SCHEMA", "ORDER", "UNGUARDED", "Kind", "Table", "tables"]
+__all__ = ["MADE", "MADE_BY_SCHEMA", "ORDER", "UNGUARDED", "Kind", "Table", "tables"]

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import apsw
 import msgspec
 
 from outlast.store.relational.rows import Value
-from outlast.store.sql import Statement, load
-
-SQL: Final = load("outlast.store.sqlite")
+from outlast.store.sql import Statement
 
 
 def ask(
@@ -35,10 +32,9 @@ def ask(
 
 
 def ask_all(
-    connection: apsw.Connection, name: str, bounds: Mapping[str, Value]
+    connection: apsw.Connection, statement: Statement, bounds: Mapping[str, Value]
 ) -> Sequence[Sequence[object]]:
     """Ask for all rows of a statement."""
-    statement = SQL[name]
     if statement.results:
         try:
             return _unpacked(connection, statement, statement.packed(), bounds)

@@ -3,13 +3,13 @@
 SELECT b.scope, b.meter, b.limit_amount, b.soft_share, b.charged, b.charged_before, b.purged,
        b.reserved, b.period_us, b.turns_at, b.soft_at, b.spent_up_at, b.event_count, b.stirred
   FROM (VALUES {rows}) AS v
-  JOIN budget AS b ON b.tenant = 1 AND b.scope = v.column1 AND b.meter = v.column2;
+  JOIN budget AS b ON b.tenant = {tenant} AND b.scope = v.column1 AND b.meter = v.column2;
 
 -- name: budgets_of_scopes
 SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
        reserved, period_us, turns_at, soft_at, spent_up_at, event_count, stirred
   FROM budget
- WHERE tenant = 1 AND scope IN (SELECT value FROM json_each(:scopes)) AND scope > :after
+ WHERE tenant = {tenant} AND scope IN (SELECT value FROM json_each(:scopes)) AND scope > :after
  ORDER BY scope, meter
  LIMIT :limit;
 
@@ -17,7 +17,7 @@ SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
 SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
        reserved, period_us, turns_at, soft_at, spent_up_at, event_count, stirred
   FROM budget
- WHERE tenant = 1 AND scope >= 'task:' AND scope < 'tree:' AND scope > :after
+ WHERE tenant = {tenant} AND scope >= 'task:' AND scope < 'tree:' AND scope > :after
  ORDER BY scope, meter
  LIMIT :limit;
 
@@ -25,7 +25,7 @@ SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
 SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
        reserved, period_us, turns_at, soft_at, spent_up_at, event_count, stirred
   FROM budget
- WHERE tenant = 1 AND turns_at IS NOT NULL AND turns_at <= :now
+ WHERE tenant = {tenant} AND turns_at IS NOT NULL AND turns_at <= :now
  ORDER BY turns_at, scope, meter
  LIMIT :limit;
 
@@ -33,7 +33,7 @@ SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
 SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
        reserved, period_us, turns_at, soft_at, spent_up_at, event_count, stirred
   FROM budget INDEXED BY budget_stirred
- WHERE tenant = 1 AND stirred = 1
+ WHERE tenant = {tenant} AND stirred = 1
  ORDER BY scope, meter
  LIMIT :limit;
 
@@ -42,11 +42,11 @@ SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
 -- Somebody is stirred who waits for no more than is left now; no limit, and everything is.
 INSERT INTO budget (tenant, scope, meter, limit_amount, soft_share, charged, charged_before, purged,
                     reserved, period_us, turns_at, soft_at, spent_up_at, event_count, stirred)
-SELECT 1, v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8,
+SELECT {tenant}, v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8,
        v.column9, v.column10, v.column11, v.column12, v.column13,
        EXISTS (
          SELECT 1 FROM execution AS e INDEXED BY execution_over_budget
-          WHERE e.tenant = 1 AND e.state = 'suspended'
+          WHERE e.tenant = {tenant} AND e.state = 'suspended'
             AND json_extract(e.detail, '$.budget.name') IS NOT NULL
             AND json_extract(e.detail, '$.budget.name') = v.column1 || ':' || v.column2
             AND json_extract(e.detail, '$.budget.need') <=
@@ -61,7 +61,7 @@ SELECT 1, v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.co
        stirred = excluded.stirred;
 
 -- name: calm_budget
-UPDATE budget SET stirred = 0 WHERE tenant = 1 AND scope = :scope AND meter = :meter;
+UPDATE budget SET stirred = 0 WHERE tenant = {tenant} AND scope = :scope AND meter = :meter;
 
 -- name: waiting_for_budget
 -- packed: 39, blobs 7
@@ -71,7 +71,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution INDEXED BY execution_over_budget
- WHERE tenant = 1 AND state = 'suspended' AND json_extract(detail, '$.budget.name') IS NOT NULL
+ WHERE tenant = {tenant} AND state = 'suspended' AND json_extract(detail, '$.budget.name') IS NOT NULL
    AND json_extract(detail, '$.budget.name') = :name
    AND json_extract(detail, '$.budget.need') <= :left
  ORDER BY json_extract(detail, '$.budget.need'), id
@@ -80,7 +80,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
 -- name: add_spending
 -- columns: 4
 INSERT INTO spending (tenant, execution_id, scope, meter, amount)
-SELECT 1, v.column1, v.column2, v.column3, v.column4 FROM (VALUES {rows}) AS v WHERE TRUE
+SELECT {tenant}, v.column1, v.column2, v.column3, v.column4 FROM (VALUES {rows}) AS v WHERE TRUE
     ON CONFLICT (tenant, execution_id, scope, meter) DO UPDATE
    SET amount = amount + excluded.amount;
 
@@ -88,53 +88,53 @@ SELECT 1, v.column1, v.column2, v.column3, v.column4 FROM (VALUES {rows}) AS v W
 -- columns: 1
 SELECT r.execution_id, r.key, r.scope, r.meter, r.amount, r.outlives
   FROM (VALUES {rows}) AS v
- CROSS JOIN reservation AS r ON r.tenant = 1 AND r.execution_id = v.column1;
+ CROSS JOIN reservation AS r ON r.tenant = {tenant} AND r.execution_id = v.column1;
 
 -- name: insert_reservations
 -- columns: 6
 INSERT INTO reservation (tenant, execution_id, key, scope, meter, amount, outlives)
-SELECT 1, v.column1, v.column2, v.column3, v.column4, v.column5, v.column6
+SELECT {tenant}, v.column1, v.column2, v.column3, v.column4, v.column5, v.column6
   FROM (VALUES {rows}) AS v WHERE TRUE;
 
 -- name: end_reservations
 -- columns: 4
 DELETE FROM reservation
- WHERE tenant = 1 AND (execution_id, key, scope, meter) IN (VALUES {rows});
+ WHERE tenant = {tenant} AND (execution_id, key, scope, meter) IN (VALUES {rows});
 
 -- name: insert_budget_events
 -- columns: 10
 INSERT INTO budget_event (tenant, scope, meter, number, what, actor, at, execution_id, limit_amount,
                           spent, id)
-SELECT 1, v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8,
+SELECT {tenant}, v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7, v.column8,
        v.column9, v.column10
   FROM (VALUES {rows}) AS v WHERE TRUE;
 
 -- name: known_changes
 -- columns: 1
-SELECT DISTINCT id FROM budget_event WHERE tenant = 1 AND id IN (VALUES {rows}) AND id IS NOT NULL;
+SELECT DISTINCT id FROM budget_event WHERE tenant = {tenant} AND id IN (VALUES {rows}) AND id IS NOT NULL;
 
 -- name: budget_events
 SELECT number, what, actor, at, execution_id, limit_amount, spent, id
   FROM budget_event
- WHERE tenant = 1 AND scope = :scope AND meter = :meter
+ WHERE tenant = {tenant} AND scope = :scope AND meter = :meter
  ORDER BY number;
 
 -- name: spending_of
 SELECT scope, meter, amount FROM spending
- WHERE tenant = 1 AND execution_id = :id
+ WHERE tenant = {tenant} AND execution_id = :id
  ORDER BY scope, meter;
 
 -- name: unbalanced_budgets
 -- What a budget says beside what was charged and set aside; once a verify.
 SELECT b.scope, b.meter, b.charged, b.purged + coalesce((
          SELECT sum(s.amount) FROM spending AS s INDEXED BY spending_by_budget
-          WHERE s.tenant = b.tenant AND s.scope = b.scope AND s.meter = b.meter), 0) AS spending,
+          WHERE s.tenant = {tenant} AND s.scope = b.scope AND s.meter = b.meter), 0) AS spending,
        b.reserved, coalesce(r.amount, 0) AS reservations
   FROM budget AS b
   LEFT JOIN (
-    SELECT scope, meter, sum(amount) AS amount FROM reservation WHERE tenant = 1
+    SELECT scope, meter, sum(amount) AS amount FROM reservation WHERE tenant = {tenant}
      GROUP BY scope, meter) AS r ON r.scope = b.scope AND r.meter = b.meter
- WHERE b.tenant = 1 AND (b.charged <> spending OR b.reserved <> reservations);
+ WHERE b.tenant = {tenant} AND (b.charged <> spending OR b.reserved <> reservations);
 
 -- name: purge_shares
 -- What executions that are deleted have charged stays charged.
@@ -142,51 +142,52 @@ UPDATE budget
    SET purged = budget.purged + s.amount
   FROM (SELECT s.scope, s.meter, sum(s.amount) AS amount
           FROM purge_permit AS p
-         CROSS JOIN spending AS s ON s.tenant = p.tenant AND s.execution_id = p.execution_id
+         CROSS JOIN spending AS s ON s.tenant = {tenant} AND s.execution_id = p.execution_id
+         WHERE p.tenant = {tenant}
          GROUP BY s.scope, s.meter) AS s
- WHERE budget.tenant = 1 AND budget.scope = s.scope AND budget.meter = s.meter;
+ WHERE budget.tenant = {tenant} AND budget.scope = s.scope AND budget.meter = s.meter;
 
 -- name: purge_spending
 DELETE FROM spending
- WHERE tenant = 1
-   AND execution_id IN (SELECT execution_id FROM purge_permit WHERE tenant = 1);
+ WHERE tenant = {tenant}
+   AND execution_id IN (SELECT execution_id FROM purge_permit WHERE tenant = {tenant});
 
 -- name: purge_tree_spending
 -- What others have charged to a budget that goes with these.
 DELETE FROM spending INDEXED BY spending_by_budget
- WHERE tenant = 1
-   AND scope IN (SELECT 'tree:' || execution_id FROM purge_permit WHERE tenant = 1);
+ WHERE tenant = {tenant}
+   AND scope IN (SELECT 'tree:' || execution_id FROM purge_permit WHERE tenant = {tenant});
 
 -- name: purge_reservations
 DELETE FROM reservation
- WHERE tenant = 1
-   AND (execution_id IN (SELECT execution_id FROM purge_permit WHERE tenant = 1)
-        OR scope IN (SELECT 'tree:' || execution_id FROM purge_permit WHERE tenant = 1));
+ WHERE tenant = {tenant}
+   AND (execution_id IN (SELECT execution_id FROM purge_permit WHERE tenant = {tenant})
+        OR scope IN (SELECT 'tree:' || execution_id FROM purge_permit WHERE tenant = {tenant}));
 
 -- name: purge_budget_events
 DELETE FROM budget_event
- WHERE tenant = 1
-   AND scope IN (SELECT 'execution:' || execution_id FROM purge_permit WHERE tenant = 1
+ WHERE tenant = {tenant}
+   AND scope IN (SELECT 'execution:' || execution_id FROM purge_permit WHERE tenant = {tenant}
                   UNION ALL
-                 SELECT 'tree:' || execution_id FROM purge_permit WHERE tenant = 1);
+                 SELECT 'tree:' || execution_id FROM purge_permit WHERE tenant = {tenant});
 
 -- name: purge_budgets
 DELETE FROM budget
- WHERE tenant = 1
-   AND scope IN (SELECT 'execution:' || execution_id FROM purge_permit WHERE tenant = 1
+ WHERE tenant = {tenant}
+   AND scope IN (SELECT 'execution:' || execution_id FROM purge_permit WHERE tenant = {tenant}
                   UNION ALL
-                 SELECT 'tree:' || execution_id FROM purge_permit WHERE tenant = 1);
+                 SELECT 'tree:' || execution_id FROM purge_permit WHERE tenant = {tenant});
 
 -- name: any_stirred
 -- columns: 1
 SELECT v.column1 FROM (VALUES {rows}) AS v
  WHERE EXISTS (
-   SELECT 1 FROM budget AS b INDEXED BY budget_stirred WHERE b.tenant = v.column1 AND b.stirred = 1);
+   SELECT 1 FROM budget AS b INDEXED BY budget_stirred WHERE b.tenant = {tenant} AND b.stirred = 1);
 
 -- name: spent_up_budgets
 -- The shared ones of which nothing is left.
 SELECT scope, meter, limit_amount, soft_share, charged, charged_before, purged,
        reserved, period_us, turns_at, soft_at, spent_up_at, event_count, stirred
   FROM budget INDEXED BY budget_spent_up
- WHERE tenant = 1 AND spent_up_at IS NOT NULL AND scope >= 'task:' AND scope < 'tree:'
+ WHERE tenant = {tenant} AND spent_up_at IS NOT NULL AND scope >= 'task:' AND scope < 'tree:'
  ORDER BY scope, meter;

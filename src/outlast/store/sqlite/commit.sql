@@ -5,7 +5,7 @@
 -- Columns of a row: id, fence, nonce, seq, messages seen (or NULL where it does not matter).
 SELECT v.column1, e.state, e.fence, e.nonce, e.seq, e.inbox_count
   FROM (VALUES {rows}) AS v
-  LEFT JOIN execution AS e ON e.tenant = 1 AND e.id = v.column1
+  LEFT JOIN execution AS e ON e.tenant = {tenant} AND e.id = v.column1
  WHERE v.column1 IS NOT NULL
    AND (e.id IS NULL OR e.fence <> v.column2 OR e.nonce IS NOT v.column3 OR e.seq <> v.column4
         OR e.inbox_count <> v.column5
@@ -15,19 +15,21 @@ SELECT v.column1, e.state, e.fence, e.nonce, e.seq, e.inbox_count
 -- columns: 1
 -- padded
 -- Which of these executions exist already, as a create was sent twice; and which queues have rules,
--- so that what is born there with a claim has to wait for one.
-SELECT id, NULL, NULL FROM execution WHERE tenant = 1 AND id IN (VALUES {rows})
+-- so that what is born there with a claim has to wait for one. In a closed tenant nothing is born.
+SELECT id, NULL, NULL FROM execution WHERE tenant = {tenant} AND id IN (VALUES {rows})
  UNION ALL
 SELECT name, capacity, paused_at FROM queue_setting
- WHERE tenant = 1 AND (capacity IS NOT NULL OR paused_at IS NOT NULL);
+ WHERE tenant = {tenant} AND (capacity IS NOT NULL OR paused_at IS NOT NULL)
+ UNION ALL
+SELECT '', number, closed_at FROM tenant WHERE number = {tenant} AND closed_at IS NOT NULL;
 
 -- name: insert_transitions
 -- columns: 14
 -- padded
 INSERT INTO transition (tenant, execution_id, seq, kind, from_state, to_state, fence, nonce, actor,
                         at, key, digest, data, payload)
-SELECT column1, column2, column3, column4, column5, column6, column7, column8, column9, column10,
-       column11, column12, column13, column14
+SELECT CASE column1 WHEN {tenant} THEN column1 END, column2, column3, column4, column5, column6,
+       column7, column8, column9, column10, column11, column12, column13, column14
   FROM (VALUES {rows}) WHERE column1 IS NOT NULL;
 
 -- name: insert_executions
@@ -38,11 +40,11 @@ INSERT INTO execution (tenant, id, task, state, seq, fence, nonce, worker, high_
                        cancel_at, pause_at, created_at, updated_at, state_at, started_at, due_at,
                        deadline_at, queue, priority, key, input_digest, version, parent_id, origin,
                        parent_key, root_id, start_by, children, gates, labels, detail)
-SELECT column1, column2, column3, column4, column5, column6, column7, column8, column9, column10,
-       column11, column12, column13, column14, column15, column16, column17, column18, column19,
-       column20, column21, column22, column23, column24, column25, column26, column27, column28,
-       column29, column30, column31, column32, column33, column34, column35, column36, column37,
-       column38, column39
+SELECT CASE column1 WHEN {tenant} THEN column1 END, column2, column3, column4, column5, column6,
+       column7, column8, column9, column10, column11, column12, column13, column14, column15,
+       column16, column17, column18, column19, column20, column21, column22, column23, column24,
+       column25, column26, column27, column28, column29, column30, column31, column32, column33,
+       column34, column35, column36, column37, column38, column39
   FROM (VALUES {rows}) WHERE column1 IS NOT NULL;
 
 -- name: insert_plain_executions
@@ -53,8 +55,8 @@ SELECT column1, column2, column3, column4, column5, column6, column7, column8, c
 INSERT INTO execution (tenant, id, task, state, seq, fence, high_water, cause, attempt, failures,
                        claims, idle_claims, inbox_count, inbox_seen, created_at, updated_at,
                        state_at, queue, priority, input_digest, version, children)
-SELECT 1, column1, column2, 'queued', 1, 0, 0, 'first', 0, 0, 0, 0, 0, 0, column3, column3, column3,
-       column4, column5, column6, column7, 0
+SELECT {tenant}, column1, column2, 'queued', 1, 0, 0, 'first', 0, 0, 0, 0, 0, 0, column3, column3,
+       column3, column4, column5, column6, column7, 0
   FROM (VALUES {rows}) WHERE column1 IS NOT NULL;
 
 -- name: move_executions
@@ -64,7 +66,7 @@ SELECT 1, column1, column2, 'queued', 1, 0, 0, 'first', 0, 0, 0, 0, 0, 0, column
 UPDATE execution
    SET seq = v.column2, idle_claims = v.column3, inbox_seen = v.column4, updated_at = v.column5
   FROM (VALUES {rows}) AS v
- WHERE execution.tenant = 1 AND execution.id = v.column1;
+ WHERE execution.tenant = {tenant} AND execution.id = v.column1;
 
 -- name: save_executions
 -- columns: 28
@@ -80,7 +82,7 @@ UPDATE execution
        start_by = v.column24, children = v.column25, gates = v.column26, labels = v.column27,
        detail = v.column28
   FROM (VALUES {rows}) AS v
- WHERE execution.tenant = 1 AND execution.id = v.column1;
+ WHERE execution.tenant = {tenant} AND execution.id = v.column1;
 
 -- name: save_told_executions
 -- columns: 29
@@ -95,7 +97,7 @@ UPDATE execution
        start_by = v.column24, children = v.column25, gates = v.column26, labels = v.column27,
        detail = v.column28, inbox_count = v.column29
   FROM (VALUES {rows}) AS v
- WHERE execution.tenant = 1 AND execution.id = v.column1;
+ WHERE execution.tenant = {tenant} AND execution.id = v.column1;
 
 -- name: count_messages
 -- columns: 2
@@ -103,20 +105,22 @@ UPDATE execution
 UPDATE execution
    SET inbox_count = v.column2
   FROM (VALUES {rows}) AS v
- WHERE execution.tenant = 1 AND execution.id = v.column1;
+ WHERE execution.tenant = {tenant} AND execution.id = v.column1;
 
 -- name: insert_messages
 -- columns: 10
 INSERT INTO inbox (tenant, execution_id, number, id, kind, actor, key, data, payload, at)
-VALUES {rows};
+SELECT CASE column1 WHEN {tenant} THEN column1 END, column2, column3, column4, column5, column6,
+       column7, column8, column9, column10
+  FROM (VALUES {rows});
 
 -- name: earlier_messages
 -- columns: 3
 -- Messages of these executions that have this id, or answer this question: execution, id, key.
   WITH v (execution_id, id, key) AS (VALUES {rows})
 SELECT i.execution_id, i.id, i.kind, i.key
-  FROM v JOIN inbox AS i ON i.tenant = 1 AND i.execution_id = v.execution_id AND i.id = v.id
+  FROM v JOIN inbox AS i ON i.tenant = {tenant} AND i.execution_id = v.execution_id AND i.id = v.id
  UNION ALL
 SELECT i.execution_id, i.id, i.kind, i.key
   FROM v JOIN inbox AS i
-    ON i.tenant = 1 AND i.execution_id = v.execution_id AND i.kind = 'answer' AND i.key = v.key;
+    ON i.tenant = {tenant} AND i.execution_id = v.execution_id AND i.kind = 'answer' AND i.key = v.key;

@@ -17,9 +17,11 @@ from typing import TypeVar
 import apsw
 
 from outlast.errors import SchemaMismatch, StoreBroken
+from outlast.store.protocol import DEFAULT_TENANT
 from outlast.store.relational.database import Database, Reader, Rows
 from outlast.store.relational.rows import Value
-from outlast.store.sqlite.ask import SQL, ask, ask_all
+from outlast.store.sql import Statement, load
+from outlast.store.sqlite.ask import ask, ask_all
 from outlast.store.sqlite.connect import (
     check_path,
     copy_to,
@@ -30,8 +32,8 @@ from outlast.store.sqlite.connect import (
     snapshot,
     translated,
 )
-from outlast.store.sqlite.migrate import inspect, migrate
-from outlast.store.sqlite.owner import OwnerLock
+from outlast.store.sqlite.migrate import inspect, is_older, migrate, tenant_in, tenants_in
+from outlast.store.sqlite.owner import OwnerLock, all_locks
 
 T = TypeVar("T")
 
@@ -39,16 +41,17 @@ T = TypeVar("T")
 class SqliteReader(Reader):
     """A connection that reads."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: apsw.Connection, sql: Mapping[str, Statement]) -> None:
         self._connection = connection
+        self._sql = sql
 
     def ask(self, name: str, values: Sequence[Value]) -> Rows:
         """See the seam."""
-        return ask(self._connection, SQL[name], values)
+        return ask(self._connection, self._sql[name], values)
 
     def ask_all(self, name: str, bounds: Mapping[str, Value]) -> Rows:
         """See the seam."""
-        return ask_all(self._connection, name, bounds)
+        return ask_all(self._connection, self._sql[name], bounds)
 
     def snapshot(self) -> AbstractContextManager[None]:
         """See the seam."""
@@ -75,33 +78,53 @@ class SqliteDatabase(Database):
         apsw.MismatchError,
     )
 
-    def __init__(self, path: Path, *, owner: str | None, now: int, upgrade: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        owner: str | None,
+        now: int,
+        upgrade: bool,
+        tenant: str = DEFAULT_TENANT,
+    ) -> None:
         """Open the file, see :class:`outlast.store.sqlite.store.SqliteStore`."""
         self.url = f"sqlite:///{path}"
         self.path = path
         check_path(path)
         if owner is None and not path.exists():
             raise SchemaMismatch(f"{path} does not exist yet", do="outlast db init")
-        self._lock = OwnerLock(path) if owner is not None else None
+        self._lock: OwnerLock | None = None
         with translated(path):
             self.writer = open_writer(path)
             try:
                 inspect(self.writer, path, owner=owner is not None, upgrade=upgrade)
-                if self._lock is not None and owner is not None:
+                self.tenant = tenant_in(self.writer, path, tenant, owner=owner is not None)
+                if owner is not None:
+                    self._lock = OwnerLock(path, self.tenant)
                     self._lock.acquire(owner)
                 settle(self.writer, owner=owner is not None)
                 if owner is not None:
-                    migrate(self.writer, path, now, upgrade=upgrade)
+                    self._migrate(owner, now, upgrade=upgrade)
                 self._reader = open_reader(path)
             except BaseException:
                 self.writer.close()
                 if self._lock is not None:
                     self._lock.release()
                 raise
+        self._sql = load("outlast.store.sqlite", self.tenant)
         self._file = path.resolve()
         self._identity = _identity(self._file)
         self._reading = threading.Lock()
         self._data_version = self._read_data_version()
+
+    def _migrate(self, owner: str, now: int, *, upgrade: bool) -> None:
+        """Bring the schema to this code's version; a change of it needs the whole file."""
+        if not is_older(self.writer, self.path):
+            migrate(self.writer, self.path, now, upgrade=upgrade)
+            return
+        others = [number for number in tenants_in(self.writer) if number != self.tenant]
+        with all_locks(self.path, others, owner):
+            migrate(self.writer, self.path, now, upgrade=upgrade)
 
     def transact(self, act: Callable[[], T]) -> T:
         """See the seam."""
@@ -136,15 +159,15 @@ class SqliteDatabase(Database):
 
     def ask(self, name: str, values: Sequence[Value]) -> Rows:
         """See the seam."""
-        return ask(self.writer, SQL[name], values)
+        return ask(self.writer, self._sql[name], values)
 
     def ask_all(self, name: str, bounds: Mapping[str, Value]) -> Rows:
         """See the seam."""
-        return ask_all(self.writer, name, bounds)
+        return ask_all(self.writer, self._sql[name], bounds)
 
     def send(self, name: str, rows: Sequence[Sequence[Value]]) -> None:
         """See the seam."""
-        statement = SQL[name]
+        statement = self._sql[name]
         done = 0
         for count, size in statement.sizes(len(rows)):
             values = list(chained.from_iterable(rows[done : done + count]))
@@ -162,18 +185,18 @@ class SqliteDatabase(Database):
 
     def run(self, name: str, bounds: Mapping[str, Value]) -> int:
         """See the seam."""
-        self.writer.execute(SQL[name].text, bounds)
+        self.writer.execute(self._sql[name].text, bounds)
         return self.writer.changes()
 
     def read(self, name: str, bounds: Mapping[str, Value]) -> Rows:
         """See the seam."""
         with translated(self.path), self._reading:
-            return ask_all(self._reader, name, bounds)
+            return ask_all(self._reader, self._sql[name], bounds)
 
     def read_many(self, name: str, values: Sequence[Value]) -> Rows:
         """See the seam."""
         with translated(self.path), self._reading:
-            return ask(self._reader, SQL[name], values)
+            return ask(self._reader, self._sql[name], values)
 
     @contextmanager
     def reader(self) -> Iterator[Reader]:
@@ -181,7 +204,7 @@ class SqliteDatabase(Database):
         with translated(self.path):
             connection = open_reader(self.path)
             try:
-                yield SqliteReader(connection)
+                yield SqliteReader(connection, self._sql)
             finally:
                 connection.close()
 

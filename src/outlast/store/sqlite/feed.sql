@@ -1,14 +1,14 @@
 -- name: feed_head
 -- The last column tells whether every row from its beginning on is, or will be, in it.
 SELECT s.name, s.pruned, coalesce(
-         (SELECT f.number FROM feed AS f WHERE f.tenant = 1 ORDER BY f.number DESC LIMIT 1),
+         (SELECT f.number FROM feed AS f WHERE f.tenant = {tenant} ORDER BY f.number DESC LIMIT 1),
          s.pruned), s.read_at, 0, 1
   FROM feed_state AS s
- WHERE s.tenant = 1;
+ WHERE s.tenant = {tenant};
 
 -- name: begin_feed
 INSERT INTO feed_state (tenant, name, since, read_at, settled, pruned, writer)
-VALUES (1, :name, :now, :now, 0, 0, 0)
+VALUES ({tenant}, :name, :now, :now, 0, 0, 0)
     ON CONFLICT (tenant) DO UPDATE SET read_at = max(read_at, excluded.read_at);
 
 -- name: feed_rows
@@ -18,24 +18,24 @@ SELECT t.tenant, t.execution_id, t.seq, t.kind, t.from_state, t.to_state, t.fenc
        f.number, f.execution_id, f.seq, e.task, e.labels
   FROM feed AS f
   LEFT JOIN transition AS t
-    ON t.tenant = 1 AND t.execution_id = f.execution_id AND t.seq = f.seq
-  LEFT JOIN execution AS e ON e.tenant = 1 AND e.id = f.execution_id
- WHERE f.tenant = 1 AND f.number > :after
+    ON t.tenant = {tenant} AND t.execution_id = f.execution_id AND t.seq = f.seq
+  LEFT JOIN execution AS e ON e.tenant = {tenant} AND e.id = f.execution_id
+ WHERE f.tenant = {tenant} AND f.number > :after
  ORDER BY f.number
  LIMIT :limit;
 
 -- name: feed_horizon
 -- The first that is kept.
-SELECT f.number FROM feed AS f WHERE f.tenant = 1 AND f.at >= :before ORDER BY f.number LIMIT 1;
+SELECT f.number FROM feed AS f WHERE f.tenant = {tenant} AND f.at >= :before ORDER BY f.number LIMIT 1;
 
 -- name: prune_feed
-DELETE FROM feed WHERE tenant = 1 AND number <= :upto;
+DELETE FROM feed WHERE tenant = {tenant} AND number <= :upto;
 
 -- name: note_pruned
-UPDATE feed_state SET pruned = max(pruned, :upto) WHERE tenant = 1;
+UPDATE feed_state SET pruned = max(pruned, :upto) WHERE tenant = {tenant};
 
 -- name: end_feed
-DELETE FROM feed_state WHERE tenant = 1 AND read_at < :before;
+DELETE FROM feed_state WHERE tenant = {tenant} AND read_at < :before;
 
 -- name: empty_feed
-DELETE FROM feed WHERE tenant = 1;
+DELETE FROM feed WHERE tenant = {tenant};

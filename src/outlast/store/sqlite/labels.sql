@@ -7,13 +7,13 @@ SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.hig
        e.due_at, e.deadline_at, e.queue, e.priority, e.key, e.input_digest, e.version, e.parent_id,
        e.origin, e.parent_key, e.root_id, e.start_by, e.children, e.gates, e.labels, e.detail
   FROM label AS l
- CROSS JOIN execution AS e ON e.tenant = 1 AND e.id = l.execution_id
- WHERE l.tenant = 1 AND l.name = :label AND l.value = :label_value AND l.execution_id < :before_id
+ CROSS JOIN execution AS e ON e.tenant = {tenant} AND e.id = l.execution_id
+ WHERE l.tenant = {tenant} AND l.name = :label AND l.value = :label_value AND l.execution_id < :before_id
    AND NOT EXISTS (
     SELECT 1 FROM json_each(:labels)
      WHERE NOT EXISTS (
       SELECT 1 FROM label AS o
-       WHERE o.tenant = 1 AND o.name = json_each.key AND o.value = json_each.value
+       WHERE o.tenant = {tenant} AND o.name = json_each.key AND o.value = json_each.value
          AND o.execution_id = e.id))
    AND (:states IS NULL OR e.state IN (SELECT value FROM json_each(:states)))
    AND (:task IS NULL OR e.task = :task)
@@ -30,26 +30,26 @@ SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.hig
 -- columns: 4
 -- What new executions were made of: id, source, mode, step.
 INSERT INTO descent (tenant, id, source_id, mode, step)
-SELECT 1, v.column1, v.column2, v.column3, v.column4 FROM (VALUES {rows}) AS v;
+SELECT {tenant}, v.column1, v.column2, v.column3, v.column4 FROM (VALUES {rows}) AS v;
 
 -- name: descents
 -- Of what these were made, and what was made of them.
 SELECT id, source_id, mode, step FROM descent
- WHERE tenant = 1 AND id IN (SELECT value FROM json_each(:ids))
+ WHERE tenant = {tenant} AND id IN (SELECT value FROM json_each(:ids))
  UNION ALL
 SELECT id, source_id, mode, step FROM descent INDEXED BY descent_of_source
- WHERE tenant = 1 AND source_id IN (SELECT value FROM json_each(:ids));
+ WHERE tenant = {tenant} AND source_id IN (SELECT value FROM json_each(:ids));
 
 -- name: wrong_labels
 -- Labels that the index has and the rows do not, or the reverse. Reads everything, once a verify.
 SELECT id FROM (
   SELECT e.id AS id, j.key AS name, j.value AS value
-    FROM execution AS e, json_each(e.labels) AS j WHERE e.tenant = 1 AND e.labels IS NOT NULL
-  EXCEPT SELECT execution_id, name, value FROM label WHERE tenant = 1)
+    FROM execution AS e, json_each(e.labels) AS j WHERE e.tenant = {tenant} AND e.labels IS NOT NULL
+  EXCEPT SELECT execution_id, name, value FROM label WHERE tenant = {tenant})
  UNION
 SELECT id FROM (
-  SELECT execution_id AS id, name, value FROM label WHERE tenant = 1
+  SELECT execution_id AS id, name, value FROM label WHERE tenant = {tenant}
   EXCEPT
   SELECT e.id, j.key, j.value
-    FROM execution AS e, json_each(e.labels) AS j WHERE e.tenant = 1 AND e.labels IS NOT NULL)
+    FROM execution AS e, json_each(e.labels) AS j WHERE e.tenant = {tenant} AND e.labels IS NOT NULL)
  LIMIT 100;

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import apsw
 
 from outlast.errors import SchemaMismatch, StoreBroken
 from outlast.lifecycle import EDGES
+from outlast.store.protocol import DEFAULT_NUMBER, DEFAULT_TENANT, Tenant
 from outlast.store.relational.side import UNFINISHED
 from outlast.store.sql import migrations
 from outlast.store.sqlite.connect import immediate
+from outlast.store.tenants import opened
 
 APPLICATION_ID: Final = 0x4F55544C  # "OUTL", in the file's header
 MIGRATIONS: Final = migrations("outlast.store.sqlite")
@@ -58,6 +60,36 @@ def inspect(connection: apsw.Connection, path: Path, *, owner: bool, upgrade: bo
             )
     else:
         check_edges(connection, path)
+
+
+def is_older(connection: apsw.Connection, path: Path) -> bool:
+    """Tell whether a file has a schema, and not this code's."""
+    return schema_version(connection, path) not in (None, NEWEST)
+
+
+def tenants_in(connection: apsw.Connection) -> list[int]:
+    """Give the numbers of a file's tenants; the first alone where it has no table of them."""
+    found = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'tenant'").fetchone()
+    if found is None:
+        return [DEFAULT_NUMBER]
+    return [int(str(number)) for (number,) in connection.execute("SELECT number FROM tenant")]
+
+
+def tenant_in(connection: apsw.Connection, path: Path, name: str, *, owner: bool) -> int:
+    """Give the number of a tenant; the default one is there also where there is no schema yet.
+
+    Raises:
+        UnknownTenant: there is none of this name.
+        TenantClosed: it is closed, and an owner asks.
+    """
+    if name == DEFAULT_TENANT:
+        return DEFAULT_NUMBER
+    found: Any = None
+    if schema_version(connection, path) is not None:
+        found = connection.execute(
+            "SELECT number, name, created_at, closed_at FROM tenant WHERE name = ?", (name,)
+        ).fetchone()
+    return opened(None if found is None else Tenant(*found), name, str(path), owner=owner)
 
 
 def migrate(connection: apsw.Connection, path: Path, now: int, *, upgrade: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""One engine per file: the lock that says which process owns a database.
+"""One engine for each tenant of a file: the lock that says which process owns it.
 
 A POSIX record lock on a file beside the database: it dies with its process, whatever kills it, and
 no forked child inherits it (a ``flock`` would live on in one). Having it proves that every earlier
@@ -13,6 +13,8 @@ import json
 import os
 import threading
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -24,10 +26,10 @@ _held_lock: Final = threading.Lock()
 
 
 class OwnerLock:
-    """The exclusive right to run executions of one database file."""
+    """The exclusive right to run executions of one tenant in one database file."""
 
-    def __init__(self, database: Path) -> None:
-        self._path = str(database.resolve()) + ".owner"
+    def __init__(self, database: Path, tenant: int = 1) -> None:
+        self._path = _path_of(database, tenant)
         self._descriptor: int | None = None
 
     def acquire(self, worker: str) -> None:
@@ -72,9 +74,28 @@ class OwnerLock:
             self._descriptor = None
 
 
-def owner_of(database: Path) -> str | None:
-    """Say which process owns a database, as a phrase, or None when no engine does."""
-    path = str(database.resolve()) + ".owner"
+@contextmanager
+def all_locks(database: Path, tenants: Iterable[int], worker: str) -> Iterator[None]:
+    """Have the locks of several tenants: nobody runs executions of any of them.
+
+    Raises:
+        StoreOwned: an engine has one of them.
+    """
+    with ExitStack() as stack:
+        for tenant in sorted(tenants):
+            lock = OwnerLock(database, tenant)
+            lock.acquire(worker)
+            stack.callback(lock.release)
+        yield
+
+
+def _path_of(database: Path, tenant: int) -> str:
+    return f"{database.resolve()}.owner" + ("" if tenant == 1 else f"-{tenant}")
+
+
+def owner_of(database: Path, tenant: int = 1) -> str | None:
+    """Say which process owns a tenant of a database, as a phrase, or None when no engine does."""
+    path = _path_of(database, tenant)
     with _held_lock:
         if _held.get(path) == os.getpid():
             return "this very process"
@@ -102,7 +123,7 @@ def _describe(said: bytes) -> str:
 
 def _owned(path: str, who: str) -> StoreOwned:
     return StoreOwned(
-        f"another engine owns {path.removesuffix('.owner')}",
+        f"another engine owns {path.rpartition('.owner')[0]}",
         why=f"its lock is held by {who}",
         do="use that engine (outlast start, watch, answer and cancel work beside it), or stop it",
     )

@@ -6,37 +6,37 @@
 SELECT id FROM (
   SELECT id FROM (
     SELECT DISTINCT execution_id AS id FROM question
-     WHERE :to IS NULL AND tenant = 1 AND execution_id > :after
+     WHERE :to IS NULL AND tenant = {tenant} AND execution_id > :after
      ORDER BY execution_id LIMIT :limit)
    UNION ALL
   SELECT id FROM (
     SELECT DISTINCT execution_id AS id FROM question INDEXED BY question_recipient
-     WHERE tenant = 1 AND recipient IS NOT NULL AND recipient = :to AND execution_id > :after
+     WHERE tenant = {tenant} AND recipient IS NOT NULL AND recipient = :to AND execution_id > :after
      ORDER BY execution_id LIMIT :limit)
    UNION ALL
   SELECT e.id FROM execution AS e INDEXED BY execution_leased
-   WHERE e.tenant = 1 AND e.worker IS NOT NULL AND e.id > :after AND e.attempt > 0
+   WHERE e.tenant = {tenant} AND e.worker IS NOT NULL AND e.id > :after AND e.attempt > 0
      AND EXISTS (
       SELECT 1 FROM transition AS t
-       WHERE t.tenant = 1 AND t.execution_id = e.id AND t.kind = 'step_announced'
+       WHERE t.tenant = {tenant} AND t.execution_id = e.id AND t.kind = 'step_announced'
          AND t.data ->> '$.question' IS NOT NULL)
    UNION ALL
   SELECT e.id FROM execution AS e INDEXED BY execution_queued
-   WHERE e.tenant = 1 AND e.state = 'queued' AND e.id > :after AND e.attempt > 0
+   WHERE e.tenant = {tenant} AND e.state = 'queued' AND e.id > :after AND e.attempt > 0
      AND EXISTS (
       SELECT 1 FROM transition AS t
-       WHERE t.tenant = 1 AND t.execution_id = e.id AND t.kind = 'step_announced'
+       WHERE t.tenant = {tenant} AND t.execution_id = e.id AND t.kind = 'step_announced'
          AND t.data ->> '$.question' IS NOT NULL)
    UNION ALL
   SELECT e.id FROM execution AS e INDEXED BY execution_parked
-   WHERE e.tenant = 1 AND e.state IN ('blocked', 'paused', 'suspended')
+   WHERE e.tenant = {tenant} AND e.state IN ('blocked', 'paused', 'suspended')
      AND (e.state = 'scheduled' OR e.state = 'blocked' OR e.state = 'awaiting_input'
           OR e.state = 'waiting' OR e.state = 'retry_wait' OR e.state = 'paused'
           OR e.state = 'suspended')
      AND e.id > :after AND e.attempt > 0
      AND EXISTS (
       SELECT 1 FROM transition AS t
-       WHERE t.tenant = 1 AND t.execution_id = e.id AND t.kind = 'step_announced'
+       WHERE t.tenant = {tenant} AND t.execution_id = e.id AND t.kind = 'step_announced'
          AND t.data ->> '$.question' IS NOT NULL))
  ORDER BY id
  LIMIT :limit;
@@ -46,44 +46,45 @@ SELECT id FROM (
 SELECT id FROM (
   SELECT id FROM (
     SELECT DISTINCT execution_id AS id FROM question
-     WHERE :to IS NULL AND tenant = 1 AND execution_id < :after
+     WHERE :to IS NULL AND tenant = {tenant} AND execution_id < :after
      ORDER BY execution_id DESC LIMIT :limit)
    UNION ALL
   SELECT id FROM (
     SELECT DISTINCT execution_id AS id FROM question INDEXED BY question_recipient
-     WHERE tenant = 1 AND recipient IS NOT NULL AND recipient = :to AND execution_id < :after
+     WHERE tenant = {tenant} AND recipient IS NOT NULL AND recipient = :to AND execution_id < :after
      ORDER BY execution_id DESC LIMIT :limit)
    UNION ALL
   SELECT e.id FROM execution AS e INDEXED BY execution_leased
-   WHERE e.tenant = 1 AND e.worker IS NOT NULL AND e.id < :after AND e.attempt > 0
+   WHERE e.tenant = {tenant} AND e.worker IS NOT NULL AND e.id < :after AND e.attempt > 0
      AND EXISTS (
       SELECT 1 FROM transition AS t
-       WHERE t.tenant = 1 AND t.execution_id = e.id AND t.kind = 'step_announced'
+       WHERE t.tenant = {tenant} AND t.execution_id = e.id AND t.kind = 'step_announced'
          AND t.data ->> '$.question' IS NOT NULL)
    UNION ALL
   SELECT e.id FROM execution AS e INDEXED BY execution_queued
-   WHERE e.tenant = 1 AND e.state = 'queued' AND e.id < :after AND e.attempt > 0
+   WHERE e.tenant = {tenant} AND e.state = 'queued' AND e.id < :after AND e.attempt > 0
      AND EXISTS (
       SELECT 1 FROM transition AS t
-       WHERE t.tenant = 1 AND t.execution_id = e.id AND t.kind = 'step_announced'
+       WHERE t.tenant = {tenant} AND t.execution_id = e.id AND t.kind = 'step_announced'
          AND t.data ->> '$.question' IS NOT NULL)
    UNION ALL
   SELECT e.id FROM execution AS e INDEXED BY execution_parked
-   WHERE e.tenant = 1 AND e.state IN ('blocked', 'paused', 'suspended')
+   WHERE e.tenant = {tenant} AND e.state IN ('blocked', 'paused', 'suspended')
      AND (e.state = 'scheduled' OR e.state = 'blocked' OR e.state = 'awaiting_input'
           OR e.state = 'waiting' OR e.state = 'retry_wait' OR e.state = 'paused'
           OR e.state = 'suspended')
      AND e.id < :after AND e.attempt > 0
      AND EXISTS (
       SELECT 1 FROM transition AS t
-       WHERE t.tenant = 1 AND t.execution_id = e.id AND t.kind = 'step_announced'
+       WHERE t.tenant = {tenant} AND t.execution_id = e.id AND t.kind = 'step_announced'
          AND t.data ->> '$.question' IS NOT NULL))
  ORDER BY id DESC
  LIMIT :limit;
 
 -- name: keep_secret
 -- The first one stays for good.
-INSERT INTO meta (name, value) VALUES (:name, :value) ON CONFLICT (name) DO NOTHING;
+INSERT INTO secret (tenant, name, value) VALUES ({tenant}, :name, :value)
+    ON CONFLICT (tenant, name) DO NOTHING;
 
 -- name: secret
-SELECT value FROM meta WHERE name = :name;
+SELECT value FROM secret WHERE tenant = {tenant} AND name = :name;

@@ -6,7 +6,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
- WHERE tenant = 1 AND id IN (VALUES {rows});
+ WHERE tenant = {tenant} AND id IN (VALUES {rows});
 
 -- name: executions_by_key
 -- Without statistics SQLite takes a tenant's executions for ten; hence the index by name.
@@ -17,7 +17,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution INDEXED BY execution_by_key
- WHERE tenant = 1 AND key IS NOT NULL AND key IN (VALUES {rows});
+ WHERE tenant = {tenant} AND key IS NOT NULL AND key IN (VALUES {rows});
 
 -- name: queued_executions
 -- packed: 53, blobs 7 47 53
@@ -32,8 +32,8 @@ SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.hig
        t.tenant, t.execution_id, t.seq, t.kind, t.from_state, t.to_state, t.fence, t.nonce, t.actor,
        t.at, t.key, t.digest, t.data, t.payload
   FROM execution AS e
- CROSS JOIN transition AS t ON t.tenant = 1 AND t.execution_id = e.id AND t.seq = 1
- WHERE e.tenant = 1 AND e.state = 'queued' AND e.queue = :queue
+ CROSS JOIN transition AS t ON t.tenant = {tenant} AND t.execution_id = e.id AND t.seq = 1
+ WHERE e.tenant = {tenant} AND e.state = 'queued' AND e.queue = :queue
    AND e.task || coalesce(char(31) || (e.gates ->> 'version'), '') = :code
    AND coalesce(json_extract(e.detail, '$.since'), e.state_at) - e.priority * 60000000 >= :turn
    AND (coalesce(json_extract(e.detail, '$.since'), e.state_at) - e.priority * 60000000 > :turn
@@ -50,7 +50,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
- WHERE tenant = 1 AND due_at <= :now
+ WHERE tenant = {tenant} AND due_at <= :now
    AND due_at IS NOT NULL AND state IN ('scheduled', 'waiting', 'awaiting_input', 'retry_wait')
    AND NOT (state = 'scheduled' AND detail IS NOT NULL)
    AND (deadline_at IS NULL OR deadline_at > :now) AND (start_by IS NULL OR start_by > :now)
@@ -65,7 +65,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
- WHERE tenant = 1 AND deadline_at <= :now
+ WHERE tenant = {tenant} AND deadline_at <= :now
    AND deadline_at IS NOT NULL AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
  ORDER BY deadline_at, id
  LIMIT :limit;
@@ -79,7 +79,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
- WHERE tenant = 1 AND start_by <= :now
+ WHERE tenant = {tenant} AND start_by <= :now
    AND start_by IS NOT NULL AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
    AND (deadline_at IS NULL OR deadline_at > :now)
  ORDER BY start_by, id
@@ -87,24 +87,24 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
 
 -- name: next_due
 SELECT (SELECT due_at FROM execution
-         WHERE tenant = 1 AND due_at IS NOT NULL
+         WHERE tenant = {tenant} AND due_at IS NOT NULL
            AND state IN ('scheduled', 'waiting', 'awaiting_input', 'retry_wait')
            AND NOT (state = 'scheduled' AND detail IS NOT NULL)
          ORDER BY due_at LIMIT 1) AS due_at,
        (SELECT deadline_at FROM execution
-         WHERE tenant = 1 AND deadline_at IS NOT NULL
+         WHERE tenant = {tenant} AND deadline_at IS NOT NULL
            AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
          ORDER BY deadline_at LIMIT 1) AS deadline_at,
        (SELECT start_by FROM execution
-         WHERE tenant = 1 AND start_by IS NOT NULL
+         WHERE tenant = {tenant} AND start_by IS NOT NULL
            AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
          ORDER BY start_by LIMIT 1) AS start_by,
-       (SELECT 0 FROM errand LIMIT 1) AS errand,
-       (SELECT 0 FROM budget WHERE tenant = 1 AND stirred = 1 LIMIT 1) AS stirred,
-       (SELECT turns_at FROM budget WHERE tenant = 1 AND turns_at IS NOT NULL
+       (SELECT 0 FROM errand WHERE tenant = {tenant} LIMIT 1) AS errand,
+       (SELECT 0 FROM budget WHERE tenant = {tenant} AND stirred = 1 LIMIT 1) AS stirred,
+       (SELECT turns_at FROM budget WHERE tenant = {tenant} AND turns_at IS NOT NULL
          ORDER BY turns_at LIMIT 1) AS turns_at,
        (SELECT look_at FROM line
-         WHERE tenant = 1 AND look_at > :now AND look_at IS NOT NULL
+         WHERE tenant = {tenant} AND look_at > :now AND look_at IS NOT NULL
          ORDER BY look_at LIMIT 1) AS opens_at;
 
 -- name: leased_executions
@@ -115,14 +115,14 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
- WHERE tenant = 1 AND worker IS NOT NULL AND worker <> :alive
+ WHERE tenant = {tenant} AND worker IS NOT NULL AND worker <> :alive
    AND (:dead IS NULL OR worker IN (SELECT value FROM json_each(:dead)))
  ORDER BY worker, id
  LIMIT :limit;
 
 -- name: unread_executions
 SELECT id FROM execution INDEXED BY execution_leased
- WHERE tenant = 1 AND worker IS NOT NULL AND worker = :worker AND inbox_count > inbox_seen
+ WHERE tenant = {tenant} AND worker IS NOT NULL AND worker = :worker AND inbox_count > inbox_seen
  ORDER BY id;
 
 -- name: executions_page
@@ -133,7 +133,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
- WHERE tenant = 1 AND id < :before_id
+ WHERE tenant = {tenant} AND id < :before_id
    AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
    AND (:task IS NULL OR task = :task)
    AND (:origin IS NULL OR origin = :origin)
@@ -152,14 +152,14 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
- WHERE tenant = 1 AND id < :before_id
+ WHERE tenant = {tenant} AND id < :before_id
    AND id IN (
-    SELECT id FROM execution WHERE tenant = 1 AND state = 'queued'
+    SELECT id FROM execution WHERE tenant = {tenant} AND state = 'queued'
      UNION ALL
-    SELECT id FROM execution INDEXED BY execution_leased WHERE tenant = 1 AND worker IS NOT NULL
+    SELECT id FROM execution INDEXED BY execution_leased WHERE tenant = {tenant} AND worker IS NOT NULL
      UNION ALL
     SELECT id FROM execution
-     WHERE tenant = 1
+     WHERE tenant = {tenant}
        AND (state = 'scheduled' OR state = 'blocked' OR state = 'awaiting_input'
             OR state = 'waiting' OR state = 'retry_wait' OR state = 'paused'
             OR state = 'suspended'))
@@ -175,26 +175,26 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
 
 -- name: ids_beginning
 SELECT id FROM execution
- WHERE tenant = 1 AND id >= :text AND id < :text || '~'
+ WHERE tenant = {tenant} AND id >= :text AND id < :text || '~'
  ORDER BY id
  LIMIT :limit;
 
 -- name: ids_ending
 -- The newest first; it reads ids until it has found enough.
 SELECT id FROM execution
- WHERE tenant = 1 AND substr(id, -length(:text)) = :text
+ WHERE tenant = {tenant} AND substr(id, -length(:text)) = :text
  ORDER BY id DESC
  LIMIT :limit;
 
 -- name: open_counts
 SELECT state, count(*) FROM execution
- WHERE tenant = 1 AND state = 'queued' GROUP BY state
+ WHERE tenant = {tenant} AND state = 'queued' GROUP BY state
  UNION ALL
 SELECT state, count(*) FROM execution INDEXED BY execution_leased
- WHERE tenant = 1 AND worker IS NOT NULL GROUP BY state
+ WHERE tenant = {tenant} AND worker IS NOT NULL GROUP BY state
  UNION ALL
 SELECT state, count(*) FROM execution
- WHERE tenant = 1
+ WHERE tenant = {tenant}
    AND (state = 'scheduled' OR state = 'blocked' OR state = 'awaiting_input' OR state = 'waiting'
         OR state = 'retry_wait' OR state = 'paused' OR state = 'suspended')
  GROUP BY state;
@@ -205,33 +205,33 @@ SELECT state, count(*) FROM execution
 SELECT t.tenant, t.execution_id, t.seq, t.kind, t.from_state, t.to_state, t.fence, t.nonce, t.actor,
        t.at, t.key, t.digest, t.data, t.payload
   FROM (VALUES {rows}) AS v
- CROSS JOIN transition AS t ON t.tenant = 1 AND t.execution_id = v.column1;
+ CROSS JOIN transition AS t ON t.tenant = {tenant} AND t.execution_id = v.column1;
 
 -- name: log
 -- packed: 14, blobs 8 14
 SELECT tenant, execution_id, seq, kind, from_state, to_state, fence, nonce, actor, at, key, digest,
        data, payload
   FROM transition
- WHERE tenant = 1 AND execution_id = :id AND seq > :after
+ WHERE tenant = {tenant} AND execution_id = :id AND seq > :after
  ORDER BY seq
  LIMIT :limit;
 
 -- name: inbox
 SELECT number, id, kind, actor, key, data, payload, at
   FROM inbox
- WHERE tenant = 1 AND execution_id = :id AND number > :after
+ WHERE tenant = {tenant} AND execution_id = :id AND number > :after
  ORDER BY number;
 
 -- name: all_ids
-SELECT id FROM execution WHERE tenant = 1 AND id > :after ORDER BY id LIMIT :limit;
+SELECT id FROM execution WHERE tenant = {tenant} AND id > :after ORDER BY id LIMIT :limit;
 
 -- name: stray_ids
 -- Logs and inboxes without an execution, which no guard can see. Reads everything, once a verify.
 SELECT t.execution_id FROM transition AS t
- WHERE NOT EXISTS (
-  SELECT 1 FROM execution AS e WHERE e.tenant = 1 AND t.tenant = 1 AND e.id = t.execution_id)
+ WHERE t.tenant = {tenant} AND NOT EXISTS (
+  SELECT 1 FROM execution AS e WHERE e.tenant = {tenant} AND e.id = t.execution_id)
  UNION
 SELECT i.execution_id FROM inbox AS i
- WHERE NOT EXISTS (
-  SELECT 1 FROM execution AS e WHERE e.tenant = 1 AND i.tenant = 1 AND e.id = i.execution_id)
+ WHERE i.tenant = {tenant} AND NOT EXISTS (
+  SELECT 1 FROM execution AS e WHERE e.tenant = {tenant} AND e.id = i.execution_id)
  LIMIT 100;

@@ -3,7 +3,7 @@ SELECT tenant, name, task, plan, state, seq, is_declared, next_slot, next_at, wa
        last_slot, last_execution_id, created_at, updated_at, state_at, input, input_digest, options,
        why
   FROM schedule
- WHERE tenant = 1 AND name = :name;
+ WHERE tenant = {tenant} AND name = :name;
 
 -- name: schedules_page
 -- By name. An empty list of states means all.
@@ -11,37 +11,40 @@ SELECT tenant, name, task, plan, state, seq, is_declared, next_slot, next_at, wa
        last_slot, last_execution_id, created_at, updated_at, state_at, input, input_digest, options,
        why
   FROM schedule
- WHERE tenant = 1 AND name > :after
+ WHERE tenant = {tenant} AND name > :after
    AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
  ORDER BY name
  LIMIT :limit;
 
 -- name: due_schedules
 SELECT name, seq FROM schedule
- WHERE tenant = 1 AND state = 'active' AND next_at IS NOT NULL AND next_at <= :now
+ WHERE tenant = {tenant} AND state = 'active' AND next_at IS NOT NULL AND next_at <= :now
+   AND (SELECT closed_at FROM tenant WHERE number = {tenant}) IS NULL
  ORDER BY next_at, name
  LIMIT :limit;
 
 -- name: freed_schedules
 -- Those of which a slot waits, and no execution is open.
 SELECT s.name, s.seq FROM schedule AS s INDEXED BY schedule_waiting
- WHERE s.tenant = 1 AND s.state = 'active' AND s.waiting_slot IS NOT NULL
+ WHERE s.tenant = {tenant} AND s.state = 'active' AND s.waiting_slot IS NOT NULL
+   AND (SELECT closed_at FROM tenant WHERE number = {tenant}) IS NULL
    AND NOT EXISTS (
      SELECT 1 FROM execution AS e INDEXED BY execution_by_origin
-      WHERE e.tenant = 1 AND e.origin IS NOT NULL AND e.origin = 'schedule:' || s.name
+      WHERE e.tenant = {tenant} AND e.origin IS NOT NULL AND e.origin = 'schedule:' || s.name
         AND e.state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled'))
  ORDER BY s.name
  LIMIT :limit;
 
 -- name: next_schedule_at
 SELECT next_at FROM schedule
- WHERE tenant = 1 AND state = 'active' AND next_at IS NOT NULL
+ WHERE tenant = {tenant} AND state = 'active' AND next_at IS NOT NULL
+   AND (SELECT closed_at FROM tenant WHERE number = {tenant}) IS NULL
  ORDER BY next_at
  LIMIT 1;
 
 -- name: open_of_origin
 SELECT id FROM execution INDEXED BY execution_by_origin
- WHERE tenant = 1 AND origin IS NOT NULL AND origin = :origin
+ WHERE tenant = {tenant} AND origin IS NOT NULL AND origin = :origin
    AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled')
  ORDER BY id
  LIMIT :limit;
@@ -51,7 +54,10 @@ SELECT id FROM execution INDEXED BY execution_by_origin
 INSERT INTO schedule (tenant, name, task, plan, state, seq, is_declared, next_slot, next_at,
                       waiting_slot, fired, last_slot, last_execution_id, created_at, updated_at,
                       state_at, input, input_digest, options, why)
-VALUES {rows};
+SELECT CASE column1 WHEN {tenant} THEN column1 END, column2, column3, column4, column5, column6,
+       column7, column8, column9, column10, column11, column12, column13, column14, column15,
+       column16, column17, column18, column19, column20
+  FROM (VALUES {rows});
 
 -- name: save_schedule
 -- columns: 20
@@ -63,41 +69,43 @@ UPDATE schedule
        state_at = v.column16, input = v.column17, input_digest = v.column18, options = v.column19,
        why = v.column20
   FROM (VALUES {rows}) AS v
- WHERE schedule.tenant = v.column1 AND schedule.name = v.column2;
+ WHERE schedule.tenant = {tenant} AND schedule.name = v.column2;
 
 -- name: insert_schedule_entry
 -- columns: 10
 INSERT INTO schedule_entry (tenant, name, seq, kind, at, actor, slot, until_slot, execution_id, data)
-VALUES {rows};
+SELECT CASE column1 WHEN {tenant} THEN column1 END, column2, column3, column4, column5, column6,
+       column7, column8, column9, column10
+  FROM (VALUES {rows});
 
 -- name: schedule_log
 -- The newest first.
 SELECT seq, kind, at, actor, slot, until_slot, execution_id, data FROM schedule_entry
- WHERE tenant = 1 AND name = :name AND seq < :before
+ WHERE tenant = {tenant} AND name = :name AND seq < :before
  ORDER BY seq DESC
  LIMIT :limit;
 
 -- name: fate_of_slot
 -- The newest first; of one schedule, and only when somebody asks.
 SELECT seq, kind, at, actor, slot, until_slot, execution_id, data FROM schedule_entry
- WHERE tenant = 1 AND name = :name AND slot <= :slot AND coalesce(until_slot, slot) >= :slot
+ WHERE tenant = {tenant} AND name = :name AND slot <= :slot AND coalesce(until_slot, slot) >= :slot
  ORDER BY seq DESC
  LIMIT 10;
 
 -- name: prune_schedule_log
 -- By age; the newest entry of each schedule stays.
 DELETE FROM schedule_entry
- WHERE (tenant, name, seq) IN (
-   SELECT e.tenant, e.name, e.seq FROM schedule_entry AS e INDEXED BY schedule_entry_at
-    WHERE e.tenant = 1 AND e.at < :before
-      AND e.seq < (SELECT s.seq FROM schedule AS s WHERE s.tenant = 1 AND s.name = e.name)
+ WHERE tenant = {tenant} AND (name, seq) IN (
+   SELECT e.name, e.seq FROM schedule_entry AS e INDEXED BY schedule_entry_at
+    WHERE e.tenant = {tenant} AND e.at < :before
+      AND e.seq < (SELECT s.seq FROM schedule AS s WHERE s.tenant = {tenant} AND s.name = e.name)
     LIMIT :limit);
 
 -- name: broken_schedules
 -- Reads everything, once a verify.
 SELECT s.name, s.seq, (SELECT max(e.seq) FROM schedule_entry AS e
-                        WHERE e.tenant = s.tenant AND e.name = s.name) AS last
+                        WHERE e.tenant = {tenant} AND e.name = s.name) AS last
   FROM schedule AS s
- WHERE s.tenant = 1 AND s.seq IS NOT (SELECT max(e.seq) FROM schedule_entry AS e
-                                       WHERE e.tenant = s.tenant AND e.name = s.name)
+ WHERE s.tenant = {tenant} AND s.seq IS NOT (SELECT max(e.seq) FROM schedule_entry AS e
+                                       WHERE e.tenant = {tenant} AND e.name = s.name)
  LIMIT 100;

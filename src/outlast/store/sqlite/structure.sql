@@ -2,7 +2,7 @@
 -- columns: 3
 -- The edges of new executions: who waits, for whom, and whose end counts.
 INSERT INTO dependency (tenant, execution_id, upstream_id, watched_id)
-SELECT 1, v.column1, v.column2, v.column3 FROM (VALUES {rows}) AS v WHERE TRUE
+SELECT {tenant}, v.column1, v.column2, v.column3 FROM (VALUES {rows}) AS v WHERE TRUE
     ON CONFLICT DO NOTHING;
 
 -- name: insert_errands
@@ -11,46 +11,49 @@ SELECT 1, v.column1, v.column2, v.column3 FROM (VALUES {rows}) AS v WHERE TRUE
 -- What these executions owe, now that they have ended. Columns of a row: id, state, children.
   WITH v (id, state, children) AS (VALUES {rows})
 INSERT INTO errand (tenant, execution_id, what, source_id, source_state)
-SELECT 1, d.execution_id, 'upstream', d.upstream_id, v.state
+SELECT {tenant}, d.execution_id, 'upstream', d.upstream_id, v.state
   FROM v CROSS JOIN dependency AS d INDEXED BY dependency_watched
-    ON d.tenant = 1 AND d.watched_id = v.id
+    ON d.tenant = {tenant} AND d.watched_id = v.id
  UNION ALL
-SELECT 1, c.id, 'parent', v.id, v.state
+SELECT {tenant}, c.id, 'parent', v.id, v.state
   FROM v CROSS JOIN execution AS c INDEXED BY execution_children
-    ON c.tenant = 1 AND c.parent_id = v.id AND v.children > 0
+    ON c.tenant = {tenant} AND c.parent_id = v.id AND v.children > 0
  WHERE c.parent_key IS NOT NULL
    AND c.state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled');
 
 -- name: owing
 -- Who owes the errands that were noted last.
   WITH e (execution_id, what, source_id) AS (
-    SELECT execution_id, what, source_id FROM errand ORDER BY number DESC LIMIT :count)
+    SELECT execution_id, what, source_id FROM errand
+     WHERE tenant = {tenant}
+     ORDER BY number DESC LIMIT :count)
 SELECT e.source_id FROM e WHERE e.what = 'parent'
  UNION ALL
 SELECT d.watched_id FROM e CROSS JOIN dependency AS d
-    ON d.tenant = 1 AND d.execution_id = e.execution_id AND d.upstream_id = e.source_id
+    ON d.tenant = {tenant} AND d.execution_id = e.execution_id AND d.upstream_id = e.source_id
  WHERE e.what = 'upstream';
 
 -- name: watch_successor
 -- An execution goes on as another one: that one's end counts for those that depend on it.
-UPDATE dependency SET watched_id = :successor WHERE tenant = 1 AND watched_id = :id;
+UPDATE dependency SET watched_id = :successor WHERE tenant = {tenant} AND watched_id = :id;
 
 -- name: owe_successor
 -- One whose parent has ended meanwhile goes on as another: that one is told in its place.
 INSERT INTO errand (tenant, execution_id, what, source_id, source_state)
-SELECT 1, :successor, 'parent', p.id, p.state FROM execution AS p
- WHERE p.tenant = 1 AND p.id = :parent
+SELECT {tenant}, :successor, 'parent', p.id, p.state FROM execution AS p
+ WHERE p.tenant = {tenant} AND p.id = :parent
    AND p.state IN ('succeeded', 'failed', 'timed_out', 'cancelled');
 
 -- name: errands
 SELECT number, execution_id, what, source_id, source_state
   FROM errand
+ WHERE tenant = {tenant}
  ORDER BY number
  LIMIT :limit;
 
 -- name: end_errands
 -- columns: 1
-DELETE FROM errand WHERE number IN (VALUES {rows});
+DELETE FROM errand WHERE tenant = {tenant} AND number IN (VALUES {rows});
 
 -- name: children_page
 -- packed: 39, blobs 7
@@ -60,7 +63,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution INDEXED BY execution_children
- WHERE tenant = 1 AND parent_id = :parent_id AND parent_id IS NOT NULL AND id < :before_id
+ WHERE tenant = {tenant} AND parent_id = :parent_id AND parent_id IS NOT NULL AND id < :before_id
    AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
    AND (:task IS NULL OR task = :task)
    AND (:origin IS NULL OR origin = :origin)
@@ -72,19 +75,19 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
 
 -- name: dependents
 SELECT DISTINCT execution_id FROM dependency INDEXED BY dependency_watched
- WHERE tenant = 1 AND watched_id = :id
+ WHERE tenant = {tenant} AND watched_id = :id
  ORDER BY execution_id
  LIMIT :limit;
 
 -- name: purge_dependencies
 DELETE FROM dependency
- WHERE tenant = 1 AND execution_id IN (SELECT execution_id FROM purge_permit WHERE tenant = 1);
+ WHERE tenant = {tenant} AND execution_id IN (SELECT execution_id FROM purge_permit WHERE tenant = {tenant});
 
 -- name: purge_watched
 DELETE FROM dependency INDEXED BY dependency_watched
- WHERE tenant = 1 AND watched_id IN (SELECT execution_id FROM purge_permit WHERE tenant = 1);
+ WHERE tenant = {tenant} AND watched_id IN (SELECT execution_id FROM purge_permit WHERE tenant = {tenant});
 
 -- name: purge_errands
 -- Those for them; what they owe to others is still to be delivered.
 DELETE FROM errand
- WHERE tenant = 1 AND execution_id IN (SELECT execution_id FROM purge_permit WHERE tenant = 1);
+ WHERE tenant = {tenant} AND execution_id IN (SELECT execution_id FROM purge_permit WHERE tenant = {tenant});

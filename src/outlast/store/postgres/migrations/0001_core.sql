@@ -58,8 +58,29 @@ END::json;
 CREATE FUNCTION instant() RETURNS bigint LANGUAGE sql VOLATILE
 RETURN (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
 
+-- Whom rows belong to. Every table but the four above begins with a tenant's number; a key, an index
+-- or a reference never leaves it.
+CREATE TABLE tenant (
+  number bigint PRIMARY KEY CHECK (number >= 1),
+  name text COLLATE "C" NOT NULL UNIQUE CHECK (length(name) BETWEEN 1 AND 63),
+  created_at bigint NOT NULL,
+  closed_at bigint CHECK (closed_at IS NULL OR number > 1)
+);
+
+-- The one that is always there, and administers the others.
+INSERT INTO tenant (number, name, created_at) VALUES (1, 'default', 0);
+
+-- GUARD: a tenant is never another one, and stays.
+CREATE TRIGGER tenant_named BEFORE UPDATE ON tenant FOR EACH ROW
+  WHEN (NEW.number <> OLD.number OR NEW.name <> OLD.name OR NEW.created_at <> OLD.created_at)
+  EXECUTE FUNCTION refuse('who a tenant is never changes');
+
+CREATE TRIGGER tenant_kept BEFORE DELETE OR TRUNCATE ON tenant
+  FOR EACH STATEMENT EXECUTE FUNCTION refuse('a tenant is closed, never deleted');
+
 CREATE TABLE worker (
-  id text COLLATE "C" PRIMARY KEY,
+  tenant bigint NOT NULL,
+  id text COLLATE "C" NOT NULL,
   host text NOT NULL,
   pid bigint NOT NULL,
   started_at bigint NOT NULL,
@@ -68,6 +89,7 @@ CREATE TABLE worker (
   expires_at bigint,
   state text COLLATE "C" NOT NULL CHECK (state IN ('active', 'draining', 'left', 'lost')),
   service text NOT NULL,
+  PRIMARY KEY (tenant, id),
   CHECK ((lease_us IS NULL) = (expires_at IS NULL))
 ) WITH (fillfactor = 50);
 
@@ -225,7 +247,9 @@ BEGIN
             END
             FROM transition AS p
            WHERE p.tenant = n.tenant AND p.execution_id = n.execution_id AND p.seq = n.seq - 1),
-          n.seq = 1 AND n.kind = 'create' AND n.fence = 0 AND n.nonce IS NULL) AS is_successor
+          n.seq = 1 AND n.kind = 'create' AND n.fence = 0 AND n.nonce IS NULL
+          AND (SELECT o.number FROM tenant AS o WHERE o.number = n.tenant) IS NOT NULL
+        ) AS is_successor
         FROM new_row AS n) AS r
    WHERE NOT r.is_successor
       OR NOT ((r.kind = 'step' AND r.from_state = 'running' AND r.to_state = 'running')

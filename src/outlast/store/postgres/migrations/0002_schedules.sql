@@ -68,7 +68,8 @@ SET search_path FROM CURRENT AS $$
 BEGIN
   IF NOT coalesce((
     SELECT p.seq = NEW.seq - 1 AND p.at <= NEW.at FROM schedule_entry AS p
-     WHERE p.tenant = NEW.tenant AND p.name = NEW.name ORDER BY p.seq DESC LIMIT 1), NEW.seq = 1)
+     WHERE p.tenant = NEW.tenant AND p.name = NEW.name ORDER BY p.seq DESC LIMIT 1),
+    NEW.seq = 1 AND EXISTS (SELECT 1 FROM tenant AS o WHERE o.number = NEW.tenant))
   THEN
     PERFORM refuse('not the successor of the last entry of its schedule');
   END IF;

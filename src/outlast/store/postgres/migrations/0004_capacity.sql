@@ -61,7 +61,8 @@ CREATE FUNCTION execution_holds() RETURNS trigger LANGUAGE plpgsql
 SET search_path FROM CURRENT AS $$
 BEGIN
   -- Shared; a claim that decides about gates has it for itself (docs/decisions/0023).
-  PERFORM pg_advisory_xact_lock_shared(hashtextextended('outlast gates ' || current_schema(), 1));
+  PERFORM pg_advisory_xact_lock_shared(
+    hashtextextended(format('outlast gates %s %s', NEW.tenant, current_schema()), 1));
   INSERT INTO holder (tenant, gate, execution_id)
   SELECT NEW.tenant, g ->> 'name', NEW.id
     FROM json_array_elements(facts(NEW.gates) -> 'limits') AS g
@@ -141,7 +142,8 @@ CREATE FUNCTION holder_left() RETURNS trigger LANGUAGE plpgsql
 SET search_path FROM CURRENT AS $$
 BEGIN
   -- Shared; a claim that decides about gates has it for itself (docs/decisions/0023).
-  PERFORM pg_advisory_xact_lock_shared(hashtextextended('outlast gates ' || current_schema(), 1));
+  PERFORM pg_advisory_xact_lock_shared(
+    hashtextextended(format('outlast gates %s %s', OLD.tenant, current_schema()), 1));
   UPDATE line SET look_at = 0
    WHERE tenant = OLD.tenant AND gate = OLD.gate AND look_at IS NULL;
   RETURN NULL;
@@ -157,7 +159,8 @@ CREATE FUNCTION line_changed() RETURNS trigger LANGUAGE plpgsql
 SET search_path FROM CURRENT AS $$
 BEGIN
   -- Shared; a claim that decides about gates has it for itself (docs/decisions/0023).
-  PERFORM pg_advisory_xact_lock_shared(hashtextextended('outlast gates ' || current_schema(), 1));
+  PERFORM pg_advisory_xact_lock_shared(
+    hashtextextended(format('outlast gates %s %s', OLD.tenant, current_schema()), 1));
   UPDATE line SET look_at = 0
    WHERE tenant = OLD.tenant AND gate = facts(OLD.detail) ->> 'gate' AND queue = OLD.queue
      AND look_at IS NULL;

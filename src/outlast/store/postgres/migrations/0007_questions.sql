@@ -40,3 +40,11 @@ CREATE TRIGGER question_asked AFTER UPDATE ON execution FOR EACH ROW
 CREATE TRIGGER question_asked_at_birth AFTER INSERT ON execution FOR EACH ROW
   WHEN (NEW.state = 'awaiting_input')
   EXECUTE FUNCTION question_asked();
+
+-- What tokens are signed by, and the like; as safe as the store.
+CREATE TABLE secret (
+  tenant bigint NOT NULL,
+  name text COLLATE "C" NOT NULL CHECK (name <> ''),
+  value bytea NOT NULL,
+  PRIMARY KEY (tenant, name)
+);

@@ -84,7 +84,21 @@ CREATE TABLE audit_head (
   digest bytea NOT NULL CHECK (length(digest) = 32)
 );
 
-INSERT INTO audit_head (tenant, number, digest) VALUES (1, 0, decode(repeat('00', 32), 'hex'));
+INSERT INTO audit_head (tenant, number, digest)
+SELECT number, 0, decode(repeat('00', 32), 'hex') FROM tenant;
+
+-- Each tenant has an audit of its own.
+CREATE FUNCTION tenant_audited() RETURNS trigger LANGUAGE plpgsql
+SET search_path FROM CURRENT AS $$
+BEGIN
+  INSERT INTO audit_head (tenant, number, digest)
+  VALUES (NEW.number, 0, decode(repeat('00', 32), 'hex'));
+  RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER tenant_audited AFTER INSERT ON tenant
+  FOR EACH ROW EXECUTE FUNCTION tenant_audited();
 
 -- GUARD: only who is there, and may sign in, has a session.
 CREATE FUNCTION session_of_somebody() RETURNS trigger LANGUAGE plpgsql

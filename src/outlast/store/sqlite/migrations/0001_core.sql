@@ -23,8 +23,28 @@ CREATE TABLE edge (
   PRIMARY KEY (kind, from_state, to_state)
 ) STRICT, WITHOUT ROWID;
 
+-- Whom rows belong to. Every table but the four above begins with a tenant's number; a key, an index
+-- or a reference never leaves it.
+CREATE TABLE tenant (
+  number INTEGER PRIMARY KEY CHECK (number >= 1),
+  name TEXT NOT NULL UNIQUE CHECK (length(name) BETWEEN 1 AND 63),
+  created_at INTEGER NOT NULL,
+  closed_at INTEGER CHECK (closed_at IS NULL OR number > 1)
+) STRICT;
+
+-- The one that is always there, and administers the others.
+INSERT INTO tenant (number, name, created_at) VALUES (1, 'default', 0);
+
+-- GUARD: a tenant is never another one, and stays.
+CREATE TRIGGER tenant_named BEFORE UPDATE OF number, name, created_at ON tenant
+BEGIN SELECT RAISE(ABORT, 'guard: who a tenant is never changes'); END;
+
+CREATE TRIGGER tenant_kept BEFORE DELETE ON tenant
+BEGIN SELECT RAISE(ABORT, 'guard: a tenant is closed, never deleted'); END;
+
 CREATE TABLE worker (
-  id TEXT PRIMARY KEY,
+  tenant INTEGER NOT NULL,
+  id TEXT NOT NULL,
   host TEXT NOT NULL,
   pid INTEGER NOT NULL,
   started_at INTEGER NOT NULL,
@@ -33,6 +53,7 @@ CREATE TABLE worker (
   expires_at INTEGER,
   state TEXT NOT NULL CHECK (state IN ('active', 'draining', 'left', 'lost')),
   service TEXT NOT NULL,
+  PRIMARY KEY (tenant, id),
   CHECK ((lease_us IS NULL) = (expires_at IS NULL))
 ) STRICT, WITHOUT ROWID;
 
@@ -189,7 +210,8 @@ BEGIN
         FROM transition AS p
        WHERE p.tenant = NEW.tenant AND p.execution_id = NEW.execution_id
        ORDER BY p.seq DESC LIMIT 1),
-      NEW.seq = 1 AND NEW.kind = 'create' AND NEW.fence = 0 AND NEW.nonce IS NULL)
+      NEW.seq = 1 AND NEW.kind = 'create' AND NEW.fence = 0 AND NEW.nonce IS NULL
+      AND EXISTS (SELECT 1 FROM tenant AS o WHERE o.number = NEW.tenant))
     THEN RAISE(ABORT, 'guard: not a legal successor of the last row of its log')
     WHEN NEW.kind = 'step' AND NEW.from_state = 'running' AND NEW.to_state = 'running' THEN NULL
     WHEN NOT EXISTS (

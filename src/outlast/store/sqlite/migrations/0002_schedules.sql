@@ -65,7 +65,8 @@ CREATE INDEX execution_by_origin ON execution (tenant, origin, id)
 CREATE TRIGGER schedule_entry_successor BEFORE INSERT ON schedule_entry
 WHEN NOT coalesce((
   SELECT p.seq = NEW.seq - 1 AND p.at <= NEW.at FROM schedule_entry AS p
-   WHERE p.tenant = NEW.tenant AND p.name = NEW.name ORDER BY p.seq DESC LIMIT 1), NEW.seq = 1)
+   WHERE p.tenant = NEW.tenant AND p.name = NEW.name ORDER BY p.seq DESC LIMIT 1),
+  NEW.seq = 1 AND EXISTS (SELECT 1 FROM tenant AS o WHERE o.number = NEW.tenant))
 BEGIN
   SELECT RAISE(ABORT, 'guard: not the successor of the last entry of its schedule');
 END;

@@ -22,3 +22,5 @@ CREATE TABLE errand (
   source_state TEXT NOT NULL CHECK (
     source_state IN ('succeeded', 'failed', 'timed_out', 'cancelled'))
 ) STRICT;
+
+CREATE INDEX errand_next ON errand (tenant, number);

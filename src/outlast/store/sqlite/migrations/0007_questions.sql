@@ -35,3 +35,11 @@ BEGIN
     FROM json_each(NEW.detail, '$.waits') AS w
    WHERE w.value ->> '$.kind' = 'ask';
 END;
+
+-- What tokens are signed by, and the like; as safe as the store.
+CREATE TABLE secret (
+  tenant INTEGER NOT NULL,
+  name TEXT NOT NULL CHECK (name <> ''),
+  value BLOB NOT NULL,
+  PRIMARY KEY (tenant, name)
+) STRICT, WITHOUT ROWID;

@@ -117,7 +117,13 @@ CREATE TABLE audit_head (
   digest BLOB NOT NULL CHECK (length(digest) = 32)
 ) STRICT, WITHOUT ROWID;
 
-INSERT INTO audit_head (tenant, number, digest) VALUES (1, 0, zeroblob(32));
+INSERT INTO audit_head (tenant, number, digest) SELECT number, 0, zeroblob(32) FROM tenant;
+
+-- Each tenant has an audit of its own.
+CREATE TRIGGER tenant_audited AFTER INSERT ON tenant
+BEGIN
+  INSERT INTO audit_head (tenant, number, digest) VALUES (NEW.number, 0, zeroblob(32));
+END;
 
 -- GUARD: the audit only grows, row by row, each following from the one before.
 CREATE TRIGGER audit_grows BEFORE INSERT ON audit
