@@ -1,0 +1,216 @@
+"""Connections that are cut at each message: nothing is lost, nothing is doubled.
+
+The proxy is tried by itself first: a cut must be where it says it is. The campaign then runs as a
+command of its own, and what it counts is asserted: a check that checked nothing is no check.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+from collections.abc import Iterator
+from typing import Any, Final
+
+import psycopg
+import pytest
+
+from campaigns.cuts import Counts
+from campaigns.proxy import Phase
+from campaigns.wire import COMMIT, COMMITTED, Frames
+from outlast.errors import StoreUnavailable
+from outlast.store.postgres import PostgresStore
+from outlast.testing.conformance import T, born, codes
+from servers.postgres import Server
+from tests.crash.test_kill import command
+
+from .network import LONG, Network
+
+CUTS: Final = 500
+LEAST: Final = {
+    "in_doubt": CUTS // 3,
+    "withheld": CUTS // 20,
+    "connections": CUTS // 2,
+    "unknown": CUTS // 10,
+    "again": 20,
+    "taken": 40,
+    "acknowledged": 500,
+    "executions": 250,
+    "recorded": 600,
+}
+"""What a campaign of so many cuts must at least have come to."""
+LEAST_CHECKED: Final = {
+    "acked_start": 200,
+    "acked_message": 80,
+    "acked_result": 200,
+    "doubled": 800,
+    "repeated": 600,
+    "effect": 800,
+    "stuck": 250,
+    "alive": 4,
+    "verify": 250,
+}
+"""How often each rule must have been applied."""
+ROWS: Final = {
+    "create", "claim", "start", "step", "wait", "timer_fired", "input_received", "signal_received",
+    "child_finished", "finish",
+}  # fmt: skip
+KINDS: Final = {
+    "> Startup", "> Password", "> Parse", "> Bind", "> Describe", "> Execute", "> Sync", "> COMMIT",
+    "< Authentication", "< Parameter", "< BackendKey", "< Ready", "< ParseComplete",
+    "< BindComplete", "< RowDescription", "< DataRow", "< CommandComplete", "< COMMIT done",
+}  # fmt: skip
+
+
+def make_store(url: str) -> None:
+    PostgresStore(url, owner="w0", now=T).close()
+
+
+@pytest.fixture
+def direct(postgres: Server) -> Iterator[str]:
+    url = postgres.database(make_store)
+    yield url
+    postgres.drop(url)
+
+
+@pytest.fixture
+def network(postgres: Server) -> Iterator[Network]:
+    with Network(postgres.port) as network:
+        yield network
+
+
+def campaign(*arguments: object) -> tuple[Counts, list[list[str]]]:
+    done = command("campaigns.cuts", "--json", *arguments)
+    assert done.stdout, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    return Counts(**said["counts"]), said["broken"]
+
+
+@pytest.mark.timeout(300)
+def test_five_hundred_cuts(capsys: pytest.CaptureFixture[str]) -> None:
+    counts, broken = campaign("--cuts", CUTS)
+    with capsys.disabled():
+        print(f"\n  {counts.lines()}", flush=True)
+    assert broken == []
+    assert counts.total == CUTS
+    assert counts.lost == counts.doubled == counts.repeated == counts.deadlocks == 0
+    for name, least in LEAST.items():
+        assert getattr(counts, name) >= least, name
+    for rule, least in LEAST_CHECKED.items():
+        assert counts.checked.get(rule, 0) >= least, rule
+    assert counts.rows.keys() >= ROWS
+    hit = {place.partition(" ")[2] for place in counts.cuts}
+    assert hit >= KINDS, KINDS - hit
+    phases = {place for place in counts.cuts if place.endswith((" > COMMIT", " < COMMIT done"))}
+    assert len(phases) == 6, "before, in the middle of, and after each of them"
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize(
+    ("plants", "rules"),
+    [
+        (["unknown_is_stored"], {"acked_start"}),
+        (["key_is_forgotten", "effects_again"], {"doubled", "repeated"}),
+    ],
+)
+def test_planted_bugs_are_caught(plants: list[str], rules: set[str]) -> None:
+    named = [word for plant in plants for word in ("--plant", plant)]
+    counts, broken = campaign("--cuts", 40, "--seed", 7, *named)
+    assert counts.total == 40
+    assert rules <= {rule for rule, _ in broken}
+
+
+@pytest.mark.parametrize(
+    ("to_server", "kind", "phase", "stored"),
+    [
+        (True, "Bind", Phase.BEFORE, True),  # it has not committed: it is run again, unasked
+        (True, COMMIT, Phase.BEFORE, False),
+        (True, COMMIT, Phase.MIDDLE, False),
+        (True, COMMIT, Phase.AFTER, True),
+        (False, COMMITTED, Phase.BEFORE, True),
+        (False, COMMITTED, Phase.MIDDLE, True),
+        (False, COMMITTED, Phase.AFTER, True),
+    ],
+)
+def test_a_cut_is_where_it_says(
+    network: Network, direct: str, to_server: bool, kind: str, phase: Phase, stored: bool
+) -> None:
+    store = PostgresStore(network.url(direct), owner="w0", now=T)
+    other = PostgresStore(direct, owner=None, now=T)
+    assert codes(store.commit([born("ex_1")])) == [None]
+    come = network.cut(to_server, kind, phase)
+    if "COMMIT" in kind:
+        with pytest.raises(StoreUnavailable, match="during a commit"):
+            store.commit([born("ex_2")])
+    else:
+        assert codes(store.commit([born("ex_2")])) == [None]
+    cut = come()
+    assert cut.was_in_doubt == ("COMMIT" in kind)
+    assert cut.was_withheld == (kind == COMMIT and phase is not Phase.AFTER)
+    if stored:  # by a server that may still be at it: a row that is locked is waited for
+        assert codes(other.commit([born("ex_2")])) == ["already_exists"]
+    else:
+        assert other.get(["ex_2"]) == [None]
+    assert codes(store.commit([born("ex_3")])) == [None]
+    assert network.proxy.counts.cuts.total() == 1
+    store.close()
+    other.close()
+
+
+def test_what_is_held_back_comes_late_and_what_is_swallowed_never(
+    network: Network, direct: str
+) -> None:
+    held = psycopg.connect(network.url(direct), autocommit=True)
+    gone = psycopg.connect(network.url(direct), autocommit=True)
+    other = psycopg.connect(direct, autocommit=True)
+    other.execute("CREATE TABLE seen (name text)")
+
+    def insert(connection: psycopg.Connection[Any], name: str) -> None:
+        pg = connection.pgconn
+        pg.nonblocking = 1
+        pg.send_query(f"INSERT INTO seen VALUES ('{name}')".encode())
+        while pg.flush():
+            pass
+
+    network.do(network.proxy.swallow)
+    insert(gone, "gone")
+    until_swallowed(network)
+    network.do(network.proxy.heal)
+    network.do(network.proxy.hold)
+    insert(held, "held")
+    while not network.do(lambda: network.proxy.counts.held):
+        pass
+    assert other.execute("SELECT count(*) FROM seen").fetchone() == (0,)
+    network.do(network.proxy.heal)
+    pg = held.pgconn
+    while pg.is_busy():  # not by waiting in libpq, which would not let the proxy's thread run
+        select.select([held], [], [], LONG)
+        pg.consume_input()
+    result = pg.get_result()
+    assert result is not None and result.command_status == b"INSERT 0 1"
+    network.delay(0.05)
+    with psycopg.connect(network.url(direct)) as slow:
+        assert slow.execute("SELECT name FROM seen").fetchall() == [("held",)]
+    for connection in (held, gone, other):
+        connection.close()
+
+
+def until_swallowed(network: Network) -> None:
+    while not network.do(lambda: network.proxy.counts.swallowed):
+        pass
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 100])
+def test_messages_are_whole_however_they_come(size: int) -> None:
+    stream = b"".join(
+        (
+            b"\0\0\0\x10\0\x03\0\0user\0a\0\0",
+            b"P\0\0\0\x0fs\0COMMIT\0\0\0",
+            b"S\0\0\0\x04",
+            b"X\0\0\0\x04",
+        )
+    )
+    frames = Frames(front=True)
+    parts = [stream[at : at + size] for at in range(0, len(stream), size)]
+    found = [one for part in parts for one in frames.feed(part)]
+    assert [one.kind for one in found] == ["Startup", "Parse", "Sync", "Terminate"]
+    assert b"".join(one.data for one in found) == stream and frames.rest == b""
