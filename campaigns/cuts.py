@@ -147,13 +147,15 @@ class Campaign:
         self._seed, self._plants = seed, plants
         self._made: Counter[Place] = Counter()
 
-    async def run(self, cuts: int, share: float) -> None:
+    async def run(self, cuts: int, share: float, ahead: int) -> None:
         """Cut so often, and reckon up."""
         began = time.monotonic()
         url = self._server.database()
         open_store(url, owner="setup", now=time.time_ns() // 1000).close()
         async with Proxy("127.0.0.1", self._server.port) as proxy:
-            plan = Plan(proxy.url(url), str(self._folder / "ledger"), plants=self._plants)
+            plan = Plan(
+                proxy.url(url), str(self._folder / "ledger"), ahead=ahead, plants=self._plants
+            )
             workers = [await Helper.start("worker", plan) for _ in range(2)]
             clients = [await Helper.start("client", self._of_client(plan, n)) for n in range(2)]
             try:
@@ -258,12 +260,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cuts", type=int, default=500, help="how many cuts")
     parser.add_argument("--seed", type=int, default=1, help="of the places of the cuts")
     parser.add_argument("--share", type=float, default=0.45, help="between COMMIT and its answer")
+    parser.add_argument("--ahead", type=int, default=12, help="open executions of each client")
     parser.add_argument("--plant", action="append", choices=sorted(PLANTS), help="a planted bug")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args(arguments)
     with Server() as server, tempfile.TemporaryDirectory(prefix="outlast-cuts-") as folder:
         campaign = Campaign(server, Path(folder), seed=given.seed, plants=given.plant or [])
-        asyncio.run(campaign.run(given.cuts, given.share))
+        asyncio.run(campaign.run(given.cuts, given.share, given.ahead))
     broken = campaign.reckoning.broken
     if given.json:
         said = {"counts": msgspec.to_builtins(campaign.counts), "broken": broken}

@@ -36,6 +36,7 @@ from outlast.errors import (
     StoreUnavailable,
     TransitionRefused,
 )
+from outlast.store.postgres.database import PostgresDatabase
 from outlast.store.protocol import Answer, Filter, Item
 
 R = TypeVar("R")
@@ -142,20 +143,25 @@ async def serve(plan: Plan) -> dict[str, Any]:
 
 
 def watch(engine: Engine) -> Counter[str]:
-    """Count what the engine's store refuses, and what it cannot tell."""
+    """Count what the engine's store refuses, and the commits of which it cannot tell."""
     seen: Counter[str] = Counter()
-    plain = engine.store.commit
+    server: PostgresDatabase = engine.store.server  # type: ignore[attr-defined]
+    plain, transact = engine.store.commit, server._transact
 
     def commit(batch: Sequence[Item]) -> list[Answer]:
-        try:
-            answers = plain(batch)
-        except StoreUnavailable:
-            seen["unknown"] += 1
-            raise
+        answers = plain(batch)
         seen.update(one.refused for one in answers if one.refused is not None)
         return answers
 
+    def transacted(act: Callable[[], R]) -> R:
+        try:
+            return transact(act)
+        except StoreUnavailable:
+            seen["unknown"] += 1
+            raise
+
     engine.store.commit = commit  # type: ignore[method-assign]
+    server._transact = transacted  # type: ignore[method-assign]
     return seen
 
 
@@ -301,8 +307,6 @@ async def ask(plan: Plan) -> dict[str, Any]:
 
 def _unknown_is_stored() -> None:
     """Take a commit whose answer is missing for one that went through."""
-    from outlast.store.postgres.database import PostgresDatabase
-
     plain = PostgresDatabase._transact
 
     def transact(self: PostgresDatabase, act: Callable[[], R]) -> R:

@@ -114,8 +114,8 @@ def test_five_hundred_cuts(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_planted_bugs_are_caught(plants: list[str], rules: list[set[str]]) -> None:
     named = [word for plant in plants for word in ("--plant", plant)]
-    counts, broken = campaign("--cuts", 50, "--share", 0.9, *named)
-    assert counts.total == 50
+    counts, broken = campaign("--cuts", 60, "--share", 0.9, "--ahead", 48, *named)
+    assert counts.total == 60
     caught = {rule for rule, _ in broken}
     assert all(some & caught for some in rules), caught
 
