@@ -23,6 +23,7 @@ _UNITS: Final = {
     "d": 86_400_000_000,
     "w": 604_800_000_000,
 }
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d|w)")
 
 
@@ -76,8 +77,7 @@ def in_words(span_us: int) -> str:
 
 def instant(at_us: int) -> datetime:
     """Turn an instant of the log into an aware datetime in UTC."""
-    seconds, rest = divmod(at_us, 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
+    return _EPOCH + timedelta(microseconds=at_us)
 
 
 def microseconds_of(at: datetime) -> int:
@@ -88,5 +88,5 @@ def microseconds_of(at: datetime) -> int:
     """
     if at.tzinfo is None:
         raise UsageError(f"{at} has no time zone", do="use datetime.now(UTC), or .astimezone()")
-    span = at - datetime(1970, 1, 1, tzinfo=UTC)
+    span = at - _EPOCH
     return (span.days * 86_400 + span.seconds) * 1_000_000 + span.microseconds

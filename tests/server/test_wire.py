@@ -115,3 +115,41 @@ def test_live_events_end_with_what_permits_them(
             assert time.monotonic() - began < SECONDS
 
     asyncio.run(main())
+
+
+def test_the_head_of_an_answer_goes_out_with_its_body() -> None:
+    """One call of the system for a short answer; and nothing is ever kept back."""
+
+    class Wire:
+        def __init__(self) -> None:
+            self.sent: list[bytes] = []
+            self.is_closed = False
+
+        def write(self, data: bytes) -> None:
+            self.sent.append(data)
+
+        def close(self) -> None:
+            self.is_closed = True
+
+    async def main() -> None:
+        line = Wire()
+        corked = wire.Corked(line, asyncio.get_running_loop())  # type: ignore[arg-type]
+        corked.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n")
+        corked.write(b"ok")
+        corked.write(b"more")
+        corked.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert line.sent == [
+            b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+            b"more",
+            b"HTTP/1.1 100 Continue\r\n\r\n",
+        ]
+        corked.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        assert len(line.sent) == 3
+        await asyncio.sleep(0)
+        assert line.sent[3:] == [b"HTTP/1.1 204 No Content\r\n\r\n"]
+        corked.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        corked.close()
+        assert line.sent[4:] == [b"HTTP/1.1 400 Bad Request\r\n\r\n"]
+        assert line.is_closed
+
+    asyncio.run(main())

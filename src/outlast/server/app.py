@@ -9,15 +9,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route as Path
 
 from outlast.access import Permission, Rights
 from outlast.engine.acting import acting
@@ -26,6 +21,7 @@ from outlast.server.auth import Authenticator, Identity, see_form
 from outlast.server.call import Call, Live, Reply
 from outlast.server.crowd import source_of
 from outlast.server.guard import GUARD, App, Guard, Receive, Scope, Send, read_body
+from outlast.server.paths import Paths, path_of
 from outlast.server.problem import MEDIA, headers_of, problem_of, status_of
 from outlast.server.route import Route, checked
 from outlast.server.route import Scope as Asked
@@ -72,23 +68,47 @@ def create_app(
     for route in table:
         by_path.setdefault(route.path, {})[route.method] = route
 
-    @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with contextlib.AsyncExitStack() as stack:
-            if not engine.is_open:
-                await stack.enter_async_context(engine)
-            yield
-
-    app = Starlette(
-        routes=[
-            Path(path, _Endpoint(engine, authenticator, methods), methods=None)
-            for path, methods in by_path.items()
-        ],
-        lifespan=lifespan,
-        exception_handlers={HTTPException: _nothing_there},
+    paths = Paths(
+        {path: _Endpoint(engine, authenticator, methods) for path, methods in by_path.items()}
     )
-    app.router.redirect_slashes = False
-    return Guard(app, hosts, origins)
+    return Guard(_App(engine, paths), hosts, origins)
+
+
+class _App:
+    """Brings each request to what stands at its path."""
+
+    def __init__(self, engine: Engine, paths: Paths[_Endpoint]) -> None:
+        self._engine, self._paths = engine, paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            found = self._paths.find(path_of(scope))
+            if found is None:
+                error = NotFound("there is nothing at this address", do="GET /openapi.json")
+                await _tell(error, send)
+                return
+            endpoint, scope["path_params"] = found
+            await endpoint(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Open the engine where nobody has, and close it with the server."""
+        await receive()
+        phase = "startup"
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                if not self._engine.is_open:
+                    await stack.enter_async_context(self._engine)
+                await send({"type": "lifespan.startup.complete"})
+                phase = "shutdown"
+                await receive()
+        except BaseException as error:
+            await send({"type": f"lifespan.{phase}.failed", "message": str(error)})
+            raise
+        await send({"type": "lifespan.shutdown.complete"})
 
 
 class _Endpoint:
@@ -293,12 +313,6 @@ async def _stream(live: Live, scope: Scope, receive: Receive, send: Send) -> Non
 
     guard: Guard = scope[GUARD]
     await serve(live.events, receive, send, lambda: guard.is_stopping, live.counts_still)
-
-
-async def _nothing_there(request: Request, error: Exception) -> Response:
-    """Answer for a path that is not in the table."""
-    problem = problem_of(NotFound("there is nothing at this address", do="GET /openapi.json"))
-    return Response(_encode(problem), status_code=problem.status, media_type=MEDIA)
 
 
 __all__ = ["create_app"]

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 from outlast.errors import Overloaded, TooManyAttempts
@@ -51,6 +52,11 @@ def source_of(scope: MutableMapping[str, Any], headers: Mapping[str, str]) -> st
         seen = [one.strip() for one in headers.get("x-forwarded-for", "").split(",")]
         while source in known and seen:
             source = seen.pop()
+    return _named(source)
+
+
+@lru_cache(4_096)
+def _named(source: str) -> str:
     try:
         address = ipaddress.ip_address(source)
     except ValueError:

@@ -22,6 +22,7 @@ from outlast.server.executions import labels_of, states_of
 from outlast.server.live import BEAT, event
 from outlast.server.shapes import FeedQuery
 from outlast.server.strict import unfit
+from outlast.server.veil import veiled
 from outlast.store.protocol import FeedRow
 
 ID_SECONDS: Final = 5.0
@@ -81,7 +82,8 @@ async def _events(
             wanted = [row for row in rows if filter.fits(row) and _may_see(call, row)]
             told = {} if dialect is None else await _told(call, dialect, wanted)
             for row in wanted:
-                for text in _texts(call, name, row, told if dialect is not None else None):
+                shown = told if dialect is not None else None
+                for text in await _texts(call, name, row, shown):
                     told_at, behind = clock(), None
                     yield text
             if rows and (not wanted or wanted[-1] is not rows[-1]):
@@ -104,7 +106,7 @@ def _may_see(call: Call, row: FeedRow) -> bool:
     return row.task is None or call.listed(row.task)
 
 
-def _texts(
+async def _texts(
     call: Call, name: str, row: FeedRow, told: dict[tuple[str, int], list[Any]] | None
 ) -> list[str]:
     """Write the events of a row; only the last one has the id, so that none is told by half."""
@@ -114,11 +116,17 @@ def _texts(
     if told is not None:
         said = told.get((row.execution_id, row.seq), [])
         forms_said = [
-            {"type": "transition", "id": row.execution_id, "task": row.task, **one} for one in said
+            {
+                "type": "transition",
+                "id": row.execution_id,
+                "task": row.task,
+                **await veiled(call, one),
+            }
+            for one in said
         ]
     else:
         payload = call.query.payload and call.may(Permission.PAYLOADS_READ, row.task)
-        form = forms.log_form(row.transition, payload=payload)
+        form = await veiled(call, forms.log_form(row.transition, payload=payload))
         forms_said = [{**form, "task": row.task, "labels": dict(row.labels)}]
     return [
         event("transition", form, cursor if form is forms_said[-1] else None) for form in forms_said

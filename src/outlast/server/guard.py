@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import types
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, MutableMapping
+from functools import lru_cache, partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -155,6 +157,7 @@ class Guard:
                 )
 
 
+@lru_cache(256)
 def _name_of(host: str) -> str:
     try:
         return (urlsplit(f"//{host}").hostname or "").lower()
@@ -173,23 +176,48 @@ async def read_body(scope: Scope, receive: Receive, *, bytes_max: int = BODY_BYT
         raise _too_long(bytes_max)
     parts: list[bytes] = []
     size = 0
+    until = None
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise BadRequest("the connection ended before the body did")
-                part: bytes = message.get("body", b"")
-                size += len(part)
-                if size > bytes_max:
-                    raise _too_long(bytes_max)
-                parts.append(part)
-                if not message.get("more_body", False):
-                    return b"".join(parts)
+        while True:
+            # Most bodies are there already: to set a timer for those costs more than to take them.
+            step: Any = receive()
+            try:
+                waited = step.send(None)
+            except StopIteration as done:
+                message = done.value
+            else:
+                until = until or asyncio.get_running_loop().time() + BODY_SECONDS
+                async with asyncio.timeout_at(until):
+                    message = await _going_on(step, waited)
+            if message["type"] == "http.disconnect":
+                raise BadRequest("the connection ended before the body did")
+            part: bytes = message.get("body", b"")
+            size += len(part)
+            if size > bytes_max:
+                raise _too_long(bytes_max)
+            parts.append(part)
+            if not message.get("more_body", False):
+                return b"".join(parts)
     except TimeoutError:
         raise BadRequest(
             "the body took too long to come", status=408, why=f"{BODY_SECONDS:g} seconds are given"
         ) from None
+
+
+@types.coroutine
+def _going_on(coroutine: Any, waited: Any) -> Generator[Any, Any, Any]:
+    """Go on with a coroutine that has begun to wait."""
+    while True:
+        try:
+            sent = yield waited
+        except BaseException as error:  # noqa: BLE001 - it is the coroutine's
+            step = partial(coroutine.throw, error)
+        else:
+            step = partial(coroutine.send, sent)
+        try:
+            waited = step()
+        except StopIteration as done:
+            return done.value
 
 
 def _too_long(bytes_max: int) -> BadRequest:

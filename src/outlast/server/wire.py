@@ -6,7 +6,7 @@ take a head, or the trailers of a body, of any size, for as long as somebody sen
 
 from __future__ import annotations
 
-from asyncio import TimerHandle, Transport
+from asyncio import AbstractEventLoop, TimerHandle, Transport
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -19,6 +19,47 @@ MESSAGE_BYTES_MAX: Final = 16_777_216
 """What a whole request may take on the wire: a body in chunks has more bytes than it carries."""
 
 
+class Corked:
+    """A transport that sends the head of an answer with what comes right behind it.
+
+    An answer is written as head and body. Each write of its own is a call of the system, which is
+    the dearest thing that is done for a short answer.
+    """
+
+    def __init__(self, transport: Transport, loop: AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send, or keep the head of an answer for a moment."""
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(_ANSWER) and data.endswith(_END) and not data.startswith(_GO_ON):
+            self._head = data
+            self._loop.call_soon(self.flush)
+            return
+        self._transport.write(data)
+
+    def flush(self) -> None:
+        """Send what is kept."""
+        if self._head:
+            data, self._head = self._head, b""
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Send what is kept, and end the connection."""
+        self.flush()
+        self._transport.close()
+
+
+_ANSWER: Final = b"HTTP/1.1 "
+_GO_ON: Final = b"HTTP/1.1 1"
+_END: Final = b"\r\n\r\n"
+
+
 class Connection(HttpToolsProtocol):
     """A connection that waits for no head for ever, and keeps none that is too long."""
 
@@ -29,7 +70,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head."""
-        super().connection_made(transport)
+        super().connection_made(Corked(transport, self.loop))  # type: ignore[arg-type]
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self._look_again)
 
     def connection_lost(self, exc: Exception | None) -> None:
