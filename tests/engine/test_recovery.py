@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -234,6 +237,43 @@ def test_a_stale_owner_cannot_write(url: str) -> None:
         assert engine.store.verify().defects == []
 
     run(main, url)
+
+
+@pytest.mark.parametrize("is_stolen", [False, True])
+def test_whoever_waits_for_what_has_just_ended_hears_of_it(url: str, is_stolen: bool) -> None:
+    """Its last row is on its way: nothing is read, unless that row is refused."""
+
+    async def main(engine: Engine) -> None:
+        gate.append(asyncio.Event())
+        handle = await engine.astart(two_steps)
+        await until(lambda: _ran(2))
+        reads: list[Sequence[str]] = []
+        read = engine.store.get
+        engine.store.get = lambda ids: reads.append(ids) or read(ids)  # type: ignore[method-assign]
+        if is_stolen:
+            await engine.journal.call(
+                lambda: engine.store.recover({engine.name}, "somebody else", engine.clock.now(), 10)
+            )
+        held = threading.Event()
+        holding = asyncio.create_task(engine.journal.call(partial(held.wait, 10)))
+        gate[0].set()
+
+        async def is_ending() -> bool:
+            return handle.id not in engine.worker.drivers
+
+        await until(is_ending)
+        result = asyncio.create_task(handle.aresult("5s"))
+        await asyncio.sleep(0)
+        assert not result.done() and not reads
+        held.set()
+        engine.look()
+        assert await result == 3
+        assert bool(reads) is is_stolen
+        assert await holding and not engine.worker.tells(handle.id)
+        assert engine.store.verify().defects == []
+
+    run(main, url)
+    assert ran == ([1, 2, 2] if is_stolen else [1, 2])
 
 
 def test_a_body_starts_only_when_what_was_delivered_is_durable(url: str) -> None:

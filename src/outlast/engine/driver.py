@@ -82,6 +82,9 @@ class Home(Host, Midwife, Protocol):
     def free(self) -> int:
         """How many more executions fit."""
 
+    def ends(self, id: str) -> None:
+        """Hear that its last row is on its way to the store."""
+
     def recorded(self, item: Write, answer: Answer) -> None:
         """Hear that it has ended, or given its lease up, and that the store has it."""
 
@@ -510,6 +513,7 @@ class Driver:
             self.owner.give_up(event)
             return
         self.owner.append(event)
+        self.worker.ends(self.owner.record.id)
         self._leave()
 
     def suspend_mismatch(self, mismatch: Mismatch) -> None:
@@ -573,6 +577,8 @@ class Driver:
         elif not self.owner.is_over:
             self.worker.lost(self, answer)
             self._leave(at_once=True)
+        else:
+            self.worker.on_gone(item.id)  # its end, if that was it, is somebody else's to tell
 
     def _start_calls(self) -> None:
         """Start what has waited for rows to be durable, outside of a pump."""

@@ -543,7 +543,7 @@ class Engine:
     @property
     def is_awaiting_others(self) -> bool:
         """Whether somebody here waits for an execution that does not run here."""
-        return any(id not in self.worker.drivers for id in self._waiters)
+        return any(not self.worker.tells(id) for id in self._waiters)
 
     def hint(self, topic: str) -> None:
         """Tell other engines on this store, if there can be any, that there is something to see."""
@@ -583,7 +583,7 @@ class Engine:
         """Tell those who wait for executions that ended elsewhere."""
         ids = list(self._waiters)
         if self.fleet is not None:  # who runs here tells by itself
-            ids = [id for id in ids if id not in self.worker.drivers]
+            ids = [id for id in ids if not self.worker.tells(id)]
             if not self.fleet.may_ask_for(len(ids)):
                 return
         if ids:
@@ -1048,7 +1048,7 @@ class Engine:
             waiters = self._waiters.setdefault(id, [])
             waiters.append(future)
             try:
-                ended = None if id in self.worker.drivers else await self._read_ended(id)
+                ended = None if self.worker.tells(id) else await self._read_ended(id)
                 ended = ended or await future or await self._read_ended(id)
                 if ended is not None:
                     return ended

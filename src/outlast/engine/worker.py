@@ -96,6 +96,7 @@ class Worker:
         self._task_threads = ThreadPoolExecutor(threads, "outlast-task")
         self.task_threads: Executor = self._task_threads
         self.drivers: dict[str, Driver] = {}
+        self._ending: set[str] = set()
         self.ledger = Ledger()
         self._step_threads = ThreadPoolExecutor(threads, "outlast-step")
         self._read_threads = ThreadPoolExecutor(2, "outlast-read")
@@ -109,7 +110,7 @@ class Worker:
         self._on_final = on_final
         self._on_parked = on_parked
         self.hint: Callable[[str], None] = _say_nothing
-        self.on_gone = on_gone
+        self._on_gone = on_gone
         self.changed = changed
         self.watched = 0
         self._claiming: asyncio.Task[None] | None = None
@@ -321,9 +322,26 @@ class Worker:
         if self._more and self._open:
             self.look()
 
+    def ends(self, id: str) -> None:
+        """An execution has ended here, and the store is about to have it."""
+        self._ending.add(id)
+
+    def tells(self, id: str) -> bool:
+        """Tell whether the end of an execution is heard of here first, so that it need not be read.
+
+        It runs here, or has ended here and its last row is on its way.
+        """
+        return id in self.drivers or id in self._ending
+
+    def on_gone(self, id: str) -> None:
+        """Hear that the end of an execution is somebody else's to tell."""
+        self._ending.discard(id)
+        self._on_gone(id)
+
     def recorded(self, item: Write, answer: Answer) -> None:
         """An execution has ended, or given its lease up, and the store has it."""
         assert item.after is not None
+        self._ending.discard(item.id)
         if answer.told or answer.owes:
             self.pass_on(answer)
         if self._is_held_back or is_gated(item.after):
