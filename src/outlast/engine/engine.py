@@ -180,8 +180,8 @@ class Engine:
         self._recent: OrderedDict[str, Ended] = OrderedDict()
         self._services: list[asyncio.Task[None]] = []
         self._watchers: dict[str, list[asyncio.Future[None]]] = {}
-        self._wanted: list[str] = []
-        self._found: asyncio.Task[dict[str, Record]] | None = None
+        self._wanted: list[tuple[str, asyncio.Future[Record | None]]] = []
+        self._readings: set[asyncio.Task[None]] = set()
         self._wake: asyncio.Event | None = None
         self._thread: LoopThread | None = None
         self.schedules = Schedules(self)
@@ -1136,21 +1136,38 @@ class Engine:
         Raises:
             NotFound: there is none.
         """
-        found = self._found
-        if found is None or not self._wanted:
-            found = self._found = self.loop.create_task(self._read_wanted())
-        self._wanted.append(id)
-        record = (await asyncio.shield(found)).get(id)
+        future: asyncio.Future[Record | None] = self.loop.create_future()
+        if not self._wanted:
+            reading = self.loop.create_task(self._read_wanted())
+            self._readings.add(reading)
+            reading.add_done_callback(self._readings.discard)
+        self._wanted.append((id, future))
+        record = await future
         if record is None:
             raise NotFound(f"there is no execution {id}", where=self.url, do="outlast ls")
         return copy_of(record)
 
-    async def _read_wanted(self) -> dict[str, Record]:
+    async def _read_wanted(self) -> None:
         """Read together what one turn of the loop asks for: each call costs a thread's turn."""
         await asyncio.sleep(0)
-        ids, self._wanted = list(dict.fromkeys(self._wanted)), []
-        records = await self.worker.read(lambda: self.store.get(ids))
-        return {record.id: record for record in records if record is not None}
+        wanted, self._wanted = self._wanted, []
+        ids = list(dict.fromkeys(id for id, _ in wanted))
+        waiting = [future for _, future in wanted]
+        try:
+            records = await self.worker.read(lambda: self.store.get(ids))
+        except asyncio.CancelledError:
+            for future in waiting:
+                future.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - whoever asked hears of it
+            for future in waiting:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        found = dict(zip(ids, records, strict=True))
+        for id, future in wanted:
+            if not future.done():  # else nobody waits for it any more
+                future.set_result(found[id])
 
 
 def processors() -> int:

@@ -97,7 +97,8 @@ class Playback:
         for place, row in enumerate(rows):
             if row.kind is Kind.RETRY:
                 first = place + 1
-        self._children.take_earlier(rows[:first])
+        if first:
+            self._children.take_earlier(rows[:first])
         if rows:
             self._marks().see(rows[:first], rows[first:])
             if self._owner.purse is not None:

@@ -544,6 +544,8 @@ def given_by(id: str, row: Transition) -> list[str]:
 def inherited(birth: Transition) -> list[str]:
     """Name the budgets that a child of an execution charges besides its own: those of its trees."""
     data: Any = birth.data or {}
+    if "budget" not in data:
+        return [*data.get("charges", ())]
     trees = [
         name_of(scope, meter)
         for scope, meter, _, _ in limits_at_birth(birth)

@@ -682,6 +682,8 @@ def code_for(
     versions: Mapping[tuple[str, str], Task[Any, Any]],
 ) -> Task[Any, Any] | None:
     """Give the code that runs an execution: of its own version, else, if not pinned, the newest."""
+    if record.gates is None and not versions:
+        return tasks.get(record.task)
     wanted = record.pin or record.version
     own = None if wanted is None else versions.get((record.task, wanted))
     return own if own is not None or record.pin is not None else tasks.get(record.task)
