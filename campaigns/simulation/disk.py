@@ -35,7 +35,8 @@ READS: Final = frozenset(
     {"get", "log", "logs", "inbox", "unread", "page", "counts", "find", "with_key", "workers",
      "verify", "ended", "changed", "close", "url", "backup", "descents", "asking", "dependents",
      "stream", "streams", "progress", "budgets", "budget_events", "spending", "reservations",
-     "expired"}
+     "expired", "schedules.get", "schedules.page", "schedules.due", "schedules.log",
+     "schedules.fate"}
 )  # fmt: skip
 _NEVER_FAILS: Final = frozenset({"changed", "close", "url", "hints"})
 _ERRORS: Final = (StoreUnavailable, StoreUnavailable, StoreBusy, StoreFull)
@@ -108,16 +109,21 @@ class Disk:
 
     def __getattr__(self, verb: str) -> Callable[..., Any]:
         plain = getattr(self._store, verb)
+        if verb == "schedules":
+            part: Any = Part(self, verb, plain)
+            self.schedules = part
+            return part  # type: ignore[no-any-return]
         if not callable(plain) or verb in _NEVER_FAILS:
             return plain  # type: ignore[no-any-return]
-        reads = verb in READS
-        call = (
-            (lambda *args, **more: self._read(verb, partial(plain, **more), args))
-            if reads
-            else (lambda *args, **more: self._write(verb, partial(plain, **more), args))
-        )
+        call = self.failing(verb, plain)
         setattr(self, verb, call)
         return call
+
+    def failing(self, verb: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+        """Give a verb of the store as the process reaches it."""
+        if verb in READS:
+            return lambda *args, **more: self._read(verb, partial(plain, **more), args)
+        return lambda *args, **more: self._write(verb, partial(plain, **more), args)
 
     def changed(self) -> bool:
         """Whether somebody else has written; a process is told of that at once."""
@@ -186,6 +192,18 @@ class Disk:
     def _error(self, verb: str) -> OutlastError:
         kind = _ERRORS[int(self._dice.random() * len(_ERRORS))]
         return kind(f"simulated: {verb} failed", do="nothing")
+
+
+class Part:
+    """A part of the store that has verbs of its own, as the process reaches it."""
+
+    def __init__(self, disk: Disk, name: str, plain: Any) -> None:
+        self._disk, self._name, self._plain = disk, name, plain
+
+    def __getattr__(self, verb: str) -> Callable[..., Any]:
+        call = self._disk.failing(f"{self._name}.{verb}", getattr(self._plain, verb))
+        setattr(self, verb, call)
+        return call
 
 
 class Frozen(BaseException):

@@ -20,6 +20,7 @@ from campaigns.simulation.edges import Edges
 from campaigns.simulation.leases import Book
 from campaigns.simulation.programs import SORTS
 from campaigns.simulation.reasons import Truth
+from campaigns.simulation.slots import SlotBook
 from outlast.budget import charged_by
 from outlast.lifecycle import (
     FINAL,
@@ -57,6 +58,7 @@ RULES: Final = {
     "INV-20 parked": "a parked execution ends by cancel or deadline only, and not without one",
     "INV-21 children": "a child is born with its parent's row; its end is told once, after it",
     "dependencies": "who waits for others begins when all have ended as needed, or is taken along",
+    "slots": "a slot is decided once, in order, by its policies; what it fires is there, once",
     "lease taken": "nobody is taken over before the lease has run out, by the store's clock",
     "lease kept": "who is neither dead nor troubled keeps its lease",
     "lease watched": "no body starts after the lease of its worker has run out",
@@ -142,6 +144,7 @@ class Auditor:
         self.leases: Book | None = None
         self.edges = Edges(self)
         self.truth = Truth(self)
+        self.slots = SlotBook(self)
 
     def check(self, rule: str, holds: bool, *said: object) -> None:
         """Apply a rule.
@@ -170,6 +173,12 @@ class Auditor:
         fresh: list[Transition] = []
         known = list(self.seen)
         born = _born_in(args[0]) if verb == "commit" else []
+        plans = verb.startswith("schedules.")
+        if plans:
+            open_before = self.slots.open_ones()
+            for answer in result if isinstance(result, list) else [result]:
+                self.check("sound", answer.error is None, verb, answer.error)
+                born += answer.made
         ids = list(dict.fromkeys(known + born))
         for id, record in zip(ids, self.reader.get(ids), strict=True):
             if record is None:
@@ -183,6 +192,8 @@ class Auditor:
             fresh += self._take(process, verb, seen, record)
         if fresh:
             self._check_limits()
+        if plans:
+            self.slots.applied(open_before)
         return fresh
 
     def _check_limits(self) -> None:
@@ -503,6 +514,7 @@ class Auditor:
             self.check(
                 "INV-3 final" if seen.record.is_final else "INV-12 fold", record == seen.record, id
             )
+        self.slots.at_end()
         verdict = self.reader.verify()
         self.check("INV-12 fold", not verdict.defects, verdict.defects[:2])
 

@@ -453,6 +453,21 @@ def _message_wakes_nobody() -> list[Patch]:
     return [(delivery, "is_awaited", lambda record, message: False)]
 
 
+def _overlap_overlooked() -> list[Patch]:
+    module: Any = sys.modules["outlast.schedule.decide"]
+    plain = module._decide_slot
+
+    def decide_slot(step: Any, slot: int, open_ids: Any, **more: Any) -> None:
+        plain(step, slot, [], **more)
+
+    return [(module, "_decide_slot", decide_slot)]
+
+
+def _late_slots_fired() -> list[Patch]:
+    module: Any = sys.modules["outlast.schedule.decide"]
+    return [(module, "takewhile", lambda is_late, due: [])]
+
+
 PLANTS: Final[dict[str, Plant]] = {
     "unfenced_recoverer": Plant(
         "the recoverer takes executions back without raising the fence",
@@ -552,6 +567,14 @@ PLANTS: Final[dict[str, Plant]] = {
     "message_wakes_nobody": Plant(
         "what comes for a parked execution is kept, and does not wake it",
         ("reasons",), _message_wakes_nobody,
+    ),
+    "overlap_overlooked": Plant(
+        "a slot is fired whatever is open, and cancels nothing",
+        ("slots",), _overlap_overlooked,
+    ),
+    "late_slots_fired": Plant(
+        "slots that nobody fired in time are fired all the same",
+        ("slots",), _late_slots_fired,
     ),
     "stop_as_failure": Plant(
         "what a graceful stop interrupts is written down as failed",

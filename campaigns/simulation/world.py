@@ -25,10 +25,12 @@ from campaigns.simulation.invariants import Auditor, Violation
 from campaigns.simulation.leases import LEASES_US, LONG_US, Book, SimFleet
 from campaigns.simulation.node import SimEngine, deterministic, request
 from campaigns.simulation.programs import SORTS, TASKS
+from campaigns.simulation.slots import Planner, draw_plans
 from outlast.budget import UNIT
 from outlast.engine.current import current_step
 from outlast.errors import OutlastError
 from outlast.lifecycle import Execution, Kind, Message, MessageKind, State, reason_of
+from outlast.schedule import ScheduleState
 from outlast.store.memory import MemoryStore
 from outlast.store.protocol import Adjust, Deliver
 from outlast.store.sqlite import SqliteStore
@@ -103,6 +105,7 @@ class World:
         ]
         kept = self.limits.orders
         self.orders: list[Order] = [one for one in orders if kept is None or one.number in kept]
+        self.plans = draw_plans(Random(f"{seed}/slots"), self.horizon_us)
         self.folder: str | None = None
         self.is_calm = False
         self.engines: dict[int, SimEngine] = {}
@@ -230,6 +233,9 @@ class World:
     def applied(self, process: Process, verb: str, args: tuple[Any, ...], result: Any) -> None:
         """See what a call of the store has done, and tell the other processes."""
         rows = self.auditor.applied(process, verb, args, result)
+        for line in self.auditor.slots.news:
+            self.note(process.number, line)
+        self.auditor.slots.news.clear()
         if not rows and verb != "commit":
             return
         self.counts["commits"] += 1
@@ -541,6 +547,7 @@ class World:
             self._start(place)
         for order in self.orders:
             Client(self, order, self.horizon_us)
+        self._planners = {plan.name: Planner(self, plan) for plan in self.plans}
         self._weather_comes()
         if self._weather_lease_us is not None:
             self._look_for_expired()
@@ -596,10 +603,15 @@ class World:
                 self._take_over(set(self.dead_names))
                 self._go(self.clockwork.now_us + DAY_US)
             still = [seen for seen in self.auditor.seen.values() if not seen.record.is_final]
-            if not still and all(order.key is None or self._known(order) for order in self.orders):
+            plans = self.auditor.slots.at_rest(EPOCH_US + self.clockwork.now_us)
+            all_known = all(order.key is None or self._known(order) for order in self.orders)
+            if not still and not plans and all_known:
                 self.auditor.check("INV-10 liveness", True)
                 return
             before = len(self.trace)
+            for plan in plans:
+                if plan.state is ScheduleState.PAUSED:
+                    self._planners[plan.name].do("resume")
             rows = {seen.record.id: len(seen.rows) for seen in still}
             for seen in still:
                 self.auditor.truth.at_rest(seen, EPOCH_US + self.clockwork.now_us)

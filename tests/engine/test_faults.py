@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 import outlast
 from outlast import Engine, Retry, State, blocking, step, task, this_step
 from outlast.engine.request import new_message
+from outlast.engine.waiting import Waiting
 from outlast.errors import StoreUnavailable
 from outlast.lifecycle import Kind, Message, MessageKind
 from outlast.store.protocol import Deliver, Store
@@ -73,6 +75,47 @@ def test_a_verb_that_fails_once_leaves_nothing_behind(verb: str, after: bool) ->
         assert h.result() == "ann"
         assert e.flaky.failed == 1
         assert e._memory.verify().defects == []
+
+
+class FlakySchedules(FlakyEngine):
+    """A virtual engine on a store that says once that it could not change schedules, and did."""
+
+    def _open_store(self, now: int) -> Store:
+        self.schedules_flaky = FailsOnce(
+            cast(Store, self._memory.schedules), self.flaky._verb, after=True
+        )
+        cast(Any, self.flaky).schedules = self.schedules_flaky
+        return super()._open_store(now)
+
+
+def test_what_a_slot_has_made_runs_although_nobody_was_told_that_it_was_made() -> None:
+    @task
+    async def daily() -> str:
+        return "done"
+
+    with FlakySchedules("apply_all", after=True, tasks=[daily]) as e:
+        e.schedules.create("daily", daily, outlast.Schedule(every="1d", count=1))
+        e.schedules_flaky.is_armed = True
+        e.advance("1d")
+        assert e.schedules_flaky.failed == 1
+        e.advance("1m")
+        (made,) = e.executions()
+        assert made.status() is State.SUCCEEDED
+
+
+def test_what_somebody_triggers_runs_although_he_was_not_told() -> None:
+    @task
+    async def daily() -> str:
+        return "done"
+
+    with FlakySchedules("apply", after=True, tasks=[daily]) as e:
+        e.schedules.create("daily", daily, outlast.Schedule(every="1d"))
+        e.schedules_flaky.is_armed = True
+        with pytest.raises(StoreUnavailable):
+            e.schedules.trigger("daily")
+        e.advance("1m")
+        (made,) = e.executions()
+        assert made.status() is State.SUCCEEDED
 
 
 def test_a_message_whose_reading_fails_is_read_again() -> None:
@@ -205,6 +248,26 @@ def test_what_is_held_back_by_a_pause_wakes_nobody() -> None:
         assert h.status() is State.PAUSED
         h.resume()
         assert h.wait() is State.SUCCEEDED
+
+
+def test_a_timer_that_is_due_does_not_spin_while_an_outcome_waits_for_its_commit() -> None:
+    """Where a budget is charged, the code hears of an outcome once it is durable; that pumps."""
+    alarms: list[float] = []
+    slots: Any = SimpleNamespace(
+        clock=SimpleNamespace(now=lambda: 10),
+        loop=SimpleNamespace(call_later=lambda delay, wake: alarms.append(delay)),
+    )
+    owner: Any = SimpleNamespace(durable=1, delivered=2, is_held=False)
+    attempts: Any = SimpleNamespace(back_offs={}, backing_off=list)
+    playback: Any = SimpleNamespace(outcomes=["an outcome"])
+    children: Any = SimpleNamespace(under_way=())
+    scope: Any = SimpleNamespace(next_timer=lambda: SimpleNamespace(deadline_at=5, key="timer#1"))
+    waiting = Waiting(slots, owner, attempts, playback, children, lambda: None)
+    waiting.set_alarm(scope)
+    assert alarms == []
+    playback.outcomes.clear()
+    waiting.set_alarm(scope)
+    assert alarms == [0.0]
 
 
 def deliver(e: VirtualEngine, message: Message) -> None:

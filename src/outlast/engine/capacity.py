@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from outlast.duration import Duration
 from outlast.engine.acting import deed
-from outlast.errors import NotFound, UsageError
+from outlast.errors import NotFound, StoreUnavailable, UsageError
 from outlast.lifecycle.gate import RATE
 from outlast.naming import checked_name, checked_text
 from outlast.store.protocol import GateRow, QueueRow, QueueSetting, Setting, Store
@@ -130,7 +130,11 @@ class _Service:
     async def _changed(self, call: Callable[[Office], T]) -> T:
         engine = self._engine
         office = Office(engine.store, engine.clock.now)
-        done = await engine.journal.call(lambda: call(office))
+        try:
+            done = await engine.journal.call(lambda: call(office))
+        except StoreUnavailable:
+            engine.doubt()
+            raise
         engine.look()
         return done
 

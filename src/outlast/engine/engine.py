@@ -190,7 +190,7 @@ class Engine:
         self.budgets = Budgets(self)
         self.tail = Tail(self)
         self._secret: bytes | None = None
-        self._unsure_of_sweep = False
+        self._doubts = self._settled = 0
         self._behind = False
         self.fleet: Fleet | None = None
         self.lost: OutlastError | None = None
@@ -456,10 +456,11 @@ class Engine:
         assert self._wake is not None
         self._wake.clear()
         now = self.clock.now()
-        unsure, self._unsure_of_sweep = self._unsure_of_sweep, True  # unless it says what it did
+        unsure = self._settled < self._doubts
+        self._doubts += 1  # unless it says what it did
+        doubts = self._doubts
         moved, due_at = await self.journal.call(lambda: self.store.sweep(now, SWEEP_MAX))
         due_before, self._due_at = self._due_at, due_at
-        self._unsure_of_sweep = False
         if moved or unsure:
             self.worker.drop_overdue(now if moved < SWEEP_MAX else 0)
             self.worker.look()
@@ -467,12 +468,14 @@ class Engine:
             self._changed(None)
             await self._check_waiters()
             await self._read_unread()
+            self._settled = doubts
             if moved == SWEEP_MAX:
                 return
         elif due_before is not None and due_before <= now:
             self.worker.look()  # a rate has opened, of which an earlier engine knew
             if self.fleet is not None:
                 self.worker.drop_overdue(now)  # another engine has ended what was due
+        self._settled = doubts
         self.worker.look_if_open(now)
         if self.worker.opens_at is not None:
             opens_at = self.worker.opens_at
@@ -614,6 +617,15 @@ class Engine:
         self.worker.look()
         if self.fleet is not None and self.worker.free <= 0:
             self.fleet.hint("work")
+
+    def doubt(self) -> None:
+        """A write failed that had to do with several executions: see all that it may have done.
+
+        Those that it made are queued, and those that it told something have a message.
+        """
+        self._doubts += 1
+        self.look_at_clock()
+        self.scheduler.look()
 
     def look_at_clock(self) -> None:
         """See what the clock will move next."""

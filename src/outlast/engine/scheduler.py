@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from outlast.engine.schedules import Book
+from outlast.errors import OutlastError
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import State
 from outlast.naming import SCHEDULE_ORIGIN
@@ -91,7 +92,11 @@ class Scheduler:
         now = engine.clock.now()
         requests = [(name, self._request(seq)) for name, seq in due]
         apply_all = engine.store.schedules.apply_all
-        answers = await engine.journal.call(lambda: apply_all(requests, now))
+        try:
+            answers = await engine.journal.call(lambda: apply_all(requests, now))
+        except OutlastError:
+            engine.doubt()
+            raise
         for (name, _), answer in zip(due, answers, strict=True):
             if answer.error is not None:
                 self._set_aside(name, answer.error)

@@ -13,7 +13,7 @@ from outlast.engine.acting import deed
 from outlast.engine.handle import Execution
 from outlast.engine.registry import StartOptions, Task
 from outlast.engine.request import birth_event
-from outlast.errors import NotFound, ScheduleRefused, UsageError
+from outlast.errors import NotFound, ScheduleRefused, StoreUnavailable, UsageError
 from outlast.naming import checked_name, checked_text
 from outlast.schedule import (
     REFUSALS,
@@ -391,7 +391,11 @@ class Schedules:
         engine = self._engine
         checked_schedule_name(name)
         book = Book(engine.store, engine.clock.now)
-        answer = await engine.journal.call(lambda: book.apply(name, request))
+        try:
+            answer = await engine.journal.call(lambda: book.apply(name, request))
+        except StoreUnavailable:
+            engine.doubt()
+            raise
         engine.scheduler.look()
         if answer.made:
             engine.look()

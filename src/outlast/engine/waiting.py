@@ -131,8 +131,8 @@ class Waiting:
     def set_alarm(self, scope: Scope | ThreadScope) -> None:
         """See to it that it is woken at the next instant at which time matters."""
         timer = scope.next_timer()
-        if self.is_looking:
-            timer = None  # it waits for the inbox, and that calls
+        if self.is_looking or self._playback.outcomes:
+            timer = None  # it waits for the inbox, or for its turn, and those call
         if self._alarm is not None:
             self.cancel_alarm()
         owner, attempts = self._owner, self._attempts
