@@ -22,7 +22,8 @@ import psycopg
 from benchmarks.checks import Unverified
 from benchmarks.drivers import Bare, Cost, backend_time
 from benchmarks.place import DEFAULT, fresh_directory
-from outlast.store import open_store
+from outlast.store.postgres.address import Address
+from outlast.store.postgres.migrate import ready
 from outlast.store.postgres.statements import statements
 from servers.postgres import Server
 
@@ -221,7 +222,7 @@ def _count(connection: psycopg.Connection[Any]) -> int:
 
 
 def _make(url: str) -> None:
-    open_store(url, owner="bench", now=1).close()
+    ready(Address.of(url), 1, owner=True, upgrade=False)  # no store has seen itself here
     with psycopg.connect(url) as connection:
         connection.execute(FILL.encode())
 

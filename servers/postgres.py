@@ -111,6 +111,7 @@ class Server:
         *,
         parent: Path | None = None,
         settings: Mapping[str, object] | None = None,
+        standby_of: Server | None = None,
     ) -> None:
         """Make the directory and start the server; about half a second.
 
@@ -119,16 +120,19 @@ class Server:
             parent: where the directory is made; the system's place for such things if not said.
                 A benchmark names a real disk.
             settings: more lines of postgresql.conf.
+            standby_of: a running server that it follows by streaming replication, asynchronously.
 
         Raises:
             CannotServe: it did not come up; with the end of its log.
         """
-        self.installation = installation or wheel()
+        if installation is None:
+            installation = wheel() if standby_of is None else standby_of.installation
+        self.installation: Installation = installation
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._templates: dict[Callable[[str], None], str] = {}
         self._number = 0
-        self._password = secrets.token_hex(16)
+        self._password: str = standby_of._password if standby_of else secrets.token_hex(16)
         self._user = _unprivileged()
         self.directory = Path(tempfile.mkdtemp(prefix="outlast-postgres-", dir=parent))
         self._keeper = subprocess.Popen(
@@ -140,7 +144,7 @@ class Server:
         )
         try:
             self._programs = self._reachable()
-            self._make(settings or {})
+            self._make(settings or {}, standby_of)
             self.start()
         except BaseException:
             self.close()
@@ -233,8 +237,33 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _make(self, settings: Mapping[str, object]) -> None:
-        """Make the files of an empty cluster, and write its settings."""
+    def follow_no_more(self) -> None:
+        """Let a standby take nothing more from its primary; what it has it keeps."""
+        self.execute("ALTER SYSTEM SET primary_conninfo = ''")
+        self.execute("SELECT pg_reload_conf()")
+
+    def promote(self) -> None:
+        """Make a standby a primary, on a timeline of its own; its primary is not asked."""
+        self.execute("SELECT pg_promote(true, 60)")
+
+    def _clone(self, primary: Server) -> None:
+        """Make the files by a base backup of another server, which this one will follow."""
+        if self._user is not None:
+            os.chown(self.directory, *self._user)
+        command: list[str | Path] = [
+            *(self._programs / "pg_basebackup", "-D", self.directory / "data", "--no-sync"),
+            *("-d", primary.url(), "--checkpoint=fast", "-X", "stream", "-R"),
+        ]
+        done = self._run(command)
+        if done.returncode != 0:
+            raise CannotServe(f"pg_basebackup failed:\n{done.stdout.decode()}")
+
+    def _make(self, settings: Mapping[str, object], primary: Server | None) -> None:
+        """Make the files of an empty cluster, or of a standby, and write its settings."""
+        if primary is not None:
+            self._clone(primary)
+            self._configure({"unix_socket_directories": self.directory, **settings})
+            return
         password = self.directory / "password"
         password.write_text(self._password)
         if self._user is not None:
@@ -248,13 +277,17 @@ class Server:
         done = self._run(initdb)
         if done.returncode != 0:
             raise CannotServe(f"initdb of {self.installation} failed:\n{done.stdout.decode()}")
-        lines = {
-            "listen_addresses": "127.0.0.1",
-            "unix_socket_directories": self.directory,
-            "max_connections": 200,
-            "log_line_prefix": "%m [%p] ",
-            **settings,
-        }
+        self._configure(
+            {
+                "listen_addresses": "127.0.0.1",
+                "unix_socket_directories": self.directory,
+                "max_connections": 200,
+                "log_line_prefix": "%m [%p] ",
+                **settings,
+            }
+        )
+
+    def _configure(self, lines: Mapping[str, object]) -> None:
         with (self.directory / "data" / "postgresql.conf").open("a") as conf:
             conf.writelines(f"{name} = '{value}'\n" for name, value in lines.items())
 

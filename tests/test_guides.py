@@ -54,11 +54,13 @@ def test_housekeeping(tmp_path: Path) -> None:
 
 
 def test_postgresql(tmp_path: Path, postgres_url: str) -> None:
-    program, status, verified, listed = follow("postgresql.md", tmp_path, postgres_url)
+    found = follow("postgresql.md", tmp_path, postgres_url)
+    program, status, verified, listed, checked = found
     assert program == "charged 7\ncharged 7\n"
     assert "server   PostgreSQL" in status
     assert "1 executions" in verified and "every log folds to its row" in verified
     assert listed.count("fulfil") == 1
+    assert "the last moments" in checked and "never gone back" in checked
 
 
 def test_schedules(tmp_path: Path) -> None:

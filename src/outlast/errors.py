@@ -61,6 +61,7 @@
     ├─ StoreUnavailable       the world; a retry is safe
     │   ├─ StoreBusy              somebody else holds the write lock too long
     │   ├─ StoreFull              the disk is full
+    │   ├─ StoreFailedOver        a standby was promoted, or a backup restored
     │   ├─ StoreReadOnly          no right to write there
     │   ├─ Overloaded             the server has more to do than it can; later
     │   └─ ServerUnreachable      no server answers at this address
@@ -584,6 +585,24 @@ class StoreFull(StoreUnavailable):
     """The disk is full; what was acknowledged is safe."""
 
     code = "store_full"
+
+
+class StoreFailedOver(StoreUnavailable):
+    """The store has gone back: a standby was promoted, or a backup restored. Nothing was written.
+
+    What was acknowledged last may be lost.
+
+    Attributes:
+        epoch: the number of the epoch that has begun.
+    """
+
+    code = "store_failed_over"
+
+    def __init__(
+        self, what: str, *, where: str = "", why: str = "", do: str = "", epoch: int = 0
+    ) -> None:
+        super().__init__(what, where=where, why=why, do=do)
+        self.epoch = epoch
 
 
 class StoreReadOnly(StoreUnavailable):

@@ -48,6 +48,24 @@ def test_a_backup_is_the_servers_own(terminal: Terminal, url: str) -> None:
     assert done.code == 2 and "pg_dump" in done.err
 
 
+def test_what_can_be_lost_and_what_was(terminal: Terminal, url: str) -> None:
+    store = ("--store", url)
+    assert terminal.run("run", "tasks.py:hello", "Ada", *store).code == 0
+    said = terminal.run("db", "check", *store)
+    assert said.code == 0 and "synchronous_standby_names" in said.out
+    assert "the last moments" in said.out and "never gone back" in said.out
+    done = terminal.run("db", "restored", "--why", "Monday's base backup", *store)
+    assert done.code == 0 and "epoch 1" in done.out
+    form = terminal.run("db", "check", *store, "-o", "json").json
+    assert form["sight"]["timeline"] == 1 and form["settings"]["synchronous_commit"] == "on"
+    (epoch,) = form["epochs"]
+    assert (epoch["cause"], epoch["losses"]) == ("declared", [])
+    assert "Monday's base backup" in terminal.run("db", "check", *store).out
+    assert "db restored" in terminal.run("audit", "ls", *store).out
+    assert terminal.run("run", "tasks.py:hello", "Bob", *store).code == 0
+    assert terminal.run("db", "verify", *store).code == 0
+
+
 def test_no_message_shows_the_password(terminal: Terminal, url: str) -> None:
     secret = secret_of(url)
     assert len(secret) > 8 and secret not in shown(url)

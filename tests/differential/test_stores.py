@@ -30,6 +30,8 @@ from outlast.lifecycle import (
 )
 from outlast.store import open_store
 from outlast.store.memory import MemoryStore
+from outlast.store.postgres.address import Address
+from outlast.store.postgres.migrate import ready
 from outlast.store.protocol import Adjust, Deliver, Reserve
 from outlast.testing.conformance import ASK, Owner, T, begun, born, message, replace
 from tests.differential.machine import WEIGHTS, Story, new_story, shortest, tell
@@ -73,8 +75,8 @@ def open(request: pytest.FixtureRequest) -> Open:
 
 
 def prepare(url: str) -> None:
-    """Make the schema."""
-    open_store(url, owner="w0", now=1).close()
+    """Make the schema alone: no store has seen itself here, so that a clone is no other one."""
+    ready(Address.of(url), 1, owner=True, upgrade=False)
 
 
 def open_postgres(url: str) -> Opened:

@@ -14,6 +14,7 @@ from outlast.testing.conformance import StoreConformance, T
 from outlast.testing.conformance_access import AccessConformance, deed
 from outlast.testing.conformance_budgets import BudgetConformance
 from outlast.testing.conformance_capacity import CapacityConformance
+from outlast.testing.conformance_epochs import EpochConformance
 from outlast.testing.conformance_feed import FeedConformance
 from outlast.testing.conformance_labels import LabelsConformance
 from outlast.testing.conformance_members import MembersConformance
@@ -37,6 +38,7 @@ class Suite(
     CapacityConformance,
     AccessConformance,
     TenantsConformance,
+    EpochConformance,
 ):
     """All there is."""
 

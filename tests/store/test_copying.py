@@ -157,7 +157,7 @@ def test_every_table_is_copied_and_described(postgres_url: str, tmp_path: Path) 
     assert there == set(tables())
     with psycopg.connect(postgres_url) as connection:
         for table in tables().values():
-            named = list(lite.execute(f"SELECT name, pk FROM pragma_table_info('{table.name}')"))
+            named = list(lite.execute(f"SELECT name, pk FROM pragma_table_xinfo('{table.name}')"))
             assert tuple(name for name, _ in named) == table.columns
             keyed = sorted((place, name) for name, place in named if place)
             assert tuple(name for _, name in keyed) == table.key
@@ -187,6 +187,7 @@ def test_there_and_back_nothing_is_lost(postgres_url: str, tmp_path: Path) -> No
     assert back.rows == there.rows and back.defects == []
     after = dump(tmp_path / "back.db")
     assert dump(tmp_path / "source.db") == before  # the source is as it was
+    before["sight"] = []  # it looks by itself
     for name in (*ORDER, "audit_head", "edge"):
         assert sorted(after[name], key=repr) == sorted(before[name], key=repr), name
 

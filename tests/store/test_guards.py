@@ -15,6 +15,8 @@ import pytest
 from outlast.lifecycle import EDGES, FINAL, LEASED, Kind, State
 from outlast.lifecycle.record import COLUMNS
 from outlast.store import open_store
+from outlast.store.postgres.address import Address
+from outlast.store.postgres.migrate import ready
 from outlast.store.protocol import Create, Deliver, Item, Store, WorkerRow, Write
 from outlast.testing.conformance import (
     ASK,
@@ -219,8 +221,8 @@ def shell_of(backend: str, directory: Path, request: pytest.FixtureRequest) -> S
 
 
 def prepare(url: str) -> None:
-    """Make the schema."""
-    open_store(url, owner="w1", now=1).close()
+    """Make the schema alone: no store has seen itself here, so that a clone is no other one."""
+    ready(Address.of(url), 1, owner=True, upgrade=False)
 
 
 def filled(shell: Shell) -> Store:

@@ -101,6 +101,9 @@ PLANS = {
         "SEARCH l USING COVERING INDEX line_look (tenant=? AND queue>?)",
         "SEARCH s USING PRIMARY KEY (tenant=? AND name=?) LEFT-JOIN",
     ],
+    "epoch_losses": ["SEARCH epoch_loss USING PRIMARY KEY (tenant=? AND epoch=?)"],
+    "insert_epoch_loss": ["SEARCH l USING PRIMARY KEY (tenant=? AND epoch=? AND worker=?)"],
+    "identity": ["SEARCH sight USING PRIMARY KEY (tenant=?)"],
     "open_lines": [
         "SEARCH line USING COVERING INDEX line_look (tenant=? AND queue=? AND look_at>? AND look_at<?)"
     ],
@@ -259,7 +262,7 @@ WRITES_ONLY = {
     "insert_schedule_entry",
     *("put_lines", "put_rates", "put_queue_setting", "put_gate_setting"),
     *("insert_stream_items", "save_progress", "insert_account", "insert_grant", "insert_token"),
-    *("insert_session", "save_sign_in", "insert_audit"),
+    *("insert_session", "save_sign_in", "insert_audit", "insert_epoch", "put_identity"),
 }
 READS_ALL = {
     *("stale_log", "stale_inbox", "stale_streams", "stale_schedules", "left_reseals"),
@@ -279,7 +282,8 @@ READS_ALL = {
     *("gate_settings", "queue_settings", "queue_states", "gate_names", "line_of", "wrong_holders"),
     "stream_heads",
     *("holding_workers", "lose_workers", "forget_workers", "expired_workers", "protected_workers"),
-    "serving_workers",
+    *("serving_workers", "end_workers"),
+    "epochs",  # the newest first, by its key; there are a few in the life of a store
 }
 """Not hot: a verify, a search by an id's end, tables of a hundred rows, and a purge."""
 
@@ -320,6 +324,7 @@ def test_plan(reader: apsw.Connection, name: str) -> None:
         scans = [line for line in lines if line.startswith("SCAN")]
         allowed = {"v", "json_each", "r", "p", "e", "errand", "CONSTANT", f"{len(scans)}-ROW"}
         allowed |= {"q", "w"} if name == "waiting_queues" else set()  # a step a queue
+        allowed |= {"x"} if name == "waiting_queues" else set()  # the last epoch
         allowed |= {"c"} if name == "waiting_codes" else set()  # a step a task, or version
         for line in scans:
             what = line.split()[1].rstrip("-0123456789)").replace("(subquery", "v")

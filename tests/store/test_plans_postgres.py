@@ -99,13 +99,13 @@ PLANS_OF = {
     "sign_in": {"sign_in_pkey"},
     "token_by_id": {"token_pkey"},
     "open_counts": {"execution_queued", "execution_leased", "execution_parked"},
-    "waiting_queues": {"execution_queued", "line_look", "queue_setting_pkey", "tenant_pkey"},
+    "waiting_queues": {"execution_queued", "line_look", "queue_setting_pkey", "tenant_pkey", "epoch_pkey"},
 }
 # fmt: on
 READS_ALL = {
     *("forget_workers", "protected_workers", "serving_workers", "workers", "expired_workers"),
     *("end_purge", "purge_errands", "left_permits", "lost_dependencies", "lost_errands"),
-    *("wrong_errands", "wrong_tokens", "empty_feed"),
+    *("wrong_errands", "wrong_tokens", "empty_feed", "end_workers"),
 }
 """A hundred rows at most, a purge, or a verify."""
 

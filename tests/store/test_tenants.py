@@ -26,6 +26,9 @@ EMPTY = {"purge_permit", "reseal_permit", "data_key", "errand"}
 """Tables in which nothing is at rest, or only where payloads are sealed."""
 ANSWERS = "stays with its tenant|never changes?|append-only|only grows|with its log only|last row|stays the same"
 NOBODYS = {
+    "sight": "INSERT INTO sight VALUES (9, X'00')",
+    "epoch": "INSERT INTO epoch VALUES (9, 1, 'x', 'declared', 1, 1, 0, 0, '{}')",
+    "epoch_loss": "INSERT INTO epoch_loss VALUES (9, 1, 'w', 1, 0, 0, 0, 0, 0, '[]')",
     "feed_state": "INSERT INTO feed_state VALUES (9, 'f', 1, 1, 0, 0, 0)",
     "worker": "INSERT INTO worker VALUES (9, 'w', 'h', 1, 1, 1, NULL, NULL, 'left', '{}')",
     "queue_setting": "INSERT INTO queue_setting VALUES (9, 'q', 1, NULL, NULL, NULL)",
@@ -201,6 +204,7 @@ def verbs() -> Iterator[str]:
         (protocol.Capacity, "capacity."),
         (protocol.Access, "access."),
         (protocol.Feed, "feed."),
+        (protocol.Epochs, "epochs."),
         (protocol.Sealing, "sealing."),
         (protocol.Tenants, "tenants."),
     ):

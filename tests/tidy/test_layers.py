@@ -43,7 +43,7 @@ RENDERERS: Final = {
 }
 """The modules of the pure rooms that are programs: each writes a page."""
 
-SEAM: Final = {"outlast.store", "outlast.store.protocol"}
+SEAM: Final = {"outlast.store", "outlast.store.protocol", "outlast.store.epoch"}
 """What the floors above may see of the store."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,11 @@ from outlast.cli.session import Session, shared
 from outlast.cli.words import moment, now_us
 from outlast.errors import SchemaMismatch, UsageError
 from outlast.retention import DEFAULT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from outlast.store.epoch import Epoch, EpochLoss, Keeping
 
 RESEAL_MAX = 500
 """Payloads that are sealed anew within one transaction."""
@@ -201,6 +206,93 @@ def verify(session: Session) -> int:
                 f"{len(verdict.defects)} defects in {said}; do: outlast explain store_broken"
             )
     return STORE if verdict.defects else OK
+
+
+@db.command()
+@shared
+def check(session: Session) -> None:
+    """Say what of what is acknowledged could be lost, and what was lost when the store went back.
+
+    Each epoch began as a standby was promoted, or a backup restored. What was lost then is what the
+    engines that lived through it knew to be acknowledged and did not find: at least so much.
+    """
+    from msgspec import to_builtins
+
+    from outlast.forms import at
+
+    with session.guest() as guest:
+        epochs = guest.store.epochs
+        keeping, history = epochs.keeping(), epochs.history()
+        losses = {epoch.number: epochs.losses(epoch.number) for epoch in history}
+    if not session.as_json:
+        _say_keeping(session, keeping)
+        for epoch in history:
+            _say_epoch(session, epoch, losses[epoch.number])
+        if not history:
+            session.out("epoch    none: the store has never gone back")
+        return
+    forms = []
+    for epoch in history:
+        lost = [{**to_builtins(one), "at": at(one.at)} for one in losses[epoch.number]]
+        forms.append({**to_builtins(epoch), "began_at": at(epoch.began_at), "losses": lost})
+    session.json({"store": session.shown, **to_builtins(keeping), "epochs": forms})
+
+
+def _say_keeping(session: Session, keeping: Keeping) -> None:
+    session.out(f"loses    {keeping.loses}")
+    for name, value in keeping.settings.items():
+        session.out(f"         {name} = {value if value != '' else '(empty)'}")
+    seen = ", ".join(f"{name} {value}" for name, value in keeping.sight.items() if value)
+    session.out(f"history  {seen or 'not known'}")
+    unseen = [name for name, value in keeping.sight.items() if value is None]
+    if unseen:
+        session.out(f"         this role may not ask for: {', '.join(unseen)}")
+    if keeping.do:
+        session.out(f"do       {keeping.do}")
+
+
+def _say_epoch(session: Session, epoch: Epoch, losses: Sequence[EpochLoss]) -> None:
+    why = epoch.detail.get("why") or epoch.cause
+    session.out(f"epoch    {epoch.number}, {epoch.cause} {moment(epoch.began_at)}: {why}")
+    session.out(
+        f"         {epoch.executions} leases of {epoch.workers} workers ended, fences go on at "
+        f"{epoch.floor}"
+    )
+    for loss in losses:
+        said = "lost nothing that it knew"
+        if loss.is_any:
+            said = (
+                f"lost: {loss.missing} executions, {loss.rows_lost} rows of {loss.behind} others, "
+                f"{loss.messages} messages; as {', '.join(loss.examples)}"
+            )
+        session.out(f"         {loss.worker} knew {loss.known} executions, {said}")
+    if not losses:
+        session.out("         nobody has said what was lost: no engine lived through it")
+
+
+@db.command()
+@click.option("--why", required=True, help="What was restored; kept with the epoch.")
+@shared
+def restored(session: Session, why: str) -> None:
+    """Say that the database was restored, where it could not see that by itself.
+
+    Every lease ends, fences go on above all that were ever given out, and engines come back. A
+    promoted standby, a dump and a copy that outlast db backup made are seen without this.
+    """
+    from outlast.engine.acting import deed
+    from outlast.engine.identity import worker_name
+    from outlast.store import open_store
+
+    session.act()
+    store = open_store(session.url, owner=worker_name(), now=now_us())
+    try:
+        epoch = store.epochs.begin("declared", {"why": why}, now_us(), deed())
+    finally:
+        store.close()
+    if session.as_json:
+        session.json({"epoch": epoch.number, "floor": epoch.floor, "leases": epoch.executions})
+    else:
+        session.out(f"epoch {epoch.number} has begun: {epoch.executions} leases ended")
 
 
 @db.command()

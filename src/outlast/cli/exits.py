@@ -93,6 +93,7 @@ EXITS: Final[dict[type[errors.OutlastError], int]] = {
     errors.StoreUnavailable: STORE,
     errors.StoreBusy: STORE,
     errors.StoreFull: STORE,
+    errors.StoreFailedOver: STORE,
     errors.StoreReadOnly: STORE,
     errors.Overloaded: STORE,
     errors.ServerUnreachable: STORE,

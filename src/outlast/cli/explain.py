@@ -312,6 +312,15 @@ _TEXTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         ("close it, then try again",),
     ),
     "store_full": ("no room is left", ("free some room; what was acknowledged is safe",)),
+    "store_failed_over": (
+        "a standby was promoted, or a backup restored; what was acknowledged last may be lost",
+        (
+            "nothing for the engines: they drop what they have in memory and read again",
+            "outlast db check says when, why, and what was lost as far as anybody knows",
+            "start again, with its key, what was acknowledged and is not there",
+            "set synchronous_standby_names, so that nothing is lost the next time",
+        ),
+    ),
     "store_read_only": (
         "the file or its directory belongs to somebody else, or the disk is mounted read-only",
         ("give this user the right, or name another file with --store",),

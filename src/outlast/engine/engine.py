@@ -30,6 +30,7 @@ from outlast.engine.capacity import Limits, Queues, names_of
 from outlast.engine.clock import Clock, WallClock
 from outlast.engine.current import closed, opened
 from outlast.engine.descent import Descent, descend
+from outlast.engine.failover import Failover
 from outlast.engine.feed import Events, Tail, filter_of, fitting, keep
 from outlast.engine.fleet import KEPT_US as WORKERS_KEPT_US
 from outlast.engine.fleet import Fleet
@@ -57,6 +58,7 @@ from outlast.errors import (
     NotFound,
     OutlastError,
     StoreBroken,
+    StoreFailedOver,
     UsageError,
 )
 from outlast.lifecycle import Execution as Record
@@ -177,7 +179,7 @@ class Engine:
         self._ids = IdMaker()
         self._store: Store | None = None
         self._waiters: dict[str, list[asyncio.Future[Ended | None]]] = {}
-        self._recent: OrderedDict[str, Ended] = OrderedDict()
+        self.recent: OrderedDict[str, Ended] = OrderedDict()
         self._services: list[asyncio.Task[None]] = []
         self._watchers: dict[str, list[asyncio.Future[None]]] = {}
         self._wanted: list[tuple[str, asyncio.Future[Record | None]]] = []
@@ -193,6 +195,7 @@ class Engine:
         self._doubts = self._settled = 0
         self._behind = False
         self.fleet: Fleet | None = None
+        self.failover: Failover | None = None
         self.lost: OutlastError | None = None
         self.on_lost: Callable[[], None] | None = None
         self.is_open = False
@@ -253,6 +256,7 @@ class Engine:
         self._wake = asyncio.Event()
         self.scheduler = Scheduler(self)
         if self._store.is_shared:
+            self.failover = Failover(self)
             self.fleet = self._make_fleet()
             self.worker.membership = self.fleet.membership
             self.worker.hint = self.fleet.hint
@@ -597,9 +601,9 @@ class Engine:
     def _recorded(self, record: Record, row: Transition) -> None:
         """An execution has ended here: keep what it came to for a while, it is often asked for."""
         if row.payload is None or len(row.payload) <= RECENT_BYTES_MAX:
-            self._recent[record.id] = (record, row)
-            if len(self._recent) > RECENT_MAX:
-                self._recent.popitem(last=False)
+            self.recent[record.id] = (record, row)
+            if len(self.recent) > RECENT_MAX:
+                self.recent.popitem(last=False)
         self.scheduler.ended(record)
         self._ended(record.id, (record, row))
         if self.fleet is not None:
@@ -658,6 +662,8 @@ class Engine:
         The leases of this incarnation are given up for dead, so that a write of it that did reach
         the file is as good as one of a killed process.
         """
+        if self.failover is not None and isinstance(error, StoreFailedOver):
+            self.failover.noticed(error)
         self.begin_anew()
 
     def begin_anew(self) -> None:
@@ -683,6 +689,8 @@ class Engine:
                 await asyncio.sleep(PROBE_SECONDS)
                 continue
             self.look()
+            if self.failover is not None:
+                await self.failover.account()
             return
 
     async def request(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -1053,7 +1061,7 @@ class Engine:
         while True:
             if self.lost is not None:
                 raise self.lost
-            recent = self._recent.get(id)
+            recent = self.recent.get(id)
             if recent is not None:
                 return recent
             future: asyncio.Future[Ended | None] = self.loop.create_future()

@@ -22,11 +22,14 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from outlast.engine.acting import is_acting, signed
-from outlast.errors import NoEngine, OutlastError, StoreUnavailable
+from outlast.errors import NoEngine, OutlastError, StoreFailedOver, StoreUnavailable
 from outlast.store.protocol import Adjust, Answer, Create, Deliver, Item, Store, Write
+
+if TYPE_CHECKING:
+    from outlast.engine.failover import Recall
 
 ROWS_MAX: Final = 2_000
 """Rows of the log a batch; beyond it a batch gains nothing and everybody in it waits longer."""
@@ -80,6 +83,7 @@ class Journal:
         self.batches = 0
         self.items = 0
         self.on_failure: Callable[[OutlastError], None] | None = None
+        self.recall: Recall | None = None
         self._thread = threading.Thread(target=self._write, name="outlast-journal", daemon=True)
         self._thread.start()
 
@@ -214,6 +218,8 @@ class Journal:
             result = job.call()
         except Exception as error:  # noqa: BLE001 - handed to whoever asked
             self._tell(_fail, job.future, error)
+            if isinstance(error, StoreFailedOver):
+                self._tell(self._failed, error)
         else:
             self._tell(_resolve, job.future, result)
 
@@ -237,13 +243,19 @@ class Journal:
         finally:
             self._post()
         failed = next((answer for answer in answers if answer.refused == "unknown"), None)
-        if failed is not None and self.on_failure is not None:
+        if failed is not None:
             assert isinstance(failed.error, OutlastError)
-            self.on_failure(failed.error)
+            self._failed(failed.error)
+        elif self.recall is not None:
+            self.recall.take(batch, answers)
         if self._room and self._pending < BACKLOG_MAX // 2:
             _wake(self._room)
         if self._idle and not self._pending:
             _wake(self._idle)
+
+    def _failed(self, error: OutlastError) -> None:
+        if self.on_failure is not None:
+            self.on_failure(error)
 
 
 class _Waiter:

@@ -223,8 +223,17 @@ def _fence(record: Execution, event: Event) -> int | None:
             return record.fence if owns and event.kind not in _LOSSES else None
         return record.fence + 1 if event.kind in TAKEOVERS else None
     if event.kind is Kind.CLAIM:
-        return record.fence + 1 if event.nonce is not None else None
+        return claimed_fence(record.fence, event.data) if event.nonce is not None else None
     return record.fence if event.nonce is None else None
+
+
+def claimed_fence(fence: int, data: Mapping[str, object] | None) -> int:
+    """Give the fence of a claim: the next number, or the floor that it names.
+
+    A claim of a new epoch names one: what a lost primary has given out is below it.
+    """
+    floor = 0 if data is None else data.get("floor", 0)
+    return max(fence + 1, floor) if isinstance(floor, int) else fence + 1
 
 
 def _enter(record: Execution, target: State, fence: int, now: int, changes: Changes) -> None:

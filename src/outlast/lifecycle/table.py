@@ -186,7 +186,7 @@ RULES: Final[tuple[Rule, ...]] = (
     *_rules("T04", (S.QUEUED,), K.BLOCK, S.BLOCKED, "a named gate is closed; once per block"),
     *_rules("T05", (S.BLOCKED,), K.UNBLOCK, S.QUEUED, "the gate is open again"),
     *_rules("T06", (S.QUEUED, S.BLOCKED), K.CLAIM, S.STARTING,
-            "a worker takes the lease: fence + 1, a new nonce, the claim counted"),
+            "a worker takes the lease: fence + 1 (or an epoch's floor), a new nonce; counted"),
     *_rules("T07", _LEASED, K.RELEASE, S.QUEUED, "handed back at a safe point; nothing counted"),
     *_rules("T08", (S.STARTING,), K.LEASE_EXPIRED, S.QUEUED,
             "its worker is gone and had run nothing; fence + 1"),

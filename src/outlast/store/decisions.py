@@ -76,6 +76,14 @@ def orphan_events(record: Execution) -> list[Event]:
     return [Event(Kind.WORKER_LOST, "engine", record.fence), Event(Kind.RETRY_DUE, "engine")]
 
 
+def claim_of(record: Execution, worker: str, nonce: bytes, floor: int) -> Event:
+    """Give the event by which a worker takes an execution; its fence is not below the floor."""
+    data: dict[str, object] = {"worker": worker}
+    if floor > record.fence + 1:
+        data["floor"] = floor
+    return Event(Kind.CLAIM, "engine", nonce=nonce, data=data)
+
+
 def crash_loop(record: Execution, lease: Lease) -> Event | None:
     """Give the suspension of a fresh claim whose predecessors all ended without progress."""
     if record.idle_claims <= lease.idle_claims_max:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from outlast.lifecycle import Execution, Message, State, Transition
+from outlast.store.epoch import Epochs
 
 if TYPE_CHECKING:  # only who has to do with them loads them
     from outlast.access.audit import AuditRow, Deed
@@ -1008,6 +1009,10 @@ class Store(Protocol):
     @property
     def access(self) -> Access:
         """The verbs on users, tokens, grants and the audit."""
+
+    @property
+    def epochs(self) -> Epochs:
+        """The verbs on epochs: what happens where a store goes back in time."""
 
     @property
     def sealing(self) -> Sealing | None:

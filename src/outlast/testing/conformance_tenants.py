@@ -17,6 +17,7 @@ from outlast.access.table import Role
 from outlast.errors import TenantClosed
 from outlast.lifecycle import Execution, Kind, MessageKind, Transition
 from outlast.schedule import ScheduleRecord, Wish
+from outlast.store.epoch import EpochLoss
 from outlast.store.memory import MemoryStore
 from outlast.store.protocol import (
     DEFAULT_NUMBER,
@@ -63,6 +64,8 @@ IDS: Final = ("ex_1", "ex_2", "ex_3", "ex_4", "ex_5", "ex_6", "ex_7", "ex_8", "e
 def busy(store: Store) -> None:
     """Play a history that touches every table."""
     tenant: dict[str, Any] = {"tenant": store.tenant}
+    epoch = store.epochs.begin("declared", {"why": "a test"}, T)
+    store.epochs.report(EpochLoss(epoch.number, "w0", T, 1))
     store.register(WorkerRow("w1", "host", 7, T, T, SPAN, service=Service(("t",))))
     store.register(WorkerRow("w2", "host", 8, T, T, None))
     store.leave("w2", T + 1)
@@ -124,6 +127,9 @@ def busy(store: Store) -> None:
 
 READS: Final[dict[str, Callable[[Store], Any]]] = {
     "get": lambda store: store.get(IDS),
+    "epochs.current": lambda store: store.epochs.current().floor,
+    "epochs.history": lambda store: [replace(one, id="") for one in store.epochs.history()],
+    "epochs.losses": lambda store: store.epochs.losses(1),
     "find": lambda store: [store.find(text, 9) for text in ("ex", "1")],
     "with_key": lambda store: store.with_key("order"),
     "page": lambda store: [
@@ -195,7 +201,7 @@ READS: Final[dict[str, Callable[[Store], Any]]] = {
 WRITES: Final = frozenset(
     {
         *("commit", "claim", "sweep", "recover", "register", "renew", "leave", "forget_workers"),
-        *("secret", "purge"),
+        *("secret", "purge", "epochs.begin", "epochs.report"),
         *("schedules.apply", "schedules.apply_all", "schedules.prune"),
         *("capacity.set_queue", "capacity.set_gate", "capacity.reset_gate"),
         *("feed.follow", "feed.settle", "feed.prune", "feed.end"),
@@ -207,7 +213,7 @@ WRITES: Final = frozenset(
 """The verbs that write what is a tenant's."""
 OF_ALL: Final = frozenset(
     {
-        *("hints", "changed", "close", "backup"),
+        *("hints", "changed", "close", "backup", "epochs.keeping"),
         *("tenants.page", "tenants.get", "tenants.add", "tenants.close"),
         *("sealing.data_keys", "sealing.wrap_anew", "sealing.draw_anew", "sealing.seal_anew"),
         "sealing.finish",

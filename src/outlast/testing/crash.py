@@ -301,7 +301,7 @@ class CrashingEngine(VirtualEngine):
 
     async def _come_back(self) -> None:
         self.name = worker_name()
-        self._recent.clear()
+        self.recent.clear()
         await Engine.open(self)
         for id in list(self._waiters):
             self._ended(id)  # they look again

@@ -81,6 +81,13 @@ class MemoryMembers:
         wanted = self._holding() if dead is None else set(dead)
         return {id for id in wanted if id != alive and not self._is_protected(id, now)}
 
+    def end_all(self) -> int:
+        """Lose everybody who serves; gives how many."""
+        serving = [row for row in self._rows.values() if row.is_serving]
+        for row in serving:
+            self._rows[row.id] = replace(row, state="lost")
+        return len(serving)
+
     def _holding(self) -> set[str]:
         return {record.worker for record in self._records.values() if record.worker is not None}
 

@@ -32,6 +32,7 @@ from outlast.store.auditing import deeds_of, purged
 from outlast.store.books import Losses, Paying, budgets_of, tell
 from outlast.store.decisions import (
     Errand,
+    claim_of,
     crash_loop,
     deliver,
     descent_of,
@@ -50,6 +51,7 @@ from outlast.store.decisions import (
 from outlast.store.memory.access import MemoryAccess
 from outlast.store.memory.budgets import MemoryBudgets
 from outlast.store.memory.capacity import MemoryCapacity
+from outlast.store.memory.epochs import MemoryEpochs
 from outlast.store.memory.feed import MemoryFeed
 from outlast.store.memory.members import MemoryHints, MemoryMembers
 from outlast.store.memory.people import may_ask
@@ -138,6 +140,7 @@ class MemoryStore:
         self.schedules = MemorySchedules(self)
         self.capacity = MemoryCapacity(self)
         self.feed = MemoryFeed(self._lock, self._records, self._logs)
+        self.epochs = MemoryEpochs(self)
 
     @property
     def is_closed(self) -> bool:
@@ -379,8 +382,8 @@ class MemoryStore:
                 if events:
                     part.blocked(self._append(record, events, now))
                     continue
-                worker = {"worker": lease.worker}
-                event = Event(Kind.CLAIM, "engine", nonce=next(drawn), data=worker)
+                floor = self.epochs.current().floor
+                event = claim_of(record, lease.worker, next(drawn), floor)
                 twin = self._append(record, [event], now)
                 unseen = self._inboxes[twin.id][twin.inbox_seen :]
                 if crash_loop(twin, lease) is not None:

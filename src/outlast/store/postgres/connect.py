@@ -54,14 +54,18 @@ PLANS: Final = b"""SELECT set_config('search_path', $1, true),
        set_config('synchronous_commit',
                   CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
                   ELSE current_setting('synchronous_commit') END, true),
-       set_config('lock_timeout', $2, true), set_config('statement_timeout', $3, true),
+       set_config('lock_timeout',
+                  CASE extract(epoch FROM pg_postmaster_start_time())::text WHEN $5 THEN $2
+                  ELSE 'another server' END, true),
+       set_config('statement_timeout', $3, true),
        set_config('idle_in_transaction_session_timeout', $4, true),
        set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true),
        set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
        set_config('enable_material', 'off', true),
        set_config('plan_cache_mode', 'force_generic_plan', true)"""
 """The same for a transaction that writes: its statements go by their indexes, however small or
-unknown a table is when a plan is made, and are planned once."""
+unknown a table is when a plan is made, and are planned once. A pooler may have gone over to
+another server, whose history nobody has looked at: then nothing of this is done."""
 
 
 def path_of(schema: str) -> str:
@@ -183,9 +187,11 @@ def check(session: Session, address: Address) -> None:
     """
     session.queue(
         b"SELECT current_setting('fsync'), current_setting('full_page_writes'),"
-        b" current_setting('server_encoding'), pg_is_in_recovery()"
+        b" current_setting('server_encoding'), pg_is_in_recovery(),"
+        b" extract(epoch FROM pg_postmaster_start_time())::text"
     )
-    ((fsync, pages, encoding, standby),) = session.rows_of(session.drain())
+    ((fsync, pages, encoding, standby, began),) = session.rows_of(session.drain())
+    session.server = str(began).encode()
     off = [name for name, is_on in (("fsync", fsync), ("full_page_writes", pages)) if is_on != "on"]
     if off and address.is_durable:
         raise StoreBroken(

@@ -19,12 +19,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
+import msgspec
 import psycopg
 from psycopg import errors
 
-from outlast.errors import InternalError, StoreUnavailable, UsageError
+from outlast.errors import InternalError, StoreFailedOver, StoreUnavailable, UsageError
+from outlast.store.epoch import Keeping
 from outlast.store.postgres.address import Address
 from outlast.store.postgres.connect import (
     PLANS,
@@ -35,11 +37,12 @@ from outlast.store.postgres.connect import (
     translation,
 )
 from outlast.store.postgres.feed import settle
+from outlast.store.postgres.history import compared, kept_by
 from outlast.store.postgres.migrate import ready
 from outlast.store.postgres.session import ConnectionLost, GuardFired, PreparedLost, Session
 from outlast.store.postgres.statements import Sendable, statements
 from outlast.store.protocol import DEFAULT_TENANT, Hints
-from outlast.store.relational.database import Database, Reader, Rows
+from outlast.store.relational.database import Database, Reader, Rows, Sight
 from outlast.store.relational.rows import Value
 
 T = TypeVar("T")
@@ -152,6 +155,7 @@ class PostgresDatabase(Database):
         self._begin_anew()
         self._writer = open_session(address)
         self._failures = 0
+        self._see: Callable[[], None] | None = None
         self.retries = 0
 
     def _begin_anew(self) -> None:
@@ -161,6 +165,7 @@ class PostgresDatabase(Database):
         self._readers = []
         self._reading = threading.BoundedSemaphore(READERS_MAX)
         self._in_transaction = False
+        self._is_closed = False
         self._held = set()
         self._depth = 0
 
@@ -192,7 +197,7 @@ class PostgresDatabase(Database):
         commits = False
         try:
             session.queue(b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
-            session.queue(PLANS, self._settings)
+            session.queue(PLANS, (*self._settings, session.server))
             self._in_transaction = True
             result = act()
             session.see_it_lives()
@@ -224,7 +229,49 @@ class PostgresDatabase(Database):
         self._see_fork()
         if self._writer is None or self._writer.is_broken:
             self._writer = self._reconnect()
+            self._see_history()
         return self._writer
+
+    def when_connected(self, look: Callable[[], None]) -> None:
+        """See the seam."""
+        self._see = look
+
+    def _see_history(self) -> None:
+        """Let the store see whose history this server has; a look that fails is made again."""
+        assert self._writer is not None
+        if self._see is not None:
+            try:
+                self._see()
+            except StoreFailedOver:
+                raise  # it was seen, and is told once
+            except BaseException:
+                self._writer.close()
+                raise
+
+    def keeping(self) -> Keeping:
+        """See the seam."""
+        (columns,) = self.read("keeping", {})
+        found = self.read("identity", {})
+        kept = found[0][0] if found else b"{}"
+        assert isinstance(kept, bytes)
+        return kept_by(columns, msgspec.json.decode(kept))
+
+    def sight(self, kept: Mapping[str, Any] | None, now: int) -> Sight | None:
+        """See the seam."""
+        for name in ("sight", "sight_without_control", "sight_of_tables"):
+            try:
+                with self.savepoint():
+                    ((system, timeline, database, tables, at),) = self.ask_all(name, {})
+            except errors.InsufficientPrivilege:
+                continue
+            seen = {
+                "system": system,
+                "timeline": None if timeline is None else int(str(timeline), 16),
+                "database": database,
+                "tables": tables,
+            }
+            return compared(kept, seen, int(str(at)))
+        return None
 
     def _reconnect(self) -> Session:
         if self._failures:  # not all at once, and not in a hurry
@@ -309,7 +356,7 @@ class PostgresDatabase(Database):
             return self._session().ask(statement.text, *statement.bind(bounds))
         for tries in count(1):
             try:
-                return _alone(self._session(), PLANS, self._settings, statement, bounds)
+                return _alone(self._session(), self._settings, statement, bounds)
             except (ConnectionLost, *_AGAIN):
                 if tries >= 3:
                     raise
@@ -353,7 +400,7 @@ class PostgresDatabase(Database):
                     session = open_session(self.address, patience_s=BEAT_PATIENCE_S)
                     self._beater = session
                 try:
-                    return _alone(session, PLANS, self._settings, statement, bounds)
+                    return _alone(session, self._settings, statement, bounds)
                 except (ConnectionLost, *_AGAIN):
                     if tries >= 3:
                         raise
@@ -398,7 +445,7 @@ class PostgresDatabase(Database):
                     session.queue(statement.text, values, formats)
                     session.queue(b"COMMIT")
                     rows = session.rows_of(session.drain_all()[-2])
-                    self._readers.append(session)
+                    self._give_back(session)
                     return rows
                 except (ConnectionLost, PreparedLost) as error:
                     # The server may have closed connections that nobody used for long.
@@ -406,13 +453,20 @@ class PostgresDatabase(Database):
                         raise
                     if isinstance(error, PreparedLost):
                         session.abandon()
-                        self._readers.append(session)
+                        self._give_back(session)
                 except BaseException:
                     session.abandon()
                     if not session.is_broken:
-                        self._readers.append(session)
+                        self._give_back(session)
                     raise
         raise AssertionError
+
+    def _give_back(self, session: Session) -> None:
+        """Keep a connection for the next one who reads; nobody does once all is closed."""
+        if self._is_closed:
+            session.close()
+        else:
+            self._readers.append(session)
 
     def _free_reader(self) -> Session:
         while True:
@@ -454,6 +508,7 @@ class PostgresDatabase(Database):
     def close(self) -> None:
         """See the seam."""
         self._see_fork()
+        self._is_closed = True
         for session in (self._writer, self._beater, *self._readers):
             if session is not None:
                 session.close()
@@ -462,15 +517,14 @@ class PostgresDatabase(Database):
 
 def _alone(
     session: Session,
-    settings: bytes,
-    values: tuple[bytes, ...],
+    settings: tuple[bytes, ...],
     statement: Sendable,
     bounds: Mapping[str, Value],
 ) -> Rows:
     """Run one statement in a transaction of its own, in one round trip."""
     try:
         session.queue(b"BEGIN")
-        session.queue(settings, values)
+        session.queue(PLANS, (*settings, session.server))
         session.queue(statement.text, *statement.bind(bounds))
         session.queue(b"COMMIT")
         return session.rows_of(session.drain_all()[-2])

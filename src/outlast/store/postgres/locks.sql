@@ -54,3 +54,32 @@ SELECT t.tgname
 SELECT EXTRACT(EPOCH FROM pg_postmaster_start_time())::text,
        (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())::bigint,
        to_regclass('execution')::oid::bigint;
+
+-- name: lock_epoch
+SELECT pg_advisory_xact_lock(hashtextextended('outlast epoch {tenant} ' || current_schema(), 1));
+
+-- name: sight
+-- Whose history this is: the cluster, its timeline (the control file tells it only from the next
+-- checkpoint on), and the tables themselves, which a restored dump makes anew.
+SELECT (SELECT c.system_identifier FROM pg_control_system() AS c)::text,
+       substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8),
+       (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())::bigint,
+       to_regclass('execution')::oid::bigint, instant();
+
+-- name: sight_without_control
+-- The same for a role that may not read the control file.
+SELECT NULL::text, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8),
+       (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())::bigint,
+       to_regclass('execution')::oid::bigint, instant();
+
+-- name: sight_of_tables
+-- The same for one that may not even ask for the timeline.
+SELECT NULL::text, NULL::text,
+       (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())::bigint,
+       to_regclass('execution')::oid::bigint, instant();
+
+-- name: keeping
+-- What a commit waits for. Outlast turns off into on for each of its transactions.
+SELECT current_setting('synchronous_commit'), current_setting('synchronous_standby_names'),
+       (SELECT count(*) FROM pg_stat_replication AS r),
+       (SELECT count(*) FROM pg_stat_replication AS r WHERE r.sync_state IN ('sync', 'quorum'));

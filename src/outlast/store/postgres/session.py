@@ -1,9 +1,9 @@
 """One connection, by libpq's pipeline: statements are queued, and answered together.
 
 Theory of operation. libpq is used through psycopg's binding, below its cursors: parameters are
-Theory of operation. libpq is used through psycopg's binding, below its cursors: parameters are
 written as bytes (``arrays``), a statement is prepared the first time it is sent, and nothing is
-round trips as there are answers that decide what comes next.
+waited for before somebody needs an answer: a transaction takes as many round trips as there are
+answers that decide what comes next.
 
 An error is seen at the next :meth:`Session.drain`. The server then passes over everything up to the
 end of what was sent, so nothing that was queued behind a failed statement is ever run.
@@ -35,6 +35,8 @@ _BINARY: Final = 1
 _GOOD: Final = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
 _SYNC: Final = pq.ExecStatus.PIPELINE_SYNC
 _ABORTED: Final = pq.ExecStatus.PIPELINE_ABORTED
+_ELSEWHERE: Final = '"another server"'
+"""What ``connect.PLANS`` sets where a pooler has gone over to another server."""
 _LOST_NAMES: Final = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement)
 
 
@@ -69,6 +71,7 @@ class Session:
         self._pg = connection.pgconn
         self._patience_ms = round(patience_s * 1_000)
         self.prepares = prepares
+        self.server = b""
         self.is_broken = False
         self._prepared: dict[bytes, bytes] = {}
         self._queued: list[tuple[bytes, bytes] | None] = []
@@ -168,6 +171,8 @@ class Session:
                 self.prepares = False
                 self._prepared.clear()
                 raise PreparedLost("a pooler is in between") from failure
+            if isinstance(failure, errors.InvalidParameterValue) and _ELSEWHERE in str(failure):
+                raise self._lost("the pooler has gone over to another server") from failure
             raise failure
         return results
 

@@ -49,3 +49,9 @@ class PostgresStore(RelationalStore):
             self.server.close()
             raise
         super().__init__(database)
+        try:
+            self.epochs.look(now)
+        except BaseException:
+            self.server.close()
+            raise
+        database.when_connected(self.epochs.look)

@@ -110,6 +110,7 @@ class Claim:
         self._lines: list[tuple[str, str]] = []
         self._read: list[tuple[str, str]] = []
         self._cut = False
+        self.floor = 0
         self._blocked: dict[tuple[str, str], int | None] = {}
         self.births: dict[str, Sequence[object]] = {}
 
@@ -128,8 +129,8 @@ class Claim:
         }
         bounds: dict[str, Value]
         queues: dict[str, bool] = {}
-        for name, has_lines, *setting in self._ask("waiting_queues", {}):
-            queue = str(name)
+        for name, has_lines, floor, *setting in self._ask("waiting_queues", {}):
+            queue, self.floor = str(name), int(str(floor))
             queues[queue] = queues.get(queue, False) or bool(has_lines)
             given = any(one is not None for one in setting)
             self._settings[queue] = QueueSetting(queue, *setting) if given else None  # type: ignore[arg-type]

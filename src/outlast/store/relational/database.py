@@ -12,10 +12,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
+from msgspec import Struct
 
+from outlast.store.epoch import Keeping
 from outlast.store.protocol import Hints
 from outlast.store.relational.rows import Value
 
@@ -26,6 +28,22 @@ Rows = Sequence[Sequence[object]]
 def json_of(value: object) -> str:
     """Write a list, or a mapping, as one parameter."""
     return msgspec.json.encode(value).decode()
+
+
+class Sight(Struct, frozen=True):
+    """What a database sees of itself: whose history it has.
+
+    Attributes:
+        identity: what is kept of it, and compared with the next sight.
+        now: the instant, by the store's own clock where it has one.
+        cause: why this is another history than the one that was kept; None where it is not.
+        why: the same for people.
+    """
+
+    identity: dict[str, Any]
+    now: int
+    cause: str | None = None
+    why: str = ""
 
 
 class Reader(ABC):
@@ -89,8 +107,8 @@ class Database(ABC):
         """Keep other writers from some rows, until the end of the transaction.
 
         Args:
-            what: ``schedules``, ``executions``, ``gates`` or ``audit``, in this order; see
-                docs/decisions/0023.
+            what: ``epoch``, ``schedules``, ``executions``, ``gates`` or ``audit``, in this order;
+                see docs/decisions/0023.
             names: whose rows; of gates it is all of them.
         """
 
@@ -128,6 +146,23 @@ class Database(ABC):
         Gives to how many; where one writes at a time, each has one from the beginning.
         """
         return 0
+
+    def sight(self, kept: Mapping[str, Any] | None, now: int) -> Sight | None:
+        """See whose history this is, inside the open transaction, and compare it with what is kept.
+
+        None where nothing can be said, as no file of its own keeps it, or nobody owns it.
+        """
+        return None
+
+    @abstractmethod
+    def keeping(self) -> Keeping:
+        """Say what of what is acknowledged can be lost."""
+
+    def noted(self) -> None:  # noqa: B027 - most have nothing to do
+        """Hear that the last sight is kept, and durable."""
+
+    def when_connected(self, look: Callable[[], None]) -> None:  # noqa: B027 - nor here
+        """Call this for each new connection that writes, before anything else is done with it."""
 
     def hints(self, heard: Callable[[str], None]) -> Hints | None:
         """Hear words of other processes, see the protocol; None where there are none."""

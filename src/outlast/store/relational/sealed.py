@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from outlast.errors import InternalError
 from outlast.store.keys import MARK, DataKey, Keys, Place, Vault, keys_of, unwrapped, wrapped
 from outlast.store.relational.access import append
-from outlast.store.relational.database import Database, Reader, Rows
+from outlast.store.relational.database import Database, Reader, Rows, Sight
 from outlast.store.relational.rows import Value
 
 if TYPE_CHECKING:
     from outlast.access.audit import Deed
+    from outlast.store.epoch import Keeping
     from outlast.store.protocol import Hints
 
 T = TypeVar("T")
@@ -384,6 +385,22 @@ class SealedDatabase(Database):
     def settle(self) -> int:
         """See the seam."""
         return self.inner.settle()
+
+    def sight(self, kept: Mapping[str, Any] | None, now: int) -> Sight | None:
+        """See the seam."""
+        return self.inner.sight(kept, now)
+
+    def keeping(self) -> Keeping:
+        """See the seam."""
+        return self.inner.keeping()
+
+    def noted(self) -> None:
+        """See the seam."""
+        self.inner.noted()
+
+    def when_connected(self, look: Callable[[], None]) -> None:
+        """See the seam."""
+        self.inner.when_connected(look)
 
     def hints(self, heard: Callable[[str], None]) -> Hints | None:
         """See the seam."""

@@ -37,6 +37,7 @@ from outlast.store.auditing import Said, deeds_of, purged
 from outlast.store.books import Paying, budgets_of, tell, that_fit
 from outlast.store.decisions import (
     Errand,
+    claim_of,
     crash_loop,
     deliver,
     descent_of,
@@ -93,6 +94,7 @@ from outlast.store.relational.budgets import (
 )
 from outlast.store.relational.capacity import RelationalCapacity
 from outlast.store.relational.database import Database, json_of
+from outlast.store.relational.epochs import RelationalEpochs
 from outlast.store.relational.errands import conclude, run_errands
 from outlast.store.relational.pending import Pending, moved, take_chain, touched_by
 from outlast.store.relational.purge import purge
@@ -149,6 +151,11 @@ class RelationalStore:
         from outlast.store.relational.tenants import RelationalTenants
 
         return RelationalTenants(self)
+
+    @cached_property
+    def epochs(self) -> RelationalEpochs:
+        """See the protocol."""
+        return RelationalEpochs(self)
 
     @property
     def sealing(self) -> Sealing | None:
@@ -499,14 +506,13 @@ class RelationalStore:
         part = self.capacity.claim(lease, now)
         waiting = part.candidates(limit, tasks, versions)
         drawn = iter(nonces)
-        worker = {"worker": lease.worker}
         for record, events in part.desk.admit(waiting, limit):
             if events:
                 after = self._append(record, events, now, pending)
                 part.blocked(after)
                 pending.saved.append(changed_values_of(after))
                 continue
-            event = Event(Kind.CLAIM, "engine", nonce=next(drawn), data=worker)
+            event = claim_of(record, lease.worker, next(drawn), part.floor)
             after = self._decide(record, event, now, pending)
             unseen = self._unseen(after)
             if crash_loop(after, lease) is not None:

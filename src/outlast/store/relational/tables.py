@@ -19,7 +19,8 @@ MADE_BY_SCHEMA: Final = ("migration", "edge", "audit_head", "feed_state", "feed"
 """Tables that are there with the schema; the heads of the audits follow tenants and rows, and a
 feed is begun anew where it is followed."""
 ORDER: Final = (
-    *("tenant", "meta", "secret", "data_key", "transition", "execution", "inbox", "worker"),
+    *("tenant", "meta", "sight", "secret", "data_key", "transition", "epoch", "epoch_loss"),
+    *("execution", "inbox", "worker"),
     *("schedule_entry", "schedule", "dependency", "errand"),
     *("queue_setting", "gate_setting", "rate", "holder", "line"),
     *("budget", "spending", "reservation", "budget_event", "stream_item", "progress"),

@@ -1,6 +1,7 @@
 -- name: waiting_queues
 -- The queues in which something waits to be claimed, or a line has to be looked at, and what is set
 -- for them. Each queue costs one step, however much waits in it. In a closed tenant nothing waits.
+-- With the floor of fences.
 WITH RECURSIVE
   q (name) AS (
     SELECT queue FROM (SELECT queue FROM execution
@@ -18,7 +19,10 @@ WITH RECURSIVE
              WHERE l.tenant = {tenant} AND l.look_at IS NOT NULL AND l.queue > w.name
              ORDER BY l.queue LIMIT 1)
       FROM w WHERE w.name IS NOT NULL)
-SELECT f.name, f.has_lines, s.capacity, s.paused_at, s.paused_by, s.why
+SELECT f.name, f.has_lines,
+       coalesce((SELECT x.floor FROM epoch AS x
+                 WHERE x.tenant = {tenant} ORDER BY x.number DESC LIMIT 1), 0),
+       s.capacity, s.paused_at, s.paused_by, s.why
   FROM (SELECT name, 0 AS has_lines FROM q UNION ALL SELECT name, 1 FROM w) AS f
   LEFT JOIN queue_setting AS s ON s.tenant = {tenant} AND s.name = f.name
  WHERE f.name IS NOT NULL

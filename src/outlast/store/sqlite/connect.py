@@ -120,6 +120,12 @@ def open_reader(path: Path) -> apsw.Connection:
         return connection
 
 
+_MARK_COPY: Final = """
+UPDATE sight
+   SET identity = CAST(json_set(CAST(identity AS TEXT), '$.is_copy', json('true')) AS BLOB)"""
+"""So the next engine that opens it knows that it has gone back in time."""
+
+
 def copy_to(source: Path, path: Path) -> None:
     """Copy a database as it is at one instant into a new file, readable by its user alone.
 
@@ -138,6 +144,8 @@ def copy_to(source: Path, path: Path) -> None:
         with translated(path), copy.backup("main", reader, "main") as backup:
             while not backup.done:
                 backup.step(-1)  # one read transaction: one instant
+        with translated(path):
+            copy.execute(_MARK_COPY)
     finally:
         copy.close()
         reader.close()

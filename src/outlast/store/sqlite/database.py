@@ -12,13 +12,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain as chained
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import apsw
+import msgspec
 
 from outlast.errors import SchemaMismatch, StoreBroken
+from outlast.store.epoch import Keeping
 from outlast.store.protocol import DEFAULT_TENANT
-from outlast.store.relational.database import Database, Reader, Rows
+from outlast.store.relational.database import Database, Reader, Rows, Sight
 from outlast.store.relational.rows import Value
 from outlast.store.sql import Statement, load
 from outlast.store.sqlite.ask import ask, ask_all
@@ -32,6 +34,7 @@ from outlast.store.sqlite.connect import (
     snapshot,
     translated,
 )
+from outlast.store.sqlite.history import sighted
 from outlast.store.sqlite.migrate import inspect, is_older, migrate, tenant_in, tenants_in
 from outlast.store.sqlite.owner import OwnerLock, all_locks
 
@@ -113,6 +116,7 @@ class SqliteDatabase(Database):
                 raise
         self._sql = load("outlast.store.sqlite", self.tenant)
         self._file = path.resolve()
+        self._seen: Sight | None = None
         self._identity = _identity(self._file)
         self._reading = threading.Lock()
         self._data_version = self._read_data_version()
@@ -219,6 +223,30 @@ class SqliteDatabase(Database):
         """The writer's connection sees a new number when another connection has committed."""
         with translated(self.path):
             return self.writer.pragma("data_version")
+
+    def sight(self, kept: Mapping[str, Any] | None, now: int) -> Sight | None:
+        """See the seam: how often engines have opened it, by itself and by its witness."""
+        if self._lock is None:
+            return None
+        witness = self._lock.witness or {}
+        self._seen = sighted(kept, witness, now)
+        return self._seen
+
+    def keeping(self) -> Keeping:
+        """See the seam."""
+        ((kept,),) = self.read("identity", {}) or [(b"{}",)]
+        assert isinstance(kept, bytes)
+        return Keeping(
+            "nothing, by whatever ends the process or the machine; with the disk, all that is "
+            "newer than the last backup",
+            settings={"synchronous": "full", "journal_mode": "wal"},
+            sight=msgspec.json.decode(kept),
+        )
+
+    def noted(self) -> None:
+        """See the seam."""
+        if self._lock is not None and self._seen is not None:
+            self._lock.keep(self._seen.identity)
 
     def backup(self, path: Path) -> None:
         """See the seam."""

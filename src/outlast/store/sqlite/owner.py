@@ -4,6 +4,9 @@ A POSIX record lock on a file beside the database: it dies with its process, wha
 no forked child inherits it (a ``flock`` would live on in one). Having it proves that every earlier
 lease is dead. Its one weakness: the kernel drops it when this process closes *any* descriptor of
 that file, so the file is opened in this module only, and never twice by one process.
+
+What an owner has seen of the database stands in that file too, as a *witness*: where an older copy
+was put in the place of the database, the next owner finds that it has gone back.
 """
 
 from __future__ import annotations
@@ -13,10 +16,10 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from outlast.errors import StoreOwned, StoreReadOnly
 
@@ -31,6 +34,7 @@ class OwnerLock:
     def __init__(self, database: Path, tenant: int = 1) -> None:
         self._path = _path_of(database, tenant)
         self._descriptor: int | None = None
+        self._said: dict[str, Any] = {}
 
     def acquire(self, worker: str) -> None:
         """Take the lock.
@@ -51,24 +55,39 @@ class OwnerLock:
                 said = os.pread(descriptor, 4096, 0)
                 os.close(descriptor)
                 raise _owned(self._path, _describe(said)) from error
-            said = json.dumps(
-                {
-                    "pid": os.getpid(),
-                    "host": os.uname().nodename,
-                    "worker": worker,
-                    "since": round(time.time()),
-                }
-            ).encode()
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, said, 0)
+            self._said = {
+                "pid": os.getpid(),
+                "host": os.uname().nodename,
+                "worker": worker,
+                "since": round(time.time()),
+                "witness": _witness(os.pread(descriptor, 4096, 0)),
+            }
             _held[self._path] = os.getpid()
             self._descriptor = descriptor
+            self._write(self._said)
+
+    @property
+    def witness(self) -> dict[str, Any] | None:
+        """What the last owner has seen of the database; None where that is not known."""
+        witness: dict[str, Any] | None = self._said.get("witness")
+        return witness
+
+    def keep(self, witness: Mapping[str, Any]) -> None:
+        """Keep what is seen of the database for the next owner."""
+        self._said["witness"] = dict(witness)
+        self._write(self._said)
+
+    def _write(self, said: Mapping[str, Any]) -> None:
+        if self._descriptor is not None:
+            text = json.dumps(said).encode()
+            os.pwrite(self._descriptor, text, 0)
+            os.ftruncate(self._descriptor, len(text))
 
     def release(self) -> None:
         """Give the lock back; a second call does nothing."""
         with _held_lock:
             if self._descriptor is not None and _held.get(self._path) == os.getpid():
-                os.ftruncate(self._descriptor, 0)
+                self._write({"witness": self.witness})
                 os.close(self._descriptor)
                 del _held[self._path]
             self._descriptor = None
@@ -110,6 +129,15 @@ def owner_of(database: Path, tenant: int = 1) -> str | None:
         finally:
             os.close(descriptor)
         return None
+
+
+def _witness(said: bytes) -> dict[str, Any] | None:
+    """Read what the last owner has seen, however it ended."""
+    try:
+        witness = json.loads(said)["witness"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return witness if isinstance(witness, dict) else None
 
 
 def _describe(said: bytes) -> str:

@@ -50,3 +50,9 @@ class SqliteStore(RelationalStore):
             self.file.close()
             raise
         super().__init__(database)
+        if owner is not None:
+            try:
+                self.epochs.look(now)
+            except BaseException:
+                self.file.close()
+                raise

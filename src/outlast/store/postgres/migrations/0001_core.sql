@@ -240,9 +240,16 @@ BEGIN
                 OR (n.fence = p.fence + 1 AND n.nonce IS NULL
                     AND n.kind IN ('lease_expired', 'worker_lost', 'cancel', 'deadline'))
               WHEN p.to_state IN ('succeeded', 'failed', 'timed_out', 'cancelled') THEN FALSE
-              -- A claim raises the fence and draws a nonce; nobody else has one.
+              -- A claim raises the fence by one, or to the floor of a new epoch, and draws a
+              -- nonce; nobody else has one. What is born in this epoch may begin below the floor.
               WHEN n.kind = 'claim' THEN
-                n.fence = p.fence + 1 AND coalesce(length(n.nonce), 0) = 16
+                coalesce(length(n.nonce), 0) = 16 AND CASE
+                  WHEN n.fence = p.fence + 1 THEN p.kind = 'create' OR n.fence >= coalesce((
+                    SELECT x.floor FROM epoch AS x
+                     WHERE x.tenant = n.tenant ORDER BY x.number DESC LIMIT 1), 0)
+                  ELSE n.fence > p.fence
+                    AND coalesce((facts(n.data) ->> 'floor')::bigint = n.fence, FALSE)
+                END
               ELSE n.fence = p.fence AND n.nonce IS NULL
             END
             FROM transition AS p

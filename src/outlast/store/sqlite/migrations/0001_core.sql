@@ -203,8 +203,14 @@ BEGIN
                    OR NEW.kind = 'deadline'))
         WHEN p.to_state = 'succeeded' OR p.to_state = 'failed' OR p.to_state = 'timed_out'
           OR p.to_state = 'cancelled' THEN FALSE
-        -- A claim raises the fence and draws a nonce; nobody else has one.
-        WHEN NEW.kind = 'claim' THEN NEW.fence = p.fence + 1 AND length(NEW.nonce) IS 16
+        -- A claim raises the fence by one, or to the floor of a new epoch, and draws a nonce;
+        -- nobody else has one. What is born in this epoch may begin below the floor.
+        WHEN NEW.kind = 'claim' THEN length(NEW.nonce) IS 16 AND CASE
+          WHEN NEW.fence = p.fence + 1 THEN p.kind = 'create' OR NEW.fence >= coalesce((
+            SELECT x.floor FROM epoch AS x
+                     WHERE x.tenant = NEW.tenant ORDER BY x.number DESC LIMIT 1), 0)
+          ELSE NEW.fence > p.fence AND (NEW.data ->> 'floor') IS NEW.fence
+         END
         ELSE NEW.fence = p.fence AND NEW.nonce IS NULL
        END
         FROM transition AS p
