@@ -29,7 +29,7 @@ HEADERS = {
 
 def test_hosts_and_origins(tell: Any) -> None:
     async def story(world: World) -> None:
-        for host in ("evil.example", "test.evil.example", "", "test@evil", "evil:80"):
+        for host in ("evil.example", "test.evil.example", "", "test@evil", "evil@test", "evil:80"):
             await world.get("/healthz", 421, headers={"host": host})
         await world.get("/healthz", headers={"host": "TEST:7575"})
         body = {"task": "total", "input": {"a": 1}}
@@ -39,6 +39,14 @@ def test_hosts_and_origins(tell: Any) -> None:
             assert problem["code"] == "bad_request"
         await world.post("/api/v1/executions", body, 201, headers={"origin": "http://test"})
         await world.get("/healthz", headers={"origin": "http://evil.example"})  # reads nothing out
+
+    tell(story)
+
+
+def test_an_address_has_no_line_ends(tell: Any) -> None:
+    async def story(world: World) -> None:
+        for path in ("/healthz%0a", "/api/v1/me%0A", "/api/v1/me%00", "/api/v1/executions/a%0ab"):
+            await world.get(path, 400)
 
     tell(story)
 

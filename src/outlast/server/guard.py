@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import types
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, MutableMapping
@@ -38,6 +39,7 @@ EACH_MAX: Final = 1_500
 STRANGERS_MAX: Final = 100
 """Of them, those whose body or password is looked at and that bring no credential."""
 
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 GUARD: Final = "outlast.guard"
 """Where a request finds the guard: it says whether the server is about to stop."""
 
@@ -135,6 +137,8 @@ class Guard:
             raise BadRequest(
                 "the address is too long", status=414, why=f"{TARGET_BYTES_MAX:,} bytes are taken"
             )
+        if _CONTROL.search(scope.get("path", "")):  # the router would pass over a line's end
+            raise BadRequest("the address holds a character that none has", where="path")
         named = [value for name, value in headers if name == b"host"]
         host = named[0].decode("latin-1") if len(named) == 1 else ""
         if _name_of(host) not in self._hosts:
@@ -159,6 +163,8 @@ class Guard:
 
 @lru_cache(256)
 def _name_of(host: str) -> str:
+    if any(mark in host for mark in "@/?#\\"):
+        return ""  # a host has none of them, whatever else is behind
     try:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:

@@ -193,8 +193,7 @@ def refusals_of(route: Route) -> dict[int, list[str]]:
         statuses.add(403)  # a page of another origin
     if route.body is not None:
         statuses |= {408, 413, 415}
-    if route.body is not None or msgspec.structs.fields(route.query):
-        kinds.append(errors.BadPayload)
+    kinds.append(errors.BadPayload)  # also a query where there is none to be
     found: dict[int, list[str]] = {status: [] for status in statuses}
     for kind in kinds:
         found.setdefault(status_of(kind), []).append(kind.code)
