@@ -21,6 +21,8 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from outlast import failure
 from outlast.engine import eager
 from outlast.errors import LeaseLost, PayloadTooLarge, ProcessDied
@@ -34,6 +36,8 @@ REMOTE: Final = "remote"
 LOSSES_MAX: Final = 5
 """How often a step is offered again whose worker fell silent."""
 TOKEN_BYTES: Final = 24
+SILENCES: Final = 3
+"""How many heartbeats an actor may miss."""
 SEEN_SECONDS: Final = 60.0
 """How long a worker that has asked for a step counts as one that will ask again."""
 
@@ -61,6 +65,24 @@ class Claim:
         self.call = call
         self.heard = 0
         self.alarm: asyncio.TimerHandle | None = None
+
+
+class Actor(msgspec.Struct, frozen=True):
+    """A worker that has said who it is, and gives signs of life of its own.
+
+    Attributes:
+        id: its name.
+        identity: who it says it is.
+        capabilities: the steps that it can run.
+        interval_seconds: how often it says that it lives; after three silences it is gone.
+        registered_by: the caller that has registered it, and who alone speaks for it.
+    """
+
+    id: str
+    identity: str
+    capabilities: tuple[str, ...]
+    interval_seconds: int
+    registered_by: str
 
 
 class RemoteCall:
@@ -108,6 +130,7 @@ class RemoteDesk:
         self._claims: dict[str, Claim] = {}
         self._waiting: set[asyncio.Future[None]] = set()
         self._seen: dict[str, float] = {}
+        self._actors: dict[str, tuple[Actor, asyncio.TimerHandle]] = {}
         self._is_closed = False
 
     # For the engine
@@ -223,6 +246,35 @@ class RemoteDesk:
                 self._offers.pop(name, None)
         return claims
 
+    def register(self, actor: Actor) -> None:
+        """Note that an actor lives."""
+        self._forget(actor.id)
+        alarm = self.loop.call_later(SILENCES * actor.interval_seconds, self.remove, actor.id)
+        self._actors[actor.id] = actor, alarm
+
+    def actor(self, id: str) -> Actor | None:
+        """Give an actor that lives."""
+        return self._actors[id][0] if id in self._actors else None
+
+    def remove(self, id: str) -> None:
+        """Let an actor go: what it has claimed under its id is offered again."""
+        actor = self._forget(id)
+        if actor is not None:
+            worker = f"{actor.registered_by}/{id}"
+            for claim in [one for one in self._claims.values() if one.worker == worker]:
+                self._lose(claim)
+
+    def _forget(self, id: str) -> Actor | None:
+        actor, alarm = self._actors.pop(id, (None, None))
+        if alarm is not None:
+            alarm.cancel()
+        return actor
+
+    def on_offer(self, steps: Collection[str]) -> list[str]:
+        """Name the executions that have one of these steps on offer, each once."""
+        calls = [call for name in steps for call in self._offers.get(name, ())]
+        return list(dict.fromkeys(call.body.info().execution_id for call in calls))
+
     def claim(self, id: str, token: str) -> Claim:
         """Give a claim to who has its token.
 
@@ -326,4 +378,4 @@ def _settle(waiting: asyncio.Future[None]) -> None:
         waiting.set_result(None)
 
 
-__all__ = ["REMOTE", "Claim", "RemoteCall", "RemoteDesk"]
+__all__ = ["REMOTE", "Actor", "Claim", "RemoteCall", "RemoteDesk"]

@@ -85,7 +85,7 @@ class _App:
             found = self._paths.find(path_of(scope))
             if found is None:
                 error = NotFound("there is nothing at this address", do="GET /openapi.json")
-                await _tell(error, send)
+                await _tell(error, send, None)
                 return
             endpoint, scope["path_params"] = found
             await endpoint(scope, receive, send)
@@ -126,6 +126,7 @@ class _Endpoint:
     async def _serve(
         self, held: contextlib.ExitStack, scope: Scope, receive: Receive, send: Send
     ) -> None:
+        route: Route | None = None
         try:
             route = self._methods.get(scope["method"])
             if route is None:
@@ -135,10 +136,10 @@ class _Endpoint:
                 held.enter_context(scope[GUARD].stranger())
             said = await self._answer(route, held, scope, receive)
         except OutlastError as error:
-            await _tell(error, send)
+            await _tell(error, send, route)
             return
         except Exception as error:  # noqa: BLE001 - the border: nothing leaves it as a traceback
-            await _tell(InternalError(f"{type(error).__name__}: {error}"), send, cause=error)
+            await _tell(InternalError(f"{type(error).__name__}: {error}"), send, route, error)
             return
         if isinstance(said, Live):
             await _stream(said, scope, receive, send)
@@ -292,13 +293,19 @@ def _lists_of(form: type[msgspec.Struct]) -> frozenset[str]:
 _LISTS: Final[dict[type, frozenset[str]]] = {}
 
 
-async def _tell(error: OutlastError, send: Send, *, cause: BaseException | None = None) -> None:
+async def _tell(
+    error: OutlastError, send: Send, route: Route | None, cause: BaseException | None = None
+) -> None:
     instance = f"urn:outlast:request:{secrets.token_hex(8)}"
     if status_of(error) == 500:
         _log.error("%s %s", instance, error, exc_info=cause or error)
-    problem = problem_of(error, instance=instance)
-    headers = {"content-type": MEDIA, **headers_of(error)}
-    await _send(send, problem.status, headers, _encode(problem))
+    style = None if route is None else route.style
+    told: Any = problem_of(error, instance=instance)
+    if style is not None:
+        told = style.write(error, instance)
+    media = MEDIA if style is None else style.media
+    headers = {"content-type": media, **headers_of(error)}
+    await _send(send, status_of(error), headers, _encode(told))
 
 
 async def _send(send: Send, status: int, headers: Mapping[str, str], body: bytes) -> None:

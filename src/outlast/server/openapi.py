@@ -59,6 +59,7 @@ def document(routes: tuple[Route, ...]) -> dict[str, Any]:
     forms: list[Any] = [Problem]
     for route in routes:
         forms += [one for one in (route.body, route.answer) if one is not None]
+        forms += [] if route.style is None else [route.style.form]
         forms += [field.type for field in msgspec.structs.fields(route.query)]
     shown, components = msgspec.json.schema_components(forms, ref_template=_REF)
     schemas = dict(zip(map(id, forms), shown, strict=True))
@@ -151,6 +152,7 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
 
 _TEXT: Final = {"type": "string", "minLength": 1, "maxLength": 200}
 _SEGMENTS: Final[dict[str, Any]] = {
+    "uuid": {"type": "string", "format": "uuid"},
     "id": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[!-.0-~]+$"},
 }
 _HEADERS: Final[dict[str, Any]] = {
@@ -223,6 +225,9 @@ def _responses(route: Route, schemas: Mapping[int, Any]) -> dict[str, Any]:
         responses[str(status)] = {**good, "description": said}
     for status, codes in refusals_of(route).items():
         refusal: dict[str, Any] = {"$ref": f"#/components/responses/{status}"}
+        if route.style is not None:
+            schema = {"schema": schemas[id(route.style.form)]}
+            refusal = {"description": _TITLES[status], "content": {route.style.media: schema}}
         if codes:
             refusal["description"] = f"{_TITLES[status]} Codes: {', '.join(codes)}."
         responses[str(status)] = refusal

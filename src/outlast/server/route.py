@@ -48,6 +48,21 @@ class Nothing(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Style:
+    """How refusals are written, where that is not as problems.
+
+    Attributes:
+        form: the form of such an answer.
+        media: its media type.
+        write: makes it of an error and the name of the request.
+    """
+
+    form: type[msgspec.Struct]
+    media: str
+    write: Callable[[OutlastError, str], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One line of the table.
 
@@ -66,6 +81,7 @@ class Route:
         key: whether it takes an Idempotency-Key.
         headers: further request headers that it reads, with what they are for.
         tag: the group it is shown in.
+        style: how it writes refusals; None for problems.
     """
 
     method: str
@@ -84,6 +100,7 @@ class Route:
     key: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
     tag: str = "executions"
+    style: Style | None = None
 
     @property
     def name(self) -> str:
@@ -133,4 +150,4 @@ def _fault(route: Route) -> str | None:
     return None
 
 
-__all__ = ["Handler", "Nothing", "Permission", "Route", "Scope", "checked"]
+__all__ = ["Handler", "Nothing", "Permission", "Route", "Scope", "Style", "checked"]

@@ -29,6 +29,7 @@ from outlast.errors import (
 )
 from outlast.server import (
     access,
+    actionqueue,
     actions,
     executions,
     firehose,
@@ -422,5 +423,14 @@ SYSTEM: Final = (
     ),
 )
 
-ROUTES: Final = (*EXECUTIONS, *ACTIONS, *EVENTS, *PEOPLE, *RULES, *ACCESS, *SYSTEM)
+ROUTES: Final = (
+    *EXECUTIONS,
+    *ACTIONS,
+    *EVENTS,
+    *PEOPLE,
+    *RULES,
+    *ACCESS,
+    *SYSTEM,
+    *actionqueue.ROUTES,
+)
 """All routes; those that are called most often stand first."""
