@@ -156,7 +156,8 @@ def test_people(tmp_path: Path) -> None:
 
 
 def test_signals(tmp_path: Path) -> None:
-    program, before, missed, after, taken = follow("signals.md", tmp_path)
+    program, news, before, missed, after, taken = follow("signals.md", tmp_path)
+    assert news == "reached 2 once\n['1 boxes, paid', '4 boxes, paid']\n"
     assert program == "5 boxes, paid\n"
     for said in (before, after):
         assert 'it waits for the signal packed with {"order": 9}' in said

@@ -249,3 +249,18 @@ def test_every_verb_knows_who_is_not_there(terminal: Terminal, verb: str) -> Non
     for id in ("ex_nobody", "last"):
         done = terminal.here(verb, "-o", "json", id)
         assert (done.code, done.error["code"]) == (4, "not_found"), id
+
+
+def test_publish_reaches_all_that_are_open(terminal: Terminal) -> None:
+    id = start(terminal, "tasks.py:confirm")
+    kept = terminal.run("publish", "news", '{"n": 1}', "--key", "k")
+    assert kept.code == 0
+    assert "kept for the next engine" in kept.err
+    terminal.worker()
+    told = terminal.run("publish", "news", '{"n": 1}', "--key", "k", "-o", "json")
+    assert told.json["reached"] == 1
+    assert told.json["id"] == kept.out.split()[0]
+    none = terminal.run("publish", "news", "--task", "nap")
+    assert "reached 0 executions" in none.out
+    assert terminal.run("publish", "news", "--label", "x").code == 2
+    terminal.here("answer", id, "yes")

@@ -21,6 +21,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "inbox": ("inbox:inbox", "List the open questions of all executions."),
     "answer": ("deciding:answer", "Answer the question of an execution."),
     "signal": ("deciding:signal", "Send an execution a signal."),
+    "publish": ("publishing:publish", "Send an event to every open execution."),
     "cancel": ("controlling:cancel", "Ask executions to end."),
     "pause": ("controlling:pause", "Hold executions at their next safe point."),
     "resume": ("controlling:resume", "Let executions go on."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from outlast.cli.exits import INTERRUPTED, OK
@@ -42,19 +42,28 @@ def follow_all(session: Session, wait_us: int | None, filters: Mapping[str, Any]
 
 
 def _filter(filters: Mapping[str, Any]) -> EventFilter:
-    labels = {}
-    for word in filters["labels"]:
-        name, equals, value = word.partition("=")
-        if not equals or not name:
-            raise UsageError(f"{word[:80]!a} is no label", where="--label", do="as team=ops")
-        labels[name] = value
     return filter_of(
         filters["task"],
         filters["prefix"],
         _words(filters["state"]),
         _words(filters["transition"]),
-        labels,
+        labels_of(filters["labels"]),
     )
+
+
+def labels_of(words: Iterable[str]) -> dict[str, str]:
+    """Read labels.
+
+    Raises:
+        UsageError: one is none.
+    """
+    labels = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise UsageError(f"{word[:80]!a} is no label", where="--label", do="as team=ops")
+        labels[name] = value
+    return labels
 
 
 def _words(text: str | None) -> list[str]:
@@ -77,4 +86,4 @@ def _show(session: Session, event: FeedEvent) -> None:
         session.out(f"{clock(row.at)}  {ICONS[row.to_state]} {said}")
 
 
-__all__ = ["follow_all"]
+__all__ = ["follow_all", "labels_of"]

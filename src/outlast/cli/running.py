@@ -497,12 +497,13 @@ def _supervise(session: Session, processes: int) -> int:
 
 def _serve(session: Session, engine: Engine) -> int:
     """Keep an engine open until somebody wants it to stop."""
+    from outlast.engine.publishing import OWN
     from outlast.engine.registry import TASKS
 
     with Signals() as signals, engine:
         _tell_of_failures(session, engine)
         engine.on_lost = signals.end
-        _say_serving(session, sorted(TASKS), os.getpid())
+        _say_serving(session, sorted(one for one in TASKS if not one.startswith(OWN)), os.getpid())
         number = signals.wait()
         if engine.lost is not None:
             raise engine.lost

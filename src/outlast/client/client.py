@@ -33,6 +33,7 @@ from outlast.engine.feed import Events, filter_of
 from outlast.engine.group import Group
 from outlast.engine.handle import Execution
 from outlast.engine.inbox import QuestionPage
+from outlast.engine.publishing import Published
 from outlast.engine.questions import OpenQuestion
 from outlast.engine.registry import PLAIN, TASKS, StartOptions, Task, by_name
 from outlast.errors import Forbidden, NoEngine, OutlastError, UsageError
@@ -324,6 +325,32 @@ class Client:
     def execution(self, id: str) -> Execution[Any]:
         """Give the handle of an execution by its id; it is looked up at the first use."""
         return Execution(self, id, None)
+
+    async def apublish(
+        self,
+        name: str,
+        value: Any = None,
+        *,
+        key: str | None = None,
+        task: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        actor: str = "user",
+    ) -> Published:
+        """Send an event to every execution that is open, as :meth:`outlast.Engine.apublish`.
+
+        Who publishes it is the token's name.
+        """
+        body = {"name": name, "value": value, "task": task, "labels": dict(labels or {})}
+        answer = await self.wire.send("POST", "/events", body=body, key=key)
+        said = read(answer.content, reading.PublishedForm, self.url)
+        reached = said.reached
+        if reached is None:
+            reached = await self.execution(said.id).aresult()
+        return Published(said.id, said.name, reached, answer.status_code != 200)
+
+    def publish(self, name: str, value: Any = None, **more: Any) -> Published:
+        """Send an event to every execution that is open, as :meth:`apublish`."""
+        return self.run(self.apublish(name, value, **more))
 
     def events(
         self,

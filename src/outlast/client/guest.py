@@ -221,6 +221,20 @@ class RemoteGuest(Guest):
         finally:
             stop()
 
+    def publish(
+        self,
+        name: str,
+        value: object = None,
+        *,
+        key: str | None = None,
+        task: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        actor: str = "user",
+    ) -> Record:
+        """Publish an event; gives the execution that sends it."""
+        sent = self.client.publish(name, value, key=key, task=task, labels=labels)
+        return self.client.run(self.client.read_one(sent.id))
+
     def events(
         self, after: str | None, filter: EventFilter
     ) -> Iterator[tuple[str, list[FeedEvent]]]:

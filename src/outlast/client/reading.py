@@ -97,6 +97,14 @@ class FedForm(LogForm):
     labels: dict[str, str] = {}
 
 
+class PublishedForm(msgspec.Struct):
+    """An event that was published."""
+
+    id: str
+    name: str
+    reached: int | None
+
+
 class LogPage(msgspec.Struct):
     """A page of a log."""
 

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Any, ClassVar, Final, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, Self, TypeVar
 
 from outlast.codec import PAYLOAD_BYTES_MAX
 from outlast.duration import Duration, microseconds
@@ -78,6 +78,9 @@ from outlast.store.protocol import (
     StreamItem,
     WorkerRow,
 )
+
+if TYPE_CHECKING:
+    from outlast.engine.publishing import Published
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -1088,6 +1091,48 @@ class Engine:
     async def read_log(self, id: str, after_seq: int = 0) -> list[Transition]:
         """Read an execution's log from behind a row on."""
         return await self.worker.read(lambda: self.store.log(id, after_seq))
+
+    async def apublish(
+        self,
+        name: str,
+        value: Any = None,
+        *,
+        key: str | None = None,
+        task: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        actor: str = "user",
+    ) -> Published:
+        """Send an event to every execution that is open: each gets it as a signal of this name.
+
+        It is taken by a wait that fits, now or later, as long as the execution has not ended; who
+        is started later never gets it. It is sent by an execution of ours, which survives kills.
+
+        Args:
+            name: what code waits for, with ``wait_for``.
+            value: anything that has a JSON form.
+            key: published again under the same key, with the same name and value, it is sent once.
+            task: only to executions of this task.
+            labels: only to executions that have all these labels.
+            actor: who sends it.
+
+        Returns:
+            It, with how many executions it has reached.
+
+        Raises:
+            KeyConflict: the key belongs to another event.
+        """
+        from outlast.engine.publishing import publish
+
+        return await publish(self, name, value, key=key, task=task, labels=labels, actor=actor)
+
+    def publish(self, name: str, value: Any = None, **more: Any) -> Published:
+        """Send an event to every execution that is open, as :meth:`apublish`, from a thread."""
+        return self.run(self.apublish(name, value, **more))
+
+    def adopt(self, task: Task[Any, Any]) -> None:
+        """Run a task of ours as well, where the tasks were given one by one."""
+        if self._tasks is not None:
+            self._tasks.setdefault(task.name, task)
 
     def events(
         self,

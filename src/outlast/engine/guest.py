@@ -619,6 +619,25 @@ class Guest:
             else:
                 time.sleep(poll_seconds)
 
+    def publish(
+        self,
+        name: str,
+        value: object = None,
+        *,
+        key: str | None = None,
+        task: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        actor: str = "user",
+    ) -> Record:
+        """Publish an event, as :meth:`outlast.Engine.publish`; gives what sends it.
+
+        An engine sends it; it waits for one where none runs.
+        """
+        from outlast.engine.publishing import event, wish
+
+        options, args = wish(name, value, key, task, labels, actor)
+        return self.start(event, args, {}, options)[0]
+
     def events(
         self, after: str | None, filter: EventFilter
     ) -> Iterator[tuple[str, list[FeedEvent]]]:

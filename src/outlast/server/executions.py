@@ -16,6 +16,7 @@ from outlast.budget import Budget
 from outlast.dialects import DIALECTS, Dialect, is_final, project, status_of
 from outlast.duration import microseconds, microseconds_of
 from outlast.engine.after import After
+from outlast.engine.publishing import NAME as EVENT
 from outlast.engine.registry import StartOptions, Task
 from outlast.errors import (
     BadPayload,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
 WAIT_US_MAX: Final = 60_000_000
 FOUND_MAX: Final = 20
-RESERVED: Final = (KEY_PREFIX, f"{NAME}:")
+RESERVED: Final = (KEY_PREFIX, f"{NAME}:", f"{EVENT}:")
 """What keys begin with that callers may not choose."""
 _TRACE: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 TRACE: Final = "traceparent"

@@ -15,16 +15,19 @@ from outlast import forms
 from outlast.access import Permission
 from outlast.dialects import DIALECTS, Dialect, project
 from outlast.engine.feed import EventFilter, cursor_of
+from outlast.engine.publishing import publish
 from outlast.errors import BadRequest, FeedGap, UsageError
 from outlast.lifecycle import Kind
-from outlast.server.call import Call, Live
+from outlast.server.call import Call, Live, Reply
 from outlast.server.executions import labels_of, states_of
 from outlast.server.live import BEAT, event
-from outlast.server.shapes import FeedQuery
+from outlast.server.shapes import EventBody, FeedQuery
 from outlast.server.strict import unfit
 from outlast.server.veil import veiled
 from outlast.store.protocol import FeedRow
 
+PUBLISH_SECONDS: Final = 10.0
+"""How long a caller waits until an event has reached all."""
 ID_SECONDS: Final = 5.0
 """How often a reader whom nothing is shown is told how far it is."""
 
@@ -146,4 +149,29 @@ async def _told(
     return told
 
 
-__all__ = ["filter_of", "follow_events"]
+async def publish_event(call: Call) -> Reply:
+    """Send an event to every execution that is open: each gets it as a signal of this name.
+
+    It is taken by a wait that fits, now or later; who is started later never gets it. The same
+    Idempotency-Key means the same event, with status 200. Where it has not reached all of them
+    after a few seconds, the answer is 202, and the execution of this id goes on sending it.
+    """
+    body: EventBody = call.body
+    call.allow(body.task)
+    told = await publish(
+        call.engine,
+        body.name,
+        body.value,
+        key=call.key,
+        task=body.task,
+        labels=body.labels,
+        actor=call.actor,
+        wait_seconds=PUBLISH_SECONDS,
+    )
+    form = {"id": told.id, "name": told.name, "reached": told.reached}
+    status = 202 if told.reached is None else 201 if told.is_new else 200
+    headers = {} if told.is_new else {"idempotency-replayed": "true"}
+    return Reply(form, status, headers)
+
+
+__all__ = ["filter_of", "follow_events", "publish_event"]

@@ -314,6 +314,15 @@ class SignalBody(_In):
     id: Name | None = None
 
 
+class EventBody(_In):
+    """An event: a signal for every open execution, or those of a task, or with these labels."""
+
+    name: Name
+    value: Any = None
+    task: Name | None = None
+    labels: Labels = msgspec.field(default_factory=dict)
+
+
 class AnswerBody(_In):
     """An answer, in the form that the question asks for; its key where several are open."""
 
@@ -928,6 +937,14 @@ class InfoForm(msgspec.Struct):
     tasks: int
     open: Mapping[State, int]
     backlog: int
+
+
+class PublishedForm(msgspec.Struct):
+    """An event: the execution that sends it, and how many it has reached; null: on its way."""
+
+    id: str
+    name: str
+    reached: int | None
 
 
 class HealthForm(msgspec.Struct):

@@ -219,6 +219,23 @@ EVENTS: Final = (
         refusals=(FeedGap,),
         tag="live",
     ),
+    Route(
+        method="POST",
+        path=_API + "/events",
+        handler=firehose.publish_event,
+        permission=P.SIGNALS_SEND,
+        scope=S.TASK,
+        body=shapes.EventBody,
+        answer=shapes.PublishedForm,
+        status=201,
+        others={
+            200: "It was published before, under this key.",
+            202: "It is on the disk, and on its way.",
+        },
+        refusals=(PayloadTooLarge, KeyConflict, WrongArguments),
+        key=True,
+        tag="live",
+    ),
 )
 
 PEOPLE: Final = (
