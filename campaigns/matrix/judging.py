@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import unquote
 
 import jsonschema_rs
 
@@ -103,7 +104,7 @@ class Judge:
         for canary in self._world.sower.found_in(answer.body):
             if not canary.may_be_seen(rights):
                 found.append(f"a {canary.kind} of {canary.area} is shown: {canary.place}")
-        known = request.target + request.body.decode("utf-8", "replace")
+        known = unquote(unquote(request.target)) + request.body.decode("utf-8", "replace")
         for id in set(_ID.findall(answer.body.decode("utf-8", "replace"))):
             area = self._world.ids.get(id)
             if area is None or id in known:
