@@ -53,6 +53,19 @@ def test_housekeeping(tmp_path: Path) -> None:
     assert copied.endswith("2 executions, every log folds to its row\n")
 
 
+def test_tenants(tmp_path: Path) -> None:
+    program, listed, ids, verified, closed, opened = follow("tenants.md", tmp_path)
+    assert program == "hello ann\nhello uma\nhello eve\n"
+    assert [line.split()[:2] for line in listed.splitlines()[1:]] == [
+        ["default", "1"],
+        ["acme", "2"],
+        ["umbrella", "3"],
+    ]
+    assert len(ids.split()) == 2
+    assert "3 executions" in verified and "every log folds to its row" in verified
+    assert closed == "tenant umbrella closed\n" and opened == "tenant umbrella open\n"
+
+
 def test_postgresql(tmp_path: Path, postgres_url: str) -> None:
     found = follow("postgresql.md", tmp_path, postgres_url)
     program, status, verified, listed, checked = found

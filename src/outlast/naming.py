@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -45,6 +46,15 @@ def checked_tenant(name: str) -> str:
             do='write small letters, digits, "-" and "_", a letter first, 63 at most',
         )
     return name
+
+
+def tenant_of(name: str | None) -> str:
+    """Give the name of the tenant that is meant: the environment's, else ``default``.
+
+    Raises:
+        UsageError: it can be no tenant's.
+    """
+    return checked_tenant(name or os.environ.get("OUTLAST_TENANT") or "default")
 
 
 def checked_text(text: str, what: str, *, length_max: int = TEXT_LENGTH_MAX) -> str:
@@ -114,4 +124,5 @@ __all__ = [
     "checked_priority",
     "checked_tenant",
     "checked_text",
+    "tenant_of",
 ]

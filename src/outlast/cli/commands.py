@@ -37,6 +37,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "limit": ("queueing:limit", "Look at limits and rates, and who holds them; set them."),
     "user": ("accounts:user", "Users of a server: add them, disable them, set passwords."),
     "token": ("accounts:token", "Tokens for programs: make, list and revoke them."),
+    "tenant": ("tenancy:tenant", "Tenants, which share a store and see nothing of each other."),
     "role": ("accounts:role", "Who may do what: grant roles and take them back."),
     "audit": ("auditing:audit", "See who changed what, and that nothing of it was tampered with."),
     "check": ("checking:check", "Say which open executions would go on with today's code."),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from outlast.store.epoch import Epoch, EpochLoss, Keeping
+    from outlast.store.protocol import Verdict
 
 RESEAL_MAX = 500
 """Payloads that are sealed anew within one transaction."""
@@ -78,19 +79,23 @@ def rewrap(session: Session, data_key: bool) -> None:
     """
     from outlast.engine.acting import deed
 
-    with session.guest() as guest:
-        sealing, done = guest.store.sealing, deed()
-        assert done is not None
-        if sealing is None:
-            raise UsageError(
-                "the store is not encrypted",
-                why="no engine has opened it with keys so far",
-                do="OUTLAST_KEYS_FILE=… outlast worker FILE",
-            )
-        count = sealing.wrap_anew(done)
-        if data_key:
-            sealing.draw_anew(now_us(), done)
-        rows = sealing.data_keys()
+    count, rows = 0, []
+    for tenant in session.each_tenant():  # each has data keys of its own
+        with session.guest_of(tenant) as guest:
+            sealing, done = guest.store.sealing, deed()
+            assert done is not None
+            if sealing is None or not sealing.data_keys():
+                continue
+            count += sealing.wrap_anew(done)
+            if data_key:
+                sealing.draw_anew(now_us(), done)
+            rows += sealing.data_keys()
+    if not rows:
+        raise UsageError(
+            "the store is not encrypted",
+            why="no engine has opened it with keys so far",
+            do="OUTLAST_KEYS_FILE=… outlast worker FILE",
+        )
     if session.as_json:
         session.json({"wrapped": count, "data_keys": len(rows), "key": rows[-1].key_id})
     else:
@@ -109,17 +114,19 @@ def encrypt(session: Session) -> None:
     from outlast.store import open_store
 
     session.act()
-    store = open_store(session.url, owner=worker_name(), now=now_us())
-    try:
-        sealing, done, count = store.sealing, deed(), 0
-        assert done is not None
-        if sealing is None:
-            raise UsageError("there are no keys", do="OUTLAST_KEYS_FILE=… outlast db encrypt")
-        while some := sealing.seal_anew(RESEAL_MAX):
-            count += some
-        sealing.finish(done)
-    finally:
-        store.close()
+    count = 0
+    for tenant in session.each_tenant():
+        store = open_store(session.url, owner=worker_name(), now=now_us(), tenant=tenant)
+        try:
+            sealing, done = store.sealing, deed()
+            assert done is not None
+            if sealing is None:
+                raise UsageError("there are no keys", do="OUTLAST_KEYS_FILE=… outlast db encrypt")
+            while some := sealing.seal_anew(RESEAL_MAX):
+                count += some
+            sealing.finish(done)
+        finally:
+            store.close()
     if session.as_json:
         session.json({"sealed": count})
     else:
@@ -185,9 +192,11 @@ def _size(path: str) -> int:
 @db.command()
 @shared
 def verify(session: Session) -> int:
-    """Fold every log, compare it with its row, and check what holds them; exit 7 if they differ."""
-    with session.guest() as guest:
-        verdict = guest.store.verify()
+    """Fold every log, compare it with its row, and check what holds them; exit 7 if they differ.
+
+    All tenants are looked through, or the one that --tenant names.
+    """
+    verdict = _verified(session.url, session.each_tenant())
     checked = {
         "executions": verdict.executions,
         "transitions": verdict.transitions,
@@ -206,6 +215,26 @@ def verify(session: Session) -> int:
                 f"{len(verdict.defects)} defects in {said}; do: outlast explain store_broken"
             )
     return STORE if verdict.defects else OK
+
+
+def _verified(url: str, tenants: list[str]) -> Verdict:
+    """Look through tenants of a store; a defect says whose it is."""
+    from outlast.store import open_store
+    from outlast.store.protocol import Verdict
+
+    total = Verdict()
+    for name in tenants:
+        store = open_store(url, owner=None, now=now_us(), tenant=name)
+        try:
+            verdict = store.verify()
+        finally:
+            store.close()
+        total.executions += verdict.executions
+        total.transitions += verdict.transitions
+        total.messages += verdict.messages
+        whose = "" if len(tenants) == 1 else f"tenant {name}: "
+        total.defects += (f"{whose}{defect}" for defect in verdict.defects)
+    return total
 
 
 @db.command()
@@ -336,11 +365,11 @@ def backup(session: Session, file: Path) -> int:
 
     with session.guest() as guest:
         guest.store.backup(file)
-    copy = open_store(f"sqlite:///{file}", owner=None, now=now_us())
-    try:
-        verdict = copy.verify()
-    finally:
-        copy.close()
+    address = f"sqlite:///{file}"
+    copy = open_store(address, owner=None, now=now_us())
+    names = [tenant.name for tenant in copy.tenants.page()]
+    copy.close()
+    verdict = _verified(address, names)
     size = _size(str(file))
     if session.as_json:
         session.json(

@@ -78,14 +78,14 @@ def run(
     with Outlets() as outlets:
         task, call = called(target, words, document)
         twin = None if key is not None or new else _twin(session, task, call)
-        engine = Engine(session.url)
+        engine = Engine(session.url, tenant=session.tenant)
         quieten(session)
         session.act()
         with Signals() as signals, _Opened(engine, target):
             from outlast.engine.guest import Guest
 
             _tell_of_failures(session, engine)
-            guest = Guest(session.url, opened=engine.store)
+            guest = Guest(session.url, tenant=engine.tenant, opened=engine.store)
             record = _attach_or_start(session, engine, guest, task, call, key, twin)
             watch = Watch(session, guest, record.id, is_ours=True, peek=_peek(engine))
             ended = watch.follow(lambda: signals.came() or outlets.gone, wait_us)
@@ -398,7 +398,7 @@ def worker(
 
     FILE may be a Python file or a module; what it imports is served as well. With --processes, this
     process runs nothing itself: it starts so many workers, and others in the place of those that
-    die.
+    die. So it does for several --tenant: each has processes of its own.
     """
     from outlast.cli.loading import load_module
     from outlast.cli.supervising import end_with_supervisor
@@ -409,7 +409,7 @@ def worker(
     span_of("--lease", lease)
     if session.is_remote:
         return _serve_remotely(session, sources, min(slots, threads), lease, patience)
-    if processes > 1:
+    if processes > 1 or len(session.tenants) > 1:
         return _supervise(session, processes)
     end_with_supervisor()
     with Outlets():
@@ -426,6 +426,7 @@ def worker(
         quieten(session)
         engine = Engine(
             session.url,
+            tenant=session.tenant,
             slots=slots,
             threads=threads,
             processes=step_processes,
@@ -471,7 +472,7 @@ def _supervise(session: Session, processes: int) -> int:
     from outlast.cli.supervising import Supervisor, own_command
     from outlast.store import is_postgres
 
-    if not is_postgres(session.url):
+    if processes > 1 and not is_postgres(session.url):
         raise UsageError(
             f"{processes} worker processes cannot share this store",
             where=session.url,
@@ -492,7 +493,12 @@ def _supervise(session: Session, processes: int) -> int:
                 )
             return signals.count()
 
-        return Supervisor(own_command(session.words), processes, session.say).run(stops)
+        return Supervisor(
+            own_command(session.words, several=len(session.tenants) > 1),
+            processes,
+            session.say,
+            tenants=session.tenants,
+        ).run(stops)
 
 
 def _serve(session: Session, engine: Engine) -> int:

@@ -14,6 +14,7 @@ import click
 from outlast.cli.words import painted
 from outlast.duration import microseconds
 from outlast.errors import UsageError
+from outlast.naming import tenant_of
 
 if TYPE_CHECKING:
     from outlast.engine.guest import Guest
@@ -32,6 +33,7 @@ class Session:
 
     Attributes:
         store: the address of the store.
+        tenants: whose executions; none: the environment's, else the default tenant's.
         output: table, json or ids.
         quiet: leave out everything but the answer.
         debug: show our own tracebacks.
@@ -40,6 +42,7 @@ class Session:
     """
 
     store: str = ""
+    tenants: tuple[str, ...] = ()
     output: str = "table"
     quiet: bool = False
     debug: bool = False
@@ -69,6 +72,43 @@ class Session:
         return said if ":" in said else f"sqlite:///{os.path.expanduser(said)}"
 
     @property
+    def tenant(self) -> str:
+        """The one tenant that this command is about.
+
+        Raises:
+            UsageError: several were named, or one that can be none.
+        """
+        if len(self.tenants) > 1:
+            raise UsageError(
+                "this command is about one tenant",
+                where="--tenant",
+                why=f"{len(self.tenants)} were named",
+                do="name one; outlast worker and outlast server take several",
+            )
+        return tenant_of(self.tenants[0] if self.tenants else None)
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is about the default tenant, as nobody named another."""
+        return self.tenant == "default"
+
+    def each_tenant(self) -> list[str]:
+        """Name the tenants that a command about the whole store is about: the named one, or all."""
+        if self.tenants or self.is_remote or os.environ.get("OUTLAST_TENANT"):
+            return [self.tenant]
+        with self.guest() as guest:
+            return [one.name for one in guest.tenants.page()]
+
+    def guest_of(self, tenant: str) -> Guest:
+        """Open the store beside its owner for a tenant."""
+        if self.is_remote:
+            return self.guest()
+        from outlast.engine.guest import Guest
+
+        self.act()
+        return Guest(self.url, tenant=tenant)
+
+    @property
     def shown(self) -> str:
         """The store's address without what is secret in it."""
         from outlast.store import shown
@@ -85,7 +125,7 @@ class Session:
         from outlast.engine.guest import Guest
 
         self.act()
-        return Guest(self.url, make=make)
+        return Guest(self.url, tenant=self.tenant, make=make)
 
     @property
     def is_remote(self) -> bool:
@@ -236,6 +276,7 @@ def shared(command: Callable[..., object]) -> Callable[..., object]:
 def adopt(session: Session, options: dict[str, Any]) -> None:
     """Take the global options out of a command's."""
     session.store = options.pop("store") or session.store
+    session.tenants = tuple(options.pop("tenant")) or session.tenants
     session.output = options.pop("output") or session.output
     session.quiet = options.pop("quiet") or session.quiet
     session.debug = options.pop("debug") or session.debug
@@ -255,6 +296,12 @@ _GLOBALS = (
         metavar="URL",
         help="The store: sqlite:///FILE, just FILE, or http://… of a server. "
         "[env OUTLAST_STORE, else outlast.db]",
+    ),
+    click.option(
+        "--tenant",
+        multiple=True,
+        metavar="NAME",
+        help="Whose executions; worker and server take several. [env OUTLAST_TENANT, else default]",
     ),
     click.option(
         "-o", "--output", type=click.Choice(OUTPUTS), help="How the answer is written. [table]"

@@ -36,6 +36,7 @@ class Place:
 
     Attributes:
         number: from 1.
+        tenant: whose executions it runs; None: as its command says.
         process: what runs there now; None while it waits to be started again.
         begun_at: when that was started.
         deaths: how often in a row one died early.
@@ -43,6 +44,7 @@ class Place:
     """
 
     number: int
+    tenant: str | None = None
     process: subprocess.Popen[bytes] | None = None
     begun_at: float = 0.0
     deaths: int = 0
@@ -57,6 +59,8 @@ class Supervisor:
         count: how many of it.
         say: is told what happens, a line each.
         environment: of the processes; by default this one's.
+        tenants: each has so many processes of its own; none: they are of the one that the command
+            or the environment names.
     """
 
     def __init__(
@@ -65,11 +69,13 @@ class Supervisor:
         count: int,
         say: Callable[[str], None],
         environment: Mapping[str, str] | None = None,
+        tenants: Sequence[str] = (),
     ) -> None:
         self._command = list(command)
         self._say = say
         self._environment = {**(environment or os.environ), SUPERVISED: "1"}
-        self.places = [Place(number) for number in range(1, count + 1)]
+        wanted = [tenant for tenant in tenants or (None,) for _ in range(count)]
+        self.places = [Place(number, tenant) for number, tenant in enumerate(wanted, 1)]
         self.restarts = 0
 
     def run(self, stops: Callable[[], int]) -> int:
@@ -100,11 +106,15 @@ class Supervisor:
             time.sleep(LOOK_SECONDS)
 
     def _start(self, place: Place) -> None:
+        environment = dict(self._environment)
+        if place.tenant is not None:
+            environment["OUTLAST_TENANT"] = place.tenant
         place.process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, env=self._environment, process_group=0
+            self._command, stdin=subprocess.PIPE, env=environment, process_group=0
         )
         place.begun_at = time.monotonic()
-        self._say(f"worker {place.number} started, pid {place.process.pid}")
+        whose = "" if place.tenant is None else f" for {place.tenant}"
+        self._say(f"worker {place.number} started{whose}, pid {place.process.pid}")
 
     def _look(self, place: Place, *, is_stopping: bool) -> int:
         """See to one of them; gives an exit code that ends them all, or 0."""
@@ -174,16 +184,20 @@ def end_with_supervisor() -> None:
     threading.Thread(target=wait, name="outlast-supervised", daemon=True).start()
 
 
-def own_command(words: Sequence[str]) -> list[str]:
-    """Give the command that runs one of the processes: this one, without ``--processes``."""
+def own_command(words: Sequence[str], *, several: bool = False) -> list[str]:
+    """Give the command that runs one of the processes: without ``--processes`` and ``--tenant``.
+
+    Several tenants are named to the processes one by one, by the environment.
+    """
+    left_out = ("--processes", "--tenant") if several else ("--processes",)
     kept: list[str] = []
     skip = False
     for word in words:
         if skip:
             skip = False
-        elif word == "--processes":
+        elif word in left_out:
             skip = True
-        elif not word.startswith("--processes="):
+        elif not word.startswith(tuple(f"{option}=" for option in left_out)):
             kept.append(word)
     return [sys.executable, "-m", "outlast.cli", *kept]
 

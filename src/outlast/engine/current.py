@@ -90,6 +90,9 @@ current_step: Final[ContextVar[AnyBody | None]] = ContextVar("outlast_step", def
 is_child = False
 """Whether this process runs steps for the engine of another one."""
 
+current_engine: Final[ContextVar[Any]] = ContextVar("outlast_engine", default=None)
+"""The engine whose steps' bodies run here: there may be several, each of another tenant."""
+
 _engines: Final[list[Any]] = []
 
 
@@ -109,11 +112,14 @@ def the_scope(what: str) -> AnyScope:
 
 
 def the_engine() -> Any:
-    """Give the engine that was opened last and is still open.
+    """Give the engine that runs this code, else the one that was opened last and is still open.
 
     Raises:
         NoEngine: none is open.
     """
+    own = current_engine.get()
+    if own is not None and own in _engines:
+        return own
     if not _engines:
         raise NoEngine(
             "no engine is open",

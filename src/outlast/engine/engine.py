@@ -50,6 +50,7 @@ from outlast.engine.ruling import hear
 from outlast.engine.scheduler import Scheduler
 from outlast.engine.schedules import Schedules
 from outlast.engine.standing import standing
+from outlast.engine.tenants import Tenants
 from outlast.engine.token import Permit
 from outlast.engine.worker import Worker
 from outlast.errors import (
@@ -64,6 +65,7 @@ from outlast.errors import (
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import Message, Reason, State, Transition
 from outlast.lifecycle.record import copy_of
+from outlast.naming import tenant_of
 from outlast.retention import DEFAULT, Retention, retention_of
 from outlast.store import DEFAULT_URL, open_store, shown
 from outlast.store.protocol import (
@@ -117,6 +119,8 @@ class Engine:
     Args:
         store: the address of the store, as ``sqlite:///outlast.db``; by default the environment's
             ``OUTLAST_STORE``, else ``sqlite:///outlast.db``.
+        tenant: whose executions it runs, and no others; by default the environment's
+            ``OUTLAST_TENANT``, else ``default``. In a file each tenant has one engine at most.
         tasks: the tasks it runs; by default every task defined in this process.
         slots: how many executions it holds at once.
         threads: how many ``def`` steps, and how many ``def`` tasks, run at once.
@@ -134,7 +138,8 @@ class Engine:
         clock: where the time comes from.
 
     Raises (when it is opened):
-        StoreOwned: another engine owns the file.
+        StoreOwned: another engine owns this tenant of the file.
+        UnknownTenant, TenantClosed: there is no such tenant, or it is closed.
         SchemaMismatch, StoreBroken, StoreReadOnly, CannotLoad: the store cannot be used.
     """
 
@@ -145,6 +150,7 @@ class Engine:
         self,
         store: str | None = None,
         *,
+        tenant: str | None = None,
         tasks: Iterable[Task[Any, Any]] | None = None,
         slots: int = 4_000,
         threads: int = 64,
@@ -160,6 +166,7 @@ class Engine:
     ) -> None:
         self._address = store or os.environ.get("OUTLAST_STORE") or DEFAULT_URL
         self.url = shown(self._address)
+        self.tenant = tenant_of(tenant)
         self.name = worker_name()
         self.clock = clock or WallClock()
         known = None if tasks is None else list(tasks)
@@ -193,6 +200,7 @@ class Engine:
         self.queues, self.limits = Queues(self), Limits(self)
         self._due_at: int | None = None
         self.budgets = Budgets(self)
+        self.tenants = Tenants(self)
         self.tail = Tail(self)
         self._secret: bytes | None = None
         self._doubts = self._settled = 0
@@ -254,6 +262,7 @@ class Engine:
             changed=self._changed,
         )
         self.worker.versions = self._versions
+        self.worker.context.run(current.current_engine.set, self)
         if self._offers_remote:
             self.worker.remote = RemoteDesk(self.loop)
         self._wake = asyncio.Event()
@@ -304,7 +313,7 @@ class Engine:
 
     def _open_store(self, now: int) -> Store:
         """Open the store; the test engine brings its own."""
-        return open_store(self._address, owner=self.name, now=now)
+        return open_store(self._address, owner=self.name, now=now, tenant=self.tenant)
 
     def _make_journal(self, store: Store) -> Journal:
         """Make the journal; that of the test engine writes in the loop's own thread."""

@@ -29,7 +29,7 @@ from outlast.errors import (
 from outlast.lifecycle import FINAL, OPEN, Message, MessageKind, State, Transition, create
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle.record import continued_as
-from outlast.naming import checked_name, checked_priority
+from outlast.naming import checked_name, checked_priority, tenant_of
 from outlast.store import DEFAULT_URL, open_store, owner_of, shown
 from outlast.store.protocol import (
     Adjust,
@@ -39,6 +39,7 @@ from outlast.store.protocol import (
     Filter,
     Store,
     StreamItem,
+    Tenants,
 )
 
 if TYPE_CHECKING:
@@ -72,22 +73,31 @@ class Guest:
     Args:
         store: the address of the store; by default the environment's ``OUTLAST_STORE``, else
             ``sqlite:///outlast.db``.
+        tenant: whose executions; by default the environment's ``OUTLAST_TENANT``, else ``default``.
         make: make the file if it is not there, for a start that the next engine takes up.
         opened: a store that is open already, for the process that owns it; it is not closed here.
 
     Attributes:
         address: the address of the store, which may have a password.
+        tenant: whose executions.
         url: it, without.
 
     Raises:
         SchemaMismatch, StoreBroken, StoreReadOnly, CannotLoad: the store cannot be used.
+        UnknownTenant: there is no such tenant.
     """
 
     def __init__(
-        self, store: str | None = None, *, make: bool = False, opened: Store | None = None
+        self,
+        store: str | None = None,
+        *,
+        tenant: str | None = None,
+        make: bool = False,
+        opened: Store | None = None,
     ) -> None:
         self.address = store or os.environ.get("OUTLAST_STORE") or DEFAULT_URL
         self.url = shown(self.address)
+        self.tenant = tenant_of(tenant)
         self._is_lent = opened is not None
         self._wrote = False
         self._ids: IdMaker | None = None
@@ -95,7 +105,8 @@ class Guest:
         if opened is not None:
             self.store = opened
         else:
-            self.store = _opened_or_made(self.address) if make else _opened(self.address)
+            open = _opened_or_made if make else _opened
+            self.store = open(self.address, self.tenant)
 
     def __enter__(self) -> Self:
         return self
@@ -118,7 +129,7 @@ class Guest:
     def owner(self) -> str | None:
         """Say which process runs the engine of this store, as a phrase; None when none does."""
         if not self.store.is_shared:
-            return owner_of(self.address)
+            return owner_of(self.address, self.store.tenant)
         count = len(self.serving())
         return None if not count else f"{count} worker{'s' if count > 1 else ''}"
 
@@ -135,9 +146,14 @@ class Guest:
         """Give the workers that live."""
         from outlast.engine.presence import serving
 
-        if not self.store.is_shared and owner_of(self.address) is None:
+        if not self.store.is_shared and owner_of(self.address, self.store.tenant) is None:
             return []
         return serving(self.store, time.time_ns() // 1000)
+
+    @property
+    def tenants(self) -> Tenants:
+        """The tenants of the store, by its default one."""
+        return self.store.tenants
 
     # Schedules
 
@@ -720,18 +736,18 @@ def _why(why: str | None) -> dict[str, Any] | None:
     return {"why": why} if why else None
 
 
-def _opened(url: str) -> Store:
-    return open_store(url, owner=None, now=time.time_ns() // 1000)
+def _opened(url: str, tenant: str) -> Store:
+    return open_store(url, owner=None, now=time.time_ns() // 1000, tenant=tenant)
 
 
-def _opened_or_made(url: str) -> Store:
+def _opened_or_made(url: str, tenant: str) -> Store:
     """Open a store, making its file first if there is none: by owning it for a moment."""
     from outlast.engine.identity import worker_name
 
     give_up_at = time.monotonic() + OPENING_SECONDS
     while True:
         try:
-            return _opened(url)
+            return _opened(url, tenant)
         except SchemaMismatch as mismatch:
             try:
                 open_store(url, owner=worker_name(), now=time.time_ns() // 1000).close()

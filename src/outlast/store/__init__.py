@@ -112,10 +112,19 @@ def copy_store(
     open_store(source, owner=None, now=now).close()  # it, and its keys, are ours
     rows, resumed = copy_rows(_side_of(source), _side_of(target), now, tell)
     copy = open_store(target, owner=None, now=now)
-    try:
-        return Copied(shown(source), shown(target), rows, resumed, copy.verify().defects)
-    finally:
-        copy.close()
+    names = [tenant.name for tenant in copy.tenants.page()]
+    copy.close()
+    defects: list[str] = []
+    for name in names:
+        copy = open_store(target, owner=None, now=now, tenant=name)
+        try:
+            defects += (
+                found if len(names) == 1 else f"tenant {name}: {found}"
+                for found in copy.verify().defects
+            )
+        finally:
+            copy.close()
+    return Copied(shown(source), shown(target), rows, resumed, defects)
 
 
 def _side_of(url: str) -> Side:

@@ -746,10 +746,10 @@ class Tenants(Protocol):
     def get(self, name: str) -> Tenant | None:
         """Read a tenant."""
 
-    def add(self, name: str, now: int, deed: Deed) -> bool:
+    def add(self, name: str, now: int, deed: Deed | None = None) -> bool:
         """Add a tenant; gives whether the name was free."""
 
-    def close(self, name: str, at: int | None, deed: Deed) -> bool:
+    def close(self, name: str, at: int | None, deed: Deed | None = None) -> bool:
         """Close a tenant, or with None open it again; gives whether that has changed anything.
 
         In a closed one nothing is claimed, no schedule fires, and a :class:`Create` is refused as

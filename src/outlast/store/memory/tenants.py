@@ -45,22 +45,24 @@ class MemoryTenants:
         """See the protocol."""
         return self.registry.rows.get(name)
 
-    def add(self, name: str, now: int, deed: Deed) -> bool:
+    def add(self, name: str, now: int, deed: Deed | None = None) -> bool:
         """See the protocol."""
         with self._access.lock, self.registry.lock:
             if not self.registry.add(name, now):
                 return False
-            self._access.append([(deed, f"tenant:{name}", {})])
+            if deed is not None:
+                self._access.append([(deed, f"tenant:{name}", {})])
             return True
 
-    def close(self, name: str, at: int | None, deed: Deed) -> bool:
+    def close(self, name: str, at: int | None, deed: Deed | None = None) -> bool:
         """See the protocol."""
         with self._access.lock, self.registry.lock:
             row = self.registry.rows.get(name)
             if row is None or name == DEFAULT_TENANT or (row.closed_at is None) == (at is None):
                 return False
             self.registry.rows[name] = replace(row, closed_at=at)
-            self._access.append([(deed, f"tenant:{name}", {"closed": at is not None})])
+            if deed is not None:
+                self._access.append([(deed, f"tenant:{name}", {"closed": at is not None})])
             return True
 
 

@@ -28,23 +28,23 @@ class RelationalTenants:
         found = self._database.read("tenant_by_name", {"name": name})
         return Tenant(*found[0]) if found else None  # type: ignore[arg-type]
 
-    def add(self, name: str, now: int, deed: Deed) -> bool:
+    def add(self, name: str, now: int, deed: Deed | None = None) -> bool:
         """See the protocol."""
         bounds: dict[str, Value] = {"name": name, "created_at": now}
         return self._change(lambda: self._database.run("insert_tenant", bounds), name, deed, {})
 
-    def close(self, name: str, at: int | None, deed: Deed) -> bool:
+    def close(self, name: str, at: int | None, deed: Deed | None = None) -> bool:
         """See the protocol."""
         bounds: dict[str, Value] = {"name": name, "at": at}
         facts = {"closed": at is not None}
         return self._change(lambda: self._database.run("set_closed", bounds), name, deed, facts)
 
     def _change(
-        self, act: Callable[[], int], name: str, deed: Deed, facts: Mapping[str, Any]
+        self, act: Callable[[], int], name: str, deed: Deed | None, facts: Mapping[str, Any]
     ) -> bool:
         def change() -> bool:
             changed = bool(act())
-            if changed:
+            if changed and deed is not None:
                 self._store.audit([(deed, f"tenant:{name}", facts)])
             return changed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,20 @@ from outlast.store.relational.side import MARK, UNFINISHED, Row, Side
 from outlast.store.relational.tables import Table
 from outlast.store.sqlite.connect import immediate, open_writer, settle, translated
 from outlast.store.sqlite.database import SqliteDatabase
-from outlast.store.sqlite.migrate import NEWEST, schema_version
-from outlast.store.sqlite.owner import OwnerLock
+from outlast.store.sqlite.migrate import NEWEST, schema_version, tenants_in
+from outlast.store.sqlite.owner import all_locks
 
 OWNER = "copy"
 
 
 class SqliteSide(Side):
-    """A file; the lock of its owner is held."""
+    """A file; the locks of all its owners are held."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.shown = f"sqlite:///{path}"
         self.identity = f"sqlite:///{path.resolve()}"
-        self._lock: OwnerLock | None = None
+        self._locks = ExitStack()
         self._connection: apsw.Connection | None = None
 
     def hold(self) -> None:
@@ -54,10 +55,9 @@ class SqliteSide(Side):
         return None if row is None else bytes(row[0])
 
     def _open(self) -> None:
-        self._lock = OwnerLock(self._path)
-        self._lock.acquire(OWNER)
         with translated(self._path):
             self._connection = open_writer(self._path)
+            self._locks.enter_context(all_locks(self._path, tenants_in(self._writer), OWNER))
 
     @property
     def _writer(self) -> apsw.Connection:
@@ -109,8 +109,7 @@ class SqliteSide(Side):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             self._connection.close()
-        if self._lock is not None:
-            self._lock.release()
+        self._locks.close()
 
 
 def _is_unfinished(path: Path) -> bool:
