@@ -12,7 +12,9 @@ import pytest
 from outlast import Limit, Retry, Schedule, task
 from outlast.access import Grant, Rights, Role
 from outlast.engine.identity import IdMaker
-from outlast.server.actionqueue import HOME, ROUTES, id_of, ledger, named, schedule_id
+from outlast.server.actionqueue import HOME, ROUTES
+from outlast.server.actionqueue.actors import ledger
+from outlast.server.actionqueue.names import id_of, named, schedule_id
 from outlast.server.auth import Identity
 
 from .conftest import TASKS, TOKEN, Story, Tokens, World, a_world, waits
