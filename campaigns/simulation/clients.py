@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from campaigns.simulation.actions import Need
+from campaigns.simulation.descents import Descends
 from campaigns.simulation.edges import is_held
 from campaigns.simulation.invariants import Auditor
 from campaigns.simulation.node import SimEngine
@@ -22,8 +23,8 @@ from outlast.engine.after import After
 from outlast.engine.questions import open_questions
 from outlast.engine.registry import StartOptions
 from outlast.errors import NoEngine, OutlastError, StoreBusy, StoreFull, StoreUnavailable
+from outlast.lifecycle import FINAL, Kind, Message, MessageKind, State, Transition
 from outlast.lifecycle import Execution as Record
-from outlast.lifecycle import Kind, Message, MessageKind, State, Transition
 from outlast.store.protocol import InboxEntry
 
 AGAIN_US: Final = 40_000
@@ -130,7 +131,7 @@ class Client:
         self.order = order
         self.id: str | None = None
         self._horizon_us = horizon_us
-        self._messages = 0
+        self._messages = self._descents = 0
         self._after: tuple[After, ...] | None = None
         market.later(order.at_us, self.start)
 
@@ -177,6 +178,8 @@ class Client:
             return
         self.id = id
         market.cares(self, id)
+        if dice.random() < 0.06:
+            market.later(int(self._horizon_us * dice.random() ** 2), self.descend)
         for delay, kind in order.ops:
             market.later(delay, lambda kind=kind: self.send(kind))  # type: ignore[misc]
         for need in order.sort.needs(order.seed):
@@ -191,6 +194,10 @@ class Client:
     def react(self, row: Transition) -> None:
         """Do something just after a row was stored: that is when an execution may be parking."""
         dice = self.market.dice
+        if row.to_state in FINAL:
+            if dice.random() < 0.25:
+                self.market.later(int(30_000 * dice.random()), self.descend)
+            return
         delay = int(3_000 * dice.random() ** 2)
         if row.kind is Kind.STEP_ANNOUNCED and dice.random() < 0.3:
             self.market.later(delay, self.answer)
@@ -199,6 +206,12 @@ class Client:
             if needs:
                 need = needs[int(dice.random() * len(needs))]
                 self.market.later(delay, lambda: self.signal(need))
+
+    def descend(self) -> None:
+        """Make another execution of it."""
+        if self.id is not None:
+            self._descents += 1
+            Descends(self.market, self.id, f"d{self.order.number}.{self._descents}")
 
     def signal(self, need: Need) -> None:
         """Send a signal, now and then two."""

@@ -16,6 +16,7 @@ import msgspec
 
 from campaigns.simulation.actions import STEP_RETRIES, STREAM, Says, Witness
 from campaigns.simulation.clockwork import Process
+from campaigns.simulation.descents import Family
 from campaigns.simulation.edges import Edges
 from campaigns.simulation.leases import Book
 from campaigns.simulation.programs import SORTS
@@ -58,6 +59,7 @@ RULES: Final = {
     "INV-20 parked": "a parked execution ends by cancel or deadline only, and not without one",
     "INV-21 children": "a child is born with its parent's row; its end is told once, after it",
     "dependencies": "who waits for others begins when all have ended as needed, or is taken along",
+    "descents": "what is made of another execution knows what that knew, and runs none of it again",
     "slots": "a slot is decided once, in order, by its policies; what it fires is there, once",
     "lease taken": "nobody is taken over before the lease has run out, by the store's clock",
     "lease kept": "who is neither dead nor troubled keeps its lease",
@@ -143,6 +145,7 @@ class Auditor:
         self._nonces: set[bytes] = set()
         self.leases: Book | None = None
         self.edges = Edges(self)
+        self.family = Family(self)
         self.truth = Truth(self)
         self.slots = SlotBook(self)
 
@@ -555,6 +558,7 @@ def _waits(record: Execution) -> list[Any]:
 
 
 def _on_create(auditor: Auditor, seen: Seen, row: Transition) -> None:
+    auditor.family.born(seen, row)
     parent_id = seen.record.parent_id
     if parent_id is not None and seen.record.parent_key is not None:
         parent = auditor.seen.get(parent_id)
@@ -566,7 +570,8 @@ def _on_create(auditor: Auditor, seen: Seen, row: Transition) -> None:
 
 
 def _on_child_finished(auditor: Auditor, seen: Seen, row: Transition) -> None:
-    id = str((row.data or {}).get("child"))
+    id = auditor.family.child_of(row) or str((row.data or {}).get("child"))
+    auditor.family.reused(seen, row)
     child = auditor.reader.get([id])[0]
     auditor.check("INV-21 children", child is not None and child.is_final, id, "has not ended")
     auditor.check("INV-21 children", id not in seen.told, "the end of", id, "was told twice")
@@ -590,6 +595,8 @@ def _on_step(auditor: Auditor, seen: Seen, row: Transition) -> None:
     auditor.check("INV-8 recorded", row.key not in seen.recorded, row.key, "of", row.execution_id,
                   "has a second result")  # fmt: skip
     seen.recorded.add(row.key)
+    auditor.family.reused(seen, row)
+    auditor.family.ran(row)
     attempts = int(str((row.data or {}).get("attempts", 1)))
     auditor.check("INV-17 policy", attempts <= 1 + _retries_of(row.key), row.key, attempts)
 
@@ -608,8 +615,15 @@ def _on_timer(auditor: Auditor, seen: Seen, row: Transition) -> None:
     auditor.check(
         "timers", row.key not in seen.fired, row.key, "of", row.execution_id, "fired twice"
     )
-    auditor.check("timers", row.at >= row.digest, row.key, "of", row.execution_id, "fired early")
+    early = row.at < row.digest and not auditor.family.reused(seen, row)
+    auditor.check("timers", not early, row.key, "of", row.execution_id, "fired early")
     seen.fired.add(row.key)
+
+
+def _on_annotation(auditor: Auditor, seen: Seen, row: Transition) -> None:
+    if auditor.family.copied(row):
+        at: Any = (row.data or {})["at"]
+        seen.instants.add(int(at))
 
 
 def _on_due(auditor: Auditor, seen: Seen, row: Transition) -> None:
@@ -635,6 +649,7 @@ def _due_of(seen: Seen) -> int | None:
 
 def _on_retry(auditor: Auditor, seen: Seen, row: Transition) -> None:
     seen.tries += 1
+    auditor.family.tries_again(row.execution_id)
     auditor.check("INV-17 policy", seen.tries <= SORTS[seen.record.task].retries,
                   row.execution_id, "is tried again for the", seen.tries, "th time")  # fmt: skip
     seen.recorded.clear()
@@ -666,6 +681,7 @@ _ROW_CHECKS: Final = {
     Kind.STEP: _on_step,
     Kind.ATTEMPT_FAILED: _on_attempt_failed,
     Kind.TIMER_FIRED: _on_timer,
+    Kind.ANNOTATION: _on_annotation,
     Kind.RESUME: _on_due,
     Kind.RETRY_DUE: _on_due,
     Kind.RETRY: _on_retry,

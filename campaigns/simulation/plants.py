@@ -24,6 +24,7 @@ from outlast.engine.membership import Membership
 from outlast.engine.owner import Owner
 from outlast.engine.playback import Playback
 from outlast.engine.scope import Outcome, Scope
+from outlast.engine.script import Script
 from outlast.engine.waiting import Waiting
 from outlast.engine.worker import Worker
 from outlast.errors import OutlastError
@@ -468,6 +469,21 @@ def _late_slots_fired() -> list[Patch]:
     return [(module, "takewhile", lambda is_late, due: [])]
 
 
+def _known_steps_run_again() -> list[Patch]:
+    return [(Script, "offer", lambda self, call: False)]
+
+
+def _fork_knows_its_step() -> list[Patch]:
+    descent: Any = sys.modules["outlast.engine.descent"]
+    plain = descent._copies
+
+    def copies(source: Any, log: Any, wish: Any) -> Any:
+        found, key = plain(source, log, wish)
+        return (list(descent._learned(log)) if wish.step is not None else found), key
+
+    return [(descent, "_copies", copies)]
+
+
 PLANTS: Final[dict[str, Plant]] = {
     "unfenced_recoverer": Plant(
         "the recoverer takes executions back without raising the fence",
@@ -475,7 +491,7 @@ PLANTS: Final[dict[str, Plant]] = {
     ),
     "stale_writes_stored": Plant(
         "the store takes a step's result also from a worker whose lease was taken over",
-        ("INV-6 owner",), _stale_writes_stored,
+        ("INV-6 owner",), _stale_writes_stored, seeds=600,
     ),
     "ack_before_commit": Plant(
         "a start is acknowledged, and then committed",
@@ -501,7 +517,7 @@ PLANTS: Final[dict[str, Plant]] = {
     ),
     "park_overlooks_messages": Plant(
         "an execution parks although a signal has just come: the lost wake-up",
-        ("INV-10 liveness", "INV-18 messages"), _park_overlooks_messages, seeds=400,
+        ("INV-10 liveness", "INV-18 messages", "reasons"), _park_overlooks_messages, seeds=600,
     ),
     "second_answer_taken": Plant(
         "a question takes a second answer", ("INV-18 messages",), _second_answer_taken,
@@ -523,11 +539,11 @@ PLANTS: Final[dict[str, Plant]] = {
     ),
     "claim_unknown": Plant(
         "a claim whose outcome is unknown is taken for none",
-        ("INV-10 liveness",), _unknown_taken_for_failed, seeds=400,
+        ("INV-10 liveness", "reasons"), _unknown_taken_for_failed, seeds=400,
     ),
     "commit_unknown": Plant(
         "after a commit of unknown outcome the engine goes on under its old leases",
-        ("INV-10 liveness",), _drops_without_rejoining,
+        ("INV-10 liveness", "reasons"), _drops_without_rejoining,
     ),
     "takeover_ignores_renewals": Plant(
         "a lease runs out so long after it began, however often it was renewed",
@@ -539,7 +555,7 @@ PLANTS: Final[dict[str, Plant]] = {
     ),
     "watchdog_off_unfenced": Plant(
         "the same, and the store takes a step's result from a worker that was taken over",
-        ("INV-6 owner",), _watchdog_off_unfenced,
+        ("INV-6 owner",), _watchdog_off_unfenced, seeds=600,
     ),
     "renewal_forgotten_under_load": Plant(
         "an engine does not renew its lease while it has something to run",
@@ -575,6 +591,14 @@ PLANTS: Final[dict[str, Plant]] = {
     "late_slots_fired": Plant(
         "slots that nobody fired in time are fired all the same",
         ("slots",), _late_slots_fired,
+    ),
+    "known_steps_run_again": Plant(
+        "a recovery runs steps again that its source had finished",
+        ("descents",), _known_steps_run_again,
+    ),
+    "fork_knows_its_step": Plant(
+        "a fork brings along what came from its step on",
+        ("descents",), _fork_knows_its_step,
     ),
     "stop_as_failure": Plant(
         "what a graceful stop interrupts is written down as failed",

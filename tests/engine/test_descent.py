@@ -130,6 +130,26 @@ def test_a_fork_goes_its_own_way_from_a_step() -> None:
         assert "reserve#1, charge#1, ship#1" in error.value.why
 
 
+def test_a_recovery_keeps_what_was_finished_before_a_try_that_never_began() -> None:
+    @task(retries=outlast.Retry(1, base="1h", jitter=0))
+    async def in_two_tries() -> str:
+        receipt = await charge(300)
+        return await ship(receipt)
+
+    BROKEN.add("ship")
+    with testing.engine(tasks=[in_two_tries]) as engine:
+        first = in_two_tries.start()
+        engine.advance("1m")
+        assert first.status() is State.RETRY_WAIT
+        first.cancel()
+        assert first.status() is State.CANCELLED
+        BROKEN.clear()
+        again = first.recover()
+        assert again.result() == "shipped, paid 300"
+        assert [name for name, _ in CALLS] == ["charge", "ship", "ship"]
+        assert engine.store.verify().defects == []
+
+
 def test_retry_of_one_that_failed_recovers_it() -> None:
     BROKEN.add("charge")
     with testing.engine() as engine:

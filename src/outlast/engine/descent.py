@@ -317,12 +317,17 @@ def _first_of_last_try(log: Sequence[Transition]) -> int:
 
 
 def _began_at(log: Sequence[Transition]) -> int | None:
-    """Give the time at which the code of the last try began; None if it never did."""
+    """Give the time at which the code of the last try that began did; None if it never did.
+
+    One that ended while it waited for its next try has finished steps all the same.
+    """
     past = past_of(log[0])
     if past is not None:
         return past.began_at
-    rows = log[_first_of_last_try(log) :]
-    return next((row.at for row in rows if row.kind is Kind.START), None)
+    starts = [row for row in log if row.kind is Kind.START]
+    tried = [row for row in log[_first_of_last_try(log) :] if row.kind is Kind.START]
+    began = tried[:1] or starts[-1:]
+    return began[0].at if began else None
 
 
 def _questions(log: Iterable[Transition]) -> dict[str, int]:
