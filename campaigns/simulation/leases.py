@@ -19,6 +19,7 @@ from outlast.engine.membership import Membership
 LONG_US: Final = 10**15
 LEASES_US: Final = (150_000, 400_000, 1_500_000, 6_000_000)
 HINTS_LOST: Final = 0.4
+AGAIN_SECONDS: Final = 0.05
 PROBE_US: Final = 2_000_000
 """How long after some trouble an engine may take to come back by another name."""
 
@@ -52,13 +53,16 @@ class SimMembership(Membership):
         if self.is_calm:
             self.lease_us = LONG_US
             self._sent_at = float("-inf")  # it is high time
+        before = self.renewals
         try:
             delay = self.beat()
         except Frozen:
             delay = 0.0  # it was stopped before the call, and makes it when it goes on
         else:
-            if self.is_calm:
+            if self.is_calm and self.renewals > before:
                 return
+        if self.is_calm:
+            delay = AGAIN_SECONDS  # it is about to come back by another name
         self._lane.works.add(max(1_000, int(delay * 1e6)), self._step)
 
     def stop(self) -> None:
