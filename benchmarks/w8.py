@@ -2,7 +2,7 @@
 
 Memory is that of the process that runs them, a fresh one for each size: parked with the engine
 open, less that of the same engine before the first of them was started. What SQLite holds of it
-(mostly its caches, which grow to 80 MiB and no further) is told besides: the rest is the engine's
+(its caches, which grow to 8 MiB, and prepared statements) is told besides: the rest is the engine's
 and that of the ids that are kept here. The ratio compares the rows of the logs a second from the
 first answer to the last end with raw commits of 1,000 like rows.
 """

@@ -11,7 +11,7 @@ import apsw
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import checks, kill, limits, quiet, report, w1, w2, w3, w4, w5, w6, w7, w8, w9
+from benchmarks import checks, cost, kill, limits, quiet, report, w1, w2, w3, w4, w5, w6, w7, w8, w9
 from benchmarks.bench import Bench, percentile, url
 from benchmarks.place import NotADisk, fresh_directory, mount_of
 from benchmarks.tasks import chain
@@ -53,6 +53,16 @@ def test_a_workload_runs_and_is_verified(name: str, tmp_path: Path) -> None:
     assert found["limits"].keys() == report.LIMITS.keys()
     assert name in report.text([result], {})
     assert sizes.keys() == module.FULL.keys() == module.QUICK.keys()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", cost.WORKLOADS)
+def test_each_phase_has_a_cost_by_thread(name: str, tmp_path: Path) -> None:
+    found = cost.measured(name, 10, tmp_path)
+    assert found and all(phase.startswith(name) for phase in found)
+    for phase in found.values():
+        assert phase.keys() == set(cost.PARTS)
+        assert phase["loop"] > 0 and phase["journal"] > 0
     assert not list(tmp_path.iterdir())
 
 

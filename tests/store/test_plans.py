@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
 
-from outlast.lifecycle import Kind
+from outlast.lifecycle import Decision, Event, Kind, decide
 from outlast.store.protocol import Item
+from outlast.store.relational.rows import CLAIMED
 from outlast.store.sql import KEPT_ROWS_MAX, PADDED, TEXT_MAX, Statement, load
 from outlast.store.sqlite.connect import open_reader
 from outlast.store.sqlite.store import SqliteStore
-from outlast.testing.conformance import begun
+from outlast.testing.conformance import T, begun, born
 
 SQL = load("outlast.store.sqlite")
 FILES = {
@@ -60,6 +62,7 @@ PLANS = {
     "taken_ids": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
     "move_executions": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
     "save_executions": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
+    "claim_executions": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
     "save_told_executions": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
     "count_messages": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
     "earlier_messages": [
@@ -352,7 +355,10 @@ def test_widths_are_those_of_the_rows() -> None:
     for name in ("insert_transitions", "insert_executions", "insert_messages"):
         columns = re.search(r"\(([^)]*)\)\s*(?:VALUES|SELECT)", SQL[name].text)
         assert columns is not None and len(columns[1].split(",")) == SQL[name].columns
-    for name in ("move_executions", "save_executions", "save_told_executions", "count_messages"):
+    for name in (
+        *("move_executions", "save_executions", "save_told_executions", "count_messages"),
+        "claim_executions",
+    ):
         used = {int(number) for number in re.findall(r"v\.column(\d+)", SQL[name].text)}
         assert used == set(range(1, SQL[name].columns + 1))
 
@@ -444,3 +450,24 @@ def test_a_page_of_the_inbox_costs_the_same_however_many_wait(tmp_path: Path) ->
     few, many = costs
     assert min(few) > 0 and all(b <= a + 10 for a, b in zip(few, many, strict=True)), costs
     store.close()
+
+
+def test_a_claim_changes_no_more_than_its_statement_writes() -> None:
+    births: list[dict[str, Any]] = [
+        {},
+        {"priority": 3, "deadline_at": T + 9, "start_by": T + 5, "labels": {"a": "b"}},
+        {"gates": {"limits": [{"name": "x", "of": "x", "capacity": 1, "hold": False}]}},
+    ]
+    for data in births:
+        record = born("ex_1", **data).after
+        record.detail, record.due_at = {"since": T}, T  # it was blocked, and waited
+        decision = decide(record, Event(Kind.CLAIM, "e", nonce=b"n" * 16, data={"worker": "w"}), T)
+        assert isinstance(decision, Decision)
+        taken_away = {"due_at": None, "detail": None}
+        changed = {
+            name
+            for name, value in decision.changes.items()
+            if not (name in taken_away and value is None)
+        }
+        assert changed <= set(CLAIMED)
+        assert taken_away.keys() <= decision.changes.keys()

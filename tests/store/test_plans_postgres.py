@@ -63,6 +63,7 @@ PLANS_OF = {
     "refused_heads": {"execution_pkey"},
     "move_executions": {"execution_pkey"},
     "save_executions": {"execution_pkey"},
+    "claim_executions": {"execution_pkey"},
     "save_told_executions": {"execution_pkey"},
     "count_messages": {"execution_pkey"},
     "ended_executions": {"execution_pkey"},

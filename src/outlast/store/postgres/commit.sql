@@ -91,6 +91,21 @@ UPDATE execution
        WHERE x.tenant = {tenant} AND x.id = v.column1 OFFSET 0) AS e) AS v
  WHERE execution.ctid = v.place;
 
+-- name: claim_executions
+-- types: text text bigint bigint bytea text bigint bigint bigint bigint bigint
+-- What a claim changes of what waited in its queue.
+UPDATE execution
+   SET state = v.column2, seq = v.column3, fence = v.column4, nonce = v.column5,
+       worker = v.column6, high_water = v.column7, claims = v.column8, idle_claims = v.column9,
+       updated_at = v.column10, state_at = v.column11, due_at = NULL, detail = NULL
+  FROM (
+    SELECT v.*, e.place
+      FROM {rows}
+     CROSS JOIN LATERAL (
+      SELECT x.ctid AS place FROM execution AS x
+       WHERE x.tenant = {tenant} AND x.id = v.column1 OFFSET 0) AS e) AS v
+ WHERE execution.ctid = v.place;
+
 -- name: save_told_executions
 -- types: text text bigint bigint bytea text bigint text text bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint bigint text bigint bigint text text text bigint
 -- The same, of executions that a message has moved: it is counted, too.

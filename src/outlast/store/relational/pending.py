@@ -48,8 +48,9 @@ class Pending:
     """What a transaction has gathered, by table and shape."""
 
     __slots__ = (
-        "births", "born", "budgets", "counted", "descents", "edges", "emits", "ended", "losses",
-        "messages", "moved", "plain", "progress", "saved", "sends", "told", "transitions",
+        "births", "born", "budgets", "claimed", "counted", "descents", "edges", "emits", "ended",
+        "losses", "messages", "moved", "plain", "progress", "saved", "sends", "told",
+        "transitions",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -67,6 +68,7 @@ class Pending:
         self.descents: list[tuple[Value, ...]] = []
         self.moved: list[tuple[Value, ...]] = []
         self.saved: list[tuple[Value, ...]] = []
+        self.claimed: list[tuple[Value, ...]] = []
         self.told: list[tuple[Value, ...]] = []
         self.messages: list[tuple[Value, ...]] = []
         self.counted: list[tuple[Value, ...]] = []

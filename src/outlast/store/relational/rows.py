@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Final
 
@@ -86,6 +86,15 @@ def plain_values_of(record: Execution) -> tuple[Value, ...] | None:
 def changed_values_of(record: Execution) -> tuple[Value, ...]:
     """Give the columns that transitions change, in the order of ``save_executions``."""
     return (*_changed(record), *_facts_of(record))
+
+
+CLAIMED: Final = (
+    "state", "seq", "fence", "nonce", "worker", "high_water", "claims", "idle_claims", "updated_at",
+    "state_at",
+)  # fmt: skip
+"""The columns that a claim changes; what was due, and the detail, it takes away."""
+claimed_values_of: Final[Callable[[Execution], tuple[Value, ...]]] = attrgetter("id", *CLAIMED)
+"""Give the columns of ``claim_executions``, in its order."""
 
 
 def _facts_of(record: Execution) -> tuple[str | None, str | None, str | None]:

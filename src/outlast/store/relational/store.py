@@ -101,6 +101,7 @@ from outlast.store.relational.purge import purge
 from outlast.store.relational.rows import (
     Value,
     changed_values_of,
+    claimed_values_of,
     entry_of,
     execution_of,
     transition_of,
@@ -522,9 +523,10 @@ class RelationalStore:
                 assert loop is not None
                 after = self._decide(after, loop, now, pending)
                 part.desk.left(after)
+                pending.saved.append(changed_values_of(after))
             else:
                 claims.append(Claimed(after, transition_of(part.births[record.id]), unseen))
-            pending.saved.append(changed_values_of(after))
+                pending.claimed.append(claimed_values_of(after))
         self._flush(pending)
         part.leave()
         part.tell(claims)
@@ -687,6 +689,7 @@ class RelationalStore:
         send("insert_descents", pending.descents)
         send("insert_dependencies", pending.edges)
         send("move_executions", pending.moved)
+        send("claim_executions", pending.claimed)
         send("save_executions", pending.saved)
         send("save_told_executions", pending.told)
         send("save_budgets", list(map(values_of, pending.budgets)))

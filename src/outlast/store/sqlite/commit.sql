@@ -84,6 +84,17 @@ UPDATE execution
   FROM (VALUES {rows}) AS v
  WHERE execution.tenant = {tenant} AND execution.id = v.column1;
 
+-- name: claim_executions
+-- columns: 11
+-- padded
+-- What a claim changes of what waited in its queue.
+UPDATE execution
+   SET state = v.column2, seq = v.column3, fence = v.column4, nonce = v.column5,
+       worker = v.column6, high_water = v.column7, claims = v.column8, idle_claims = v.column9,
+       updated_at = v.column10, state_at = v.column11, due_at = NULL, detail = NULL
+  FROM (VALUES {rows}) AS v
+ WHERE execution.tenant = {tenant} AND execution.id = v.column1;
+
 -- name: save_told_executions
 -- columns: 29
 -- The same, of executions that a message has moved: it is counted, too.

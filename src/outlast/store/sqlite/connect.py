@@ -30,6 +30,9 @@ from outlast.errors import (
 BUSY_TIMEOUT_MS: Final = 10_000
 CHECKPOINT_PAGES: Final = 4_000
 """How long the write-ahead log grows before the owner copies it into the file: 16 MB."""
+CACHE_KIB: Final = 4_096
+"""Pages that each connection keeps for itself. What is read again is in the system's cache as well,
+and with 16 times as much nothing was faster but answers in random order (decision 0037)."""
 _opened: Final[weakref.WeakSet[apsw.Connection]] = weakref.WeakSet()
 
 
@@ -84,7 +87,7 @@ def open_writer(path: Path) -> apsw.Connection:
         raise StoreReadOnly(f"no right to write {path}", why="it can be opened for reading only")
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     connection.execute("PRAGMA mmap_size = 0").fetchall()
-    connection.execute("PRAGMA cache_size = -65536")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     connection.execute("PRAGMA temp_store = MEMORY")
     return connection
 
@@ -115,7 +118,7 @@ def open_reader(path: Path) -> apsw.Connection:
         _opened.add(connection)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         connection.execute("PRAGMA query_only = ON")
-        connection.execute("PRAGMA cache_size = -16384")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
         return connection
 
