@@ -340,6 +340,26 @@ def upgrade(session: Session) -> None:
         session.out(f"{session.shown} has the schema of this version")
 
 
+@db.command()
+@click.argument("role")
+@shared
+def grant(session: Session, role: str) -> None:
+    """Give a ROLE of a PostgreSQL server what engines need, behind row-level security.
+
+    The schema's owner says it, again after each upgrade. With --tenant, which may be repeated, the
+    role sees only those tenants, whatever it sets; else the ones that each transaction names.
+    """
+    from outlast.store import grant
+
+    names = session.tenants
+    grant(session.url, role, names)
+    if session.as_json:
+        session.json({"role": role, "tenants": list(names) or None})
+    else:
+        whose = f" of {', '.join(names)}" if names else ""
+        session.out(f"{role} may run engines{whose}")
+
+
 @db.command(name="print-sql")
 @shared
 def print_sql(session: Session) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 from outlast.errors import CannotLoad, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from outlast.store.copying import Copied
     from outlast.store.protocol import Inside, Store
@@ -196,6 +196,23 @@ def place_of(url: str) -> Place:
     path = sqlite_path(url)
     log = Path(f"{path}-wal")
     return Place(url, path.exists(), _size(path), _size(log))
+
+
+def grant(url: str, role: str, tenants: Sequence[str]) -> None:
+    """Give a role of a PostgreSQL server what an engine of these tenants needs, or of all.
+
+    Raises:
+        UsageError: the store is a file; or there is no such role, or it is above all walls.
+        UnknownTenant: there is no such tenant.
+    """
+    if not is_postgres(url):
+        raise UsageError(
+            "a file has no roles", where=url, do="keep tenants apart by who may read which file"
+        )
+    import importlib
+
+    _postgres()
+    importlib.import_module("outlast.store.postgres.grants").grant(url, role, tenants)
 
 
 def script(url: str) -> str:

@@ -2,8 +2,8 @@
 
 Theory of operation. The caller's transaction is its own: it is neither begun by us, where the
 driver would not begin it anyway, nor ended. What we write stands in a savepoint, so that a refusal
-leaves the transaction as it was. Whatever we set there, we set back: the search path. Timeouts,
-isolation and durability stay the caller's.
+leaves the transaction as it was. Whatever we set there, we set back: the search path and the
+tenant. Timeouts, isolation and durability stay the caller's.
 
 The driver's lock of the connection is held meanwhile, and the connection is not used by the driver:
 it is in libpq's pipeline mode, as all of ours are. Where it cannot be brought back from there, it
@@ -35,9 +35,10 @@ from outlast.store.relational.sealed import SealedDatabase
 T = TypeVar("T")
 TRIES: Final = 4
 """How often something is tried that another transaction made in the same instant."""
-_PATH: Final = b"SELECT set_config('search_path', $1, true)"
+_PATH: Final = b"SELECT set_config('search_path', $1, true), set_config('outlast.tenant', $2, true)"
 _STANDING: Final = (
-    b"SELECT current_setting('search_path'), current_setting('session_replication_role')"
+    b"SELECT current_setting('search_path'), current_setting('session_replication_role'),"
+    b" coalesce(current_setting('outlast.tenant', true), '')"
 )
 
 
@@ -215,12 +216,12 @@ class Borrowed(PostgresDatabase):
 
     @contextmanager
     def _pathed(self) -> Iterator[str]:
-        """Have our search path, then the caller's again; an error's savepoint sets it back."""
+        """Have our search path and tenant, then the caller's; an error's savepoint sets it back."""
         session = self._borrowed
-        ((path, role),) = session.ask(_STANDING)
-        session.queue(_PATH, [self._path])
+        ((path, role, tenant),) = session.ask(_STANDING)
+        session.queue(_PATH, [self._path, str(self.tenant).encode()])
         yield str(role)
-        session.queue(_PATH, [str(path).encode()])
+        session.queue(_PATH, [str(path).encode(), str(tenant).encode()])
 
 
 __all__ = ["Borrowed", "BorrowedSession", "birth_within", "check_borrowed", "inside_of"]

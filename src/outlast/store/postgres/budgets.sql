@@ -57,9 +57,9 @@ SELECT {tenant}, v.column1, v.column2, v.column3, v.column4, v.column5, v.column
        EXISTS (
          SELECT 1 FROM execution AS e
           WHERE e.tenant = {tenant} AND e.state = 'suspended'
-            AND (facts(e.detail) #>> '{budget,name}') IS NOT NULL
-            AND (facts(e.detail) #>> '{budget,name}') COLLATE "C" = v.column1 || ':' || v.column2
-            AND (facts(e.detail) #>> '{budget,need}')::bigint <=
+            AND e.budget_name IS NOT NULL
+            AND e.budget_name = v.column1 || ':' || v.column2
+            AND e.budget_need <=
                 coalesce(v.column3 - v.column5 + v.column6 - v.column8, 9223372036854775807))::int
   FROM {rows}
  ORDER BY v.column1 COLLATE "C", v.column2 COLLATE "C"
@@ -82,10 +82,10 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
- WHERE tenant = {tenant} AND state = 'suspended' AND (facts(detail) #>> '{budget,name}') IS NOT NULL
-   AND (facts(detail) #>> '{budget,name}') COLLATE "C" = :name
-   AND (facts(detail) #>> '{budget,need}')::bigint <= :left
- ORDER BY (facts(detail) #>> '{budget,need}')::bigint, id
+ WHERE tenant = {tenant} AND state = 'suspended' AND budget_name IS NOT NULL
+   AND budget_name = :name
+   AND budget_need <= :left
+ ORDER BY budget_need, id
  LIMIT nullif(:limit, -1)
    FOR NO KEY UPDATE;
 

@@ -31,15 +31,15 @@ SELECT f.name, f.has_lines,
 -- name: waiting_codes
 -- For what code something waits in a queue: tasks, and pinned versions of tasks. Each costs one step.
 WITH RECURSIVE c (code) AS (
-  (SELECT task || coalesce(chr(31) || (facts(gates) ->> 'version'), '') FROM execution
+  (SELECT code FROM execution
     WHERE tenant = {tenant} AND state = 'queued' AND queue = :queue
-    ORDER BY task || coalesce(chr(31) || (facts(gates) ->> 'version'), '') LIMIT 1)
+    ORDER BY code LIMIT 1)
    UNION ALL
-  SELECT (SELECT e.task || coalesce(chr(31) || (facts(e.gates) ->> 'version'), '')
+  SELECT (SELECT e.code
             FROM execution AS e
            WHERE e.tenant = {tenant} AND e.state = 'queued' AND e.queue = :queue
-             AND e.task || coalesce(chr(31) || (facts(e.gates) ->> 'version'), '') > c.code
-           ORDER BY e.task || coalesce(chr(31) || (facts(e.gates) ->> 'version'), '') LIMIT 1)
+             AND e.code > c.code
+           ORDER BY e.code LIMIT 1)
     FROM c WHERE c.code IS NOT NULL)
 SELECT code FROM c WHERE code IS NOT NULL;
 
@@ -71,16 +71,16 @@ SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.hig
            x.actor, x.at, x.key, x.digest, x.data, x.payload
       FROM transition AS x
      WHERE x.tenant = {tenant} AND x.execution_id = e.id AND x.seq = 1 OFFSET 0) AS t
- WHERE e.tenant = {tenant} AND e.state = 'blocked' AND (facts(e.detail) ->> 'gate') COLLATE "C" = :gate
+ WHERE e.tenant = {tenant} AND e.state = 'blocked' AND e.gate = :gate
    AND e.queue = :queue
-   AND coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at) - e.priority * 60000000 >= :turn
-   AND (coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at) - e.priority * 60000000 > :turn
+   AND e.turn >= :turn
+   AND (e.turn > :turn
         OR e.id > :id)
    AND e.task = ANY (ARRAY(SELECT json_array_elements_text(:tasks::json)))
    AND (facts(e.gates) ->> 'version' IS NULL
         OR e.task || chr(31) || (facts(e.gates) ->> 'version')
            = ANY (ARRAY(SELECT json_array_elements_text(:versions::json))))
- ORDER BY coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at) - e.priority * 60000000, e.id
+ ORDER BY e.turn, e.id
  LIMIT nullif(:limit, -1)
    FOR NO KEY UPDATE OF e SKIP LOCKED;
 
@@ -94,7 +94,7 @@ DELETE FROM line AS l
    AND NOT EXISTS (
     SELECT 1 FROM execution AS e
      WHERE e.tenant = {tenant} AND e.state = 'blocked'
-       AND (facts(e.detail) ->> 'gate') COLLATE "C" = l.gate AND e.queue = l.queue);
+       AND e.gate = l.gate AND e.queue = l.queue);
 
 -- name: close_lines
 -- types: text text bigint
@@ -195,25 +195,25 @@ SELECT gate FROM line WHERE tenant = {tenant}
 SELECT count(*), (
     SELECT n.id FROM execution AS n
      WHERE n.tenant = {tenant} AND n.state = 'blocked'
-       AND (facts(n.detail) ->> 'gate') COLLATE "C" = :gate
-     ORDER BY coalesce((facts(n.detail) ->> 'since')::bigint, n.state_at) - n.priority * 60000000,
+       AND n.gate = :gate
+     ORDER BY n.turn,
               n.id
      LIMIT 1)
   FROM execution AS e
- WHERE e.tenant = {tenant} AND e.state = 'blocked' AND (facts(e.detail) ->> 'gate') COLLATE "C" = :gate;
+ WHERE e.tenant = {tenant} AND e.state = 'blocked' AND e.gate = :gate;
 
 -- name: place_in_queue
 SELECT count(*) FROM execution AS e
  WHERE e.tenant = {tenant} AND e.state = 'queued' AND e.queue = :queue
-   AND coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at) - e.priority * 60000000 <= :turn
-   AND (coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at) - e.priority * 60000000 < :turn
+   AND e.turn <= :turn
+   AND (e.turn < :turn
         OR e.id <= :id);
 
 -- name: place_in_line
 SELECT count(*) FROM execution AS e
- WHERE e.tenant = {tenant} AND e.state = 'blocked' AND (facts(e.detail) ->> 'gate') COLLATE "C" = :gate
-   AND coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at) - e.priority * 60000000 <= :turn
-   AND (coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at) - e.priority * 60000000 < :turn
+ WHERE e.tenant = {tenant} AND e.state = 'blocked' AND e.gate = :gate
+   AND e.turn <= :turn
+   AND (e.turn < :turn
         OR e.id <= :id);
 
 -- name: wrong_holders

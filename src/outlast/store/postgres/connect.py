@@ -48,17 +48,18 @@ SETTINGS: Final = b"""SELECT set_config('search_path', $1, true),
                   ELSE current_setting('synchronous_commit') END, true),
        set_config('lock_timeout', $2, true), set_config('statement_timeout', $3, true),
        set_config('idle_in_transaction_session_timeout', $4, true),
-       set_config('jit', 'off', true)"""
+       set_config('outlast.tenant', $5, true), set_config('jit', 'off', true)"""
 """What each transaction sets for itself."""
 PLANS: Final = b"""SELECT set_config('search_path', $1, true),
        set_config('synchronous_commit',
                   CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
                   ELSE current_setting('synchronous_commit') END, true),
        set_config('lock_timeout',
-                  CASE extract(epoch FROM pg_postmaster_start_time())::text WHEN $5 THEN $2
+                  CASE extract(epoch FROM pg_postmaster_start_time())::text WHEN $6 THEN $2
                   ELSE 'another server' END, true),
        set_config('statement_timeout', $3, true),
        set_config('idle_in_transaction_session_timeout', $4, true),
+       set_config('outlast.tenant', $5, true),
        set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true),
        set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
        set_config('enable_material', 'off', true),
@@ -73,11 +74,15 @@ def path_of(schema: str) -> str:
     return '"' + schema.replace('"', '""') + '", pg_temp'
 
 
-def settings_of(address: Address, *, long: bool = False) -> tuple[bytes, ...]:
-    """Give the parameters of :data:`SETTINGS`; ``long`` is for what reads everything."""
+def settings_of(address: Address, tenant: int, *, long: bool = False) -> tuple[bytes, ...]:
+    """Give the parameters of :data:`SETTINGS`; ``long`` is for what reads everything.
+
+    The tenant is for row-level security, which looks at it for every row of a role that does not
+    own the tables.
+    """
     statement = 0 if long else STATEMENT_TIMEOUT_MS
     idle = 0 if long else IDLE_TIMEOUT_MS
-    numbers = (LOCK_TIMEOUT_MS, statement, idle)
+    numbers = (LOCK_TIMEOUT_MS, statement, idle, tenant)
     return (path_of(address.schema).encode(), *(str(number).encode() for number in numbers))
 
 

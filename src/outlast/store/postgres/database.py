@@ -75,9 +75,11 @@ class _BrokenBeforeCommit(Exception):
 class PostgresReader(Reader):
     """A connection that reads for long."""
 
-    def __init__(self, session: Session, address: Address, known: Mapping[str, Sendable]) -> None:
+    def __init__(
+        self, session: Session, address: Address, tenant: int, known: Mapping[str, Sendable]
+    ) -> None:
         self._session, self._statements = session, known
-        self._settings = settings_of(address, long=True)
+        self._settings = settings_of(address, tenant, long=True)
         self._in_snapshot = False
 
     def ask(self, name: str, values: Sequence[Value]) -> Rows:
@@ -151,7 +153,7 @@ class PostgresDatabase(Database):
         self.url = address.shown
         self.tenant = ready(address, now, owner=owner is not None, upgrade=upgrade, tenant=tenant)
         self._statements = statements(self.tenant)
-        self._settings = settings_of(address)
+        self._settings = settings_of(address, self.tenant)
         self._begin_anew()
         self._writer = open_session(address)
         self._failures = 0
@@ -483,7 +485,7 @@ class PostgresDatabase(Database):
         session = open_session(self.address, long=True)
         try:
             with translated(self.address):
-                yield PostgresReader(session, self.address, self._statements)
+                yield PostgresReader(session, self.address, self.tenant, self._statements)
         finally:
             session.close()
 

@@ -41,11 +41,11 @@ SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.hig
       FROM transition AS x
      WHERE x.tenant = {tenant} AND x.execution_id = e.id AND x.seq = 1 OFFSET 0) AS t
  WHERE e.tenant = {tenant} AND e.state = 'queued' AND e.queue = :queue
-   AND e.task || coalesce(chr(31) || (facts(e.gates) ->> 'version'), '') = :code
-   AND coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at) - e.priority * 60000000 >= :turn
-   AND (coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at) - e.priority * 60000000 > :turn
+   AND e.code = :code
+   AND e.turn >= :turn
+   AND (e.turn > :turn
         OR e.id > :id)
- ORDER BY coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at) - e.priority * 60000000, e.id
+ ORDER BY e.turn, e.id
  LIMIT nullif(:limit, -1)
    FOR NO KEY UPDATE OF e SKIP LOCKED;
 

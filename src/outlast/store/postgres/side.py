@@ -9,7 +9,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
-from outlast.errors import SchemaMismatch, StoreBusy, StoreOwned
+from outlast.errors import SchemaMismatch, StoreBusy, StoreOwned, UsageError
 from outlast.store.postgres.address import Address
 from outlast.store.postgres.connect import LOCK_TIMEOUT_MS, connect, translated
 from outlast.store.postgres.migrate import NEWEST, ready, version_of
@@ -46,6 +46,13 @@ class PostgresSide(Side):
         with translated(self._address):
             self._own.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
             self._set()
+            walled = self._own.execute("SELECT row_security_active('execution')").fetchone()
+            if walled is not None and walled[0]:
+                raise UsageError(
+                    f"the role of {self.shown} sees one tenant at a time",
+                    why="it does not own the tables, and they have row-level security",
+                    do="copy as the owner of the schema",
+                )
             names = sql.SQL(", ").join(map(sql.Identifier, tables()))
             # Before the first look, which decides what is seen.
             self._own.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(names))

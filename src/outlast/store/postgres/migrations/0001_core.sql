@@ -140,6 +140,20 @@ CREATE TABLE execution (
   gates text,
   labels text,
   detail text,
+  -- What is sought by is a column: under row-level security an index is sought by nothing else than
+  -- comparisons that can leak nothing, which the functions of JSON are not (docs/decisions/0039).
+  code text COLLATE "C" GENERATED ALWAYS AS (
+    CASE WHEN state = 'queued'
+      THEN task || coalesce(chr(31) || (facts(gates) ->> 'version'), '') END) STORED,
+  turn bigint GENERATED ALWAYS AS (
+    CASE WHEN state = 'queued' OR state = 'blocked'
+      THEN coalesce((facts(detail) ->> 'since')::bigint, state_at) - priority * 60000000 END) STORED,
+  gate text COLLATE "C" GENERATED ALWAYS AS (
+    CASE WHEN state = 'blocked' THEN facts(detail) ->> 'gate' END) STORED,
+  budget_name text COLLATE "C" GENERATED ALWAYS AS (
+    CASE WHEN state = 'suspended' THEN facts(detail) #>> '{budget,name}' END) STORED,
+  budget_need bigint GENERATED ALWAYS AS (
+    CASE WHEN state = 'suspended' THEN (facts(detail) #>> '{budget,need}')::bigint END) STORED,
   PRIMARY KEY (tenant, id),
   CHECK ((state IN ('starting', 'running')) = (nonce IS NOT NULL)),
   CHECK ((nonce IS NULL) = (worker IS NULL)),
@@ -156,9 +170,7 @@ CREATE UNIQUE INDEX execution_by_key ON execution (tenant, key) WHERE key IS NOT
 -- Priority and waiting time together, which keep their order by themselves: a minute is worth one
 -- step of priority (lifecycle.gate.turn_of). By queue, so that a closed one is not looked at, and by
 -- what code can run it (lifecycle.gate.code_of): a claim never passes what its engine does not know.
-CREATE INDEX execution_queued ON execution (
-    tenant, queue, (task || coalesce(chr(31) || (facts(gates) ->> 'version'), '')),
-    (coalesce((facts(detail) ->> 'since')::bigint, state_at) - priority * 60000000), id)
+CREATE INDEX execution_queued ON execution (tenant, queue, code, turn, id)
   WHERE state = 'queued';
 CREATE INDEX execution_due ON execution (tenant, due_at, id)
   WHERE due_at IS NOT NULL AND state IN ('scheduled', 'waiting', 'awaiting_input', 'retry_wait');

@@ -51,9 +51,7 @@ CREATE TABLE line (
 CREATE INDEX line_look ON line (queue, look_at, tenant) WHERE look_at IS NOT NULL;
 CREATE INDEX line_opens ON line (look_at, tenant) WHERE look_at IS NOT NULL;
 
-CREATE INDEX execution_blocked ON execution (
-    tenant, (facts(detail) ->> 'gate') COLLATE "C", queue,
-    (coalesce((facts(detail) ->> 'since')::bigint, state_at) - priority * 60000000), id)
+CREATE INDEX execution_blocked ON execution (tenant, gate, queue, turn, id)
   WHERE state = 'blocked';
 
 -- Who holds: what is leased; where the limit says so, what has run and has not ended.

@@ -74,10 +74,8 @@ CREATE TABLE budget_event (
 CREATE UNIQUE INDEX budget_event_once ON budget_event (tenant, id, scope, meter) WHERE id IS NOT NULL;
 
 -- Executions that are suspended until a budget has room for what they need.
-CREATE INDEX execution_over_budget ON execution (
-  tenant, (facts(detail) #>> '{budget,name}') COLLATE "C",
-  ((facts(detail) #>> '{budget,need}')::bigint), id)
-  WHERE state = 'suspended' AND (facts(detail) #>> '{budget,name}') IS NOT NULL;
+CREATE INDEX execution_over_budget ON execution (tenant, budget_name, budget_need, id)
+  WHERE state = 'suspended' AND budget_name IS NOT NULL;
 
 -- GUARD: what was charged stays charged.
 CREATE TRIGGER budget_charged BEFORE UPDATE ON budget FOR EACH ROW

@@ -87,8 +87,9 @@ CREATE TABLE audit_head (
 INSERT INTO audit_head (tenant, number, digest)
 SELECT number, 0, decode(repeat('00', 32), 'hex') FROM tenant;
 
--- Each tenant has an audit of its own.
-CREATE FUNCTION tenant_audited() RETURNS trigger LANGUAGE plpgsql
+-- Each tenant has an audit of its own; made by the schema's owner, as the row is another tenant's than
+-- the one who makes it.
+CREATE FUNCTION tenant_audited() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path FROM CURRENT AS $$
 BEGIN
   INSERT INTO audit_head (tenant, number, digest)
