@@ -134,12 +134,23 @@ def _tasks_of(area: str) -> list[Task[Any, Any]]:
 
 @dataclass
 class World:
-    """An engine with things in it, and what was sown in them."""
+    """An engine with things in it, and what was sown in them.
+
+    Attributes:
+        engine: the engine.
+        sower: keeps what was sown.
+        names: whether something is sown in keys and labels, too, which are public at rest.
+        width: how many there are of most of them.
+        ids: the area of each execution.
+        fresh: those that may move.
+    """
 
     engine: Engine
     sower: Sower
-    asked: int = 0
+    names: bool = True
+    width: int = 1
     ids: dict[str, str] = field(default_factory=dict)
+    fresh: list[str] = field(default_factory=list)
 
     async def fill(self, round: int = 0) -> None:
         """Make executions in each state that they can be brought to, of each area."""
@@ -152,15 +163,19 @@ class World:
             return self.sower.draw(area, kind, place)
 
         async def start(name: str, *given: Any) -> str:
-            options = StartOptions(
-                key=sow("key", FACT), labels={"team": sow("label", FACT)}, actor=sow("actor", FACT)
-            )
+            options = StartOptions()
+            if self.names:
+                labels = {"team": sow("label", FACT)}
+                options = StartOptions(
+                    key=sow("key", FACT), labels=labels, actor=sow("actor", FACT)
+                )
             task = self.engine.tasks[f"{area}.{name}"]
             record, _ = await self.engine.astart_row(options, task, given, {})
             self.ids[record.id] = area
+            self.fresh.append(record.id)
             return record.id
 
-        for name in ("total", "fails", "backs_off", "listens", "family"):
+        for name in ("total", "fails", "backs_off", "listens", "family") * self.width:
             await start(name, sow(f"input of {name}"))
         await start("crosses")
         asking = await start("asks", sow("input of asks"), sow("question", FACT))
@@ -190,20 +205,23 @@ class World:
             if gate.setting is not None:
                 await engine.limits.areset(gate.gate)
         while True:
-            found = await engine.worker.read(lambda: engine.store.get(list(self.ids)))
+            found = await engine.worker.read(lambda: engine.store.get(self.fresh))
             moving = [one for one in found if one is not None and one.state in MOVING]
             if not moving:
                 break
             await engine.next_change(moving[0].id)
-        everything = Filter(limit=10_000)
-        for one in await engine.read_page(everything):  # children, and what callers have started
+        self.fresh.clear()
+        newest = Filter(limit=500)
+        for one in await engine.read_page(newest):  # children, and what callers have started
             self.ids.setdefault(one.id, one.task.partition(".")[0])
 
 
 @contextlib.asynccontextmanager
-async def a_world(store: str = "memory:") -> AsyncIterator[World]:
+async def a_world(
+    store: str = "memory:", *, names: bool = True, width: int = 1
+) -> AsyncIterator[World]:
     """Open a world that is filled."""
     async with Engine(store, tasks=made_tasks()) as engine:
-        world = World(engine, Sower())
+        world = World(engine, Sower(), names, width)
         await world.fill()
         yield world

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Final
 
 import apsw
 import pytest
@@ -18,6 +20,13 @@ from outlast.schedule import Wish
 from outlast.store.keys import Place, Vault, drawn_line, is_sealed, keys_of, parsed
 from outlast.store.protocol import Deliver, Emission, Lease, Store
 from outlast.store.relational.sealed import ANEW, READS, WRITES, SealedDatabase
+from outlast.store.relational.skeleton import (
+    TEXT_READS,
+    TEXT_WRITES,
+    hidden,
+    shown,
+    skeleton,
+)
 from outlast.store.sql import load
 from outlast.store.sqlite import SqliteStore
 from outlast.testing.conformance import T, begun, born, codes, message, nonces
@@ -274,6 +283,63 @@ def test_every_statement_with_a_payload_is_known(backend: str) -> None:
         for name, (column, _) in READS.items():
             results = load("outlast.store.sqlite")[name].results
             assert not results or column < results
+
+
+LOOKS_ONLY: Final = {
+    # They look into facts for what stays plain.
+    "save_budgets", "end_empty_lines", "queue_states", "line_of", "place_in_queue", "next_due",
+    "place_in_line", "wrong_holders", "asking_oldest", "asking_newest", "wrong_questions",
+    "wrong_descents", "wrong_dependencies", "lost_dependencies", "wrong_errands", "wrong_children",
+    "wrong_schedules", "fate_of_slot", "ids_beginning", "ids_ending",
+    # Facts that tell of no payload: of the audit, of epochs, of schedules' slots.
+    "insert_audit", "audit_oldest", "audit_newest", "epochs", "insert_epoch",
+    "insert_schedule_entry", "schedule_log",
+}  # fmt: skip
+
+
+def test_every_statement_with_facts_is_known() -> None:
+    found = set()
+    for path in (Path(__file__).parents[2] / "src/outlast/store/sqlite").glob("*.sql"):
+        pieces = re.split(r"^-- name: (\w+)$", path.read_text("utf-8"), flags=re.MULTILINE)
+        for name, body in zip(pieces[1::2], pieces[2::2], strict=True):
+            if re.search(r"\b(data|detail|text)\b", re.sub(r"--.*", "", body)):
+                found.add(name)
+    assert found - LOOKS_ONLY == TEXT_WRITES.keys() | TEXT_READS.keys()
+
+
+def test_what_stays_of_facts_is_what_statements_look_at() -> None:
+    facts: dict[str, Any] = {
+        "error": {"type": "E", "message": "secret"},
+        "why": "secret",
+        "match": {"secret": 1},
+        "waits": [{"key": "a#1", "kind": "ask", "to": "ops", "title": "secret", "match": {"n": 1}}],
+        "budget": {"name": "tenant:usd", "need": 3, "text": "secret"},
+        "from": {"id": "ex_1", "mode": "fork", "step": "a#1", "why": "secret"},
+        "question": {"title": "secret"},
+        "input_digest": 7_777,
+        "since": 5,
+        "gate": "rate:x",
+        "something new": "secret",
+    }
+    assert skeleton(facts) == {
+        "waits": [{"key": "a#1", "kind": "ask", "to": "ops"}],
+        "budget": {"name": "tenant:usd", "need": 3},
+        "from": {"id": "ex_1", "mode": "fork", "step": "a#1"},
+        "question": True,
+        "since": 5,
+        "gate": "rate:x",
+    }
+    vault, place = Vault({1: b"k" * 32}, whole=True), Place("facts", 1, "ex_1", 1)
+    text = json.dumps(facts)
+    sealed = hidden(vault, text, place)
+    assert "secret" not in sealed and "7777" not in sealed
+    assert hidden(vault, text, place) == sealed, "what did not change, is not changed in the row"
+    assert shown(vault, sealed, place, lambda: None) == text
+    with pytest.raises(StoreBroken):
+        shown(vault, sealed, Place("facts", 1, "ex_1", 2), lambda: None)
+    own = json.dumps({"labels": {"x": 'a "sealed":"b" c', "sealed": "d"}})
+    assert shown(vault, hidden(vault, own, place), place, lambda: None) == own
+    assert hidden(vault, '{"worker":"w1","attempt":1}', place) == '{"worker":"w1","attempt":1}'
 
 
 def test_the_schema_keeps_data_keys(tmp_path: Path, key: None) -> None:

@@ -269,9 +269,13 @@ class Vault:
         text = f"outlast payload 1|{tenant}|{id}".encode(errors="surrogatepass")
         return _aead(hmac.new(self._secrets[number], text, hashlib.sha256).digest())
 
-    def seal(self, data: bytes, place: Place) -> bytes:
-        """Seal a payload."""
-        nonce = secrets.token_bytes(NONCE_BYTES)
+    def seal(self, data: bytes, place: Place, *, is_fixed: bool = False) -> bytes:
+        """Seal a payload; the same in the same place the same way, where it is to be fixed."""
+        if is_fixed:  # a nonce that no other text in any other place has
+            said = _bound_to(place, self.newest) + b"\0" + data
+            nonce = hmac.digest(self._secrets[self.newest], said, "sha256")[:NONCE_BYTES]
+        else:
+            nonce = secrets.token_bytes(NONCE_BYTES)
         cipher = self._cipher(self.newest, place.tenant, place.id)
         head = MARK + self.newest.to_bytes(4, "big") + nonce
         return head + cipher.encrypt(nonce, data, _bound_to(place, self.newest))

@@ -18,6 +18,7 @@ from outlast.store.keys import MARK, DataKey, Keys, Place, Vault, keys_of, unwra
 from outlast.store.relational.access import append
 from outlast.store.relational.database import Database, Reader, Rows, Sight
 from outlast.store.relational.rows import Value
+from outlast.store.relational.skeleton import TEXT_READS, TEXT_WRITES, Show
 
 if TYPE_CHECKING:
     from outlast.access.audit import Deed
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from outlast.store.protocol import Hints
 
 T = TypeVar("T")
+ROOT_BYTES: Final = 32
+"""How long a secret of the store is in the clear."""
 Row = Sequence[Any]
 Bounds = Mapping[str, Any]
 
@@ -151,11 +154,17 @@ class _Opener:
         self._vault, self._tenant, self._learn = vault, tenant, learn
 
     def opened(self, name: str, rows: Rows, bounds: Bounds) -> Rows:
+        if not rows:
+            return rows
+        bounds = {**bounds, "tenant": self._tenant}
+        if name == "secret":
+            return [[self._root(row[0], bounds)] for row in rows]
+        for column, show, where in TEXT_READS.get(name, ()):
+            rows = [self._shown(row, column, show, where(row, bounds)) for row in rows]
         known = READS.get(name)
-        if known is None or not rows:
+        if known is None:
             return rows
         column, place = known
-        bounds = {**bounds, "tenant": self._tenant}
         found: list[Sequence[object]] = []
         for row in rows:
             data: Any = row[column]
@@ -169,6 +178,21 @@ class _Opener:
                 ]
             found.append(row)
         return found
+
+    def _shown(self, row: Row, column: int, show: Show, place: Place) -> Row:
+        text = row[column]
+        if text is None:
+            return row
+        opened = show(self._vault, text, place, self._learn)
+        return row if opened is text else [*row[:column], opened, *row[column + 1 :]]
+
+    def _root(self, data: Any, bounds: Bounds) -> bytes:
+        """Open a secret of the store; one that was drawn before there was a key has no head."""
+        if len(data) == ROOT_BYTES:
+            return bytes(data)
+        if not self._vault.knows(data):
+            self._learn()
+        return self._vault.open(data, Place("secret", bounds["tenant"], bounds["name"], 0))
 
 
 class SealedReader(Reader):
@@ -320,6 +344,16 @@ class SealedDatabase(Database):
         return self.inner.sent(name, self._sealed(name, rows))
 
     def _sealed(self, name: str, rows: Sequence[Sequence[Value]]) -> Sequence[Sequence[Value]]:
+        texts = TEXT_WRITES.get(name)
+        if texts is not None:
+            at, hide, where = texts
+            rows = [
+                row if row[at] is None else (
+                    *row[:at], hide(self.vault, str(row[at]), where(row, self.tenant)),
+                    *row[at + 1 :],
+                )
+                for row in rows
+            ]  # fmt: skip
         known = WRITES.get(name)
         if known is None:
             return rows
@@ -334,6 +368,11 @@ class SealedDatabase(Database):
 
     def run(self, name: str, bounds: Mapping[str, Value]) -> int:
         """See the seam."""
+        if name == "keep_secret":
+            root: Any = bounds["value"]
+            assert len(root) == ROOT_BYTES, "told from one that is sealed by its length"
+            place = Place("secret", self.tenant, bounds["name"], 0)
+            bounds = {**bounds, "value": self.vault.seal(root, place)}
         return self.inner.run(name, bounds)
 
     # Opening
