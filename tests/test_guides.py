@@ -269,6 +269,14 @@ def test_workers(tmp_path: Path) -> None:
     assert worker["lease_us"] is None and worker["leased"] == 0
 
 
+def test_observability(tmp_path: Path) -> None:
+    program, id, took, form, findings = follow("observability.md", tmp_path)
+    assert "pack#1" in took and json.loads(form)["steps"][0]["key"] == "pack#1"
+    assert "there is room" in findings and "✗" not in findings
+    assert program in shown("observability.md") and len(program.splitlines()) == 4
+    assert id.startswith("ex_")
+
+
 def test_encryption(tmp_path: Path) -> None:
     program, line = follow("encryption.md", tmp_path)
     assert program.split("\n") == ["dear Ada", "False", "key_missing", ""]

@@ -15,6 +15,9 @@ from outlast.story import Step, Story
 
 if TYPE_CHECKING:
     from outlast.dialects import Dialect, DialectTransition
+    from outlast.engine.doctor import Finding
+    from outlast.engine.logs import LogLine
+    from outlast.engine.measures import Measures
     from outlast.engine.questions import OpenQuestion
     from outlast.schedule import Entry, ScheduleRecord
     from outlast.store.protocol import (
@@ -423,6 +426,61 @@ def event_form(event: BudgetEvent) -> dict[str, object]:
 
 def _decimal(amount: int) -> str:
     return shown(amount).replace(",", "")
+
+
+def finding_form(finding: Finding) -> dict[str, Any]:
+    """Write a finding of the doctor."""
+    return structs.asdict(finding)
+
+
+def measures_form(measures: Measures) -> dict[str, Any]:
+    """Write what an execution took."""
+    return {
+        "id": measures.id,
+        "task": measures.task,
+        "state": measures.state,
+        "created_at": at(measures.created_at),
+        "started_at": at(measures.started_at),
+        "ended_at": at(measures.ended_at),
+        "duration_us": measures.duration_us,
+        "queued_us": measures.queued_us,
+        "run_us": measures.run_us,
+        "parked_us": measures.parked_us,
+        "by_state_us": {str(state): span for state, span in measures.by_state.items()},
+        "attempts": measures.attempts,
+        "retries": measures.retries,
+        "claims": measures.claims,
+        "takeovers": measures.takeovers,
+        "cpu_us": measures.cpu_us,
+        "memory_bytes": measures.memory_bytes,
+        "errors": dict(measures.errors),
+        "steps": [
+            {
+                "key": step.key,
+                "ran_us": step.ran_us,
+                "tries": [
+                    {**structs.asdict(one), "ended_at": at(one.ended_at)} for one in step.tries
+                ],
+            }
+            for step in measures.steps
+        ],
+    }
+
+
+def line_form(line: LogLine) -> dict[str, Any]:
+    """Write a line that code has logged."""
+    return {
+        "number": line.number,
+        "at": at(line.at),
+        "level": line.level,
+        "logger": line.logger,
+        "message": line.message,
+        "step": line.step,
+        "attempt": line.attempt,
+        "error": line.error,
+        "is_cut": line.is_cut,
+        "lost": line.lost,
+    }
 
 
 def progress_form(row: ProgressRow | None, *, sees_payloads: bool = True) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from outlast.testing.conformance_epochs import EpochConformance
 from outlast.testing.conformance_feed import FeedConformance
 from outlast.testing.conformance_labels import LabelsConformance
 from outlast.testing.conformance_members import MembersConformance
+from outlast.testing.conformance_observe import ObserveConformance
 from outlast.testing.conformance_people import PeopleConformance
 from outlast.testing.conformance_schedules import ScheduleConformance
 from outlast.testing.conformance_streams import StreamsConformance
@@ -37,6 +38,7 @@ class Suite(
     BudgetConformance,
     CapacityConformance,
     AccessConformance,
+    ObserveConformance,
     TenantsConformance,
     EpochConformance,
 ):

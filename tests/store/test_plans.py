@@ -39,6 +39,9 @@ PLANS = {
     ],
     "prune_feed": ["SEARCH feed USING INTEGER PRIMARY KEY (rowid<?)"],
     "note_pruned": ["SEARCH feed_state USING INTEGER PRIMARY KEY (rowid=?)"],
+    "hold_export": ["SEARCH feed_state USING INTEGER PRIMARY KEY (rowid=?)"],
+    "note_exported": ["SEARCH feed_state USING INTEGER PRIMARY KEY (rowid=?)"],
+    "exported": ["SEARCH feed_state USING INTEGER PRIMARY KEY (rowid=?)"],
     "end_feed": ["SEARCH feed_state USING INTEGER PRIMARY KEY (rowid=?)"],
     "account_by_name": ["SEARCH account USING PRIMARY KEY (tenant=? AND name=?)"],
     "set_password": ["SEARCH account USING PRIMARY KEY (tenant=? AND name=?)"],
@@ -150,6 +153,14 @@ PLANS = {
         "SEARCH execution USING COVERING INDEX execution_queued (tenant=?)",
         "SEARCH execution USING INDEX execution_leased (tenant=? AND worker>?)",
         "SEARCH execution USING COVERING INDEX execution_parked (tenant=? AND state=?)",
+    ],
+    "overdue": ["SEARCH execution USING INDEX execution_due (tenant=? AND due_at>? AND due_at<?)"],
+    "ended_counts": [
+        "SEARCH execution USING COVERING INDEX execution_ended (tenant=? AND state=?)",
+    ],
+    "queue_census": [
+        "SEARCH execution USING COVERING INDEX execution_queued (tenant=?)",
+        "SEARCH execution USING COVERING INDEX execution_leased (tenant=? AND worker>?)",
     ],
     "ended_executions": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id>? AND id<?)"],
     "purge_transitions": ["SEARCH transition USING PRIMARY KEY (tenant=? AND execution_id=?)"],
@@ -284,6 +295,7 @@ READS_ALL = {
     *("broken_schedules", "wrong_labels"),
     *("gate_settings", "queue_settings", "queue_states", "gate_names", "line_of", "wrong_holders"),
     "stream_heads",
+    "store_settings",
     *("holding_workers", "lose_workers", "forget_workers", "expired_workers", "protected_workers"),
     *("serving_workers", "end_workers"),
     "epochs",  # the newest first, by its key; there are a few in the life of a store
@@ -329,11 +341,12 @@ def test_plan(reader: apsw.Connection, name: str) -> None:
         allowed |= {"q", "w"} if name == "waiting_queues" else set()  # a step a queue
         allowed |= {"x"} if name == "waiting_queues" else set()  # the last epoch
         allowed |= {"c"} if name == "waiting_codes" else set()  # a step a task, or version
+        allowed |= {"q", "c", "f"} if name == "queue_census" else set()  # as both
         for line in scans:
             what = line.split()[1].rstrip("-0123456789)").replace("(subquery", "v")
             assert what in allowed or "CONSTANT ROW" in line or "VALUES" in line, lines
         sorts = [line for line in lines if "TEMP B-TREE" in line]
-        assert not sorts or name in ("open_counts", "turning_budgets"), (
+        assert not sorts or name in ("open_counts", "turning_budgets", "queue_census"), (
             lines
         )  # it groups what is leased, never more
 

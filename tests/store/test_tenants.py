@@ -29,7 +29,7 @@ NOBODYS = {
     "sight": "INSERT INTO sight VALUES (9, X'00')",
     "epoch": "INSERT INTO epoch VALUES (9, 1, 'x', 'declared', 1, 1, 0, 0, '{}')",
     "epoch_loss": "INSERT INTO epoch_loss VALUES (9, 1, 'w', 1, 0, 0, 0, 0, 0, '[]')",
-    "feed_state": "INSERT INTO feed_state VALUES (9, 'f', 1, 1, 0, 0, 0)",
+    "feed_state": "INSERT INTO feed_state VALUES (9, 'f', 1, 1, 0, 0, 0, NULL, NULL, 0)",
     "worker": "INSERT INTO worker VALUES (9, 'w', 'h', 1, 1, 1, NULL, NULL, 'left', '{}')",
     "queue_setting": "INSERT INTO queue_setting VALUES (9, 'q', 1, NULL, NULL, NULL)",
     "gate_setting": "INSERT INTO gate_setting VALUES (9, 'g', 1, NULL, 'ada', 1)",

@@ -20,6 +20,7 @@ FLOORS: Final = (
     {"outlast"},  # the package itself: the public names
     {"demo", "story"},
     {"forms"},
+    {"observe"},
     {"server"},
     {"cli"},
 )

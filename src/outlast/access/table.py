@@ -17,6 +17,7 @@ class Permission(StrEnum):
     ANYONE = "anyone"
     SELF = "self"
     SYSTEM_READ = "system:read"
+    METRICS_READ = "metrics:read"
     TASKS_READ = "tasks:read"
     EXECUTIONS_READ = "executions:read"
     PAYLOADS_READ = "payloads:read"
@@ -40,7 +41,8 @@ class Permission(StrEnum):
 PERMISSIONS: Final[Mapping[Permission, str]] = {
     Permission.ANYONE: "what needs no credential: whether the server lives, and signing in",
     Permission.SELF: "see who one is, and sign out",
-    Permission.SYSTEM_READ: "see the server, its engine and workers, and its metrics",
+    Permission.SYSTEM_READ: "see the server, its engine and workers, and what is wrong with them",
+    Permission.METRICS_READ: "read the metrics: numbers by task, queue and budget",
     Permission.TASKS_READ: "see which tasks there are, with the forms of their inputs",
     Permission.EXECUTIONS_READ: "see executions: state, reason, log, steps, without any payload",
     Permission.PAYLOADS_READ: "read payloads: inputs, results, errors, answers, streams",
@@ -68,6 +70,7 @@ class Role(StrEnum):
 
     VIEWER = "viewer"
     PAYLOAD_READER = "payload-reader"
+    MONITOR = "monitor"
     OPERATOR = "operator"
     SUBMITTER = "submitter"
     AUTHOR = "author"
@@ -81,6 +84,7 @@ _VIEWER: Final = frozenset(
         Permission.ANYONE,
         Permission.SELF,
         Permission.SYSTEM_READ,
+        Permission.METRICS_READ,
         Permission.TASKS_READ,
         Permission.EXECUTIONS_READ,
         Permission.QUESTIONS_READ,
@@ -110,6 +114,10 @@ ROLES: Final[Mapping[Role, tuple[str, frozenset[Permission]]]] = {
     Role.PAYLOAD_READER: (
         "a viewer who may read payloads as well",
         _VIEWER | {Permission.PAYLOADS_READ},
+    ),
+    Role.MONITOR: (
+        "scrapes metrics, and sees nothing else",
+        frozenset({Permission.ANYONE, Permission.SELF, Permission.METRICS_READ}),
     ),
     Role.OPERATOR: ("keeps things going, without reading payloads", _OPERATOR),
     Role.SUBMITTER: ("starts executions, as another program does", _SUBMITTER),

@@ -17,6 +17,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "events": ("looking:events", "Show the log of an execution, one line a transition."),
     "tree": ("tree:tree", "Show an execution and its children of all levels."),
     "stream": ("streaming:stream", "Show what an execution said into a stream, live with -f."),
+    "logs": ("logs:logs", "Show what the code of an execution has logged, live with -f."),
+    "doctor": ("doctoring:doctor", "Examine the store and its workers: what is wrong, what to do."),
     "why": ("looking:why", "Say why an execution is not moving."),
     "inbox": ("inbox:inbox", "List the open questions of all executions."),
     "answer": ("deciding:answer", "Answer the question of an execution."),

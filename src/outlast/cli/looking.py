@@ -262,8 +262,13 @@ def _why(record: Execution, reason: Reason | None) -> str:
     type=click.Choice(DIALECT_NAMES),
     help="Its status and transitions in another system's words (docs/dialects.md).",
 )
+@click.option(
+    "--metrics",
+    is_flag=True,
+    help="What it took: times by state and step, attempts, processor time, memory, errors.",
+)
 @shared
-def show(session: Session, id: str, dialect: str | None) -> None:
+def show(session: Session, id: str, dialect: str | None, metrics: bool) -> None:
     """Show one execution: its state, input, steps, open questions, and what it came to.
 
     ID is a whole id, at least three characters of its beginning or end, or the word last.
@@ -286,6 +291,12 @@ def show(session: Session, id: str, dialect: str | None) -> None:
         from outlast.cli.translating import tell
 
         tell(session, dialect, record, log)
+        return
+    if metrics:
+        from outlast.cli.measuring import show_measures
+        from outlast.engine.measures import measures_of
+
+        show_measures(session, measures_of(id, log, now_us()))
         return
     story = story_of(id, log)
     reason = stop or reason_with_hint(record, owner)

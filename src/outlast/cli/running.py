@@ -8,17 +8,20 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from outlast.cli.exits import BROKEN_PIPE, OK
+from outlast.cli.logs import logged
 from outlast.cli.outlet import Outlets
 from outlast.cli.session import Session, instant_of, read_stdin, shared, span_of, typed
 from outlast.cli.signals import Signals
+from outlast.cli.telling import OTEL, told
 from outlast.cli.words import one_line
-from outlast.errors import OutlastError, SchemaMismatch, StoreOwned, UsageError
+from outlast.errors import CannotLoad, OutlastError, SchemaMismatch, StoreOwned, UsageError
 from outlast.naming import checked_name
 
 if TYPE_CHECKING:
@@ -52,6 +55,7 @@ ORIGIN = "run"
     "--timeout", metavar="DURATION", help="How long to wait; the execution itself goes on."
 )
 @shared
+@logged
 def run(
     session: Session,
     target: str,
@@ -381,7 +385,21 @@ def start(
     metavar="NAME",
     help="What it offers to tasks with needs=, as in gpu; repeatable.",
 )
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65_535),
+    help="Show metrics for Prometheus there; of several processes, each has the next port.",
+)
+@click.option(
+    "--metrics-host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Where the metrics are shown: whoever reaches it can read them.",
+)
+@OTEL
 @shared
+@logged
 def worker(
     session: Session,
     sources: Sequence[str],
@@ -393,6 +411,9 @@ def worker(
     patience: str,
     queues: Sequence[str],
     capabilities: Sequence[str],
+    metrics_port: int | None,
+    metrics_host: str,
+    otel: bool,
 ) -> int:
     """Run the executions of the tasks in FILE until SIGTERM or Ctrl-C; a second one stops at once.
 
@@ -435,7 +456,30 @@ def worker(
             queues=[name for names in queues for name in names.split(",")] or None,
             capabilities=capabilities,
         )
-        return _serve(session, engine)
+        with _metrics(session, engine, metrics_host, metrics_port):
+            return _serve(session, engine, otel=otel)
+
+
+def _metrics(
+    session: Session, engine: Engine, host: str, port: int | None
+) -> AbstractContextManager[object]:
+    """Show the engine's metrics, if that is wanted."""
+    if port is None:
+        return nullcontext()
+    try:
+        from outlast.observe.metrics import Metrics
+    except ModuleNotFoundError as error:
+        raise CannotLoad(
+            "metrics need more packages than are installed",
+            why=f"there is no {error.name}",
+            do='pip install "outlast[metrics]"',
+        ) from None
+    from outlast.cli.supervising import place_here
+    from outlast.observe.port import Port
+
+    shown = Port(Metrics(engine), host, port + place_here() - 1 if port else 0)
+    session.say(f"metrics on {shown.url}")
+    return shown
 
 
 def _serve_remotely(
@@ -501,21 +545,23 @@ def _supervise(session: Session, processes: int) -> int:
         ).run(stops)
 
 
-def _serve(session: Session, engine: Engine) -> int:
+def _serve(session: Session, engine: Engine, *, otel: bool) -> int:
     """Keep an engine open until somebody wants it to stop."""
     from outlast.engine.publishing import OWN
     from outlast.engine.registry import TASKS
 
+    own = sorted(one for one in TASKS if not one.startswith(OWN))
     with Signals() as signals, engine:
-        _tell_of_failures(session, engine)
-        engine.on_lost = signals.end
-        _say_serving(session, sorted(one for one in TASKS if not one.startswith(OWN)), os.getpid())
-        number = signals.wait()
-        if engine.lost is not None:
-            raise engine.lost
-        session.say(
-            f"{signal.Signals(number).name}: stopping at a safe point; once more stops at once"
-        )
+        with told(engine, wanted=otel):
+            _tell_of_failures(session, engine)
+            engine.on_lost = signals.end
+            _say_serving(session, own, os.getpid())
+            number = signals.wait()
+            if engine.lost is not None:
+                raise engine.lost
+            session.say(
+                f"{signal.Signals(number).name}: stopping at a safe point; once more stops at once"
+            )
         handed = engine.close()
     many = "1 execution" if handed == 1 else f"{handed} executions"
     session.say("stopped" + (f"; {many} handed back for the next engine" if handed else ""))

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from outlast.cli.exits import OK
+from outlast.cli.logs import logged
 from outlast.cli.outlet import Outlets
 from outlast.cli.session import Session, shared
+from outlast.cli.telling import OTEL, telemetry
 from outlast.errors import CannotLoad, UsageError
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ _OPTIONS = (
         type=click.IntRange(1),
         help="Executions at once.",
     ),
+    OTEL,
 )
 
 
@@ -82,6 +85,7 @@ def _serving(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @_serving
 @shared
+@logged
 def server(session: Session, sources: Sequence[str], **more: Any) -> int:
     """Serve the engine over HTTP, with the tasks in FILE, until SIGTERM or Ctrl-C.
 
@@ -94,6 +98,7 @@ def server(session: Session, sources: Sequence[str], **more: Any) -> int:
 @click.command()
 @_serving
 @shared
+@logged
 def dev(session: Session, sources: Sequence[str], **more: Any) -> int:
     """Run the tasks in FILE and serve them on this machine: engine, worker and server in one.
 
@@ -116,6 +121,7 @@ def _run(
     oidc_keys: str | None,
     oidc_name: str,
     oidc_groups: str,
+    otel: bool,
 ) -> int:
     from outlast.cli.loading import load_module
     from outlast.cli.running import quieten
@@ -154,12 +160,17 @@ def _run(
             )
         quieten(session)
         engine = Engine(session.url, slots=slots)
+        telling = telemetry(engine, wanted=otel)
 
         async def serving() -> None:
             first, token = first_token(session.url)
             authenticator = StoreAuthenticator(engine, first, provider)
             await serve(
-                engine, authenticator, address, lambda url: _say(session, engine, url, token)
+                engine,
+                authenticator,
+                address,
+                lambda url: _say(session, engine, url, token),
+                beside=telling,
             )
 
         asyncio.run(serving())

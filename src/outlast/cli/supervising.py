@@ -21,6 +21,8 @@ from outlast.cli.exits import OK
 
 SUPERVISED: Final = "OUTLAST_SUPERVISED"
 """Set for a worker that ends when its standard input does."""
+PLACE: Final = "OUTLAST_PLACE"
+"""Which of the workers of one supervisor this is, from 1."""
 BACK_OFF_SECONDS: Final = 0.5
 BACK_OFF_SECONDS_MAX: Final = 30.0
 STEADY_SECONDS: Final = 10.0
@@ -106,7 +108,7 @@ class Supervisor:
             time.sleep(LOOK_SECONDS)
 
     def _start(self, place: Place) -> None:
-        environment = dict(self._environment)
+        environment = {**self._environment, PLACE: str(place.number)}
         if place.tenant is not None:
             environment["OUTLAST_TENANT"] = place.tenant
         place.process = subprocess.Popen(
@@ -184,6 +186,12 @@ def end_with_supervisor() -> None:
     threading.Thread(target=wait, name="outlast-supervised", daemon=True).start()
 
 
+def place_here() -> int:
+    """Say which of the workers of one supervisor this process is, from 1."""
+    said = os.environ.get(PLACE, "1")
+    return int(said) if said.isdecimal() else 1
+
+
 def own_command(words: Sequence[str], *, several: bool = False) -> list[str]:
     """Give the command that runs one of the processes: without ``--processes`` and ``--tenant``.
 
@@ -202,4 +210,4 @@ def own_command(words: Sequence[str], *, several: bool = False) -> list[str]:
     return [sys.executable, "-m", "outlast.cli", *kept]
 
 
-__all__ = ["Supervisor", "end_with_supervisor", "own_command"]
+__all__ = ["Supervisor", "end_with_supervisor", "own_command", "place_here"]

@@ -24,6 +24,7 @@ from outlast.client.reading import read
 from outlast.duration import instant, microseconds_of
 from outlast.engine.bulk import BulkReport
 from outlast.engine.descent import Descent
+from outlast.engine.doctor import Finding
 from outlast.engine.feed import EventFilter, FeedEvent
 from outlast.engine.guest import Guest
 from outlast.engine.handle import Execution
@@ -315,6 +316,10 @@ class RemoteStore:
         except NotFound:
             return None
 
+    def findings(self) -> list[Finding]:
+        """Let the server examine its store."""
+        return self._get("/system/doctor", _Findings).findings
+
     def find(self, text: str, limit: int) -> list[str]:
         """Give ids that begin, or end, with this text."""
         page = self._get("/executions", reading.RowPage, find=text[:64], limit=limit)
@@ -384,6 +389,10 @@ class _DescentForm(msgspec.Struct):
     source: str
     mode: str
     step: str | None
+
+
+class _Findings(msgspec.Struct):
+    findings: list[Finding]
 
 
 class _Descents(msgspec.Struct):

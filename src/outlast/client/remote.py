@@ -31,6 +31,7 @@ from outlast.duration import Duration, microseconds
 from outlast.engine.current import StepInfo, current_step
 from outlast.engine.eager import Escaped, guarded_call
 from outlast.engine.emitter import DONE, Said
+from outlast.engine.logs import begin_capture, end_capture
 from outlast.engine.registry import REMOTE_STEPS
 from outlast.errors import (
     LeaseLost,
@@ -39,6 +40,7 @@ from outlast.errors import (
     StoreUnavailable,
     UsageError,
 )
+from outlast.store.protocol import LOGS
 
 if TYPE_CHECKING:
     from outlast.engine.registry import AsyncStep, DefStep
@@ -49,6 +51,8 @@ WAIT_SECONDS: Final = 20.0
 """How long it waits at the server for something to do."""
 PAUSE_SECONDS: Final = 0.5
 PAUSE_SECONDS_MAX: Final = 10.0
+SAID_MAX: Final = 1_000
+"""Items that wait for a heartbeat before lines of a log are lost."""
 """How long it waits before it asks a server again that cannot be reached: ever longer."""
 SAY_SECONDS: Final = 0.25
 """How soon it passes on what a body says of itself."""
@@ -117,6 +121,15 @@ class RemoteWorker:
         Raises:
             Unauthenticated, Forbidden: the token is not known, or may not take steps.
         """
+        begin_capture()
+        try:
+            await self._take_steps(until, on_away)
+        finally:
+            end_capture()
+
+    async def _take_steps(
+        self, until: asyncio.Event, on_away: Callable[[Exception], None] | None
+    ) -> None:
         stop = asyncio.ensure_future(until.wait())
         pause = 0.0
         try:
@@ -324,6 +337,17 @@ class _RemoteBody:
             self._said.append({"stream": name, "value": msgspec.json.decode(payload)})
         self._note()
         return DONE
+
+    def jot(self, payload: bytes) -> None:
+        with self._lock:
+            if self.is_unwanted or len(self._said) >= SAID_MAX:
+                return
+            self._said.append({"stream": LOGS, "value": msgspec.json.decode(payload)})
+        self._note()
+
+    def names(self) -> Mapping[str, object]:
+        info = self._info
+        return {"execution": info.execution_id, "step": info.key, "attempt": info.attempt}
 
     def report(self, done: float, total: float | None, text: str | None) -> Said:
         self._see_wanted()

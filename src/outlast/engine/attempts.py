@@ -24,6 +24,7 @@ from typing import Any, Final, Protocol
 from outlast import failure
 from outlast.engine.body import Body, Host
 from outlast.engine.emitter import Emitter
+from outlast.engine.measures import LEAST_US
 from outlast.engine.owner import NOBODY, Owner
 from outlast.engine.playback import Playback
 from outlast.engine.progress import Progress
@@ -101,6 +102,7 @@ class Attempts:
         self._identity = identity
         self._at_once: list[Body] = []
         self._failures: dict[str, int] = {}
+        self._spans = host.tally.spans_of(owner.record.task)
         self._late: deque[tuple[Body, Any, BaseException | None]] = deque()
         self._announced: dict[str, object] = {}
         self._progress: Progress | None = None
@@ -299,6 +301,10 @@ class Attempts:
             data = {"attempts": body.attempt}
         if owner.purse is not None or body.spent is not None or step.cost is not None:
             data = {**(data or {}), **self._spent_by(body, raised)} or None
+        ran = body.ran_us()
+        self._spans.add(ran)
+        if ran >= LEAST_US or body.memory_bytes is not None:
+            data = {**(data or {}), **body.took(ran)}
         row = owner.append(
             Event(_STEP, "engine", key=key, digest=body.call.digest, data=data, payload=payload)
         )
@@ -347,7 +353,10 @@ class Attempts:
     def _try_again(self, body: Body, error: BaseException, retry_at: int) -> None:
         """Note a failed attempt of a step, which is tried again."""
         key = body.call.key
-        data = {"attempt": body.attempt, "retry_at": retry_at, **self._spent_by(body, error)}
+        ran = body.ran_us()
+        self._spans.add(ran)
+        data = {"attempt": body.attempt, "retry_at": retry_at, **body.took(ran)}
+        data |= self._spent_by(body, error)
         row = self.owner.append(
             Event(
                 Kind.ATTEMPT_FAILED,

@@ -18,6 +18,7 @@ import threading
 from asyncio import _get_running_loop
 from collections.abc import Callable, Mapping
 from contextvars import Context
+from time import thread_time_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -27,8 +28,10 @@ from outlast.engine.clock import Clock
 from outlast.engine.current import StepInfo, current_step
 from outlast.engine.emitter import Emitter, Said
 from outlast.engine.limits import Struck
+from outlast.engine.measures import told
 from outlast.engine.purse import Purse, add
 from outlast.engine.scope import Call, Scope
+from outlast.engine.tally import Tally
 from outlast.engine.thread_scope import ThreadScope
 from outlast.errors import StepDeadline
 
@@ -53,9 +56,11 @@ class Elsewhere(Protocol):
 class Host(Protocol):
     """Where bodies run."""
 
+    name: str
     loop: asyncio.AbstractEventLoop
     clock: Clock
     context: Context
+    tally: Tally
     payload_bytes_max: int
 
     @property
@@ -120,10 +125,13 @@ class Body:
         deadline_at: when all attempts of this step must be over.
         spent, reserved: what it has said it spent, by meter, and what it has set aside, by key.
         purse: what its execution may spend; None where no budget is charged.
+        cpu_us: the processor time it took, in a thread or process; None where nobody measured it.
+        memory_bytes: the peak of its process's memory; None where it has none of its own.
     """
 
     __slots__ = (
         "_alarm",
+        "_entered_at",
         "_execution_id",
         "_gate",
         "_has_ended",
@@ -141,10 +149,12 @@ class Body:
         "beat_at",
         "begun_at",
         "call",
+        "cpu_us",
         "deadline_at",
         "details",
         "is_noted",
         "last",
+        "memory_bytes",
         "purse",
         "reserved",
         "spent",
@@ -176,6 +186,9 @@ class Body:
         self.spent: dict[str, int] | None = None
         self.reserved: dict[str, Mapping[str, int]] | None = None
         self.purse: Purse | None = None
+        self.cpu_us: int | None = None
+        self.memory_bytes: int | None = None
+        self._entered_at: int | None = None
         self._execution_id = execution_id
         self._identity = identity
         self._host = host
@@ -211,9 +224,7 @@ class Body:
                 if self._task.done():
                     return True
             else:
-                self._task = self._in_thread(
-                    lambda: context.run(eager.guarded_call, step.fn, *args, **kwargs)
-                )
+                self._task = self._in_thread(lambda: self._measured(context, step.fn, args, kwargs))
         if step.limits is not None:
             self._watch()
         self._task.add_done_callback(self._done)
@@ -308,6 +319,21 @@ class Body:
         """
         return self._speaker().say(name, payload, self.call.key, self.attempt)
 
+    def jot(self, payload: bytes) -> None:
+        """Take a line that the body logs; once nobody awaits it, it is nobody's."""
+        if not (self._is_unwanted or self._has_ended):
+            self._keeper.open_emitter().jot(payload, self.call.key, self.attempt)
+
+    def names(self) -> dict[str, object]:
+        """Name what a line of the body is about."""
+        return {
+            "execution": self._execution_id,
+            "task": self._keeper.task,
+            "step": self.call.key,
+            "attempt": self.attempt,
+            "worker": self._host.name,
+        }
+
     def report(self, done: float, total: float | None, text: str | None) -> Said:
         """Say how far it is, from whichever thread the body runs in; it is a sign of life, too.
 
@@ -346,6 +372,16 @@ class Body:
         self.begun_at = self._host.clock.now()
         return True
 
+    def ran_us(self) -> int:
+        """Give how long it ran, waiting for a thread or process not included."""
+        since: int = self.begun_at or self._entered_at or self.started_at
+        return self._host.clock.now() - since
+
+    def took(self, ran_us: int) -> dict[str, object]:
+        """Say what it took, for the row of its outcome."""
+        since = self.begun_at or self._entered_at or self.started_at
+        return told(ran_us, since - self.started_at, self.cpu_us, self.memory_bytes)
+
     # Inside
 
     def _outside(self) -> ProcessPool | RemoteDesk | None:
@@ -354,6 +390,15 @@ class Body:
         if where == "auto":
             return None
         return self._host.processes if where == "process" else self._host.remote
+
+    def _measured(self, context: Context, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Call the function in its thread, and measure that thread."""
+        self._entered_at = self._host.clock.now()
+        before = thread_time_ns()
+        try:
+            return context.run(eager.guarded_call, fn, *args, **kwargs)
+        finally:
+            self.cpu_us = (thread_time_ns() - before) // 1_000
 
     def _in_thread(self, call: Callable[[], Any]) -> asyncio.Future[Any]:
         host, scope = self._host, self._scope

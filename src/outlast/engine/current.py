@@ -31,6 +31,15 @@ class AnyScope(Protocol):
     def report(self, done: float, total: float | None, text: str | None) -> Any:
         """Say how far it is; gives what may be awaited, or None."""
 
+    def jot(self, payload: bytes) -> None:
+        """Take a line that its code logs; it never fails."""
+
+    def is_past(self) -> bool:
+        """Tell whether its code says again what it has said before."""
+
+    def names(self) -> Mapping[str, object]:
+        """Name what a line of its code is about: execution, task, attempt, worker."""
+
     def now(self) -> int:
         """Give the time of the last thing that was delivered, in microseconds since 1970."""
 
@@ -82,6 +91,12 @@ class AnyBody(Protocol):
 
     def report(self, done: float, total: float | None, text: str | None) -> Any:
         """Say how far it is; gives what may be awaited, or None."""
+
+    def jot(self, payload: bytes) -> None:
+        """Take a line that its code logs; it never fails."""
+
+    def names(self) -> Mapping[str, object]:
+        """Name what a line of its code is about: execution, task, step, attempt, worker."""
 
 
 current_step: Final[ContextVar[AnyBody | None]] = ContextVar("outlast_step", default=None)

@@ -13,6 +13,7 @@ from outlast.engine.current import AnyBody, current_scope, current_step
 from outlast.engine.emitter import DONE, ITEM_BYTES_MAX, Said
 from outlast.errors import UsageError, WrongColour
 from outlast.naming import checked_name
+from outlast.store.protocol import LOGS
 
 _ANYTHING: Final = codec_for(Any)
 TEXT_MAX: Final = 500
@@ -118,6 +119,8 @@ def encoded(name: str, value: object) -> bytes:
         BadPayload, PayloadTooLarge: it cannot be written.
     """
     checked_name(name, "name of the stream")
+    if name == LOGS:
+        raise UsageError(f"no stream of yours can be called {LOGS}", do="give it another name")
     return _ANYTHING.encode(value, bytes_max=ITEM_BYTES_MAX, name="item")
 
 

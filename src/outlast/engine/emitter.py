@@ -28,7 +28,7 @@ from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final
 
-from outlast.store.protocol import Emission, ProgressRow
+from outlast.store.protocol import LOGS, Emission, ProgressRow
 
 ITEM_BYTES_MAX: Final = 256 * 1024
 """The largest item of a stream."""
@@ -37,6 +37,11 @@ WAITING_MAX: Final = 5_000
 WAITING_BYTES_MAX: Final = 4 * 1024 * 1024
 SOON_SECONDS: Final = 0.01
 """How long an item waits for a row to go out with."""
+LINE_SECONDS: Final = 0.1
+"""How long a line that code logs waits for a row to go out with."""
+LINES_MAX: Final = 1_000
+"""Lines of one try of a step, and of task code between two rows of its log."""
+CUT: Final = b'{"level":"WARNING","logger":"outlast","message":"more was logged here","cut":true}'
 PROGRESS_SECONDS: Final = 0.25
 """How far apart two notes of how far it is are, where nothing else is written."""
 _LOOK_SECONDS: Final = 0.5
@@ -82,6 +87,8 @@ class Emitter:
         self._lease, self._attempt = lease, attempt
         self._lock = threading.Lock()
         self._parts: dict[tuple[str, str, int], int] = {}
+        self._lost = self._jots = 0
+        self._jotted_at = -1
         self._waiting: list[Emission] = []
         self._bytes = 0
         self._alone: list[Emission] = []
@@ -104,6 +111,37 @@ class Emitter:
             self._bytes += len(payload)
         self._call(SOON_SECONDS)
         return self._wait() if self.is_full else DONE
+
+    def jot(self, payload: bytes, step: str = "", attempt: int = 0, *, place: int = 0) -> None:
+        """Take a line that code logs, from any thread; it waits for nothing, and is lost if full.
+
+        Args:
+            payload: the line, a JSON object.
+            step: the key of the step whose body says it; "" is task code.
+            attempt: the how-manieth try of that it is.
+            place: for task code, the row of the log that it has learned of last.
+        """
+        with self._lock:
+            if self.is_full:
+                self._lost += 1
+                return
+            if step:
+                part = count = self._count(LOGS, step, attempt)
+            else:
+                self._jots = self._jots + 1 if place == self._jotted_at else 1
+                self._jotted_at, count = place, self._jots
+                part = place * LINES_MAX + count
+            if count > LINES_MAX:
+                return
+            if count == LINES_MAX:
+                payload = CUT
+            elif self._lost:
+                payload = payload[:-1] + b',"lost":%d}' % self._lost
+                self._lost = 0
+            body = (step, attempt, self._lease) if step else ("", self._attempt, 0)
+            self._waiting.append(Emission(LOGS, part, self._now(), payload, *body))
+            self._bytes += len(payload)
+        self._call(LINE_SECONDS)
 
     def pass_over(self, name: str) -> Said:
         """Count what task code says again and the store has for certain."""

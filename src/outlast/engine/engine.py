@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, Self, TypeVar
@@ -30,6 +30,7 @@ from outlast.engine.capacity import Limits, Queues, names_of
 from outlast.engine.clock import Clock, WallClock
 from outlast.engine.current import closed, opened
 from outlast.engine.descent import Descent, descend
+from outlast.engine.events import tell
 from outlast.engine.failover import Failover
 from outlast.engine.feed import Events, Tail, filter_of, fitting, keep
 from outlast.engine.fleet import KEPT_US as WORKERS_KEPT_US
@@ -39,6 +40,7 @@ from outlast.engine.handle import Execution
 from outlast.engine.identity import IdMaker, worker_name
 from outlast.engine.inbox import QuestionPage, Wanted, read_page
 from outlast.engine.journal import Journal
+from outlast.engine.logs import begin_capture, end_capture
 from outlast.engine.membership import LEASE, checked_lease
 from outlast.engine.permitted import answered, permitted_answer, permitted_question, token_for
 from outlast.engine.pruner import Pruner, Rules
@@ -50,6 +52,7 @@ from outlast.engine.ruling import hear
 from outlast.engine.scheduler import Scheduler
 from outlast.engine.schedules import Schedules
 from outlast.engine.standing import standing
+from outlast.engine.tally import Tally
 from outlast.engine.tenants import Tenants
 from outlast.engine.token import Permit
 from outlast.engine.worker import Worker
@@ -73,6 +76,7 @@ from outlast.store.protocol import (
     BudgetRow,
     Deliver,
     Filter,
+    Heard,
     ProgressRow,
     Service,
     Store,
@@ -187,6 +191,8 @@ class Engine:
         self._cancel_grace_us = microseconds(cancel_grace)
         self._retention = retention_of(retention)
         self._ids = IdMaker()
+        self.tally = Tally()
+        self.hearers: list[Heard] = []
         self._store: Store | None = None
         self._waiters: dict[str, list[asyncio.Future[Ended | None]]] = {}
         self.recent: OrderedDict[str, Ended] = OrderedDict()
@@ -242,6 +248,8 @@ class Engine:
         self._store = self._open_store(now)
         self.journal = self._make_journal(self._store)
         self.journal.on_failure = self._store_failed
+        self.journal.tally = self.tally
+        self._store.hear(self._heard_of)
         self.worker = Worker(
             self.name,
             self._store,
@@ -253,6 +261,7 @@ class Engine:
             threads=self._threads,
             processes=self._processes,
             queues=self._queues,
+            tally=self.tally,
             capabilities=self._capabilities,
             payload_bytes_max=self.payload_bytes_max,
             cancel_grace_us=self._cancel_grace_us,
@@ -284,9 +293,17 @@ class Engine:
             self.loop.create_task(self._keep(service)) for service in self._what_it_does()
         ]
         self.is_open = True
+        begin_capture()
         opened(self)
         self.worker.look()
         return self
+
+    def _heard_of(self, rows: Sequence[Transition], ended: Sequence[Record]) -> None:
+        """Hear, on the writing thread, of what was committed here."""
+        self.tally.committed(rows, ended)
+        tell(rows, ended)
+        for hearer in self.hearers:
+            hearer(rows, ended)
 
     def _what_it_does(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         """Name its services; an engine on a shared store that runs nothing only listens."""
@@ -324,6 +341,7 @@ class Engine:
         if not self.is_open:
             return 0
         self.is_open = False
+        end_capture()
         closed(self)
         for service in self._services:
             service.cancel()
@@ -391,6 +409,7 @@ class Engine:
     def _let_go(self) -> None:
         """Give the file back although the loop has ended: what ran there is as good as killed."""
         self.is_open = False
+        end_capture()
         closed(self)
         if self.fleet is not None:
             self.fleet.let_go()

@@ -58,7 +58,9 @@ class Fleet:
             self.membership.start()
 
     def _make_membership(self, engine: Engine, lease_us: int) -> Membership:
-        return Membership(engine.store, lease_us, engine.clock, self._renewed, self._refused)
+        made = Membership(engine.store, lease_us, engine.clock, self._renewed, self._refused)
+        made.tally = engine.tally
+        return made
 
     # The lease
 

@@ -13,18 +13,20 @@ from outlast.duration import Duration, microseconds
 from outlast.engine.budgets import BudgetState, own_budgets, raise_own, set_own
 from outlast.engine.clock import Clock
 from outlast.engine.descent import Descent, Mode
+from outlast.engine.logs import Lines, LogLine, is_of, line_of
+from outlast.engine.measures import Measures, measures_of
 from outlast.engine.questions import OpenQuestion, asked_by, open_questions, pick
 from outlast.engine.registry import Task
 from outlast.engine.request import new_message
 from outlast.engine.results import outcome_of
 from outlast.engine.ruling import hear
-from outlast.engine.stream import Source, Stream
+from outlast.engine.stream import ITEMS_MAX, Source, Stream
 from outlast.engine.token import EXPIRES
 from outlast.errors import NotRecoverable, TransitionRefused, WaitTimeout
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import Message, MessageKind, Reason, State, Transition, reason_of
 from outlast.naming import checked_labels, checked_name, checked_priority
-from outlast.store.protocol import Adjust, BudgetRow, Filter, ProgressRow, StreamHead
+from outlast.store.protocol import LOGS, Adjust, BudgetRow, Filter, ProgressRow, StreamHead
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -275,6 +277,44 @@ class Execution(Generic[R]):
             after: the number of the last item that you have.
         """
         return Stream(self._engine, self.id, name, after)
+
+    async def ametrics(self) -> Measures:
+        """Say what it took so far, or in all: times by state and step, attempts, resources, errors.
+
+        Raises:
+            NotFound: there is no such execution.
+        """
+        record = await self.arecord()
+        log = await self._engine.read_log(record.id)
+        return measures_of(record.id, log, self._engine.clock.now())
+
+    def metrics(self) -> Measures:
+        """Say what it took, as :meth:`ametrics`."""
+        return self._engine.run(self.ametrics())
+
+    async def alogs(self, step: str | None = None) -> list[LogLine]:
+        """Read what its code has logged through ``logging``, in the order in which it was written.
+
+        What was logged just before a kill may be missing; so may what was said too fast, or too
+        much: then a line says so.
+
+        Args:
+            step: only lines of this step: a key, ``pack#1``, or a name, ``pack``.
+        """
+        lines: list[LogLine] = []
+        after = 0
+        while items := await self._engine.read_stream(self.id, LOGS, after, ITEMS_MAX):
+            lines += (line for line in map(line_of, items) if is_of(line, step))
+            after = items[-1].number
+        return lines
+
+    def logs(self, step: str | None = None) -> list[LogLine]:
+        """Read what its code has logged, as :meth:`alogs`."""
+        return self._engine.run(self.alogs(step))
+
+    def follow_logs(self, step: str | None = None, *, after: int = 0) -> Lines:
+        """Give what its code logs as it comes, to its end: ``for`` or ``async for``."""
+        return Lines(self._engine, self.id, step, after)
 
     async def astreams(self) -> list[StreamHead]:
         """Name its streams, with how many items each has."""

@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from outlast.engine.acting import is_acting, signed
@@ -37,6 +38,9 @@ BYTES_MAX: Final = 4 * 1024 * 1024
 """Payload bytes a batch, so that one huge result delays nobody for long."""
 BACKLOG_MAX: Final = 20_000
 """Items queued before ``start`` has to wait."""
+
+if TYPE_CHECKING:
+    from outlast.engine.tally import Tally
 
 _WITH_ROWS: Final = (Create, Write)
 
@@ -68,7 +72,13 @@ POST_MAX: Final = 128
 
 
 class Journal:
-    """The one way to the store's writing verbs. All methods are for the loop's own thread."""
+    """The one way to the store's writing verbs. All methods are for the loop's own thread.
+
+    Attributes:
+        tally: counts its commits.
+    """
+
+    tally: Tally | None = None
 
     def __init__(self, store: Store, loop: asyncio.AbstractEventLoop) -> None:
         self._store = store
@@ -205,12 +215,15 @@ class Journal:
             more_rows, more_size = _weight(entry[0])
             rows, size = rows + more_rows, size + more_size
             batch.append(entry)
+        begun = monotonic()
         try:
             answers = self._store.commit([item for item, _ in batch])
         except Exception as error:  # noqa: BLE001
             # Whatever it was, the submitters must hear of it; what is in the file is unknown.
             unknown = Answer("unknown", error=_unavailable(error))
             answers = [unknown] * len(batch)
+        if self.tally is not None:
+            self.tally.wrote(monotonic() - begun, answers)
         self._tell(self._settle, batch, answers)
 
     def _run(self, job: _Job) -> None:

@@ -30,6 +30,7 @@ from typing import Final
 
 from outlast.duration import Duration, microseconds
 from outlast.engine.clock import Clock
+from outlast.engine.tally import Tally
 from outlast.errors import OutlastError, UsageError
 from outlast.store.protocol import Renewal, Store
 
@@ -94,6 +95,7 @@ class Membership:
     ) -> None:
         self.lease_us = lease_us
         self.renewals = 0
+        self.tally = Tally()
         self._store = store
         self._clock = clock
         self._renewed = renewed
@@ -186,13 +188,17 @@ class Membership:
         since = sent_at - self._sent_at
         if since < rhythm / 2 and not self._draining:
             return rhythm - since  # it has just joined
+        begun = time.monotonic()
         try:
             renewal = self._store.renew(name, lease_us, self._clock.now(), draining=self._draining)
         except Exception as error:  # noqa: BLE001 - this thread may not end; it tries again
             if not isinstance(error, OutlastError):
                 self.fault = error
+            self.tally.late_renewals += 1
             return min(RETRY_SECONDS, rhythm)
+        self.tally.renewed(time.monotonic() - begun)
         if renewal is None:
+            self.tally.late_renewals += 1
             with self._lock:
                 if self._name == name:
                     self._until = float("-inf")

@@ -327,6 +327,26 @@ class Playback:
             return self._owner.open_emitter().pass_over(name)
         return self._owner.open_emitter().say(name, payload)
 
+    def jot(self, payload: bytes) -> None:
+        """Take a line that task code logs, unless it says again what the store has."""
+        if not self.is_past:
+            self._owner.open_emitter().jot(payload, place=self._told)
+
+    @property
+    def is_past(self) -> bool:
+        """Whether task code says again what it has said before, and the store has."""
+        return self._told < self._vouched_for()
+
+    def names(self) -> dict[str, object]:
+        """Name what a line is about."""
+        record = self._owner.record
+        return {
+            "execution": record.id,
+            "task": record.task,
+            "attempt": record.failures + 1,
+            "worker": record.worker,
+        }
+
     def report(self, done: float, total: float | None, text: str | None) -> Said:
         """Note how far task code says it is."""
         if self._told < self._vouched_for():

@@ -14,6 +14,7 @@ import fcntl
 import importlib
 import importlib.util
 import os
+import resource
 import signal
 import struct
 import sys
@@ -28,7 +29,7 @@ import msgspec
 HEAD: Final = struct.Struct("!cI")
 """What everything begins with that the process says: its kind, and how many bytes follow."""
 HELLO, READY, BEAT, SPENT, VALUE, FAILED = b"h", b"r", b"b", b"s", b"v", b"f"
-EMIT, REPORT = b"e", b"p"
+EMIT, REPORT, JOT, USED = b"e", b"p", b"j", b"u"
 BEGIN, LEAVE = b"b", b"l"
 """What it is told when it is ready to run a body."""
 MAIN: Final = "__outlast_main__"
@@ -67,11 +68,24 @@ def main(jobs: int, answers: int, lifeline: int, parent: int) -> None:
     from outlast.engine import current
 
     current.is_child = True
+    _log_as_told()
     child = Child(jobs, answers)
     signal.signal(signal.SIGTERM, child.told_to_end)
     child.say(HELLO, b"")
     while child.run_one():
         pass
+
+
+def _log_as_told() -> None:
+    """Hand over what bodies log, from the level on that the engine's process logs from."""
+    import logging
+
+    from outlast.engine.logs import LEVEL, begin_capture
+
+    level = os.environ.get(LEVEL, "")
+    if level.isdecimal():
+        logging.getLogger().setLevel(int(level))
+    begin_capture()
 
 
 def _bind_life(lifeline: int, parent: int) -> None:
@@ -141,10 +155,12 @@ class Child:
             if self._read(1) != BEGIN:
                 return None
             self._is_in_body = True
+            before = time.process_time_ns()
             try:
                 return VALUE, self._value(job, step, args, kwargs)
             finally:
                 self._is_in_body = False
+                self.say(USED, msgspec.msgpack.encode((_cpu_us(before), _memory_bytes())))
         except BaseException as error:  # noqa: BLE001 - the border of user code
             described = failure.describe(error)
             module = MAIN if job.module == "__main__" else job.module
@@ -180,6 +196,16 @@ class Child:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
         os._exit(128 + signal.SIGTERM)
+
+
+def _cpu_us(before_ns: int) -> int:
+    return (time.process_time_ns() - before_ns) // 1_000
+
+
+def _memory_bytes() -> int:
+    """Give the most memory that this process ever had."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1_024
 
 
 class _Body:
@@ -220,6 +246,14 @@ class _Body:
     def emit(self, name: str, payload: bytes) -> None:
         with self._lock:
             self._child.say(EMIT, msgspec.msgpack.encode((name, payload)))
+
+    def jot(self, payload: bytes) -> None:
+        with self._lock:
+            self._child.say(JOT, payload)
+
+    def names(self) -> Mapping[str, object]:
+        job = self._job
+        return {"execution": job.execution_id, "step": job.key, "attempt": job.attempt}
 
     def report(self, done: float, total: float | None, text: str | None) -> None:
         with self._lock:
@@ -316,10 +350,12 @@ __all__ = [
     "FAILED",
     "HEAD",
     "HELLO",
+    "JOT",
     "LEAVE",
     "READY",
     "REPORT",
     "SPENT",
+    "USED",
     "VALUE",
     "Job",
     "main",

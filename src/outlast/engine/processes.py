@@ -47,10 +47,12 @@ from outlast.engine.process_child import (
     FAILED,
     HEAD,
     HELLO,
+    JOT,
     LEAVE,
     READY,
     REPORT,
     SPENT,
+    USED,
     VALUE,
     Job,
 )
@@ -314,6 +316,10 @@ class Process:
                 body.take_beat(data or None)
             elif kind == SPENT:
                 body.spend(msgspec.json.decode(data))
+            elif kind == USED:
+                body.cpu_us, body.memory_bytes = msgspec.msgpack.decode(data)
+            elif kind == JOT:
+                body.jot(data)
             elif kind in (EMIT, REPORT):
                 with contextlib.suppress(asyncio.CancelledError):  # it is being stopped
                     said = msgspec.msgpack.decode(data)
@@ -349,7 +355,7 @@ class Process:
             if len(self._buffer) >= HEAD.size:
                 kind, size = HEAD.unpack_from(self._buffer)
                 if (
-                    kind not in (HELLO, READY, BEAT, SPENT, VALUE, FAILED, EMIT, REPORT)
+                    kind not in (HELLO, READY, BEAT, SPENT, VALUE, FAILED, EMIT, REPORT, JOT, USED)
                     or size > bytes_max
                 ):
                     raise self._nonsense()

@@ -571,6 +571,19 @@ class Scope:
         self._check_here("stream")
         return self.speaker.emit(name, payload)
 
+    def jot(self, payload: bytes) -> None:
+        """Take a line that its code logs; from elsewhere, and once it is over, it is nobody's."""
+        if not self._closed and _get_running_loop() is self._loop:
+            self.speaker.jot(payload)
+
+    def is_past(self) -> bool:
+        """Tell whether its code says again what it has said before, or is nobody's."""
+        return self._closed or self.speaker is None or self.speaker.is_past
+
+    def names(self) -> dict[str, object]:
+        """Name what a line of its code is about."""
+        return {} if self.speaker is None else self.speaker.names()
+
     def report(self, done: float, total: float | None, text: str | None) -> Any:
         """Say how far this execution is; see :func:`outlast.progress`.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from concurrent.futures import thread as pool_module
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from msgspec.structs import replace
@@ -20,6 +21,7 @@ from outlast.engine.identity import IdMaker, nonces
 from outlast.engine.journal import Journal
 from outlast.engine.purse import Ledger, given_later
 from outlast.engine.registry import Task, code_for
+from outlast.engine.tally import Tally
 from outlast.errors import NoEngine, OutlastError
 from outlast.lifecycle import Event, Execution, Kind, Refusal, Transition, apply, create, decide
 from outlast.lifecycle.gate import is_gated
@@ -73,6 +75,7 @@ class Worker:
         processes: int,
         queues: frozenset[str] | None,
         capabilities: frozenset[str],
+        tally: Tally,
         payload_bytes_max: int,
         cancel_grace_us: int,
         on_final: Callable[[Execution, Transition], None],
@@ -85,6 +88,7 @@ class Worker:
         self.journal = journal
         self.clock = clock
         self.tasks = tasks
+        self.tally = tally
         self.versions: Mapping[tuple[str, str], Task[Any, Any]] = {}
         self.membership: Membership | None = None
         self._ids = ids
@@ -122,6 +126,11 @@ class Worker:
         self._pending: set[asyncio.Task[Any]] = set()
 
     # Coming by executions
+
+    @property
+    def slots(self) -> int:
+        """How many executions it holds at most."""
+        return self._slots
 
     @property
     def free(self) -> int:
@@ -249,7 +258,10 @@ class Worker:
 
     def _claim_some(self, limit: int, drawn: Sequence[bytes]) -> Claims:
         names, now = self.tasks.keys(), self.clock.now()
-        return self.store.claim(self._lease, names, limit, now, drawn, list(self.versions))
+        begun = monotonic()
+        claims = self.store.claim(self._lease, names, limit, now, drawn, list(self.versions))
+        self.tally.took(monotonic() - begun, len(claims))
+        return claims
 
     def _take(self, claimed: Claimed) -> None:
         record = claimed.execution

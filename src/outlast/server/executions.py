@@ -16,8 +16,11 @@ from outlast.budget import Budget
 from outlast.dialects import DIALECTS, Dialect, is_final, project, status_of
 from outlast.duration import microseconds, microseconds_of
 from outlast.engine.after import After
+from outlast.engine.logs import is_of, line_of
+from outlast.engine.measures import measures_of
 from outlast.engine.publishing import NAME as EVENT
 from outlast.engine.registry import StartOptions, Task
+from outlast.engine.stream import ITEMS_MAX
 from outlast.errors import (
     BadPayload,
     KeyConflict,
@@ -43,7 +46,7 @@ from outlast.server.call import (
 from outlast.server.shapes import ListQuery, OwnBudgetBody, StartBody, TaskStartBody
 from outlast.server.strict import unfit
 from outlast.server.webhook import NAME, begin, checked_url
-from outlast.store.protocol import Filter
+from outlast.store.protocol import LOGS, Filter
 from outlast.story import story_of
 
 if TYPE_CHECKING:
@@ -441,6 +444,30 @@ async def get_stream(call: Call) -> dict[str, Any]:
     return {"items": [forms.item_form(one) for one in shown], "next": following}
 
 
+async def get_metrics(call: Call) -> dict[str, Any]:
+    """Say what an execution took: times by state and step, attempts, resources, errors."""
+    log = await call.engine.read_log(call.row.id)
+    return forms.measures_form(measures_of(call.row.id, log, call.engine.clock.now()))
+
+
+async def get_logs(call: Call) -> dict[str, Any]:
+    """Read what an execution's code has logged, from behind a line on."""
+    query, after = call.query, call.query.after
+    shown: list[dict[str, Any]] = []
+    for _ in range(LOG_PAGES_MAX):
+        items = await call.engine.read_stream(call.row.id, LOGS, after, ITEMS_MAX)
+        for item in items:
+            line = line_of(item)
+            if is_of(line, query.step):
+                if len(shown) == query.limit:
+                    return {"items": shown, "next": after}
+                shown.append(forms.line_form(line))
+            after = item.number
+        if len(items) < ITEMS_MAX:
+            return {"items": shown, "next": None}
+    return {"items": shown, "next": after}
+
+
 async def get_progress(call: Call) -> dict[str, Any]:
     """Say how far an execution is, in its own words."""
     said = await call.engine.read_progress(call.row.id)
@@ -454,6 +481,10 @@ async def get_budget(call: Call) -> dict[str, Any]:
 
     rows = await call.engine.read_budgets(own_scopes(call.row.id))
     return {"items": [forms.budget_form(one) for one in rows]}
+
+
+LOG_PAGES_MAX: Final = 20
+"""How much of a log is looked through for the lines of one step, in one request."""
 
 
 def _in_words(dialect: Dialect, log: Sequence[Transition]) -> dict[str, Any]:

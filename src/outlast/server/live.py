@@ -17,6 +17,7 @@ import msgspec
 
 from outlast import forms
 from outlast.access import Permission
+from outlast.engine.logs import is_of, line_of
 from outlast.engine.stream import ITEMS_MAX
 from outlast.errors import BadRequest
 from outlast.lifecycle import FINAL
@@ -25,6 +26,7 @@ from outlast.lifecycle.record import continued_as
 from outlast.server.call import Call, Live, checked_word
 from outlast.server.guard import Receive, Send
 from outlast.server.veil import veiled
+from outlast.store.protocol import LOGS
 
 HEARTBEAT_SECONDS: Final = 15.0
 LOOK_SECONDS: Final = 10.0
@@ -92,6 +94,34 @@ async def watch_stream(call: Call) -> Live:
     elif last is not None:
         after = _number(last)
     return Live(_items(call, id, name, after))
+
+
+async def watch_logs(call: Call) -> Live:
+    """Follow what an execution's code logs: an event a line, whose id is its number, to its end."""
+    last = call.headers.get("last-event-id")
+    after = call.query.after if last is None else _number(last)
+    return Live(_lines(call, after))
+
+
+async def _lines(call: Call, after: int) -> AsyncIterator[str]:
+    engine, id, step = call.engine, call.row.id, call.query.step
+    ended = False
+    while True:
+        items = await engine.read_stream(id, LOGS, after, ITEMS_MAX)
+        for item in items:
+            after = item.number
+            line = line_of(item)
+            if is_of(line, step):
+                yield event("line", forms.line_form(line), after)
+        if items:
+            continue
+        if ended:
+            yield event("end", {"id": id}, None)
+            return
+        ended = (await engine.read_one(id)).is_final
+        if not ended:
+            yield ""
+            await engine.next_change(id)
 
 
 async def _see_successor(call: Call, id: str) -> None:

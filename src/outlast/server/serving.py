@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -99,6 +100,7 @@ async def serve(
     address: Address,
     on_ready: Callable[[str], None] = lambda url: None,
     until: asyncio.Future[None] | None = None,
+    beside: AbstractAsyncContextManager[object] | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; the engine is opened and closed with it.
 
@@ -108,6 +110,7 @@ async def serve(
         address: where to listen.
         on_ready: is told the URL once it answers.
         until: stops it as well, once it is done.
+        beside: is entered as long as the engine is open.
 
     Raises:
         UsageError, CannotLoad: it may not, or cannot, listen there.
@@ -138,7 +141,8 @@ async def serve(
     try:
         async with engine:
             await see_somebody(engine, address)
-            await server.serve(sockets=[listener])
+            async with beside or contextlib.nullcontext():
+                await server.serve(sockets=[listener])
     finally:
         listener.close()
 

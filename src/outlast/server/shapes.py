@@ -153,6 +153,21 @@ class LiveStreamQuery(_In):
     after: Seq = 0
 
 
+class LogsQuery(_In):
+    """Which lines of an execution's code."""
+
+    after: Seq = 0
+    limit: Limit = 100
+    step: Annotated[str, Meta(min_length=1, max_length=1_000)] | None = None
+
+
+class LiveLogsQuery(_In):
+    """Where a stream of lines begins, and of which step they are."""
+
+    after: Seq = 0
+    step: Annotated[str, Meta(min_length=1, max_length=1_000)] | None = None
+
+
 class ChildrenQuery(_In):
     """Which children."""
 
@@ -682,6 +697,89 @@ class ItemPage(msgspec.Struct):
     """Items of a stream; ``next`` is the ``after`` of the next page."""
 
     items: list[ItemForm]
+    next: int | None
+
+
+class FindingForm(msgspec.Struct):
+    """What a check of the doctor has found."""
+
+    check: str
+    level: Literal["ok", "warn", "fail"]
+    what: str
+    why: str
+    do: str
+
+
+class DoctorForm(msgspec.Struct):
+    """All that the doctor has found, the worst first; ``level`` is that of the worst."""
+
+    level: Literal["ok", "warn", "fail"]
+    findings: list[FindingForm]
+
+
+class TryForm(msgspec.Struct):
+    """An attempt of a step; ``ran_us`` 0 is less than a millisecond, None was not measured."""
+
+    attempt: int
+    ended_at: datetime
+    ran_us: int
+    waited_us: int
+    cpu_us: int | None
+    memory_bytes: int | None
+    error: str | None
+
+
+class StepMeasuresForm(msgspec.Struct):
+    """What a step took."""
+
+    key: str
+    ran_us: int
+    tries: list[TryForm]
+
+
+class MeasuresForm(msgspec.Struct):
+    """What an execution took so far, or in all."""
+
+    id: str
+    task: str
+    state: State
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    duration_us: int
+    queued_us: int
+    run_us: int
+    parked_us: int
+    by_state_us: dict[str, int]
+    attempts: int
+    retries: int
+    claims: int
+    takeovers: int
+    cpu_us: int
+    memory_bytes: int | None
+    errors: dict[str, int]
+    steps: list[StepMeasuresForm]
+
+
+class LogLineForm(msgspec.Struct):
+    """A line that an execution's code has logged."""
+
+    number: int
+    at: datetime
+    level: str
+    logger: str
+    message: str
+    step: str | None
+    attempt: int
+    error: str | None
+    is_cut: bool
+    lost: int
+
+
+class LogPage(msgspec.Struct):
+    """Lines; ``next`` is the ``after`` of the next page."""
+
+    items: list[LogLineForm]
     next: int | None
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from outlast import __version__, forms
 from outlast.engine.registry import Task
 from outlast.errors import BadPayload, NotFound, StoreUnavailable
 from outlast.server.call import Call, Reply, checked_word
+
+if TYPE_CHECKING:
+    from outlast.engine.engine import Engine
+    from outlast.observe.metrics import Metrics
 
 
 async def healthz(call: Call) -> dict[str, str]:
@@ -101,6 +106,29 @@ def _schema(task: Task[Any, Any], side: str) -> dict[str, Any] | None:
     except BadPayload:
         return None
     return schema
+
+
+async def get_doctor(call: Call) -> dict[str, Any]:
+    """Examine the store and its workers: what is wrong, why, and what to do."""
+    from outlast.engine.doctor import examine, worst
+
+    engine = call.engine
+    found = await call.read(lambda store: examine(store, engine.clock.now(), "this server"))
+    return {"level": worst(found), "findings": [forms.finding_form(one) for one in found]}
+
+
+async def get_metrics(call: Call) -> Reply:
+    """Give the metrics of the engine, for Prometheus."""
+    from outlast.observe.metrics import MEDIA, Metrics
+
+    metrics = _METRICS.get(call.engine)
+    if metrics is None:
+        metrics = _METRICS[call.engine] = Metrics(call.engine)
+    text = await call.engine.worker.read(metrics.text)
+    return Reply(text, headers={"content-type": MEDIA})
+
+
+_METRICS: Final[WeakKeyDictionary[Engine, Metrics]] = WeakKeyDictionary()
 
 
 async def get_openapi(call: Call) -> Reply:

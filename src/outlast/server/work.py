@@ -10,9 +10,11 @@ from msgspec import Meta
 from outlast import failure
 from outlast.budget import amounts_of
 from outlast.engine.emit import checked, encoded
+from outlast.engine.logs import line_from
 from outlast.engine.remote import Claim, RemoteDesk
 from outlast.errors import NotFound
 from outlast.server.call import Call
+from outlast.store.protocol import LOGS
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Token = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -158,7 +160,10 @@ async def beat_claim(call: Call) -> dict[str, Any]:
         if body.spent:
             of.spend(amounts_of(body.spent, "spent"))
         for said in body.said:
-            of.emit(said.stream, encoded(said.stream, said.value))
+            if said.stream == LOGS:
+                of.jot(line_from(said.value))
+            else:
+                of.emit(said.stream, encoded(said.stream, said.value))
         if body.progress is not None:
             part = body.progress
             of.report(*checked(part.done, part.total, part.text))

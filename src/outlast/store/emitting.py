@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from msgspec.structs import replace
+
 from outlast.errors import InternalError
-from outlast.store.protocol import Emission, StreamItem
+from outlast.store.protocol import LOG_LINES_MAX, LOGS, Emission, StreamItem
 
 
 class Try(NamedTuple):
@@ -24,6 +26,8 @@ Ends = dict[tuple[str, str], int]
 Parts = dict[Try, int]
 """How many parts of each try are there."""
 _NOTHING: Final = 0
+CUT: Final = b'{"level":"WARNING","logger":"outlast","message":"more was logged","cut":true}'
+"""The last line that is kept of an execution."""
 
 
 def try_of(id: str, emission: Emission) -> Try:
@@ -43,12 +47,19 @@ def placed(
     """
     rows = []
     for id, emissions in emitted:
-        for one in emissions:
-            source = try_of(id, one)
+        for emission in emissions:
+            source = try_of(id, emission)
             known = parts.get(source, _NOTHING)
-            if one.part <= known:
+            if emission.part <= known:
                 continue
-            if one.part > known + 1:
+            one = emission
+            if one.name == LOGS:
+                length = ends.get((id, LOGS), _NOTHING)
+                if length >= LOG_LINES_MAX:
+                    continue
+                if length == LOG_LINES_MAX - 1:
+                    one = replace(emission, payload=CUT)
+            elif one.part > known + 1:
                 said = f"part {known + 1} of stream {one.name} is missing before {one.part}"
                 raise InternalError(said, where=id)
             parts[source] = one.part

@@ -110,6 +110,12 @@ class Emission(msgspec.Struct):
     lease: int = 0
 
 
+LOGS = "outlast:logs"
+"""The stream that holds what code logs. Unlike others it may have gaps between its parts, as lines
+may be added to code; and it is cut at so many items, the last of which says so."""
+LOG_LINES_MAX = 10_000
+
+
 class StreamItem(msgspec.Struct, frozen=True):
     """An item of a stream.
 
@@ -246,6 +252,8 @@ class Deliver(msgspec.Struct):
 
 
 Item = Create | Write | Deliver | Reserve | Adjust
+Heard = Callable[[Sequence[Transition], Sequence[Execution]], None]
+"""Hears of rows that were committed, and of the executions that have ended with them."""
 
 
 class BudgetRow(msgspec.Struct):
@@ -457,6 +465,47 @@ class QueueRow(msgspec.Struct, frozen=True):
     blocked: int = 0
     leased: int = 0
     waiting_since: int | None = None
+
+
+class QueueCount(msgspec.Struct, frozen=True):
+    """How much there is in a queue.
+
+    Attributes:
+        queued, leased: how many of its executions wait to be claimed, and are run.
+        turn_at: since when the next one waits, a minute earlier for each step of its priority
+            (``lifecycle.gate.turn_of``); None where none does.
+    """
+
+    queued: int = 0
+    leased: int = 0
+    turn_at: int | None = None
+
+
+class Census(msgspec.Struct, frozen=True):
+    """How many executions there are, those that have ended as well.
+
+    Attributes:
+        states: by state; one that is not named has none.
+        queues: by queue; only those in which something waits or runs.
+    """
+
+    states: Mapping[State, int]
+    queues: Mapping[str, QueueCount]
+
+
+class Health(msgspec.Struct, frozen=True):
+    """What a store says of itself to whoever examines it.
+
+    Attributes:
+        facts: what the backend knows, by name: settings, sizes in bytes, spans in microseconds;
+            what it does not have is not there. ``memory:`` has none.
+        overdue: how many executions the clock should have moved before an instant, up to 1,000.
+        overdue_since: since when the first of them is due, or None.
+    """
+
+    facts: Mapping[str, str | int]
+    overdue: int = 0
+    overdue_since: int | None = None
 
 
 class GateRow(msgspec.Struct, frozen=True):
@@ -955,6 +1004,19 @@ class Feed(Protocol):
     def read(self, after: int, limit: int, *, payload: bool = False) -> list[FeedRow]:
         """Read it from behind a position on."""
 
+    def hold_export(self, holder: str, now: int, until: int) -> int | None:
+        """Be the one who hands all of it on, until an instant, and then until it is asked again.
+
+        Gives the position up to which that was done; None while somebody else does it, or there is
+        no feed. A writing verb.
+        """
+
+    def note_exported(self, holder: str, position: int, until: int) -> bool:
+        """Note how far it was handed on, and go on doing it; False: somebody else does it now.
+
+        A writing verb.
+        """
+
     def prune(self, before: int, limit: int) -> int:
         """Forget, from its beginning, rows that were recorded before an instant.
 
@@ -1142,6 +1204,20 @@ class Store(Protocol):
 
     def counts(self) -> dict[State, int]:
         """Count the open executions by state."""
+
+    def census(self) -> Census:
+        """Count all executions by state, and what waits by queue; it reads indexes only."""
+
+    def health(self, before: int) -> Health:
+        """Say how the store is set up, how large it is, and what was due before an instant."""
+
+    def hear(self, heard: Heard | None) -> None:
+        """Tell of what this object commits from here on; one hears at a time.
+
+        ``heard`` is called on the writing thread, after the commit and before the verb returns,
+        with rows of logs in their order and the executions that have ended with them. What was
+        rolled back is never told, nor what another process writes.
+        """
 
     def log(self, id: str, after_seq: int = 0, limit: int = -1) -> list[Transition]:
         """Read an execution's log in order; a negative limit reads to its end."""

@@ -155,6 +155,8 @@ READS: Final[dict[str, Callable[[Store], Any]]] = {
     "stream": lambda store: [store.stream(id, "draft") for id in IDS],
     "streams": lambda store: [store.streams(id) for id in IDS],
     "progress": lambda store: store.progress(IDS),
+    "census": lambda store: store.census(),
+    "health": lambda store: store.health(T + SPAN).overdue,
     "budgets": lambda store: [
         store.budgets(),
         store.budgets(["task:t", "tenant", "tree:ex_7", "execution:ex_7"]),
@@ -205,6 +207,7 @@ WRITES: Final = frozenset(
         *("schedules.apply", "schedules.apply_all", "schedules.prune"),
         *("capacity.set_queue", "capacity.set_gate", "capacity.reset_gate"),
         *("feed.follow", "feed.settle", "feed.prune", "feed.end"),
+        *("feed.hold_export", "feed.note_exported"),
         *("access.add_user", "access.set_password", "access.disable", "access.give"),
         *("access.take_back", "access.add_token", "access.revoke_token", "access.use_token"),
         *("access.open_session", "access.see_session", "access.end_session", "access.attempt"),
@@ -213,7 +216,7 @@ WRITES: Final = frozenset(
 """The verbs that write what is a tenant's."""
 OF_ALL: Final = frozenset(
     {
-        *("hints", "changed", "close", "backup", "epochs.keeping"),
+        *("hints", "changed", "close", "backup", "hear", "epochs.keeping"),
         *("tenants.page", "tenants.get", "tenants.add", "tenants.close"),
         *("sealing.data_keys", "sealing.wrap_anew", "sealing.draw_anew", "sealing.seal_anew"),
         "sealing.finish",

@@ -26,6 +26,7 @@ from outlast.engine.driver import Driver
 from outlast.engine.engine import Engine
 from outlast.engine.purse import Ledger
 from outlast.engine.registry import TASKS, VERSIONS, Task, code_for
+from outlast.engine.tally import Tally
 from outlast.errors import OutlastError, ReplayMismatch
 from outlast.lifecycle import OPEN, BrokenLog, Execution, Kind, State, Transition, fold
 from outlast.lifecycle.reason import account
@@ -315,6 +316,7 @@ class _Home:
         self.clock: Any = self
         self.loop: Any = self
         self.ledger = Ledger()
+        self.tally = Tally()
         self.task_threads: Executor = _Threads()
         self.context = contextvars.copy_context()
         self.context.run(current_scope.set, None)

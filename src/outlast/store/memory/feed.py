@@ -24,6 +24,8 @@ class MemoryFeed:
         self._name: str | None = None
         self._rows: list[tuple[int, str, int, int]] = []
         self._last = self._pruned = self._read_at = 0
+        self._exporter: str | None = None
+        self._exported = self._exporter_until = 0
 
     def take(self, rows: Iterable[Transition]) -> None:
         """Append rows of a log; for callers that hold the store's lock."""
@@ -68,6 +70,24 @@ class MemoryFeed:
         if not payload:
             row = msgspec.structs.replace(row, payload=None)
         return FeedRow(position, id, seq, row, record.task, labels_of(record.labels))
+
+    def hold_export(self, holder: str, now: int, until: int) -> int | None:
+        """See the protocol."""
+        with self._lock:
+            if self._name is None:
+                return None
+            if self._exporter not in (None, holder) and self._exporter_until >= now:
+                return None
+            self._exporter, self._exporter_until = holder, until
+            return self._exported
+
+    def note_exported(self, holder: str, position: int, until: int) -> bool:
+        """See the protocol."""
+        with self._lock:
+            if self._name is None or self._exporter != holder or self._exported > position:
+                return False
+            self._exported, self._exporter_until = position, until
+            return True
 
     def prune(self, before: int, limit: int) -> int:
         """See the protocol."""

@@ -27,6 +27,7 @@ from outlast.lifecycle import (
     decide,
     fold,
 )
+from outlast.lifecycle.gate import turn_of
 from outlast.lifecycle.record import continued_as, copy_of, event_of
 from outlast.store.auditing import deeds_of, purged
 from outlast.store.books import Losses, Paying, budgets_of, tell
@@ -64,6 +65,7 @@ from outlast.store.protocol import (
     Answer,
     BudgetEvent,
     BudgetRow,
+    Census,
     Claimed,
     Claims,
     Create,
@@ -71,11 +73,14 @@ from outlast.store.protocol import (
     Descent,
     Ended,
     Filter,
+    Health,
+    Heard,
     Hints,
     InboxEntry,
     Item,
     Lease,
     ProgressRow,
+    QueueCount,
     Renewal,
     Reservation,
     Reserve,
@@ -92,6 +97,10 @@ if TYPE_CHECKING:
 
 _TURN = {Create: 0, Write: 1, Reserve: 1, Adjust: 1, Deliver: 2}
 """The order within a batch: deliveries last, as they are decided on what the owners wrote."""
+
+
+_BY_CLOCK = (State.SCHEDULED, State.WAITING, State.AWAITING_INPUT, State.RETRY_WAIT)
+"""The states in which the clock moves an execution."""
 
 
 class MemoryStore:
@@ -129,6 +138,7 @@ class MemoryStore:
         self._place = _NOBODY
         self.members = MemoryMembers(self._records)
         self._heard: list[MemoryHints] = []
+        self._hearer: Heard | None = None
         self._secrets: dict[str, bytes] = {}
         self._money = MemoryBudgets(self._records)
         self._losses = Losses()
@@ -280,6 +290,7 @@ class MemoryStore:
         self._records[record.id] = record
         self._logs[record.id] = list(item.rows)
         self.feed.take(item.rows)
+        self._tell(item.rows, record)
         self._inboxes[record.id] = []
         if key is not None:
             self._keys[key] = record.id
@@ -358,8 +369,13 @@ class MemoryStore:
         rows = list(rows)
         self._logs[record.id].extend(rows)
         self.feed.take(rows)
+        self._tell(rows, record)
         if rows and record.is_final:
             self._ended.append((self._place, record, rows[-1]))
+
+    def _tell(self, rows: Sequence[Transition], record: Execution) -> None:
+        if self._hearer is not None and rows:
+            self._hearer(rows, [copy_of(record)] if record.is_final else [])
 
     def claim(
         self,
@@ -534,6 +550,40 @@ class MemoryStore:
                 if record.state not in FINAL:
                     counts[record.state] = counts.get(record.state, 0) + 1
         return counts
+
+    def census(self) -> Census:
+        """See the protocol."""
+        states: dict[State, int] = {}
+        queued: dict[str, list[int]] = {}
+        leased: dict[str, int] = {}
+        with self._lock:
+            for record in self._records.values():
+                states[record.state] = states.get(record.state, 0) + 1
+                if record.state is State.QUEUED:
+                    queued.setdefault(record.queue, []).append(turn_of(record)[0])
+                elif record.is_leased:
+                    leased[record.queue] = leased.get(record.queue, 0) + 1
+        queues = {}
+        for name in queued.keys() | leased.keys():
+            turns = queued.get(name, [])
+            queues[name] = QueueCount(len(turns), leased.get(name, 0), min(turns, default=None))
+        return Census(states, queues)
+
+    def health(self, before: int) -> Health:
+        """See the protocol."""
+        with self._lock:
+            due = sorted(
+                record.due_at
+                for record in self._records.values()
+                if record.state in _BY_CLOCK
+                and record.due_at is not None
+                and record.due_at <= before
+            )
+        return Health({}, min(len(due), 1_000), due[0] if due else None)
+
+    def hear(self, heard: Heard | None) -> None:
+        """See the protocol."""
+        self._hearer = heard
 
     def logs(self, ids: Sequence[str]) -> list[list[Transition]]:
         """See the protocol."""

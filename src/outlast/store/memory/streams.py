@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from outlast.store.emitting import Ends, Parts, placed, try_of
-from outlast.store.protocol import ProgressRow, StreamHead, StreamItem, Write
+from outlast.store.protocol import LOGS, ProgressRow, StreamHead, StreamItem, Write
 
 
 class MemoryStreams:
@@ -38,7 +38,9 @@ class MemoryStreams:
     def heads(self, id: str) -> list[StreamHead]:
         """Name the streams of an execution."""
         streams = sorted(self._items.get(id, {}).items())
-        return [StreamHead(name, len(items), items[-1].at) for name, items in streams]
+        return [
+            StreamHead(name, len(items), items[-1].at) for name, items in streams if name != LOGS
+        ]
 
     def progress(self, ids: Collection[str]) -> dict[str, ProgressRow]:
         """Say how far these executions are."""

@@ -175,7 +175,7 @@ class Borrowed(PostgresDatabase):
     def _session(self) -> Session:
         return self._borrowed
 
-    def transact(self, act: Callable[[], T]) -> T:
+    def transaction(self, act: Callable[[], T]) -> T:
         """Act in a savepoint; what another one made in the same instant is seen by a second try."""
         for tries in count(1):
             try:

@@ -177,7 +177,7 @@ class PostgresDatabase(Database):
 
     # Writing
 
-    def transact(self, act: Callable[[], T]) -> T:
+    def transaction(self, act: Callable[[], T]) -> T:
         """See the seam."""
         for tries in count(1):
             try:

@@ -33,6 +33,17 @@ SELECT f.position
  ORDER BY f.position
  LIMIT 1;
 
+-- name: hold_export
+UPDATE feed_state SET exporter = :holder, exporter_until = :until
+ WHERE tenant = {tenant} AND (exporter IS NULL OR exporter = :holder OR exporter_until < :now);
+
+-- name: note_exported
+UPDATE feed_state SET exported = :position, exporter_until = :until
+ WHERE tenant = {tenant} AND exporter = :holder AND exported <= :position;
+
+-- name: exported
+SELECT exported FROM feed_state WHERE tenant = {tenant};
+
 -- name: prune_feed
 DELETE FROM feed WHERE tenant = {tenant} AND position <= :upto;
 

@@ -212,6 +212,77 @@ SELECT state, count(*) FROM execution
                                 'paused', 'suspended')
  GROUP BY state;
 
+-- name: overdue
+-- What the clock should have moved; a thousand is as bad as more.
+SELECT count(*), min(due_at)
+  FROM (SELECT due_at FROM execution
+         WHERE tenant = {tenant} AND due_at IS NOT NULL AND due_at <= :before
+           AND state IN ('scheduled', 'waiting', 'awaiting_input', 'retry_wait')
+         ORDER BY due_at
+         LIMIT 1000) AS d;
+
+-- name: store_settings
+SELECT name, setting FROM pg_settings
+ WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes', 'server_version', 'max_connections')
+ UNION ALL
+SELECT 'size_bytes', pg_database_size(current_database())::text
+ UNION ALL
+SELECT 'connections', count(*)::text FROM pg_stat_activity
+ UNION ALL
+SELECT 'longest_us', max(extract(epoch FROM clock_timestamp() - xact_start) * 1000000)::bigint::text
+  FROM pg_stat_activity
+ WHERE datname = current_database() AND xact_start IS NOT NULL AND pid <> pg_backend_pid()
+ UNION ALL
+SELECT 'clock_us', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text
+ UNION ALL
+SELECT 'is_standby', pg_is_in_recovery()::text
+ UNION ALL
+SELECT 'migration', max(number)::text FROM migration;
+
+-- name: ended_counts
+SELECT state, count(*) FROM execution
+ WHERE tenant = {tenant} AND state IN ('succeeded', 'failed', 'timed_out', 'cancelled')
+ GROUP BY state;
+
+-- name: queue_census
+-- What waits and runs by queue, by what the indexes say: the head of each line is one step.
+WITH RECURSIVE place (queue, code) AS (
+  (SELECT e.queue, e.task || coalesce(chr(31) || (facts(e.gates) ->> 'version'), '') FROM execution AS e
+    WHERE e.tenant = {tenant} AND e.state = 'queued'
+    ORDER BY e.queue, e.task || coalesce(chr(31) || (facts(e.gates) ->> 'version'), '') LIMIT 1)
+   UNION ALL
+  (SELECT n.queue, n.code
+     FROM place AS p
+    CROSS JOIN LATERAL (
+      SELECT e.queue, e.task || coalesce(chr(31) || (facts(e.gates) ->> 'version'), '') AS code
+        FROM execution AS e
+       WHERE e.tenant = {tenant} AND e.state = 'queued'
+         AND (e.queue, e.task || coalesce(chr(31) || (facts(e.gates) ->> 'version'), ''))
+           > (p.queue, p.code)
+       ORDER BY e.queue, e.task || coalesce(chr(31) || (facts(e.gates) ->> 'version'), '') LIMIT 1) AS n)),
+  head (queue, turn_at) AS (
+    SELECT p.queue, min(h.turn_at)
+      FROM place AS p
+     CROSS JOIN LATERAL (
+       SELECT coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at) - e.priority * 60000000
+                AS turn_at
+         FROM execution AS e
+        WHERE e.tenant = {tenant} AND e.state = 'queued' AND e.queue = p.queue
+          AND e.task || coalesce(chr(31) || (facts(e.gates) ->> 'version'), '') = p.code
+        ORDER BY coalesce((facts(e.detail) ->> 'since')::bigint, e.state_at)
+                 - e.priority * 60000000 LIMIT 1) AS h
+     GROUP BY p.queue)
+SELECT f.queue, sum(f.queued), sum(f.leased), min(f.turn_at)
+  FROM (
+    SELECT queue, count(*) AS queued, 0::bigint AS leased, NULL::bigint AS turn_at FROM execution
+     WHERE tenant = {tenant} AND state = 'queued' GROUP BY queue
+     UNION ALL
+    SELECT queue, 0, count(*), NULL FROM execution
+     WHERE tenant = {tenant} AND worker IS NOT NULL GROUP BY queue
+     UNION ALL
+    SELECT queue, 0, 0, turn_at FROM head) AS f
+ GROUP BY f.queue;
+
 -- name: logs
 -- types: text
 SELECT t.tenant, t.execution_id, t.seq, t.kind, t.from_state, t.to_state, t.fence, t.nonce, t.actor,

@@ -9,7 +9,8 @@ done without the guilty one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -101,10 +102,18 @@ class Apart:
     def _attempt(self, place: int, act: Callable[[], object]) -> None:
         """Act for an item; a fault takes that back, and is the answer."""
         try:
-            with self._store.database.savepoint():
+            with self._savepoint():
                 act()
         except self._store.faults as fault:
             self._answers[place] = self._guilty(place, fault)
+
+    @contextmanager
+    def _savepoint(self) -> Iterator[None]:
+        """Run a block that an error takes back by itself; nobody hears of what was in it."""
+        database = self._store.database
+        hearing = nullcontext() if database.hearing is None else database.hearing.part()
+        with hearing, database.savepoint():
+            yield
 
     def _guilty(self, place: int, fault: Exception) -> Answer:
         if self._is_patient and isinstance(fault, self._store.database.races):
@@ -143,7 +152,7 @@ class Apart:
     def _rehearse(self, pending: Pending, paying: Sequence[tuple[int, Paying]] = ()) -> None:
         """Try what will come of it at the end of the batch."""
         try:
-            with self._store.database.savepoint():
+            with self._savepoint():
                 said = list(self._answers)
                 if paying:
                     take_money(self._store, paying, said)
@@ -158,7 +167,7 @@ class Apart:
         said = self._answers if answers is None else answers
 
         try:
-            with self._store.database.savepoint():
+            with self._savepoint():
                 self._store._take_deliveries([(place, item)], said, pending)
                 self._store._flush(pending)
                 self._rehearse(pending)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from msgspec import Struct
 
 from outlast.store.epoch import Keeping
 from outlast.store.protocol import Hints
+from outlast.store.relational.hearing import Hearing
 from outlast.store.relational.rows import Value
 
 T = TypeVar("T")
@@ -77,6 +79,7 @@ class Database(ABC):
         is_shared: whether several processes write at the same time, so that locks are needed.
         faults: the errors by which a guard, or a value that no column can hold, shows itself.
         races: those of them that may mean that somebody else made the same in the same instant.
+        hearing: gathers what a transaction writes, for whoever wants to hear of it.
     """
 
     url: str
@@ -84,10 +87,20 @@ class Database(ABC):
     is_shared: bool
     faults: tuple[type[Exception], ...]
     races: tuple[type[Exception], ...] = ()
+    hearing: Hearing | None = None
 
-    @abstractmethod
     def transact(self, act: Callable[[], T]) -> T:
         """Act within one write transaction, and commit; an error rolls it back whole."""
+        hearing = self.hearing
+        if hearing is None:
+            return self.transaction(act)
+        result = self.transaction(partial(hearing.begin, act))
+        hearing.tell()
+        return result
+
+    @abstractmethod
+    def transaction(self, act: Callable[[], T]) -> T:
+        """Act within one write transaction; see :meth:`transact`, which all callers use."""
 
     def write(self, act: Callable[[], T]) -> T:
         """Act within one write transaction, and give errors in our words."""
@@ -175,6 +188,10 @@ class Database(ABC):
     @abstractmethod
     def read_many(self, name: str, values: Sequence[Value]) -> Rows:
         """Ask with many rows of parameters, from any thread, outside of every transaction."""
+
+    def facts(self) -> Mapping[str, str | int]:
+        """Say what no statement tells: of files and disks."""
+        return {}
 
     @abstractmethod
     def reader(self) -> AbstractContextManager[Reader]:

@@ -65,6 +65,23 @@ class RelationalFeed:
             )
         return found
 
+    def hold_export(self, holder: str, now: int, until: int) -> int | None:
+        """See the protocol."""
+        bounds: dict[str, Value] = {"holder": holder, "now": now, "until": until}
+
+        def hold() -> int | None:
+            if not self._database.run("hold_export", bounds):
+                return None
+            ((position,),) = self._database.ask_all("exported", {})
+            return int(str(position))
+
+        return self._database.write(hold)
+
+    def note_exported(self, holder: str, position: int, until: int) -> bool:
+        """See the protocol."""
+        bounds: dict[str, Value] = {"holder": holder, "position": position, "until": until}
+        return self._database.write(lambda: self._database.run("note_exported", bounds)) > 0
+
     def prune(self, before: int, limit: int) -> int:
         """See the protocol."""
         return self._database.write(lambda: self._prune(before, limit))

@@ -401,7 +401,11 @@ class SealedDatabase(Database):
 
     # The rest is the backend's
 
-    def transact(self, act: Callable[[], T]) -> T:
+    def facts(self) -> Mapping[str, str | int]:
+        """See the seam."""
+        return self.inner.facts()
+
+    def transaction(self, act: Callable[[], T]) -> T:
         """See the seam."""
         return self.inner.transact(act)
 

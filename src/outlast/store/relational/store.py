@@ -50,11 +50,13 @@ from outlast.store.decisions import (
     unclaimed,
 )
 from outlast.store.protocol import (
+    LOGS,
     STORED,
     Access,
     Answer,
     BudgetEvent,
     BudgetRow,
+    Census,
     Claimed,
     Claims,
     Create,
@@ -63,11 +65,14 @@ from outlast.store.protocol import (
     Ended,
     Feed,
     Filter,
+    Health,
+    Heard,
     Hints,
     InboxEntry,
     Item,
     Lease,
     ProgressRow,
+    QueueCount,
     Renewal,
     Reservation,
     Schedules,
@@ -96,6 +101,7 @@ from outlast.store.relational.capacity import RelationalCapacity
 from outlast.store.relational.database import Database, json_of
 from outlast.store.relational.epochs import RelationalEpochs
 from outlast.store.relational.errands import conclude, run_errands
+from outlast.store.relational.hearing import Hearing
 from outlast.store.relational.pending import Pending, moved, take_chain, touched_by
 from outlast.store.relational.purge import purge
 from outlast.store.relational.rows import (
@@ -697,6 +703,9 @@ class RelationalStore:
             write_emissions(self.database, pending.emits)
         if pending.progress:
             write_progress(self.database, pending.progress)
+        hearing = self.database.hearing
+        if hearing is not None:
+            hearing.take(pending.transitions, [end.record for end in pending.ended])
         if pending.losses.charges:
             take_charges(self, pending.losses.charges)  # whom it would tell has no owner, or ended
 
@@ -797,6 +806,35 @@ class RelationalStore:
             for state, count in self.database.read("open_counts", {})
         }
 
+    def census(self) -> Census:
+        """See the protocol."""
+        states = self.counts()
+        for state, many in self.database.read("ended_counts", {}):
+            states[State(str(state))] = int(str(many))
+        queues: dict[str, QueueCount] = {}
+        for name, queued, leased, turn_at in self.database.read("queue_census", {}):
+            turn = None if turn_at is None else int(str(turn_at))
+            queues[str(name)] = QueueCount(int(str(queued)), int(str(leased)), turn)
+        return Census(states, queues)
+
+    def health(self, before: int) -> Health:
+        """See the protocol."""
+        facts = {
+            str(name): int(str(value)) if str(value).isdecimal() else str(value)
+            for name, value in self.database.read("store_settings", {})
+            if value is not None
+        }
+        ((count, since),) = self.database.read("overdue", {"before": before})
+        return Health(
+            {**facts, **self.database.facts()},
+            int(str(count)),
+            None if since is None else int(str(since)),
+        )
+
+    def hear(self, heard: Heard | None) -> None:
+        """See the protocol."""
+        self.database.hearing = None if heard is None else Hearing(heard)
+
     def logs(self, ids: Sequence[str]) -> list[list[Transition]]:
         """See the protocol."""
         if len(ids) == 1:
@@ -850,7 +888,8 @@ class RelationalStore:
 
     def streams(self, id: str) -> list[StreamHead]:
         """See the protocol."""
-        return [StreamHead(*row) for row in self.database.read("stream_heads", {"id": id})]  # type: ignore[arg-type]
+        heads = [StreamHead(*row) for row in self.database.read("stream_heads", {"id": id})]  # type: ignore[arg-type]
+        return [head for head in heads if head.name != LOGS]
 
     def progress(self, ids: Collection[str]) -> dict[str, ProgressRow]:
         """See the protocol."""

@@ -7,9 +7,10 @@ interpreter's lock and every row in Python a good part of a microsecond more.
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import chain as chained
 from pathlib import Path
 from typing import Any, TypeVar
@@ -130,7 +131,7 @@ class SqliteDatabase(Database):
         with all_locks(self.path, others, owner):
             migrate(self.writer, self.path, now, upgrade=upgrade)
 
-    def transact(self, act: Callable[[], T]) -> T:
+    def transaction(self, act: Callable[[], T]) -> T:
         """See the seam."""
         self._see_file()
         with immediate(self.writer):
@@ -201,6 +202,19 @@ class SqliteDatabase(Database):
         """See the seam."""
         with translated(self.path), self._reading:
             return ask(self._reader, self._sql[name], values)
+
+    def facts(self) -> Mapping[str, str | int]:
+        """See the seam."""
+        found: dict[str, str | int] = {}
+        with suppress(OSError):
+            seen = os.stat(self._file)
+            found["size_bytes"], found["mode"] = seen.st_size, stat.S_IMODE(seen.st_mode)
+            disk = os.statvfs(self._file)
+            found["free_bytes"] = disk.f_bavail * disk.f_frsize
+            found["disk_bytes"] = disk.f_blocks * disk.f_frsize
+        with suppress(OSError):
+            found["wal_bytes"] = os.stat(f"{self._file}-wal").st_size
+        return found
 
     @contextmanager
     def reader(self) -> Iterator[Reader]:

@@ -28,6 +28,17 @@ SELECT t.tenant, t.execution_id, t.seq, t.kind, t.from_state, t.to_state, t.fenc
 -- The first that is kept.
 SELECT f.number FROM feed AS f WHERE f.tenant = {tenant} AND f.at >= :before ORDER BY f.number LIMIT 1;
 
+-- name: hold_export
+UPDATE feed_state SET exporter = :holder, exporter_until = :until
+ WHERE tenant = {tenant} AND (exporter IS NULL OR exporter = :holder OR exporter_until < :now);
+
+-- name: note_exported
+UPDATE feed_state SET exported = :position, exporter_until = :until
+ WHERE tenant = {tenant} AND exporter = :holder AND exported <= :position;
+
+-- name: exported
+SELECT exported FROM feed_state WHERE tenant = {tenant};
+
 -- name: prune_feed
 DELETE FROM feed WHERE tenant = {tenant} AND number <= :upto;
 

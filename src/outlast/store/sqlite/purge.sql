@@ -11,7 +11,7 @@ SELECT id, task, state, state_at FROM execution
 INSERT INTO purge_permit (tenant, execution_id)
 SELECT {tenant}, e.id FROM execution AS e
  WHERE e.tenant = {tenant} AND e.id IN (SELECT value FROM json_each(:ids))
-   AND e.state IN ('succeeded', 'failed', 'timed_out', 'cancelled');
+   AND +e.state IN ('succeeded', 'failed', 'timed_out', 'cancelled');
 
 -- name: purge_transitions
 DELETE FROM transition

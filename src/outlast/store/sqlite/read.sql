@@ -199,6 +199,72 @@ SELECT state, count(*) FROM execution
         OR state = 'retry_wait' OR state = 'paused' OR state = 'suspended')
  GROUP BY state;
 
+-- name: overdue
+-- What the clock should have moved; a thousand is as bad as more.
+SELECT count(*), min(due_at)
+  FROM (SELECT due_at FROM execution
+         WHERE tenant = {tenant} AND due_at IS NOT NULL AND due_at <= :before
+           AND state IN ('scheduled', 'waiting', 'awaiting_input', 'retry_wait')
+         ORDER BY due_at
+         LIMIT 1000);
+
+-- name: store_settings
+SELECT 'journal_mode', journal_mode FROM pragma_journal_mode
+ UNION ALL
+SELECT 'free_pages', freelist_count FROM pragma_freelist_count
+ UNION ALL
+SELECT 'pages', page_count FROM pragma_page_count
+ UNION ALL
+SELECT 'migration', max(number) FROM migration;
+
+-- name: ended_counts
+SELECT state, count(*) FROM execution INDEXED BY execution_ended
+ WHERE tenant = {tenant} AND state IN ('succeeded', 'failed', 'timed_out', 'cancelled')
+ GROUP BY state;
+
+-- name: queue_census
+-- What waits and runs by queue, by what the indexes say: the head of each line is one step.
+WITH RECURSIVE
+  q (name) AS (
+    SELECT queue FROM (SELECT queue FROM execution
+                    WHERE tenant = {tenant} AND state = 'queued' ORDER BY queue LIMIT 1)
+     UNION ALL
+    SELECT (SELECT e.queue FROM execution AS e
+             WHERE e.tenant = {tenant} AND e.state = 'queued' AND e.queue > q.name
+             ORDER BY e.queue LIMIT 1)
+      FROM q WHERE q.name IS NOT NULL),
+  c (queue, code) AS (
+    SELECT q.name, (
+        SELECT e.task || coalesce(char(31) || (e.gates ->> 'version'), '')
+          FROM execution AS e
+         WHERE e.tenant = {tenant} AND e.state = 'queued' AND e.queue = q.name
+         ORDER BY e.task || coalesce(char(31) || (e.gates ->> 'version'), '') LIMIT 1)
+      FROM q WHERE q.name IS NOT NULL
+     UNION ALL
+    SELECT c.queue, (
+        SELECT e.task || coalesce(char(31) || (e.gates ->> 'version'), '')
+          FROM execution AS e
+         WHERE e.tenant = {tenant} AND e.state = 'queued' AND e.queue = c.queue
+           AND e.task || coalesce(char(31) || (e.gates ->> 'version'), '') > c.code
+         ORDER BY e.task || coalesce(char(31) || (e.gates ->> 'version'), '') LIMIT 1)
+      FROM c WHERE c.code IS NOT NULL)
+SELECT f.queue, sum(f.queued), sum(f.leased), min(f.turn_at)
+  FROM (
+    SELECT queue, count(*) AS queued, 0 AS leased, NULL AS turn_at FROM execution
+     WHERE tenant = {tenant} AND state = 'queued' GROUP BY queue
+     UNION ALL
+    SELECT queue, 0, count(*), NULL FROM execution INDEXED BY execution_leased
+     WHERE tenant = {tenant} AND worker IS NOT NULL GROUP BY queue
+     UNION ALL
+    SELECT c.queue, 0, 0, (
+        SELECT coalesce(json_extract(e.detail, '$.since'), e.state_at) - e.priority * 60000000
+          FROM execution AS e
+         WHERE e.tenant = {tenant} AND e.state = 'queued' AND e.queue = c.queue
+           AND e.task || coalesce(char(31) || (e.gates ->> 'version'), '') = c.code
+         ORDER BY coalesce(json_extract(e.detail, '$.since'), e.state_at) - e.priority * 60000000 LIMIT 1)
+      FROM c WHERE c.code IS NOT NULL) AS f
+ GROUP BY f.queue;
+
 -- name: logs
 -- packed: 14, blobs 8 14
 -- columns: 1

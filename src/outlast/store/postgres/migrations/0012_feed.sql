@@ -5,6 +5,7 @@
 -- nothing of the order of commits; who reads gives each row that it can see its position first,
 -- and one that is committed later comes later (docs/decisions/0044).
 
+-- exporter is who hands all of it on, until when that is certain, and exported how far it has come.
 -- name is drawn when it is begun, by the transaction writer; settled is the last position given, and
 -- pruned the last one that is kept no more.
 CREATE TABLE feed_state (
@@ -14,7 +15,10 @@ CREATE TABLE feed_state (
   read_at bigint NOT NULL,
   settled bigint NOT NULL,
   pruned bigint NOT NULL,
-  writer bigint NOT NULL
+  writer bigint NOT NULL,
+  exporter text,
+  exporter_until bigint,
+  exported bigint NOT NULL DEFAULT 0
 );
 
 CREATE TABLE feed (

@@ -3,6 +3,7 @@
 -- It is kept only while somebody asks for it: nobody else pays for it. It names rows of logs, and
 -- is none: what it says is read there. Numbers come in the order of commits, as one writes at a time.
 
+-- exporter is who hands all of it on, until when that is certain, and exported how far it has come.
 -- name is drawn when it is begun; pruned is the last position that is kept no more. settled and
 -- writer are for databases where several write.
 CREATE TABLE feed_state (
@@ -12,7 +13,10 @@ CREATE TABLE feed_state (
   read_at INTEGER NOT NULL,
   settled INTEGER NOT NULL,
   pruned INTEGER NOT NULL,
-  writer INTEGER NOT NULL
+  writer INTEGER NOT NULL,
+  exporter TEXT,
+  exporter_until INTEGER,
+  exported INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 CREATE TABLE feed (
