@@ -117,7 +117,7 @@ async def get_doctor(call: Call) -> dict[str, Any]:
     return {"level": worst(found), "findings": [forms.finding_form(one) for one in found]}
 
 
-async def get_metrics(call: Call) -> Reply:
+async def scrape_metrics(call: Call) -> Reply:
     """Give the metrics of the engine, for Prometheus."""
     from outlast.observe.metrics import MEDIA, Metrics
 

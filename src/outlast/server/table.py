@@ -452,7 +452,7 @@ SYSTEM: Final = (
     Route(
         method="GET",
         path="/metrics",
-        handler=system.get_metrics,
+        handler=system.scrape_metrics,
         permission=P.METRICS_READ,
         scope=S.TENANT,
         answer=str,
