@@ -17,8 +17,8 @@ from benchmarks.place import DEFAULT, NotADisk, fresh_directory, machine
 from benchmarks.report import Result, text
 from servers.postgres import Server
 
-WORKLOADS: Final = ("W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8", "W9")
-FILES_ONLY: Final = ("W7", "W9")
+WORKLOADS: Final = ("W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8", "W9", "W10")
+FILES_ONLY: Final = ("W7", "W9", "W10")
 """What is about a file of SQLite: the size of an installation, and of a file."""
 
 

@@ -26,6 +26,10 @@ TARGETS: Final = {
     ("W7", "import_ms"): "≤ 120",
     ("W7", "version_ms"): "≤ 60",
     ("W9", "ratio"): "≥ 0.9",
+    ("W10", "pairs_per_s"): "≥ 2,000",
+    ("W10", "p99_ms"): "≤ 50",
+    ("W10", "cpu_us_a_pair"): "≤ 400",
+    ("W10", "page_ms"): "≤ 100",
 }
 SERVER_TARGETS: Final = {
     ("W1", "steps_per_s"): "≥ 8,000, two processes",

@@ -11,7 +11,24 @@ import apsw
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import checks, cost, kill, limits, quiet, report, w1, w2, w3, w4, w5, w6, w7, w8, w9
+from benchmarks import (
+    checks,
+    cost,
+    kill,
+    limits,
+    quiet,
+    report,
+    w1,
+    w2,
+    w3,
+    w4,
+    w5,
+    w6,
+    w7,
+    w8,
+    w9,
+    w10,
+)
 from benchmarks.bench import Bench, percentile, url
 from benchmarks.place import NotADisk, fresh_directory, mount_of
 from benchmarks.tasks import chain
@@ -34,6 +51,11 @@ TINY: dict[str, tuple[Any, dict[str, Any], set[str]]] = {
         {"rss_mib", "cold_start_s", "import_ms", "installed_mib"},
     ),
     "W8": (w8, {"executions": (20,)}, {"kib_each", "park_per_s", "finish_per_s"}),
+    "W10": (
+        w10,
+        {"pairs": 40, "connections": 4, "readers": 5, "listed": 60},
+        {"pairs_per_s", "p99_ms", "cpu_us_a_pair", "page_ms"},
+    ),
     "W9": (w9, {"filled": 50, "executions": 10, "times": 5, "turns": 1}, {"ratio"}),
 }
 

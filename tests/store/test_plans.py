@@ -138,6 +138,12 @@ PLANS = {
     "renew_worker": ["SEARCH worker USING PRIMARY KEY (tenant=? AND id=?)"],
     "leave_worker": ["SEARCH worker USING PRIMARY KEY (tenant=? AND id=?)"],
     "executions_page": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id<?)"],
+    "unhappy_page": [
+        "SEARCH execution USING INDEX execution_unhappy (tenant=? AND state=? AND id<?)"
+    ],
+    "parked_page": [
+        "SEARCH execution USING INDEX execution_parked (tenant=? AND state=? AND id<?)"
+    ],
     "open_executions_page": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
     "labelled_page": [
         "SEARCH l USING PRIMARY KEY (tenant=? AND name=? AND value=? AND execution_id<?)",

@@ -59,6 +59,8 @@ PLANS_OF = {
     "executions_by_id": {"execution_pkey"},
     "executions_by_key": {"execution_by_key"},
     "executions_page": {"execution_pkey"},
+    "unhappy_page": {"execution_unhappy"},
+    "parked_page": {"execution_parked"},
     "lock_executions": {"execution_pkey"},
     "refused_heads": {"execution_pkey"},
     "move_executions": {"execution_pkey"},

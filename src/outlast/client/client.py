@@ -57,6 +57,8 @@ PAGE: Final = 500
 WAIT: Final = "30s"
 CHANGE_SECONDS: Final = 0.25
 """How long one who watches waits for an event before looking: streams have none of their own."""
+AT_ONCE: Final = 16
+"""Starts that are under way at once, of many."""
 KEEP_SECONDS: Final = 20.0
 """How long the events of an execution are listened to that nobody asks for any more."""
 
@@ -211,6 +213,32 @@ class Client:
         """
         record, _ = await self.astart_row(options, task, args, kwargs)
         return Execution(self, record.id, None if isinstance(task, str) else task)
+
+    async def astart_many(
+        self,
+        task: Task[Any, R],
+        inputs: Iterable[tuple[Any, ...]],
+        options: StartOptions = PLAIN,
+    ) -> list[Execution[R]]:
+        """Start an execution for each tuple of arguments, some at once; gives them in order.
+
+        Raises:
+            WrongArguments, BadPayload, PayloadTooLarge, ServerUnreachable, StoreUnavailable: which
+                of them were started is unknown.
+        """
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def one(args: tuple[Any, ...]) -> Execution[R]:
+            async with room:
+                return await self.astart_with(options, task, args, {})
+
+        return list(await asyncio.gather(*map(one, inputs)))
+
+    def start_many(
+        self, task: Task[Any, R], inputs: Iterable[tuple[Any, ...]]
+    ) -> list[Execution[R]]:
+        """Start many executions, as :meth:`astart_many`, from a thread."""
+        return self.run(self.astart_many(task, inputs))
 
     async def astart_row(
         self,
@@ -381,7 +409,7 @@ class Client:
 
     def group(self, name: str) -> Group:
         """Give the executions that are started under a name, as :meth:`outlast.Engine.group`."""
-        return Group(self, name)  # type: ignore[arg-type]
+        return Group(self, name)
 
     async def read_one(self, id: str) -> Record:
         """Read an execution's row."""

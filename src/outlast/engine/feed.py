@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
+from outlast.engine.stream import stepped
 from outlast.errors import FeedGap, OutlastError, StoreUnavailable, UsageError
 from outlast.lifecycle import Kind, State, Transition
 from outlast.store.protocol import FeedHead, FeedRow, Store
@@ -423,16 +424,7 @@ class Events:
                     yield one
 
     def __iter__(self) -> Iterator[FeedEvent]:
-        events = self.__aiter__()
-        try:
-            while True:
-                yield self._run(_next(events))
-        finally:
-            self._run(_close(events))
-
-
-async def _next(events: AsyncIterator[FeedEvent]) -> FeedEvent:
-    return await anext(events)
+        return stepped(self.__aiter__(), self._run)
 
 
 async def _close(events: Any) -> None:

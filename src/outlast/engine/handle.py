@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -20,7 +20,7 @@ from outlast.engine.registry import Task
 from outlast.engine.request import new_message
 from outlast.engine.results import outcome_of
 from outlast.engine.ruling import hear
-from outlast.engine.stream import ITEMS_MAX, Source, Stream
+from outlast.engine.stream import ITEMS_MAX, Source, Stream, stepped
 from outlast.engine.token import EXPIRES
 from outlast.errors import NotRecoverable, TransitionRefused, WaitTimeout
 from outlast.lifecycle import Execution as Record
@@ -249,6 +249,10 @@ class Execution(Generic[R]):
                     return
             await self._engine.next_change(self.id)
 
+    def watch(self) -> Iterator[Transition]:
+        """Give every row of its log as it is recorded, as :meth:`awatch`, from a thread."""
+        return stepped(self.awatch(), self._engine.run)
+
     async def achildren(
         self, *, before: str | None = None, limit: int = 100
     ) -> list[Execution[Any]]:
@@ -414,6 +418,10 @@ class Execution(Generic[R]):
             return pick(told, key, record)
         log = await self.atransitions()
         return pick(open_questions(record, log), key, record, log)
+
+    def question(self, key: str | None = None) -> OpenQuestion:
+        """Give the open question that an answer would be for, as :meth:`aquestion`."""
+        return self._engine.run(self.aquestion(key))
 
     async def alabel(self, *, actor: str = "user", **labels: str | None) -> None:
         """Set labels, and take away those given as None; the others stay.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Final, Protocol, TypeVar
 
 from outlast.lifecycle import Execution as Record
@@ -88,4 +88,23 @@ class Stream:
                 await self._source.next_change(self.id)
 
 
-__all__ = ["Stream"]
+def stepped(items: AsyncIterator[T], run: Callable[[Coroutine[Any, Any, Any]], Any]) -> Iterator[T]:
+    """Give what comes asynchronously to a thread, one after the other."""
+    try:
+        while True:
+            try:
+                item = run(_next(items))
+            except StopAsyncIteration:
+                return
+            yield item
+    finally:
+        close = getattr(items, "aclose", None)
+        if close is not None:
+            run(close())
+
+
+async def _next(items: AsyncIterator[T]) -> T:
+    return await anext(items)
+
+
+__all__ = ["Stream", "stepped"]

@@ -968,6 +968,27 @@ class StoreConformance:
 
     # Reading
 
+    def test_pages_of_one_state(self, store: Store) -> None:
+        """Parked and unhappy ones are read along indexes of their own, with the other filters."""
+        cancel = Message("m", MessageKind.CANCEL, "user")
+        for number in range(6):
+            id = f"ex_{number}"
+            assert one(store, born(id, T + number, origin="o" if number % 2 else None)) is not None
+            if number < 4:
+                one(store, Deliver(id, cancel, T + 10))
+            else:
+                one(store, Deliver(id, Message("p", MessageKind.PAUSE, "user"), T + 10))
+
+        def ids(state: State, **chosen: object) -> list[str]:
+            return [one.id for one in store.page(Filter(states=(state,), **chosen))]  # type: ignore[arg-type]
+
+        assert ids(State.CANCELLED) == ["ex_3", "ex_2", "ex_1", "ex_0"]
+        assert ids(State.CANCELLED, limit=2, before_id="ex_3") == ["ex_2", "ex_1"]
+        assert ids(State.CANCELLED, origin="o") == ["ex_3", "ex_1"]
+        assert ids(State.PAUSED) == ["ex_5", "ex_4"]
+        assert ids(State.PAUSED, task="other") == ids(State.FAILED) == []
+        assert ids(State.PAUSED, limit=1, created_before=T + 4) == ["ex_4"]
+
     def test_pages(self, store: Store) -> None:
         store.commit(
             [
@@ -987,6 +1008,7 @@ class StoreConformance:
         assert ids(states=(State.SUCCEEDED,)) == ["ex_10"] == ids(task="other")
         assert ids(states=(State.QUEUED,), limit=2) == ["ex_09", "ex_08"]
         assert ids(states=(State.QUEUED, State.SUCCEEDED), limit=2) == ["ex_10", "ex_09"]
+        assert ids(states=(State.PAUSED,)) == ids(states=(State.FAILED,)) == []
         assert ids(states=(State.RUNNING, State.PAUSED)) == []
         assert ids(origin="o", limit=2) == ["ex_09", "ex_07"]
         assert ids(origin="o", input_digest=0) == ["ex_09", "ex_03"]

@@ -127,6 +127,11 @@ SOMEBODYS_US: Final = 50_000
 """When to look again at what is due and somebody else has locked."""
 
 
+UNHAPPY: Final = FINAL - {State.SUCCEEDED}
+SINGLE: Final = frozenset(State) - FINAL - {State.QUEUED, State.STARTING, State.RUNNING}
+"""States whose executions have an index in the order of ids."""
+
+
 class _TwoLeases(Exception):
     """A batch has writes of two leases of one execution: they are judged item by item."""
 
@@ -767,11 +772,16 @@ class RelationalStore:
         states = json_of(filter.states) if filter.states else None
         label, value = next(iter(filter.labels.items()), ("", ""))
         only_open = filter.states and not FINAL.intersection(filter.states)
+        alone = filter.states[0] if len(set(filter.states)) == 1 else None
         rows = self.database.read(
             "labelled_page"
             if filter.labels
             else "children_page"
             if filter.parent_id is not None
+            else "unhappy_page"
+            if alone in UNHAPPY
+            else "parked_page"
+            if alone in SINGLE
             else "open_executions_page"
             if only_open
             else "executions_page",
@@ -780,6 +790,7 @@ class RelationalStore:
                 "roots": filter.roots,
                 "before_id": filter.before_id or "~",
                 "states": states,
+                "state": alone,
                 "task": filter.task,
                 "origin": filter.origin,
                 "input_digest": filter.input_digest,

@@ -144,6 +144,46 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
  ORDER BY id DESC
  LIMIT :limit;
 
+-- name: parked_page
+-- packed: 39, blobs 7
+-- The same for one state in which executions wait for something, along the index of those.
+SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
+       failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
+       updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
+       version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
+  FROM execution INDEXED BY execution_parked
+ WHERE tenant = {tenant} AND id < :before_id
+   AND state = :state
+   AND (state = 'scheduled' OR state = 'blocked' OR state = 'awaiting_input' OR state = 'waiting'
+        OR state = 'retry_wait' OR state = 'paused' OR state = 'suspended')
+   AND (:task IS NULL OR task = :task)
+   AND (:origin IS NULL OR origin = :origin)
+   AND (:input_digest IS NULL OR input_digest = :input_digest)
+   AND (:created_after IS NULL OR created_at >= :created_after)
+   AND (:created_before IS NULL OR created_at <= :created_before)
+   AND NOT (:roots AND parent_id IS NOT NULL)
+ ORDER BY id DESC
+ LIMIT :limit;
+
+-- name: unhappy_page
+-- packed: 39, blobs 7
+-- The same for one state in which executions ended badly, along the index of those.
+SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
+       failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
+       updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
+       version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
+  FROM execution INDEXED BY execution_unhappy
+ WHERE tenant = {tenant} AND id < :before_id
+   AND state = :state AND state IN ('failed', 'timed_out', 'cancelled')
+   AND (:task IS NULL OR task = :task)
+   AND (:origin IS NULL OR origin = :origin)
+   AND (:input_digest IS NULL OR input_digest = :input_digest)
+   AND (:created_after IS NULL OR created_at >= :created_after)
+   AND (:created_before IS NULL OR created_at <= :created_before)
+   AND NOT (:roots AND parent_id IS NOT NULL)
+ ORDER BY id DESC
+ LIMIT :limit;
+
 -- name: open_executions_page
 -- packed: 39, blobs 7
 -- The same for open states only, from the indexes of open rows: what has ended is not looked at.
