@@ -27,7 +27,19 @@ ENGINE_ONLY = {
 CLIENT_ONLY = {"spawn": "the command line's"}
 LOOSER = {"start", "astart", "start_with", "astart_with", "astart_row"}
 """They take the name of a task as well, whose code is not there."""
-ALONE = {"abort", "stream", "id", "run", "execution", "group", "events", "tasks", "close", "url"}
+ALONE = {
+    "abort",
+    "stream",
+    "follow_logs",
+    "id",
+    "run",
+    "execution",
+    "group",
+    "events",
+    "tasks",
+    "close",
+    "url",
+}
 """What needs no twin: it does not wait, or gives what is iterated in either way."""
 TWINS = {"wait": "await_"}
 
