@@ -86,6 +86,7 @@ SELECT {tenant}, v.column1, v.column2, v.column3, v.column4 FROM (VALUES {rows})
 
 -- name: reservations_of
 -- columns: 1
+-- padded
 SELECT r.execution_id, r.key, r.scope, r.meter, r.amount, r.outlives
   FROM (VALUES {rows}) AS v
  CROSS JOIN reservation AS r ON r.tenant = {tenant} AND r.execution_id = v.column1;

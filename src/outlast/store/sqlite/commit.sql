@@ -97,6 +97,7 @@ UPDATE execution
 
 -- name: save_told_executions
 -- columns: 29
+-- padded
 -- The same, of executions that a message has moved: it is counted, too.
 UPDATE execution
    SET state = v.column2, seq = v.column3, fence = v.column4, nonce = v.column5,
@@ -112,6 +113,7 @@ UPDATE execution
 
 -- name: count_messages
 -- columns: 2
+-- padded
 -- A message is in: the row counts it.
 UPDATE execution
    SET inbox_count = v.column2
@@ -120,13 +122,15 @@ UPDATE execution
 
 -- name: insert_messages
 -- columns: 10
+-- padded
 INSERT INTO inbox (tenant, execution_id, number, id, kind, actor, key, data, payload, at)
 SELECT CASE column1 WHEN {tenant} THEN column1 END, column2, column3, column4, column5, column6,
        column7, column8, column9, column10
-  FROM (VALUES {rows});
+  FROM (VALUES {rows}) WHERE column1 IS NOT NULL;
 
 -- name: earlier_messages
 -- columns: 3
+-- padded
 -- Messages of these executions that have this id, or answer this question: execution, id, key.
   WITH v (execution_id, id, key) AS (VALUES {rows})
 SELECT i.execution_id, i.id, i.kind, i.key

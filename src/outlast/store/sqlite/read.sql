@@ -1,6 +1,7 @@
 -- name: executions_by_id
 -- packed: 39, blobs 7
 -- columns: 1
+-- padded
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
@@ -12,6 +13,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
 -- Without statistics SQLite takes a tenant's executions for ten; hence the index by name.
 -- packed: 39, blobs 7
 -- columns: 1
+-- padded
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
@@ -308,6 +310,7 @@ SELECT f.queue, sum(f.queued), sum(f.leased), min(f.turn_at)
 -- name: logs
 -- packed: 14, blobs 8 14
 -- columns: 1
+-- padded
 SELECT t.tenant, t.execution_id, t.seq, t.kind, t.from_state, t.to_state, t.fence, t.nonce, t.actor,
        t.at, t.key, t.digest, t.data, t.payload
   FROM (VALUES {rows}) AS v

@@ -18,11 +18,12 @@ SELECT v.column1, v.column2, v.column3, v.column4, v.column5, (
 
 -- name: insert_stream_items
 -- columns: 10
+-- padded
 INSERT INTO stream_item (tenant, execution_id, name, number, step, attempt, lease, part, at,
                          payload)
 SELECT CASE column1 WHEN {tenant} THEN column1 END, column2, column3, column4, column5, column6,
        column7, column8, column9, column10
-  FROM (VALUES {rows});
+  FROM (VALUES {rows}) WHERE column1 IS NOT NULL;
 
 -- name: save_progress
 -- columns: 7
