@@ -261,7 +261,8 @@ SELECT 'migration', max(number) FROM migration;
 
 -- name: ended_counts
 SELECT state, count(*) FROM execution INDEXED BY execution_ended
- WHERE tenant = {tenant} AND state IN ('succeeded', 'failed', 'timed_out', 'cancelled')
+ WHERE tenant = {tenant}
+   AND (state = 'succeeded' OR state = 'failed' OR state = 'timed_out' OR state = 'cancelled')
  GROUP BY state;
 
 -- name: queue_census
