@@ -11,10 +11,11 @@ import pytest
 
 from outlast.engine import journal as module
 from outlast.engine.journal import Journal
-from outlast.errors import NoEngine, StoreFull, StoreUnavailable
+from outlast.errors import NoEngine, StoreBusy, StoreFull, StoreUnavailable
+from outlast.lifecycle import Kind
 from outlast.store.memory import MemoryStore
 from outlast.store.protocol import Answer, Create, Item
-from outlast.testing.conformance import born
+from outlast.testing.conformance import begun, born
 
 
 class Recorded(MemoryStore):
@@ -147,6 +148,23 @@ def test_a_failed_commit_is_unknown_to_all_and_ends_nothing() -> None:
 
     with_journal(main)
     assert failures == ["store_full", "store_unavailable"]
+
+
+def test_a_busy_store_has_written_nothing_and_only_owners_begin_anew() -> None:
+    failures: list[str] = []
+
+    async def main(journal: Journal, store: Recorded) -> None:
+        journal.on_failure = lambda error: failures.append(error.code)
+        store.failure = StoreBusy("others had it")
+        with pytest.raises(StoreBusy):
+            await journal.commit(born("ex_1"))
+        assert failures == []
+        owner, _ = begun("ex_2")
+        with pytest.raises(StoreBusy):
+            await journal.commit(owner.write(Kind.FINISH))
+
+    with_journal(main)
+    assert failures == ["store_busy"]
 
 
 def test_a_submitter_that_fails_keeps_the_others_from_nothing() -> None:

@@ -255,7 +255,9 @@ def test_a_pooler_may_give_a_server_on_which_everything_is_prepared(
         check(session, address)
         server = session._connection
         server.pgconn.exit_pipeline_mode()
-        monkeypatch.setattr("outlast.store.postgres.connect.connect", lambda _, one=server: one)
+        monkeypatch.setattr(
+            "outlast.store.postgres.connect.connect", lambda _, one=server, **_more: one
+        )
         session = open_session(address, long=long)
         assert session.prepares is not long
         session.close()
@@ -404,8 +406,8 @@ def test_hints_are_heard_by_a_process_with_many_files(
     heard: queue.Queue[str] = queue.Queue()
     with monkeypatch.context() as patched:
         patched.setattr("outlast.store.postgres.hints.os.pipe", high_pipe)
-        one = PostgresHints(Address.of(postgres_store), heard.put)
-    other = PostgresHints(Address.of(postgres_store), lambda _: None)
+        one = PostgresHints(Address.of(postgres_store), 1, heard.put)
+    other = PostgresHints(Address.of(postgres_store), 1, lambda _: None)
     try:
         assert {heard.get(timeout=30) for _ in TOPICS} == set(TOPICS)
         other.send("inbox")

@@ -24,6 +24,8 @@ from outlast.testing.conformance_schedules import ScheduleConformance
 from outlast.testing.conformance_streams import StreamsConformance
 from outlast.testing.conformance_structure import StructureConformance
 from outlast.testing.conformance_tenants import Beside, TenantsConformance
+from servers.postgres import Server, debians
+from tests.postgres.emptying import empty_postgres
 
 
 class Suite(
@@ -85,6 +87,29 @@ class TestPostgres(Suite):
         yield from opened_beside(
             store, lambda name: open_store(postgres_store, owner="w1", now=1, tenant=name)
         )
+
+
+@pytest.fixture(scope="module")
+def older_postgres() -> Iterator[str]:
+    """The address of a store on Debian's PostgreSQL, for one test after another."""
+    found = debians()
+    if not found:
+        pytest.skip("Debian has no PostgreSQL here")
+    with Server(found[0]) as server:
+        url = server.url("postgres", by_socket=True)
+        open_store(url, owner="w0", now=1).close()
+        yield url
+
+
+class TestOlderPostgres(StoreConformance, MembersConformance, BudgetConformance, EpochConformance):
+    """A part of it on the version that Debian has: what writes and locks most."""
+
+    @pytest.fixture
+    def store(self, older_postgres: str) -> Iterator[Store]:
+        empty_postgres(older_postgres)
+        store = open_store(older_postgres, owner="w1", now=1)
+        yield store
+        store.close()
 
 
 class TestSqlite(Suite):

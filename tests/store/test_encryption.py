@@ -18,6 +18,7 @@ from outlast.errors import CannotLoad, KeyMissing, KeyWrong, StoreBroken
 from outlast.lifecycle import Kind, MessageKind
 from outlast.schedule import Wish
 from outlast.store.keys import Place, Vault, drawn_line, is_sealed, keys_of, parsed
+from outlast.store.postgres import PostgresStore
 from outlast.store.protocol import Deliver, Emission, Lease, Store
 from outlast.store.relational.sealed import ANEW, READS, WRITES, SealedDatabase
 from outlast.store.relational.skeleton import (
@@ -56,6 +57,19 @@ class TestSealed(StoreConformance, StructureConformance, StreamsConformance, Sch
     @pytest.fixture
     def store(self, tmp_path: Path, key: None) -> Iterator[Store]:
         store = opened(tmp_path)
+        assert isinstance(store.database, SealedDatabase)
+        yield store
+        store.close()
+
+
+class TestSealedPostgres(
+    StoreConformance, StructureConformance, StreamsConformance, ScheduleConformance
+):
+    """The same on a server."""
+
+    @pytest.fixture
+    def store(self, postgres_store: str, key: None) -> Iterator[Store]:
+        store = PostgresStore(postgres_store, owner="w1", now=1)
         assert isinstance(store.database, SealedDatabase)
         yield store
         store.close()

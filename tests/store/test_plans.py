@@ -246,6 +246,9 @@ PLANS |= {
     ],
     "reservations_of": ["SEARCH r USING PRIMARY KEY (tenant=? AND execution_id=?)"],
     "end_reservations": ["SEARCH reservation USING PRIMARY KEY (tenant=? AND execution_id=?"],
+    "waiting_at_budget": [
+        "SEARCH execution USING INDEX execution_over_budget (tenant=? AND <expr>=? AND <expr><?)"
+    ],
     "known_changes": ["SEARCH budget_event USING COVERING INDEX budget_event_once"],
     "budget_events": ["SEARCH budget_event USING PRIMARY KEY (tenant=? AND scope=? AND meter=?)"],
     "spending_of": ["SEARCH spending USING PRIMARY KEY (tenant=? AND execution_id=?)"],

@@ -14,7 +14,17 @@ BACKENDS: Final = {
     # Locks, and positions after the commit, which one writer at a time
     # needs none of (docs/decisions/0023, 0044).
     "postgres": {
-        *("lock_executions", "lock_schedules", "lock_gates", "lock_audit", "lock_epoch"),
+        *(
+            "lock_executions",
+            "lock_schedules",
+            "lock_gates",
+            "lock_audit",
+            "lock_epoch",
+            "lock_gates_shared",
+            "lock_queues",
+            "lock_queues_shared",
+            "lock_sign_ins",
+        ),
         *("lock_feed", "settle_feed", "note_settled"),
     },
 }

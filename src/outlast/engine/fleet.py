@@ -163,8 +163,8 @@ class Fleet:
     async def _recover(self, names: list[str]) -> None:
         """Take over what these hold, some at a time."""
         engine = self._engine
-        taken = TAKEN_MAX
-        while taken == TAKEN_MAX:
+        taken = 1
+        while taken:  # a page is short where somebody else was at it; there may be more behind it
             recover = partial(
                 engine.store.recover, names, engine.name, engine.clock.now(), TAKEN_MAX
             )

@@ -26,7 +26,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from outlast.engine.acting import is_acting, signed
-from outlast.errors import NoEngine, OutlastError, StoreFailedOver, StoreUnavailable
+from outlast.errors import NoEngine, OutlastError, StoreBusy, StoreFailedOver, StoreUnavailable
 from outlast.store.protocol import Adjust, Answer, Create, Deliver, Item, Store, Write
 
 if TYPE_CHECKING:
@@ -255,7 +255,14 @@ class Journal:
                     )
         finally:
             self._post()
-        failed = next((answer for answer in answers if answer.refused == "unknown"), None)
+        failed = next(
+            (
+                answer
+                for (item, _), answer in zip(batch, answers, strict=True)
+                if answer.refused == "unknown" and not _is_spared(item, answer)
+            ),
+            None,
+        )
         if failed is not None:
             assert isinstance(failed.error, OutlastError)
             self._failed(failed.error)
@@ -281,6 +288,15 @@ class _Waiter:
 
     def settled(self, item: Item, answer: Answer) -> None:
         _resolve(self._future, answer)
+
+
+def _is_spared(item: Item, answer: Answer) -> bool:
+    """Tell whether nothing has become of an item for certain, and nobody's memory rests on it.
+
+    A store that was busy has taken the batch back, and whoever sent the item hears of it. What an
+    owner wrote it has in memory already, so it has to begin anew.
+    """
+    return isinstance(answer.error, StoreBusy) and isinstance(item, Create | Deliver | Adjust)
 
 
 def _weight(item: Item) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from outlast.engine.journal import Journal
 from outlast.engine.purse import Ledger, given_later
 from outlast.engine.registry import Task, code_for
 from outlast.engine.tally import Tally
-from outlast.errors import NoEngine, OutlastError
+from outlast.errors import NoEngine, OutlastError, StoreBusy
 from outlast.lifecycle import Event, Execution, Kind, Refusal, Transition, apply, create, decide
 from outlast.lifecycle.gate import is_gated
 from outlast.lifecycle.record import copy_of
@@ -225,7 +225,10 @@ class Worker:
     def _claimed(self, task: asyncio.Task[None]) -> None:
         self._claiming = None
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, OutlastError):
+        if isinstance(error, StoreBusy):
+            self._more = False  # it has claimed nothing for certain
+            self.loop.call_later(READ_AGAIN_SECONDS, self.look)
+        elif isinstance(error, OutlastError):
             if self._open and self.journal.on_failure is not None:
                 self.journal.on_failure(error)  # what it has claimed, if anything, is unknown
         elif error is not None:

@@ -149,6 +149,13 @@ SELECT g.subject, g.role FROM role_grant AS g
  ORDER BY g.subject, g.role
  LIMIT 100;
 
+-- name: lock_sign_ins
+-- types: text
+-- By name, as the first attempt finds no row that it could lock.
+SELECT pg_advisory_xact_lock(
+         hashtextextended('outlast sign_in {tenant} ' || current_schema() || ' ' || v.column1, 1))
+  FROM {rows};
+
 -- name: lock_audit
 -- types: text
 -- The head: who has it is the only one who appends.

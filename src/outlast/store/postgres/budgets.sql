@@ -76,7 +76,7 @@ UPDATE budget SET stirred = 0 WHERE tenant = {tenant} AND scope = :scope AND met
 
 -- name: waiting_for_budget
 -- rule: T16
--- Waits for those that somebody has locked: one that is passed over would not be looked at again.
+-- Passes over those that somebody has locked: who has them may want the budget (waiting_at_budget).
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
@@ -87,7 +87,14 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
    AND budget_need <= :left
  ORDER BY budget_need, id
  LIMIT nullif(:limit, -1)
-   FOR NO KEY UPDATE;
+   FOR NO KEY UPDATE SKIP LOCKED;
+
+-- name: waiting_at_budget
+-- How many there are, whoever has locked them.
+SELECT count(*) FROM execution
+ WHERE tenant = {tenant} AND state = 'suspended' AND budget_name IS NOT NULL
+   AND budget_name = :name
+   AND budget_need <= :left;
 
 -- name: add_spending
 -- types: text text text bigint
@@ -158,15 +165,25 @@ SELECT b.scope, b.meter, b.charged, (b.purged + coalesce(s.amount, 0))::bigint A
                          OR b.reserved <> coalesce(r.amount, 0));
 
 -- name: purge_shares
--- What executions that are deleted have charged stays charged.
-UPDATE budget
-   SET purged = budget.purged + s.amount
-  FROM (SELECT s.scope, s.meter, sum(s.amount)::bigint AS amount
+-- What executions that are deleted have charged stays charged. Budgets are locked by their names.
+  WITH shares AS MATERIALIZED (
+        SELECT s.scope, s.meter, sum(s.amount)::bigint AS amount
           FROM purge_permit AS p
           JOIN spending AS s ON s.tenant = {tenant} AND s.execution_id = p.execution_id
          WHERE p.tenant = {tenant}
-         GROUP BY s.scope, s.meter) AS s
- WHERE budget.tenant = {tenant} AND budget.scope = s.scope AND budget.meter = s.meter;
+         GROUP BY s.scope, s.meter),
+       locked AS MATERIALIZED (
+        SELECT b.scope, b.meter, s.amount
+          FROM (SELECT scope, meter, amount FROM shares
+                 ORDER BY scope COLLATE "C", meter COLLATE "C" OFFSET 0) AS s
+         CROSS JOIN LATERAL (
+            SELECT x.scope, x.meter FROM budget AS x
+             WHERE x.tenant = {tenant} AND x.scope = s.scope AND x.meter = s.meter
+               FOR NO KEY UPDATE) AS b)
+UPDATE budget
+   SET purged = budget.purged + l.amount
+  FROM locked AS l
+ WHERE budget.tenant = {tenant} AND budget.scope = l.scope AND budget.meter = l.meter;
 
 -- name: purge_spending
 DELETE FROM spending

@@ -42,6 +42,15 @@ _KEEPALIVE: Final[dict[str, Any]] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
+_SHORT: Final[dict[str, Any]] = {
+    "connect_timeout": 2,  # the shortest that the driver knows
+    "keepalives": 1,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 2_000,
+}
+"""For a connection that renews a lease: it is of no use once the lease has run out."""
 SETTINGS: Final = b"""SELECT set_config('search_path', $1, true),
        set_config('synchronous_commit',
                   CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
@@ -86,17 +95,22 @@ def settings_of(address: Address, tenant: int, *, long: bool = False) -> tuple[b
     return (path_of(address.schema).encode(), *(str(number).encode() for number in numbers))
 
 
-def connect(address: Address) -> psycopg.Connection[Any]:
+def connect(address: Address, *, is_short: bool = False) -> psycopg.Connection[Any]:
     """Open a connection; the first server that takes writes, where there are several.
+
+    Args:
+        address: where.
+        is_short: whether a server that is out of reach is given up within some seconds.
 
     Raises:
         StoreUnavailable, StoreReadOnly, CannotLoad: it cannot be opened.
     """
-    more: dict[str, Any] = dict(_KEEPALIVE)
+    more: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S, **_KEEPALIVE}
     known = psycopg.conninfo.conninfo_to_dict(address.conninfo)
     more |= {name: known[name] for name in more if name in known}
     more.setdefault("application_name", known.get("application_name", "outlast"))
-    more["connect_timeout"] = known.get("connect_timeout", CONNECT_TIMEOUT_S)
+    if is_short:
+        more |= _SHORT
     more["client_encoding"] = "UTF8"
     if "," in str(known.get("host") or ""):
         more["target_session_attrs"] = known.get("target_session_attrs", "read-write")
@@ -145,7 +159,11 @@ def _without(text: str, address: Address) -> str:
 
 
 def open_session(
-    address: Address, *, long: bool = False, patience_s: float = PATIENCE_S
+    address: Address,
+    *,
+    long: bool = False,
+    patience_s: float = PATIENCE_S,
+    is_short: bool = False,
 ) -> Session:
     """Open a connection and look whether the server keeps what it acknowledges.
 
@@ -153,12 +171,13 @@ def open_session(
         address: where.
         long: whether it is for what reads everything.
         patience_s: how long the server may be silent, else.
+        is_short: whether a server that is out of reach is given up within some seconds.
 
     Raises:
         StoreBroken: it could forget.
         StoreUnavailable, StoreReadOnly, CannotLoad: it cannot be opened, or is too old.
     """
-    connection = connect(address)
+    connection = connect(address, is_short=is_short)
     try:
         version = connection.info.server_version
         if version < OLDEST * 10_000:

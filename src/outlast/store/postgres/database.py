@@ -52,8 +52,8 @@ READERS_MAX: Final = 3
 ROWS_MAX: Final = 4_000
 """Rows of parameters a statement, so that no message to the server grows without bounds."""
 BACK_OFF_MAX_S: Final = 2.0
-BEAT_PATIENCE_S: Final = 4.0
-"""How long a renewal may take, before it is tried on a new connection: a lease runs longer."""
+BEAT_TRIES: Final = 2
+"""A renewal is tried on a new connection once: whoever renews tries again anyway."""
 _AGAIN: Final = (
     errors.SerializationFailure,
     errors.DeadlockDetected,
@@ -62,6 +62,10 @@ _AGAIN: Final = (
     PreparedLost,
 )
 """What a second try may not find any more."""
+
+
+_WHOLE: Final = frozenset({"gates", "gates_shared", "epoch", "queues", "queues_shared"})
+"""Locks that are of no rows."""
 
 
 class _BrokenBeforeCommit(Exception):
@@ -182,9 +186,9 @@ class PostgresDatabase(Database):
         for tries in count(1):
             try:
                 return self._transact(act)
-            except _AGAIN:
-                if tries >= TRIES:
-                    raise
+            except _AGAIN as error:
+                if tries >= TRIES or isinstance(error, errors.LockNotAvailable):
+                    raise  # who waited for a lock for so long has waited enough
                 self.retries += 1
                 if tries > 1:
                     time.sleep(random.uniform(0.5, 1.5) * min(0.002 * 2**tries, 0.2))
@@ -326,10 +330,11 @@ class PostgresDatabase(Database):
 
     def lock(self, what: str, names: Collection[str] = ()) -> None:
         """See the seam; what this transaction has locked already is not asked for again."""
-        if what == "gates":
-            if ("gates", "") not in self._held:
-                self._held.add(("gates", ""))
-                self._session().queue(self._statements["lock_gates"].text)
+        if what in _WHOLE:
+            stronger = what.removesuffix("_shared")
+            if not self._held & {(what, ""), (stronger, "")}:
+                self._held.add((what, ""))
+                self._session().queue(self._statements[f"lock_{what}"].text)
             return
         wanted = sorted(name for name in names if (what, name) not in self._held)
         if wanted:
@@ -391,7 +396,7 @@ class PostgresDatabase(Database):
         session.queue(statement.text, *statement.bind(bounds))
         return int(session.drain().command_tuples or 0)
 
-    def beat(self, name: str, bounds: Mapping[str, Value]) -> Rows:
+    def beat(self, name: str, bounds: Mapping[str, Value], patience_s: float) -> Rows:
         """See the seam."""
         statement = self._statements[name]
         self._see_fork()
@@ -399,12 +404,13 @@ class PostgresDatabase(Database):
             for tries in count(1):
                 session = self._beater
                 if session is None or session.is_broken:
-                    session = open_session(self.address, patience_s=BEAT_PATIENCE_S)
+                    session = open_session(self.address, patience_s=patience_s, is_short=True)
                     self._beater = session
+                session.wait_at_most(patience_s)
                 try:
                     return _alone(session, self._settings, statement, bounds)
                 except (ConnectionLost, *_AGAIN):
-                    if tries >= 3:
+                    if tries >= BEAT_TRIES:
                         raise
         raise AssertionError
 

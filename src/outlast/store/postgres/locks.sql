@@ -40,6 +40,19 @@ UPDATE feed AS f
 -- name: note_settled
 UPDATE feed_state SET settled = settled + :count WHERE tenant = {tenant};
 
+-- name: lock_gates_shared
+-- The same as the triggers take, but before budgets (docs/decisions/0023).
+SELECT pg_advisory_xact_lock_shared(
+         hashtextextended('outlast gates {tenant} ' || current_schema(), 1));
+
+-- name: lock_queues
+-- Who sets a queue waits for the claims that are under way, which have the same lock shared.
+SELECT pg_advisory_xact_lock(hashtextextended('outlast queues {tenant} ' || current_schema(), 1));
+
+-- name: lock_queues_shared
+SELECT pg_advisory_xact_lock_shared(
+         hashtextextended('outlast queues {tenant} ' || current_schema(), 1));
+
 -- name: sleeping_guards
 -- Triggers of this schema that somebody has turned off.
 SELECT t.tgname

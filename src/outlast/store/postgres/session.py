@@ -80,6 +80,10 @@ class Session:
         self._poll = select.poll()
         self._poll.register(self._pg.socket, select.POLLIN)
 
+    def wait_at_most(self, patience_s: float) -> None:
+        """Wait no longer than this for a silent server, from here on."""
+        self._patience_ms = round(patience_s * 1_000)
+
     @property
     def is_idle(self) -> bool:
         """Whether no transaction is open."""

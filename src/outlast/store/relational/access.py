@@ -200,6 +200,7 @@ class RelationalAccess:
         return self._database.write(lambda: self._attempt(digest, now))
 
     def _attempt(self, digest: bytes, now: int) -> int:
+        self._database.lock("sign_ins", [digest.hex()])
         self._database.run("forget_sign_ins", {"before": now - FORGET_US})
         found = self._database.ask_all("sign_in", {"digest": digest})
         failures, next_at = (int(str(value)) for value in found[0]) if found else (0, now)

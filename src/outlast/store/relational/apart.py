@@ -28,7 +28,7 @@ from outlast.store.protocol import (
     Reserve,
     Write,
 )
-from outlast.store.relational.budgets import take_money
+from outlast.store.relational.budgets import lock_money, take_money
 from outlast.store.relational.errands import conclude
 from outlast.store.relational.pending import Pending, touched_by
 
@@ -74,6 +74,10 @@ class Apart:
         places = sorted(range(len(batch)), key=lambda place: TURN[type(batch[place])])
         deliveries: list[tuple[int, Deliver]] = []
         paying: list[tuple[int, Paying]] = []
+        lock_money(
+            self._store.database,
+            [(place, item) for place, item in enumerate(batch) if _pays(item)],  # type: ignore[misc]
+        )
         for place in places:
             item = batch[place]
             if isinstance(item, Deliver):
@@ -175,6 +179,13 @@ class Apart:
             said[place] = self._guilty(place, fault)
         else:
             self._all.ended += pending.ended
+
+
+def _pays(item: Item) -> bool:
+    """Tell whether an item is about budgets."""
+    return isinstance(item, Reserve | Adjust) or (
+        isinstance(item, Write) and item.charge is not None
+    )
 
 
 def fence_of(item: Create | Write) -> int:

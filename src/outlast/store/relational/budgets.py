@@ -21,6 +21,7 @@ from outlast.store.protocol import (
     Reserve,
     Write,
 )
+from outlast.store.relational.database import Database
 from outlast.store.relational.rows import Value
 
 if TYPE_CHECKING:
@@ -69,6 +70,17 @@ def take_money(
         for place, _ in taken:
             answers[place].owes = True
     return words
+
+
+def lock_money(database: Database, paying: Sequence[tuple[int, Paying]]) -> None:
+    """Take the lock of gates that what comes of payments asks for, before those of budgets.
+
+    Whoever changes a budget looks at its gate at the end, and what is told of it may move a holder.
+    """
+    if any(isinstance(item, Adjust) for _, item in paying):
+        database.lock("gates")
+    elif paying:
+        database.lock("gates_shared")
 
 
 def any_stirred(store: RelationalStore) -> bool:

@@ -214,6 +214,7 @@ class RelationalCapacity:
     def claim(self, lease: Lease, now: int) -> Claim:
         """Begin a claim, inside its transaction."""
         database = self._store.database
+        database.lock("queues_shared")
         if lease.capabilities:
             gates = [CAPABILITY + name for name in sorted(lease.capabilities)]
             database.lock("gates")
@@ -253,6 +254,7 @@ class RelationalCapacity:
         database = self._store.database
 
         def put() -> None:
+            database.lock("queues")
             database.send("put_queue_setting", [values])
             if deed is not None:
                 self._store.audit([(deed, f"queue:{setting.name}", queue_facts(setting))])

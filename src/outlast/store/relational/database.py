@@ -120,8 +120,8 @@ class Database(ABC):
         """Keep other writers from some rows, until the end of the transaction.
 
         Args:
-            what: ``epoch``, ``schedules``, ``executions``, ``gates`` or ``audit``, in this order;
-                see docs/decisions/0023.
+            what: ``epoch``, ``queues``, ``schedules``, ``executions``, ``gates``, ``sign_ins`` or
+                ``audit``, in this order; see docs/decisions/0023.
             names: whose rows; of gates it is all of them.
         """
 
@@ -145,11 +145,11 @@ class Database(ABC):
     def run(self, name: str, bounds: Mapping[str, Value]) -> int:
         """Run one statement, and give how many rows of the database it changed."""
 
-    def beat(self, name: str, bounds: Mapping[str, Value]) -> Rows:
+    def beat(self, name: str, bounds: Mapping[str, Value], patience_s: float) -> Rows:
         """Ask a statement that writes, in a transaction of its own, where leases are renewed.
 
         In a shared database that is a connection, and a thread, of its own: a renewal waits for
-        nothing that the writer waits for.
+        nothing that the writer waits for, and no longer than its patience for a silent server.
         """
         return self.write(lambda: self.ask_all(name, bounds))
 

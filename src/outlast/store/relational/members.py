@@ -7,12 +7,18 @@ database server stands the server's clock.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Final
 
 import msgspec
 
 from outlast.store.protocol import Renewal, Service, WorkerRow
 from outlast.store.relational.database import Database, json_of
 from outlast.store.relational.rows import Value
+
+PATIENCE: Final = 0.25
+"""The share of a lease that a renewal waits for a silent server, before it tries another way."""
+PATIENCE_MIN_S: Final = 0.5
+PATIENCE_MAX_S: Final = 2.5
 
 
 def register(database: Database, worker: WorkerRow) -> None:
@@ -35,9 +41,11 @@ def renew(
     """Renew a lease that still runs."""
     state = "draining" if draining else "active"
     bounds: dict[str, Value] = {"id": worker, "lease_us": lease_us, "now": now, "state": state}
-    if not database.beat("renew_worker", bounds):
+    patience_s = min(max(lease_us / 1e6 * PATIENCE, PATIENCE_MIN_S), PATIENCE_MAX_S)
+    if not database.beat("renew_worker", bounds, patience_s):
         return None
-    return Renewal([str(id) for (id,) in database.beat("unread_executions", {"worker": worker})])
+    unread = database.beat("unread_executions", {"worker": worker}, patience_s)
+    return Renewal([str(id) for (id,) in unread])
 
 
 def expired(database: Database, now: int, *, thorough: bool) -> list[str]:

@@ -19,6 +19,7 @@ STATEMENTS: Final = (
 
 def purge(database: Database, ids: Sequence[str]) -> int:
     """Delete those of these executions that have ended, inside the open transaction."""
+    database.lock("executions", ids)
     database.run("permit_purge", {"ids": json_of(sorted(set(ids)))})
     deleted = 0
     for name in STATEMENTS:

@@ -421,9 +421,9 @@ class SealedDatabase(Database):
         """See the seam."""
         self.inner.lock(what, names)
 
-    def beat(self, name: str, bounds: Mapping[str, Value]) -> Rows:
+    def beat(self, name: str, bounds: Mapping[str, Value], patience_s: float) -> Rows:
         """See the seam."""
-        return self.inner.beat(name, bounds)
+        return self.inner.beat(name, bounds, patience_s)
 
     def settle(self) -> int:
         """See the seam."""

@@ -87,8 +87,10 @@ from outlast.store.protocol import (
 from outlast.store.relational import members
 from outlast.store.relational.apart import FAULTS, Apart
 from outlast.store.relational.budgets import (
+    any_stirred,
     budget_of,
     event_of,
+    lock_money,
     read_books,
     read_reservations,
     reservation_of,
@@ -245,6 +247,7 @@ class RelationalStore:
                 deliveries.append((place, item))
             else:
                 paying.append((place, item))
+        lock_money(self.database, paying)
         self._take_owned(creates, chains, batch, answers, pending)
         ended = pending.ended
         senders = [place for place, _ in pending.sends]
@@ -555,19 +558,22 @@ class RelationalStore:
             next_at = self._next_due(now)
             if next_at is None or next_at > now:
                 return 0, next_at
-            moved = self.database.transact(lambda: self._sweep(now, limit))
+            moved = 0
+            while moved < limit and (some := self._sweep_once(now, limit - moved)):
+                moved += some  # what an errand lets go may be due at once
             next_at = self._next_due(now)
             if self.is_shared and not moved and next_at is not None and next_at <= now:
                 next_at = now + SOMEBODYS_US
             return moved, next_at
 
-    def _sweep(self, now: int, limit: int) -> int:
-        moved = 0
-        while moved < limit and (some := self._sweep_some(now, limit - moved)):
-            moved += some  # what an errand lets go may be due at once
-        return moved
+    def _sweep_once(self, now: int, limit: int) -> int:
+        """Move what is due; budgets apart from executions, as their locks come in another order."""
+        moved, has_budgets = self.database.transact(lambda: self._sweep_some(now, limit))
+        if not has_budgets:
+            return moved
+        return moved + self.database.transact(lambda: self._sweep_budgets(now, limit - moved))
 
-    def _sweep_some(self, now: int, limit: int) -> int:
+    def _sweep_some(self, now: int, limit: int) -> tuple[int, bool]:
         run = run_errands(self, now, limit)
         found: list[Execution] = []
         for name in ("overdue_executions", "unstarted_executions", "due_executions"):
@@ -581,18 +587,20 @@ class RelationalStore:
             pending.saved.append(changed_values_of(after))
         self._flush(pending)
         conclude(self, pending.ended, [])
-        moved = run + len(found)
-        return moved + self._sweep_budgets(now, limit - moved)
+        one: dict[str, Value] = {"now": now, "limit": 1}
+        has_budgets = any_stirred(self) or bool(self.database.ask_all("turning_budgets", one))
+        return run + len(found), has_budgets
 
     def _sweep_budgets(self, now: int, limit: int) -> int:
         """Begin periods anew, and resume whoever waits for a budget that has room again."""
+        self.database.lock("gates")
         bounds: dict[str, Value] = {"now": now, "limit": max(limit, 0)}
         turning = list(map(budget_of, self.database.ask_all("turning_budgets", bounds)))
         if turning:
             books = read_books(self, [budget.name for budget in turning], ())
             for budget in turning:
-                row = books.budgets[budget.name]  # somebody else may have turned it meanwhile
-                if row.turns_at is not None and row.turns_at <= now:
+                row = books.budgets.get(budget.name)  # somebody may have turned or purged it
+                if row is not None and row.turns_at is not None and row.turns_at <= now:
                     books.turn(row, now)
             write_books(self, books)
             for budget in turning:
@@ -602,18 +610,32 @@ class RelationalStore:
             if moved >= limit:
                 break
             left = 2**63 - 1 if budget.left is None else budget.left
-            room: dict[str, Value] = {"name": budget.name, "left": left, "limit": limit - moved}
+            limits = limit - moved
+            room: dict[str, Value] = {"name": budget.name, "left": left, "limit": limits}
             waiting = list(map(execution_of, self.database.ask_all("waiting_for_budget", room)))
             pending = Pending()
             for record in that_fit(budget, waiting):
                 resume = Event(Kind.RESUME, "engine", data={"cause": "budget"})
                 pending.saved.append(changed_values_of(self._decide(record, resume, now, pending)))
             self._flush(pending)
-            moved += max(1, len(pending.saved))
-            if len(waiting) < room["limit"]:  # type: ignore[operator]
-                names: dict[str, Value] = {"scope": budget.scope, "meter": budget.meter}
-                self.database.run("calm_budget", names)
+            moved += len(pending.saved)
+            if len(waiting) == limits or self._passed_over(room, len(pending.saved), len(waiting)):
+                continue  # it is looked at again
+            names: dict[str, Value] = {"scope": budget.scope, "meter": budget.meter}
+            self.database.run("calm_budget", names)
+            moved += not pending.saved
         return moved
+
+    def _passed_over(self, room: Mapping[str, Value], resumed: int, found: int) -> bool:
+        """Tell whether somebody has locked one that waits for a budget, so that it was not seen.
+
+        Who comes to wait for it has to wait for the budget's row, and stirs it again.
+        """
+        if not self.is_shared:
+            return False
+        bounds = {"name": room["name"], "left": room["left"]}
+        ((count,),) = self.database.ask_all("waiting_at_budget", bounds)
+        return int(str(count)) != found - resumed
 
     def _next_due(self, now: int) -> int | None:
         (instants,) = self.database.ask_all("next_due", {"now": now})

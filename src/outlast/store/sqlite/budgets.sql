@@ -77,6 +77,13 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
  ORDER BY json_extract(detail, '$.budget.need'), id
  LIMIT :limit;
 
+-- name: waiting_at_budget
+-- How many there are, whoever has locked them.
+SELECT count(*) FROM execution INDEXED BY execution_over_budget
+ WHERE tenant = {tenant} AND state = 'suspended' AND json_extract(detail, '$.budget.name') IS NOT NULL
+   AND json_extract(detail, '$.budget.name') = :name
+   AND json_extract(detail, '$.budget.need') <= :left;
+
 -- name: add_spending
 -- columns: 4
 INSERT INTO spending (tenant, execution_id, scope, meter, amount)
