@@ -125,7 +125,7 @@ class Rights:
 
 
 EVERYTHING: Final = Rights(((Grant(Role.ADMIN),),))
-"""The rights of whoever owns the machine, in the one tenant there is."""
+"""The rights of whoever owns the machine, in the default tenant."""
 
 
 def checked_role(name: str) -> Role:

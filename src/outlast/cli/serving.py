@@ -15,6 +15,7 @@ from outlast.cli.outlet import Outlets
 from outlast.cli.session import Session, shared
 from outlast.cli.telling import OTEL, telemetry
 from outlast.errors import CannotLoad, UsageError
+from outlast.naming import tenant_of
 
 if TYPE_CHECKING:
     from outlast.engine.engine import Engine
@@ -159,18 +160,32 @@ def _run(
                 "there is no task to serve", where=", ".join(sources), do="put @task before one"
             )
         quieten(session)
-        engine = Engine(session.url, slots=slots)
+        names = session.tenants or ((tenant_of(None),) if os.environ.get("OUTLAST_TENANT") else ())
+        first = "default" if "default" in names or not names else names[0]
+        if len(names) > 1 and "default" not in names:
+            raise UsageError(
+                "several tenants are served beside the default one",
+                where="--tenant",
+                why="only the default tenant knows of the others",
+                do="--tenant default, too; or name one alone",
+            )
+        engine = Engine(session.url, tenant=first, slots=slots)
         telling = telemetry(engine, wanted=otel)
 
         async def serving() -> None:
-            first, token = first_token(session.url)
-            authenticator = StoreAuthenticator(engine, first, provider)
+            shared, token = first_token(session.url)
+            authenticator = StoreAuthenticator(
+                engine, shared if engine.tenant == "default" else None, provider
+            )
             await serve(
                 engine,
                 authenticator,
                 address,
                 lambda url: _say(session, engine, url, token),
                 beside=telling,
+                make=lambda name: Engine(session.url, tenant=name, slots=slots),
+                wanted=names or None,
+                provider=provider,
             )
 
         asyncio.run(serving())

@@ -121,7 +121,7 @@ class Session:
         What is changed with it is a deed of the user of this machine.
         """
         if self.is_remote:
-            return _remote(self.url)
+            return _remote(self.url, self.tenant)
         from outlast.engine.guest import Guest
 
         self.act()
@@ -192,7 +192,7 @@ def user_of_machine() -> str:
         return str(os.getuid())
 
 
-def _remote(url: str) -> Guest:
+def _remote(url: str, tenant: str) -> Guest:
     try:
         from outlast.client.guest import RemoteGuest
     except ModuleNotFoundError as error:
@@ -203,7 +203,7 @@ def _remote(url: str) -> Guest:
             why=f"there is no {error.name}",
             do='pip install "outlast[client]"',
         ) from None
-    return RemoteGuest(url)
+    return RemoteGuest(url, tenant=None if tenant == "default" else tenant)
 
 
 Cell = str | tuple[str, str]

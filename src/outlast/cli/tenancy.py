@@ -40,7 +40,8 @@ def add(session: Session, name: str) -> None:
     checked_tenant(name)
     with _default(session, make=True) as guest:
         made = added(guest.tenants, name, now_us(), deed())
-        _draw_key(guest, name)
+        if not session.is_remote:
+            _draw_key(guest, name)
     _say(session, made, "made")
 
 
@@ -122,7 +123,7 @@ def _say(session: Session, made: Tenant, word: str) -> None:
 def _row(one: Tenant) -> tuple[str, str, str, str]:
     since = "always" if not one.created_at else moment(one.created_at)
     state = "open" if one.closed_at is None else f"closed since {moment(one.closed_at)}"
-    return one.name, str(one.number), since, state
+    return one.name, str(one.number or ""), since, state
 
 
 def tenant_form(one: Tenant) -> dict[str, Any]:
@@ -131,7 +132,7 @@ def tenant_form(one: Tenant) -> dict[str, Any]:
 
     return {
         "name": one.name,
-        "number": one.number,
+        "number": one.number or None,
         "created_at": at(one.created_at) if one.created_at else None,
         "closed_at": None if one.closed_at is None else at(one.closed_at),
     }

@@ -40,7 +40,7 @@ from outlast.errors import Forbidden, NoEngine, OutlastError, UsageError
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import Message, MessageKind, Reason, Transition
 from outlast.lifecycle.record import continued_as
-from outlast.naming import SCHEDULE_ORIGIN
+from outlast.naming import SCHEDULE_ORIGIN, checked_tenant
 from outlast.store.protocol import (
     Adjust,
     BudgetRow,
@@ -72,6 +72,7 @@ class Client:
     Args:
         url: the server's address, as ``http://127.0.0.1:7575``; by default ``OUTLAST_STORE``.
         token: the token; by default ``OUTLAST_TOKEN``.
+        tenant: whose executions; by default ``OUTLAST_TENANT``, else the server's default.
         tasks: the tasks whose results are read by their types; by default every task defined in
             this process.
         transport: what carries the requests; for tests.
@@ -82,14 +83,17 @@ class Client:
         url: str | None = None,
         *,
         token: str | None = None,
+        tenant: str | None = None,
         tasks: Iterable[Task[Any, Any]] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        said = tenant or os.environ.get("OUTLAST_TENANT")
+        self.tenant = None if said is None else checked_tenant(said)
         self.url = url or os.environ.get("OUTLAST_STORE") or ""
         self._token = token or os.environ.get("OUTLAST_TOKEN")
         self._transport = transport
         self._tasks = None if tasks is None else by_name(tasks)
-        self.wire = Wire(self.url, self._token, transport)
+        self.wire = Wire(self.url, self._token, transport, tenant=self.tenant)
         self.clock: Clock = WallClock()
         self.budgets = Budgets(self)
         self._thread: LoopThread | None = None

@@ -31,7 +31,14 @@ from outlast.engine.handle import Execution
 from outlast.engine.inbox import QuestionPage
 from outlast.engine.questions import OpenQuestion
 from outlast.engine.registry import StartOptions, Task
-from outlast.errors import CannotLoad, NotFound, OutlastError, ScheduleRefused, ServerUnreachable
+from outlast.errors import (
+    CannotLoad,
+    NameTaken,
+    NotFound,
+    OutlastError,
+    ScheduleRefused,
+    ServerUnreachable,
+)
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import Message, MessageKind, Reason, Transition
 from outlast.schedule import (
@@ -58,6 +65,7 @@ from outlast.store.protocol import (
     Setting,
     StreamHead,
     StreamItem,
+    Tenant,
     WorkerRow,
 )
 from outlast.store.protocol import (
@@ -79,11 +87,12 @@ class RemoteGuest(Guest):
     Args:
         url: its address.
         token: the token; by default ``OUTLAST_TOKEN``.
+        tenant: whose executions; by default ``OUTLAST_TENANT``, else the server's default.
     """
 
-    def __init__(self, url: str, token: str | None = None) -> None:
-        self.client = Client(url, token=token)
-        super().__init__(url, opened=RemoteStore(self.client))  # type: ignore[arg-type]
+    def __init__(self, url: str, token: str | None = None, *, tenant: str | None = None) -> None:
+        self.client = Client(url, token=token, tenant=tenant)
+        super().__init__(url, tenant=tenant, opened=RemoteStore(self.client))  # type: ignore[arg-type]
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -96,6 +105,11 @@ class RemoteGuest(Guest):
     def serving(self) -> list[WorkerRow]:
         """Give the workers that live: the server knows them."""
         return self.store.workers()
+
+    @property
+    def tenants(self) -> Any:
+        """The tenants behind the server, by its default one."""
+        return RemoteTenants(self.client)
 
     @property
     def book(self) -> Any:
@@ -275,6 +289,45 @@ class RemoteGuest(Guest):
             stop()
 
     def _may_have_changed(self) -> bool:
+        return True
+
+
+class RemoteTenants:
+    """The verbs on tenants, over HTTP."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def page(self) -> list[Tenant]:
+        """List them; numbers are the store's own business."""
+        data = self._client.run(self._client.wire.get("/tenants"))
+        items = read(data, reading.TenantPage, self._client.url).items
+        return [
+            Tenant(
+                DEFAULT_NUMBER if one.created_at is None else 0,
+                one.name,
+                reading.us(one.created_at) or 0,
+                reading.us(one.closed_at),
+            )
+            for one in items
+        ]
+
+    def get(self, name: str) -> Tenant | None:
+        """Read one."""
+        return next((one for one in self.page() if one.name == name), None)
+
+    def add(self, name: str, now: int, deed: object = None) -> bool:
+        """Add one; the server says who did it, and when."""
+        try:
+            self._client.run(self._client.wire.post("/tenants", {"name": name}))
+        except NameTaken:
+            return False
+        return True
+
+    def close(self, name: str, at: int | None, deed: object = None) -> bool:
+        """Close one, or open it."""
+        word = "open" if at is None else "close"
+        self._client.run(self._client.wire.post(f"/tenants/{name}/{word}", {}))
         return True
 
 

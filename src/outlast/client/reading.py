@@ -254,6 +254,20 @@ def us(at: datetime | None) -> int | None:
     return None if at is None else microseconds_of(at)
 
 
+class TenantForm(msgspec.Struct):
+    """A tenant."""
+
+    name: str
+    created_at: datetime | None
+    closed_at: datetime | None
+
+
+class TenantPage(msgspec.Struct):
+    """The tenants."""
+
+    items: list[TenantForm]
+
+
 def record_of(form: RowForm) -> Execution:
     """Give a row back."""
     return Execution(

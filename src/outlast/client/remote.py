@@ -102,7 +102,12 @@ class RemoteWorker:
             )
         self.name = name or f"{socket.gethostname()}.{os.getpid()}"
         self.done = self.failed = self.lost = 0
-        self._wire = Wire(url, token or os.environ.get("OUTLAST_TOKEN"), transport)
+        self._wire = Wire(
+            url,
+            token or os.environ.get("OUTLAST_TOKEN"),
+            transport,
+            tenant=os.environ.get("OUTLAST_TENANT"),
+        )
         self._concurrency = concurrency
         self._lease_seconds = microseconds(lease) / 1e6
         self._patience_seconds = microseconds(patience) / 1e6

@@ -25,13 +25,21 @@ class Wire:
         url: the address of the server, as ``http://127.0.0.1:7575``.
         token: the token.
         transport: what carries the requests; tests bring their own.
+        tenant: whose things; None: those of the server's default tenant.
     """
 
     def __init__(
-        self, url: str, token: str | None, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        url: str,
+        token: str | None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        *,
+        tenant: str | None = None,
     ) -> None:
         self.url = checked_url(url)
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        if tenant is not None:
+            headers["outlast-tenant"] = tenant
         self._http = httpx.AsyncClient(
             base_url=self.url,
             headers=headers,

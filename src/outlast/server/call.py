@@ -13,7 +13,6 @@ from outlast.naming import checked_name
 from outlast.server.auth import Identity, authorize, may
 from outlast.server.route import Route
 from outlast.server.strict import unfit
-from outlast.store.protocol import DEFAULT_NUMBER
 
 if TYPE_CHECKING:
     from outlast.engine.engine import Engine
@@ -85,8 +84,8 @@ class Call:
 
     @property
     def tenant(self) -> int:
-        """The tenant whose things are in this store; callers of another one see none of them."""
-        return DEFAULT_NUMBER
+        """The tenant whose things this engine has; callers of another one see none of them."""
+        return self.engine.store.tenant
 
     @property
     def execution(self) -> Execution[Any]:

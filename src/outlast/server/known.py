@@ -85,9 +85,8 @@ class StoreAuthenticator:
         now, desk = time.time_ns() // 1000, Desk(self._engine.store.access)
         look = desk.by_session if is_session else desk.by_token
         caller = await self._engine.worker.read(lambda: look(text, now))
-        identity = Identity(
-            caller.name, rights=caller.rights, form=form_secret(text) if is_session else None
-        )
+        form = form_secret(text) if is_session else None
+        identity = Identity(caller.name, self._engine.store.tenant, caller.rights, form)
         await self._note(desk, caller, now)
         if len(self._kept) >= KEPT_MAX:
             self._kept.clear()
@@ -108,7 +107,8 @@ class StoreAuthenticator:
         subjects = [f"group:{group}" for group in groups]
         access = self._engine.store.access
         held = await self._engine.worker.read(lambda: access.held(subjects))
-        return Identity(f"oidc:{name}", rights=Rights((tuple(one.grant for one in held),)))
+        rights = Rights((tuple(one.grant for one in held),))
+        return Identity(f"oidc:{name}", self._engine.store.tenant, rights)
 
     def forget(self) -> None:
         """Ask the store again for everybody."""

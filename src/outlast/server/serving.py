@@ -11,18 +11,20 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
 from outlast.errors import CannotLoad, UsageError
 from outlast.server.app import LOCAL, create_app
 from outlast.server.auth import Authenticator, FirstToken, token_path
+from outlast.server.front import Front
 from outlast.server.guard import Guard
 from outlast.server.wire import Connection
 
 if TYPE_CHECKING:
     from outlast.engine.engine import Engine
+    from outlast.server.known import Provider
 
 TOKEN_LENGTH_MIN: Final = 20
 STOP_SECONDS: Final = 2
@@ -101,6 +103,10 @@ async def serve(
     on_ready: Callable[[str], None] = lambda url: None,
     until: asyncio.Future[None] | None = None,
     beside: AbstractAsyncContextManager[object] | None = None,
+    *,
+    make: Callable[[str], Engine] | None = None,
+    wanted: Iterable[str] | None = None,
+    provider: Provider | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; the engine is opened and closed with it.
 
@@ -111,6 +117,9 @@ async def serve(
         on_ready: is told the URL once it answers.
         until: stops it as well, once it is done.
         beside: is entered as long as the engine is open.
+        make: makes the engine of another tenant; None: this one alone is served.
+        wanted: which tenants are served besides; None: all that are open, also later ones.
+        provider: an OpenID provider, for the other tenants.
 
     Raises:
         UsageError, CannotLoad: it may not, or cannot, listen there.
@@ -119,9 +128,12 @@ async def serve(
     listener = _listener(address)
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    app = create_app(
-        engine, authenticator, hosts=(*LOCAL, address.host, *address.hosts), origins=address.origins
-    )
+    named: dict[str, Any] = {
+        "hosts": (*LOCAL, address.host, *address.hosts),
+        "origins": address.origins,
+    }
+    front = None if make is None else Front(engine, authenticator, make, wanted, provider, **named)
+    app = front or create_app(engine, authenticator, **named)
     config = uvicorn.Config(
         app,
         loop="asyncio",
@@ -141,8 +153,14 @@ async def serve(
     try:
         async with engine:
             await see_somebody(engine, address)
-            async with beside or contextlib.nullcontext():
-                await server.serve(sockets=[listener])
+            try:
+                if front is not None:
+                    await front.open()
+                async with beside or contextlib.nullcontext():
+                    await server.serve(sockets=[listener])
+            finally:
+                if front is not None:
+                    await front.aclose()
     finally:
         listener.close()
 
@@ -187,7 +205,7 @@ class _Server(uvicorn.Server):
 
     def stop(self) -> None:
         """Stop in order; asked again, at once."""
-        if isinstance(self.config.app, Guard):
+        if isinstance(self.config.app, Guard | Front):
             self.config.app.is_stopping = True
         self.force_exit = self.should_exit
         self.should_exit = True

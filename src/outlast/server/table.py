@@ -37,6 +37,7 @@ from outlast.server import (
     rules,
     shapes,
     system,
+    tenants,
     work,
 )
 from outlast.server.route import Route, Scope
@@ -425,6 +426,13 @@ ACCESS: Final = (
     _task("PUT", "/grants", access.put_grant, None, body=access.GrantBody, status=204,
           refusals=(NotFound,), **_SET),
     _task("DELETE", "/grants", access.delete_grant, None, query=access.GrantQuery, status=204,
+          refusals=(NotFound,), **_SET),
+    _task("GET", "/tenants", tenants.list_tenants, tenants.TenantPage, **_SEE),
+    _task("POST", "/tenants", tenants.add_tenant, tenants.TenantForm, body=tenants.TenantBody,
+          status=201, refusals=(NameTaken,), **_SET),
+    _task("POST", "/tenants/{name}/close", tenants.close_tenant, tenants.TenantForm,
+          refusals=(NotFound,), **_SET),
+    _task("POST", "/tenants/{name}/open", tenants.open_tenant, tenants.TenantForm,
           refusals=(NotFound,), **_SET),
     _task("GET", "/audit", access.list_audit, access.AuditPage, query=access.AuditQuery, **_AUDIT),
     _task("GET", "/audit/chain", access.verify_audit, access.ChainForm, **_AUDIT),

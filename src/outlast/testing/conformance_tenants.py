@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from outlast.access.decide import Grant
-from outlast.access.record import Held
+from outlast.access.record import Held, Token
 from outlast.access.table import Role
 from outlast.errors import TenantClosed
 from outlast.lifecycle import Execution, Kind, MessageKind, Transition
@@ -238,6 +238,10 @@ def _plain(told: Any) -> Any:
         return {name: _plain(one) for name, one in told.items()}
     if isinstance(told, Execution | Transition):
         return replace(told, tenant=0, nonce=told.nonce and b"n" * 16)
+    if isinstance(told, Held):
+        return replace(told, grant=replace(told.grant, tenant=0))
+    if isinstance(told, Token):
+        return replace(told, grants=tuple(replace(one, tenant=0) for one in told.grants))
     return replace(told, tenant=0) if isinstance(told, ScheduleRecord) else told
 
 

@@ -15,14 +15,18 @@ from outlast.store.auditing import FORGET_US, Said, next_failure
 class MemoryAccess:
     """The verbs on users, tokens, grants and the audit; see the protocol."""
 
-    def __init__(self, lock: threading.RLock) -> None:
-        self.lock = lock
+    def __init__(self, lock: threading.RLock, tenant: int) -> None:
+        self.lock, self._tenant = lock, tenant
         self._users: dict[str, User] = {}
         self._held: dict[tuple[str, Grant], Held] = {}
         self._tokens: dict[str, Token] = {}
         self._sessions: dict[bytes, Session] = {}
         self._attempts: dict[bytes, tuple[int, int]] = {}
         self._audit: list[AuditRow] = []
+
+    def _own(self, grant: Grant) -> Grant:
+        """Give a grant as one of this tenant: it can be of no other."""
+        return replace(grant, tenant=self._tenant)
 
     def append(self, said: Iterable[Said]) -> None:
         """Append to the audit."""
@@ -75,6 +79,7 @@ class MemoryAccess:
 
     def give(self, held: Held, deed: Deed) -> bool:
         """See the protocol."""
+        held = replace(held, grant=self._own(held.grant))
         with self.lock:
             if (held.subject, held.grant) in self._held:
                 return False
@@ -85,7 +90,7 @@ class MemoryAccess:
     def take_back(self, subject: str, grant: Grant, deed: Deed) -> bool:
         """See the protocol."""
         with self.lock:
-            if self._held.pop((subject, grant), None) is None:
+            if self._held.pop((subject, self._own(grant)), None) is None:
                 return False
             self.append([(deed, subject, {"grant": str(grant)})])
             return True
@@ -104,7 +109,8 @@ class MemoryAccess:
         with self.lock:
             if token.id in self._tokens:
                 return False
-            self._tokens[token.id] = token
+            grants = tuple(map(self._own, token.grants))
+            self._tokens[token.id] = replace(token, grants=grants)
             self.append([(deed, token.subject, facts)])
             return True
 

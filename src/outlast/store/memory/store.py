@@ -144,7 +144,7 @@ class MemoryStore:
         self._losses = Losses()
         self._streams = MemoryStreams()
         self._lock = threading.RLock()
-        self.access = MemoryAccess(self._lock)
+        self.access = MemoryAccess(self._lock, self.tenant)
         self.tenants = MemoryTenants(self.registry, self.access)
         self.sealing = None
         self.schedules = MemorySchedules(self)

@@ -116,13 +116,18 @@ class RelationalAccess:
         else:
             rows = self._database.read("grants_of", {"subjects": json_of(sorted(subjects))})
         return [
-            Held(str(subject), Grant(Role(str(role)), str(task)), int(str(at)), str(by))
+            Held(
+                str(subject),
+                Grant(Role(str(role)), str(task), self._database.tenant),
+                int(str(at)),
+                str(by),
+            )
             for subject, role, task, at, by in rows
         ]
 
     def add_token(self, token: Token, deed: Deed) -> bool:
         """See the protocol."""
-        grants = [[str(one.role), one.task, one.tenant] for one in token.grants]
+        grants = [[str(one.role), one.task, self._database.tenant] for one in token.grants]
         bounds: dict[str, Value] = {
             "id": token.id,
             "digest": token.digest,
