@@ -17,7 +17,7 @@ from outlast.store.protocol import Store
 from outlast.store.relational.tables import tables
 from outlast.testing.conformance import T, born, codes, one
 from outlast.testing.conformance_access import deed
-from outlast.testing.conformance_tenants import OF_ALL, READS, WRITES, busy
+from outlast.testing.conformance_tenants import OF_ALL, READS, WRITES, alone_with, busy, seen
 
 from .shells import PostgresShell, Shell, SqliteShell
 
@@ -290,3 +290,33 @@ def test_each_tenant_of_a_file_has_one_owner(tmp_path: Path) -> None:
 
 def test_the_name_rules_are_told_once() -> None:
     assert re.fullmatch(r"[a-z][a-z0-9_-]*", checked_tenant("acme-eu_1"))
+
+
+def test_a_payload_is_sealed_for_its_tenant(
+    url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data keys are each tenant's own, and what is sealed is bound to the tenant's number."""
+    from outlast.errors import OutlastError
+    from outlast.store import new_key
+    from outlast.store.keys import Place
+    from outlast.store.relational.sealed import SealedDatabase
+
+    store.close()
+    monkeypatch.setenv("OUTLAST_KEYS", new_key("k1"))
+    vaults, sealed = [], []
+    for number, name in ((1, "default"), (2, "acme")):
+        own = open_store(url, owner="w1", now=1, tenant=name)
+        busy(own)
+        assert isinstance(own.database, SealedDatabase)  # type: ignore[attr-defined]
+        with alone_with(busy) as single:
+            lone, told = seen(single), seen(own)
+        differs = {one for one in lone if lone[one] != told[one]}
+        assert differs <= {"access.audit", "access.audit_head"}
+        vaults.append(own.database.vault)  # type: ignore[attr-defined]
+        (row,) = own.log("ex_1", 0, 1)
+        sealed.append(vaults[-1].seal(row.payload, Place("log", number, "ex_1", 1)))
+        own.close()
+    assert vaults[0].open(sealed[0], Place("log", 1, "ex_1", 1)) == b"{}"
+    for vault, data, number in ((0, 0, 2), (1, 1, 1), (1, 0, 1), (0, 1, 2)):
+        with pytest.raises(OutlastError):
+            vaults[vault].open(sealed[data], Place("log", number, "ex_1", 1))

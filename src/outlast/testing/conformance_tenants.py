@@ -70,7 +70,7 @@ def busy(store: Store) -> None:
     store.register(WorkerRow("w2", "host", 8, T, T, None))
     store.leave("w2", T + 1)
     store.feed.follow("feed", T)
-    assert store.secret("tokens", str(store.tenant).encode() * 8)
+    assert store.secret("tokens", str(store.tenant).encode() * 32)
     # Settings, budgets, schedules
     store.capacity.set_queue(QueueSetting("slow", 1), deed("queue"))
     store.capacity.set_gate(Setting("mail", 2, None, "ada", T), deed("limit"))
