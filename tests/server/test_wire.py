@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import socket
 import time
@@ -153,3 +154,95 @@ def test_the_head_of_an_answer_goes_out_with_its_body() -> None:
         assert line.is_closed
 
     asyncio.run(main())
+
+
+def _known(served: Served) -> str:
+    return f"host: {urlsplit(served.url).netloc}\r\nauthorization: Bearer {TOKEN}\r\n"
+
+
+def _asked(served: Served, request: bytes) -> bytes:
+    """Send a request on a connection of its own, and read until the server ends it."""
+    said = b""
+    with _connected(served) as line, contextlib.suppress(ConnectionError):
+        line.sendall(request)
+        while part := line.recv(65_536):
+            said += part
+            if b"\r\n\r\n" in said and b"content-length: 0" in said:
+                break
+    return said
+
+
+def _is_served(served: Served) -> bool:
+    """Whether somebody else is answered, within generous seconds."""
+    head = f"GET /api/v1/me HTTP/1.1\r\n{_known(served)}connection: close\r\n\r\n"
+    return _asked(served, head.encode()).startswith(b"HTTP/1.1 200")
+
+
+def test_many_that_dribble_keep_nobody_waiting() -> None:
+    """Slowloris: 300 heads, and 100 bodies, of which now and then a byte comes."""
+    with a_server() as served, contextlib.ExitStack() as lines:
+        head = b"GET /healthz HTTP/1.1\r\nhost: loc"
+        body = (
+            f"POST /api/v1/executions HTTP/1.1\r\n{_known(served)}"
+            "content-type: application/json\r\ncontent-length: 1000\r\n\r\n{"
+        ).encode()
+        dribbling = []
+        for number in range(400):
+            line = lines.enter_context(_connected(served))
+            line.sendall(body if number % 4 == 0 else head)
+            dribbling.append(line)
+        for _ in range(5):
+            for line in dribbling:
+                with contextlib.suppress(OSError):
+                    line.sendall(b" ")
+            assert _is_served(served)
+
+
+BOMBS: Final[dict[str, tuple[str, bytes]]] = {
+    "a gzip bomb": ("content-encoding: gzip\r\n", gzip.compress(bytes(50_000_000))),
+    "as deep as it is long": ("", b"[" * 1_000_000),
+    "deep objects": ("", b'{"a":' * 200_000 + b"1" + b"}" * 200_000),
+    "one key again and again": ("", b"{" + b'"a":1,' * 300_000 + b'"a":1}'),
+    "a number without end": ("", b'{"task": ' + b"9" * 1_900_000 + b"}"),
+    "text of escapes": ("", b'{"task": "' + b"\\u0041" * 300_000 + b'"}'),
+    "many fields": ("", json.dumps({f"f{n}": n for n in range(100_000)}).encode()),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_bomb_is_refused_and_others_are_served(bomb: str) -> None:
+    more, body = BOMBS[bomb]
+    with a_server() as served:
+        head = (
+            f"POST /api/v1/executions HTTP/1.1\r\n{_known(served)}connection: close\r\n"
+            f"content-type: application/json\r\n{more}content-length: {len(body)}\r\n\r\n"
+        )
+        said = _asked(served, head.encode() + body)
+        assert said.split()[1] in (b"400", b"413", b"422"), said[:300]
+        assert _is_served(served)
+
+
+def test_a_body_of_a_hundred_megabytes_is_not_read() -> None:
+    with a_server() as served:
+        for length in (f"content-length: {100 * 2**20}", "transfer-encoding: chunked"):
+            head = (
+                f"POST /api/v1/executions HTTP/1.1\r\n{_known(served)}connection: close\r\n"
+                f"content-type: application/json\r\n{length}\r\n\r\n"
+            ).encode()
+            part = b"10000\r\n" + b" " * 65_536 + b"\r\n"
+            sent = 0
+            with _connected(served) as line, contextlib.suppress(ConnectionError):
+                line.sendall(head)
+                while sent < 100 * 2**20:
+                    line.sendall(part)
+                    sent += len(part)
+            assert sent < 60 * 2**20, "it is cut off long before its end"
+            assert _is_served(served)
+
+
+def test_a_thousand_headers_are_too_many() -> None:
+    with a_server() as served:
+        many = "".join(f"x-{number}: {'v' * 20}\r\n" for number in range(1_000))
+        head = f"GET /api/v1/me HTTP/1.1\r\n{_known(served)}connection: close\r\n{many}\r\n"
+        assert _asked(served, head.encode()).startswith(b"HTTP/1.1 431")
+        assert _is_served(served)

@@ -16,6 +16,7 @@ from psycopg import errors
 from outlast.errors import (
     CannotLoad,
     InternalError,
+    KeyMissing,
     SchemaMismatch,
     StoreBroken,
     StoreBusy,
@@ -27,6 +28,8 @@ from outlast.store.postgres.address import Address
 from outlast.store.postgres.session import Session
 
 OLDEST: Final = 14
+SEALED: Final = "OL002"
+"""What the guard says that keeps payloads in the clear out of a store that is encrypted."""
 CONNECT_TIMEOUT_S: Final = 10
 STATEMENT_TIMEOUT_MS: Final = 30_000
 LOCK_TIMEOUT_MS: Final = 10_000
@@ -251,6 +254,13 @@ def translation(error: psycopg.Error, address: Address) -> Exception:
     """Give our word for an error of the driver."""
     where, why = address.shown, _without(str(error).strip(), address)
     state = error.sqlstate or ""
+    if state == SEALED:
+        return KeyMissing(
+            "the store is encrypted since it was opened here, and no key was given",
+            where=where,
+            why="nothing was written: another process has drawn its first data key",
+            do="name the file with the keys: OUTLAST_KEYS_FILE=…, and start again",
+        )
     if isinstance(error, errors.UndefinedTable | errors.InvalidSchemaName | errors.UndefinedColumn):
         return SchemaMismatch(
             "the database has no schema of this code's", where=where, why=why, do="outlast db init"

@@ -3,6 +3,10 @@ SELECT number, key_id, wrapped, whole, created_at FROM data_key
  WHERE tenant = {tenant}
  ORDER BY number;
 
+-- name: hold_writers
+-- Who writes in the clear has done so before the first data key is drawn, or is refused.
+LOCK TABLE transition, inbox, stream_item IN SHARE ROW EXCLUSIVE MODE;
+
 -- name: insert_data_key
 -- The first comes first: whoever is second finds it there.
 INSERT INTO data_key (tenant, number, key_id, wrapped, whole, created_at)

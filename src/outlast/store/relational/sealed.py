@@ -126,6 +126,7 @@ def _first(database: Database, keys: Keys, now: int) -> list[DataKey]:
     """Draw the first data key, if nobody has meanwhile; in the open transaction."""
     import secrets
 
+    database.run("hold_writers", {})
     ((is_used,),) = database.ask_all("is_used", {})
     first = wrapped(keys, 1, secrets.token_bytes(32), whole=not is_used, at=now)
     database.run("insert_data_key", _bounds(first))

@@ -3,6 +3,10 @@ SELECT number, key_id, wrapped, whole, created_at FROM data_key
  WHERE tenant = {tenant}
  ORDER BY number;
 
+-- name: hold_writers
+-- Nobody else writes while somebody does.
+UPDATE meta SET value = value WHERE FALSE;
+
 -- name: insert_data_key
 -- The first comes first: whoever is second finds it there.
 INSERT INTO data_key (tenant, number, key_id, wrapped, whole, created_at)
