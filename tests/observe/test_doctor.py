@@ -13,6 +13,7 @@ from outlast.engine.doctor import CHECKS, Finding, Level, Patient, examine, wors
 from outlast.errors import StoreUnavailable
 from outlast.lifecycle import Event, Kind, create
 from outlast.store import open_store
+from outlast.store.epoch import EpochLoss
 from outlast.store.protocol import DEFAULT_NUMBER, Adjust, Create, Health, QueueSetting, Store
 from outlast.testing.conformance import begun
 
@@ -104,6 +105,16 @@ def test_a_budget_that_is_spent(store: Store) -> None:
     spent = [row for row in store.budgets() if row.spent_up_at is not None]
     said = bad(found(store, "budgets"))
     assert len(said) == len(spent)
+
+
+def test_a_store_that_went_back_in_time(store: Store) -> None:
+    epoch = store.epochs.begin("restored", {}, NOW - 3_600_000_000)
+    (one,) = found(store, "failover")
+    assert one.level is Level.OK and "nobody misses anything" in one.what
+    store.epochs.report(EpochLoss(epoch.number, "w0", NOW - 5, 9, 1, 1, 7, 0, ["ex_1"]))
+    (one,) = found(store, "failover")
+    assert one.level is Level.WARN and "1h ago (restored)" in one.what
+    assert "1 executions and 7 rows" in one.why and "ex_1" in one.do
 
 
 def test_a_row_that_is_not_what_its_log_says(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

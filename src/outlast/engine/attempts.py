@@ -113,6 +113,11 @@ class Attempts:
         """The task whose execution it is."""
         return self.owner.record.task
 
+    @property
+    def tenant(self) -> int:
+        """The number of the tenant whose execution it is."""
+        return self.owner.record.tenant
+
     def recall(self, row: Transition) -> None:
         """Take up what a recorded row says about attempts."""
         key = row.key

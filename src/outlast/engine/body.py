@@ -93,6 +93,10 @@ class Keeper(Protocol):
     def task(self) -> str:
         """The task whose execution it is."""
 
+    @property
+    def tenant(self) -> int:
+        """The number of the tenant whose execution it is."""
+
     def body_done(self, body: Body, value: Any, error: BaseException | None) -> None:
         """Hear what a body came to."""
 
@@ -332,6 +336,7 @@ class Body:
             "step": self.call.key,
             "attempt": self.attempt,
             "worker": self._host.name,
+            "tenant": self._keeper.tenant,
         }
 
     def report(self, done: float, total: float | None, text: str | None) -> Said:

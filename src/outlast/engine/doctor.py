@@ -31,6 +31,7 @@ ASKED_LONG_US: Final = 7 * 86_400_000_000
 DRAINS_LONG_US: Final = 3_600_000_000
 LONG_TRANSACTION_US: Final = 300_000_000
 SKEW_US: Final = 2_000_000
+FAILOVER_US: Final = 30 * 86_400_000_000
 WAL_BYTES_MAX: Final = 512 * 1024 * 1024
 FREE_BYTES_MIN: Final = 1024 * 1024 * 1024
 FREE_BYTES_LEAST: Final = 64 * 1024 * 1024
@@ -318,6 +319,26 @@ def budgets(patient: Patient) -> Iterator[Finding]:
             yield Finding("budgets", Level.WARN, what, why, do)
 
 
+def failover(patient: Patient) -> Iterator[Finding]:
+    """Whether the store went back in time, and what was lost by it."""
+    epochs = patient.store.epochs
+    for epoch in epochs.history(5):
+        if patient.now - epoch.began_at > FAILOVER_US:
+            continue
+        losses = [loss for loss in epochs.losses(epoch.number) if loss.is_any]
+        ago = in_words(max(0, patient.now - epoch.began_at))
+        what = f"the store went back in time {ago} ago ({epoch.cause})"
+        if not losses:
+            yield Finding("failover", Level.OK, f"{what}, and nobody misses anything")
+            continue
+        rows = sum(loss.rows_lost for loss in losses)
+        missing = sum(loss.missing for loss in losses)
+        why = f"{missing} executions and {rows} rows that were acknowledged are not there, at least"
+        names = ", ".join(name for loss in losses for name in loss.examples)[:200]
+        do = f"look at what they had done outside: {names}" if names else "outlast audit list"
+        yield Finding("failover", Level.WARN, what, why, do)
+
+
 def keys(patient: Patient) -> Iterator[Finding]:
     """Whether payloads are sealed, and by what."""
     sealing = patient.store.sealing
@@ -350,7 +371,8 @@ def _is_endless(token: Any) -> bool:
 
 
 CHECKS: Final[tuple[Check, ...]] = (
-    settings, space, clocks, logs, workers, timers, queues, stuck, budgets, keys, exposure,
+    settings, space, clocks, logs, workers, timers, queues, stuck, budgets, failover, keys,
+    exposure,
 )  # fmt: skip
 _RIGHT: Final = {
     "settings": "what is acknowledged is on the disk",
@@ -362,6 +384,7 @@ _RIGHT: Final = {
     "queues": "what waits gets its turn",
     "stuck": "nothing waits for a decision",
     "budgets": "no shared budget is spent",
+    "failover": "the store has not gone back in time lately",
     "keys": "the keys fit",
     "exposure": "nothing is open that need not be",
 }

@@ -345,6 +345,7 @@ class Playback:
             "task": record.task,
             "attempt": record.failures + 1,
             "worker": record.worker,
+            "tenant": record.tenant,
         }
 
     def report(self, done: float, total: float | None, text: str | None) -> Said:
