@@ -840,14 +840,16 @@ class RelationalStore:
         }
 
     def census(self) -> Census:
-        """See the protocol."""
-        states = self.counts()
-        for state, many in self.database.read("ended_counts", {}):
-            states[State(str(state))] = int(str(many))
+        """See the protocol. On a connection of its own: no other reading waits for it."""
+        states: dict[State, int] = {}
         queues: dict[str, QueueCount] = {}
-        for name, queued, leased, turn_at in self.database.read("queue_census", {}):
-            turn = None if turn_at is None else int(str(turn_at))
-            queues[str(name)] = QueueCount(int(str(queued)), int(str(leased)), turn)
+        with self.database.reader() as reader:
+            for name in ("open_counts", "ended_counts"):
+                for state, many in reader.ask_all(name, {}):
+                    states[State(str(state))] = int(str(many))
+            for queue, queued, leased, turn_at in reader.ask_all("queue_census", {}):
+                turn = None if turn_at is None else int(str(turn_at))
+                queues[str(queue)] = QueueCount(int(str(queued)), int(str(leased)), turn)
         return Census(states, queues)
 
     def health(self, before: int) -> Health:
