@@ -408,8 +408,9 @@ class Engine:
 
     def _let_go(self) -> None:
         """Give the file back although the loop has ended: what ran there is as good as killed."""
+        if self.is_open:
+            end_capture()
         self.is_open = False
-        end_capture()
         closed(self)
         if self.fleet is not None:
             self.fleet.let_go()
