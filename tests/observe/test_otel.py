@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -67,7 +69,17 @@ async def turns(left: int) -> int:
     return 0
 
 
-TASKS = (traced, parcel, falls, turns)
+@step
+async def utter(word: str) -> None:
+    logging.getLogger("spoken").warning("%s", word)
+
+
+@task
+async def speaks() -> None:
+    await utter("a word")
+
+
+TASKS = (traced, parcel, falls, turns, speaks)
 for one in TASKS:
     KNOWN.pop(one.name)
 
@@ -119,7 +131,7 @@ def ids(span: ReadableSpan) -> tuple[int, int]:
 async def test_a_tree_is_one_trace(tmp_path: Path) -> None:
     store = Store()
     async with Engine(f"sqlite:///{tmp_path}/o.db", tasks=TASKS) as engine:
-        async with Telemetry(engine, exporter=store, reader=False) as telemetry:
+        async with Telemetry(engine, exporter=store, reader=False, records=False) as telemetry:
             await until(engine.store.feed.head)
             handle = await engine.astart(traced, 7)
             await handle.aresult()
@@ -156,7 +168,7 @@ async def test_the_callers_trace_goes_on(tmp_path: Path) -> None:
     store = Store()
     async with (
         Engine(f"sqlite:///{tmp_path}/o.db", tasks=TASKS) as engine,
-        Telemetry(engine, exporter=store, reader=False),
+        Telemetry(engine, exporter=store, reader=False, records=False),
     ):
         await until(engine.store.feed.head)
         unwanted = await parcel.options(labels={"traceparent": UNWANTED}).astart(1)
@@ -178,7 +190,7 @@ async def test_failures_reruns_and_continued_ones(tmp_path: Path) -> None:
     store = Store(refuses=2)
     async with (
         Engine(f"sqlite:///{tmp_path}/o.db", tasks=TASKS) as engine,
-        Telemetry(engine, exporter=store, reader=False),
+        Telemetry(engine, exporter=store, reader=False, records=False),
     ):
         await until(engine.store.feed.head)
         handle = await engine.astart(falls)
@@ -205,7 +217,7 @@ async def test_a_replay_makes_no_span_again(tmp_path: Path) -> None:
     for _ in range(3):
         async with (
             Engine(url, tasks=TASKS) as engine,
-            Telemetry(engine, exporter=store, reader=False),
+            Telemetry(engine, exporter=store, reader=False, records=False),
         ):
             await until(engine.store.feed.head)
             handle = await engine.astart(parcel, 2)
@@ -236,7 +248,7 @@ async def main():
     export.HELD_US = 300_000
     async with (
         Engine({url!r}, tasks=test_otel.TASKS) as engine,
-        Telemetry(engine, exporter=File(), reader=False),
+        Telemetry(engine, exporter=File(), reader=False, records=False),
     ):
             await test_otel.until(engine.store.feed.head)
             for n in range(20, 30):
@@ -274,7 +286,7 @@ async def test_metrics_are_shown_by_the_same_names(tmp_path: Path) -> None:
     reader = InMemoryMetricReader()
     async with Engine(f"sqlite:///{tmp_path}/o.db", tasks=TASKS) as engine:
         await (await engine.astart(parcel, 2)).aresult()
-        async with Telemetry(engine, exporter=InMemorySpanExporter(), reader=reader):
+        async with Telemetry(engine, exporter=InMemorySpanExporter(), reader=reader, records=False):
             data = reader.get_metrics_data()
     assert data is not None
     found: dict[str, Any] = {
@@ -289,3 +301,22 @@ async def test_metrics_are_shown_by_the_same_names(tmp_path: Path) -> None:
     assert states == {str(state): int(state is State.SUCCEEDED) for state in State}
     (point,) = found["outlast_step_duration_seconds_count"].data_points
     assert (point.attributes["task"], point.value) == ("parcel", 1)
+
+
+@awaited
+async def test_what_code_logs_is_handed_on_with_its_ids(tmp_path: Path) -> None:
+    kept = InMemoryLogRecordExporter()
+    spans = InMemorySpanExporter()
+    async with (
+        Engine(f"sqlite:///{tmp_path}/o.db", tasks=TASKS) as engine,
+        Telemetry(engine, exporter=spans, reader=False, records=kept),
+    ):
+        handle = await speaks.options(labels={"traceparent": PARENT}).astart()
+        await handle.aresult()
+    said = {one.log_record.body: one.log_record for one in kept.get_finished_logs()}
+    record = said["a word"]
+    facts = dict(record.attributes or {})
+    assert facts["outlast.execution"] == handle.id and facts["outlast.task"] == "speaks"
+    assert facts["outlast.step"] == "utter#1" and facts["outlast.attempt"] == 1
+    assert record.severity_text == "WARNING"
+    assert f"{record.trace_id:032x}" == PARENT[3:35] and record.span_id == span_id(handle.id)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from outlast import failure
@@ -113,10 +114,9 @@ class Attempts:
         """The task whose execution it is."""
         return self.owner.record.task
 
-    @property
-    def tenant(self) -> int:
-        """The number of the tenant whose execution it is."""
-        return self.owner.record.tenant
+    def names(self) -> Mapping[str, object]:
+        """Name what a line of the execution is about."""
+        return self._playback.names()
 
     def recall(self, row: Transition) -> None:
         """Take up what a recorded row says about attempts."""

@@ -93,9 +93,8 @@ class Keeper(Protocol):
     def task(self) -> str:
         """The task whose execution it is."""
 
-    @property
-    def tenant(self) -> int:
-        """The number of the tenant whose execution it is."""
+    def names(self) -> Mapping[str, object]:
+        """Name what a line of their execution is about."""
 
     def body_done(self, body: Body, value: Any, error: BaseException | None) -> None:
         """Hear what a body came to."""
@@ -331,12 +330,10 @@ class Body:
     def names(self) -> dict[str, object]:
         """Name what a line of the body is about."""
         return {
-            "execution": self._execution_id,
-            "task": self._keeper.task,
+            **self._keeper.names(),
             "step": self.call.key,
             "attempt": self.attempt,
             "worker": self._host.name,
-            "tenant": self._keeper.tenant,
         }
 
     def report(self, done: float, total: float | None, text: str | None) -> Said:

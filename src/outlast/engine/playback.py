@@ -346,6 +346,8 @@ class Playback:
             "attempt": record.failures + 1,
             "worker": record.worker,
             "tenant": record.tenant,
+            "root": record.root_id or record.id,
+            "traceparent": (record.labels or {}).get("traceparent", ""),
         }
 
     def report(self, done: float, total: float | None, text: str | None) -> Said:

@@ -21,6 +21,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.sdk._logs.export import LogRecordExporter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
@@ -29,6 +30,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from outlast.errors import FeedGap, OutlastError
 from outlast.lifecycle import Execution
+from outlast.observe.otel.records import Records
 from outlast.observe.otel.spans import Spans, ends, related
 from outlast.store.protocol import FeedRow, Store
 
@@ -56,6 +58,7 @@ class Telemetry:
         exporter: takes the spans; by default OTLP over HTTP, as the standard environment says
             (``OTEL_EXPORTER_OTLP_ENDPOINT`` and its kin). False: no traces.
         reader: takes the metrics, likewise.
+        records: takes what this process logs, likewise.
         resource: who says so; by default as the environment says (``OTEL_SERVICE_NAME``), else the
             service ``outlast``.
     """
@@ -66,12 +69,15 @@ class Telemetry:
         *,
         exporter: SpanExporter | bool = True,
         reader: MetricReader | bool = True,
+        records: LogRecordExporter | bool = True,
         resource: Resource | None = None,
     ) -> None:
         self._engine = engine
         self._resource = resource or Resource({"service.name": "outlast"}).merge(_named())
         self._exporter = _otlp_spans() if exporter is True else exporter or None
         self._reader = _otlp_metrics() if reader is True else reader or None
+        self._records = _otlp_records() if records is True else records or None
+        self._handler: Records | None = None
         self._spans = Spans(self._resource)
         self._task: asyncio.Task[None] | None = None
         self._meters: MeterProvider | None = None
@@ -83,6 +89,9 @@ class Telemetry:
             self._task = asyncio.create_task(self._keep_exporting())
         if self._reader is not None:
             self._meters = _measured(self._engine, self._reader, self._resource)
+        if self._records is not None:
+            self._handler = Records(self._records, self._resource)
+            logging.getLogger().addHandler(self._handler)
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -96,6 +105,9 @@ class Telemetry:
             await asyncio.gather(self._task, return_exceptions=True)
         if self._meters is not None:
             await asyncio.to_thread(self._meters.shutdown)
+        if self._handler is not None:
+            logging.getLogger().removeHandler(self._handler)
+            await asyncio.to_thread(self._handler.end)
 
     async def _keep_exporting(self) -> None:
         pause = PAUSE_SECONDS
@@ -222,6 +234,12 @@ def _otlp_spans() -> SpanExporter:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     return OTLPSpanExporter()
+
+
+def _otlp_records() -> LogRecordExporter:
+    from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+
+    return OTLPLogExporter()
 
 
 def _otlp_metrics() -> MetricReader:
