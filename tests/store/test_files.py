@@ -400,7 +400,10 @@ def test_the_schema_is_what_the_migrations_say(closed: Path) -> None:
         for piece in re.split(
             r"\n(?=CREATE |INSERT )", re.sub(r"^--.*$", "", migration, flags=re.MULTILINE)
         ):
-            if (made := re.sub(r"DROP TRIGGER \w+;|^INSERT [^;]*;", "", piece)).strip():
+            made = re.sub(
+                r"DROP TRIGGER \w+;|^INSERT [^;]*;|^SELECT 1;", "", piece, flags=re.MULTILINE
+            )
+            if made.strip():
                 said.add(squeezed(made))
             for name in re.findall(r"DROP TRIGGER (\w+);", piece):  # made anew after it
                 said = {one for one in said if not one.startswith(f"CREATE TRIGGER {name} ")}

@@ -110,3 +110,9 @@ def test_the_indexes_and_their_numbers_are_the_same() -> None:
     assert lite == full
     written = "".join(text for _, text in migrations("outlast.store.postgres"))
     assert {name for _, name, _ in made.findall(written)} >= SHARED_ONLY
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgres"])
+def test_migrations_are_numbered_once_each(backend: str) -> None:
+    numbers = [number for number, _ in migrations(f"outlast.store.{backend}")]
+    assert numbers == list(range(1, len(numbers) + 1))
