@@ -102,6 +102,8 @@ def test_what_waits_says_why(tell: Callable[[Story], None]) -> None:
         assert (stats["total_tasks"], stats["total_runs"]) == (3, 3)
         assert stats["runs_by_state"]["suspended"] == stats["runs_by_state"]["retry_wait"] == 1
         assert sum(stats["runs_by_state"].values()) == 3 and len(stats["runs_by_state"]) == 9
+        told = await world.http.get(f"{HOME}/metrics")
+        assert told.status_code == 200 and "outlast_executions" in told.text
         assert stats["attempts_total"] == 3 and stats["latest_sequence"] > 6
 
     tell(story)

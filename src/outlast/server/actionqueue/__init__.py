@@ -40,6 +40,15 @@ _V1, _V2 = "/api/v1", "/api/v2"
 ROUTES: Final = (
     _route("GET", "/healthz", runs.aq_healthz, forms.StatusForm, **_ANYONE),
     _route("GET", "/ready", runs.aq_ready, forms.StatusForm, **_ANYONE),
+    _route(
+        "GET",
+        "/metrics",
+        runs.aq_metrics,
+        str,
+        permission=P.METRICS_READ,
+        scope=S.TENANT,
+        media="text/plain",
+    ),
     _route("GET", _V1 + "/stats", runs.aq_stats, forms.StatsForm),
     _route("GET", _V1 + "/tasks", runs.aq_list_tasks, forms.QueueTasks, query=forms.PageQuery),
     _route("GET", _V1 + "/tasks/{uuid}", runs.aq_get_task, forms.QueueTask, scope=S.TASK),

@@ -27,7 +27,8 @@ from outlast.server.actionqueue.names import (
     schedule_id,
     uuid_in,
 )
-from outlast.server.call import Call
+from outlast.server.call import Call, Reply
+from outlast.server.system import scrape_metrics
 from outlast.store.protocol import Filter
 
 LISTED_MAX: Final = 10_000
@@ -49,6 +50,11 @@ async def aq_ready(call: Call) -> dict[str, str]:
     """Say that the store can be read."""
     await call.read(lambda store: store.counts())
     return {"status": "ready"}
+
+
+async def aq_metrics(call: Call) -> Reply:
+    """Give the metrics of the engine, for Prometheus, by our names."""
+    return await scrape_metrics(call)
 
 
 async def aq_stats(call: Call) -> dict[str, Any]:
