@@ -174,6 +174,29 @@ async def little(seed: int) -> Came:
     return Came(seed, [token])
 
 
+CHAIN_MAX: Final = 2
+"""How often :func:`goes_on` goes on as a new execution."""
+
+
+def chain_needs(seed: int) -> tuple[Need, ...]:
+    """Give what somebody outside must do for a chain; each of them waits for its own."""
+    return tuple(Need("signal", f"s{left}") for left in range(CHAIN_MAX, -1, -1) if seed % 2 == 0)
+
+
+@task(name="sim_goes_on")
+async def goes_on(seed: int, left: int = CHAIN_MAX, tokens: tuple[str, ...] = ()) -> Came:
+    """Do a little, and go on as a new execution."""
+    token = await work(0, list(tokens))
+    if seed % 2 == 0:
+        came = await outlast.wait_for(f"s{left}", str)
+        tokens = (*tokens, came)
+    if seed % 3 == 0:
+        await outlast.sleep(0.02)
+    if left:
+        goes_on.continue_as_new(seed, left - 1, (*tokens, token))
+    return Came(seed, [*tokens, token])
+
+
 STEP_RETRIES: Final = {"sim_flaky": FLAKY_RETRIES, "sim_flaky_def": FLAKY_RETRIES}
 """How often each step may be tried again."""
 

@@ -56,6 +56,8 @@ LEAST_PER_THOUSAND: Final = {
     "descendants": 150,
     "descents_recover": 15,
     "copies_reused": 150,
+    "continuations": 100,
+    "signals_carried": 10,
     "ended_while_parked": 100,
     "read_fails": 40,
     **{str(fault): 60 for fault in Fault},

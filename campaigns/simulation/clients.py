@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from campaigns.simulation.actions import Need
+from campaigns.simulation.actions import Need, goes_on
 from campaigns.simulation.descents import Descends
 from campaigns.simulation.edges import is_held
 from campaigns.simulation.invariants import Auditor
@@ -320,7 +320,8 @@ def is_out_of_budget(record: Record) -> bool:
 def nudges(record: Record, rows: Any, inbox: Sequence[InboxEntry]) -> list[Message]:
     """Give what an open execution still needs to come to its end, and nobody has sent.
 
-    What was sent is not sent again: if it was lost on the way, that must show.
+    What was sent, to it or to those that it goes on from (``inbox``), is not sent again: if it was
+    lost on the way, that must show.
     """
     if is_out_of_budget(record):
         return []  # a resume would be of no use
@@ -331,13 +332,21 @@ def nudges(record: Record, rows: Any, inbox: Sequence[InboxEntry]) -> list[Messa
     found = [
         make_message(MessageKind.SIGNAL, f"final-{need.name}", need.name)
         for need in sort.needs(seed)
-        if need.kind == "signal" and (MessageKind.SIGNAL, need.name) not in sent
+        if need.kind == "signal"
+        and (MessageKind.SIGNAL, need.name) not in sent
+        and (sort.task is not goes_on or is_wanted(record, need.name))
     ]
     for question in open_questions(record, rows):
         if (MessageKind.ANSWER, question.key) not in sent:
             name = f"final-{question.key}"
             found.append(make_message(MessageKind.ANSWER, name, question.key))
     return found
+
+
+def is_wanted(record: Record, name: str) -> bool:
+    """Tell whether an execution waits for a signal just now."""
+    waits: Any = (record.detail or {}).get("waits") or ()
+    return any(wait.get("title") == name for wait in waits)
 
 
 def _expected(error: BaseException) -> None:

@@ -37,11 +37,11 @@ class Edges:
     def heard(self, seen: Seen, row: Transition) -> None:
         """See that what the log is told of an upstream is so, and told once."""
         said: Any = row.data or {}
-        (upstream,) = self._auditor.reader.get([said["upstream"]])
+        upstream = self.last(said["upstream"])
         self._check(upstream.is_final, row.execution_id, "heard of", upstream.id, upstream.state)
         self._check(str(upstream.state) == said["state"], row.execution_id, said, upstream.state)
         told = [one for one in seen.rows if one.kind is Kind.UPSTREAM_ENDED]
-        again = any((one.data or {}).get("upstream") == upstream.id for one in told)
+        again = any((one.data or {}).get("upstream") == said["upstream"] for one in told)
         self._check(not again, row.execution_id, "heard twice of", upstream.id)
 
     def cancelled(self, seen: Seen, row: Transition) -> bool:
@@ -76,10 +76,14 @@ class Edges:
         """Give each edge, and how the execution that it names stands: as which it went on."""
         waits_on: Any = (seen.rows[0].data or {}).get("waits_on", ()) if seen.rows else ()
         for edge in waits_on:
-            (upstream,) = self._auditor.reader.get([edge["id"]])
-            while (successor := continued_as(upstream)) is not None:
-                (upstream,) = self._auditor.reader.get([successor])
-            yield edge, upstream
+            yield edge, self.last(edge["id"])
+
+    def last(self, id: str) -> Execution:
+        """Give an execution, or the last one as which it went on."""
+        (found,) = self._auditor.reader.get([id])
+        while (successor := continued_as(found)) is not None:
+            (found,) = self._auditor.reader.get([successor])
+        return found  # type: ignore[no-any-return]
 
 
 def is_held(record: Execution) -> bool:

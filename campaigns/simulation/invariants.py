@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from campaigns.simulation.actions import STEP_RETRIES, STREAM, Says, Witness
+from campaigns.simulation.chains import Chains
 from campaigns.simulation.clockwork import Process
 from campaigns.simulation.descents import Family
 from campaigns.simulation.edges import Edges
@@ -60,6 +61,7 @@ RULES: Final = {
     "INV-21 children": "a child is born with its parent's row; its end is told once, after it",
     "dependencies": "who waits for others begins when all have ended as needed, or is taken along",
     "descents": "what is made of another execution knows what that knew, and runs none of it again",
+    "chains": "an execution goes on as one new one, which has its input and its unread signals",
     "slots": "a slot is decided once, in order, by its policies; what it fires is there, once",
     "lease taken": "nobody is taken over before the lease has run out, by the store's clock",
     "lease kept": "who is neither dead nor troubled keeps its lease",
@@ -75,6 +77,7 @@ RULES: Final = {
 _TOKEN: Final = re.compile(rb"T[bs][0-9a-z][^\"\\\\]*")
 _ENDS_BY_CODE: Final = frozenset({Kind.FINISH, Kind.ERROR, Kind.RETRY})
 _IDLE_CLAIMS_MAX: Final = 5
+_OF_WORKERS: Final = frozenset({"renew", "register", "leave"})
 
 
 class Violation(BaseException):
@@ -146,6 +149,7 @@ class Auditor:
         self.leases: Book | None = None
         self.edges = Edges(self)
         self.family = Family(self)
+        self.chains = Chains(self)
         self.truth = Truth(self)
         self.slots = SlotBook(self)
 
@@ -171,6 +175,8 @@ class Auditor:
             self.leases.applied(process, verb, args, result)
             self.counts["renewals"] += verb == "renew" and result is not None
             self.counts["late_renewals"] += verb == "renew" and result is None
+        if verb in _OF_WORKERS:
+            return []  # what it did to executions all the same shows at the next write
         if verb == "commit":
             self._check_owners(process, args[0], result)
         fresh: list[Transition] = []
@@ -473,7 +479,11 @@ class Auditor:
         if kind is MessageKind.PAUSE and message_id not in seen.sent:
             return  # it was paused already
         self.acked[id, message_id] = kind
-        self.check("INV-9 acknowledged", message_id in seen.sent, kind, message_id, "of", id)
+        self.check("INV-9 acknowledged", self._has_come(id, message_id), kind, message_id, "of", id)
+
+    def _has_come(self, id: str, message_id: str) -> bool:
+        """Tell whether a message is there: with its receiver, or as whom that went on."""
+        return any(message_id in self.seen[one].sent for one in self.chains.of(id))
 
     def told_refusal(self, id: str, message_id: str) -> None:
         """A message was refused."""
@@ -495,7 +505,7 @@ class Auditor:
         for id, key in self.acked_starts.items():
             self.check("INV-9 acknowledged", id in self.seen, "start", id, key)
         for (id, message_id), kind in self.acked.items():
-            self.check("INV-9 acknowledged", message_id in self.seen[id].sent, kind, message_id, id)
+            self.check("INV-9 acknowledged", self._has_come(id, message_id), kind, message_id, id)
         for id, message_id in self.refused:
             if id in self.seen:
                 self.check(
@@ -518,6 +528,7 @@ class Auditor:
                 "INV-3 final" if seen.record.is_final else "INV-12 fold", record == seen.record, id
             )
         self.slots.at_end()
+        self.chains.at_end()
         verdict = self.reader.verify()
         self.check("INV-12 fold", not verdict.defects, verdict.defects[:2])
 
@@ -559,6 +570,7 @@ def _waits(record: Execution) -> list[Any]:
 
 def _on_create(auditor: Auditor, seen: Seen, row: Transition) -> None:
     auditor.family.born(seen, row)
+    auditor.chains.born(seen, row)
     parent_id = seen.record.parent_id
     if parent_id is not None and seen.record.parent_key is not None:
         parent = auditor.seen.get(parent_id)

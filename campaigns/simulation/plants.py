@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from outlast.engine.attempts import Attempts
 from outlast.engine.body import Body
+from outlast.engine.children import Children
 from outlast.engine.driver import Driver
 from outlast.engine.journal import Journal
 from outlast.engine.membership import Membership
@@ -484,6 +485,15 @@ def _fork_knows_its_step() -> list[Patch]:
     return [(descent, "_copies", copies)]
 
 
+def _unread_signals_lost() -> list[Patch]:
+    plain = Children.continue_as
+
+    def continue_as(self: Any, call: Any, birth: Any, left: Any, now: int) -> Any:
+        return plain(self, call, birth, left[:-1], now)
+
+    return [(Children, "continue_as", continue_as)]
+
+
 PLANTS: Final[dict[str, Plant]] = {
     "unfenced_recoverer": Plant(
         "the recoverer takes executions back without raising the fence",
@@ -599,6 +609,10 @@ PLANTS: Final[dict[str, Plant]] = {
     "fork_knows_its_step": Plant(
         "a fork brings along what came from its step on",
         ("descents",), _fork_knows_its_step,
+    ),
+    "unread_signals_lost": Plant(
+        "what goes on as a new execution leaves the last signal behind that it has not read",
+        ("chains", "reasons"), _unread_signals_lost,
     ),
     "stop_as_failure": Plant(
         "what a graceful stop interrupts is written down as failed",

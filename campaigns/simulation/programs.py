@@ -15,8 +15,10 @@ from campaigns.simulation.actions import (
     Life,
     Need,
     Work,
+    chain_needs,
     choices,
     draw_nap,
+    goes_on,
     little,
     little_needs,
     other,
@@ -142,7 +144,7 @@ class Sort:
 
     def plan(self, seed: int) -> Action:
         """Give the program of a seed."""
-        if self.task is little:
+        if self.task in (little, goes_on):
             return Work(seed, 0)
         return plan(seed, steady=self.steady, plain=self.plain)
 
@@ -150,6 +152,8 @@ class Sort:
         """Give what somebody outside must do for an execution."""
         if self.task is little:
             return list(little_needs(seed))
+        if self.task is goes_on:
+            return list(chain_needs(seed))
         return [need for action in self.plan(seed).walk() for need in action.needs]
 
 
@@ -163,6 +167,7 @@ SORTS: Final = {
     "sim_bounded": Sort(bounded, 2, 0, _DONE),
     "sim_retried": Sort(retried, 2, TASK_RETRIES, frozenset({"succeeded", "failed"}), steady=True),
     "sim_little": Sort(little, 0, 0, _DONE),
+    "sim_goes_on": Sort(goes_on, 2, 0, _DONE),
     "sim_doomed": Sort(doomed, 1, DOOMED_RETRIES, frozenset({"failed"}), steady=True),
 }
 """The sorts of tasks by name."""

@@ -39,7 +39,7 @@ class Truth:
         auditor.counts[f"reason_{reason.code}"] += 1
         auditor.check(RULE, judge(self, seen, now), *said)
         for id in _NAMED.findall(reason.text):
-            other = auditor.seen.get(id)
+            other = auditor.seen.get(auditor.edges.last(id).id)
             is_open = other is not None and not other.record.is_final
             auditor.check(RULE, is_open is not (reason.code == "dependency_failed"), *said)
 
@@ -88,14 +88,14 @@ def _waits(truth: Truth, seen: Seen, now: int) -> bool:
 
 def _depends(truth: Truth, seen: Seen, now: int) -> bool:
     waits_on: Any = (seen.record.detail or {})["waits_on"]
-    upstreams = truth.auditor.reader.get([edge["id"] for edge in waits_on])
+    upstreams = [truth.auditor.edges.last(edge["id"]) for edge in waits_on]
     return all(not one.is_final for one in upstreams)
 
 
 def _is_held(truth: Truth, seen: Seen, now: int) -> bool:
     waits_on: Any = (seen.record.detail or {})["waits_on"]
     failed = [edge for edge in waits_on if edge.get("ended")]
-    upstreams = truth.auditor.reader.get([edge["id"] for edge in failed])
+    upstreams = [truth.auditor.edges.last(edge["id"]) for edge in failed]
     states = [str(one.state) for one in upstreams]
     return states == [edge["ended"] for edge in failed] and str(State.SUCCEEDED) not in states
 

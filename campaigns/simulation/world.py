@@ -30,6 +30,7 @@ from outlast.budget import UNIT
 from outlast.engine.current import current_step
 from outlast.errors import OutlastError
 from outlast.lifecycle import Execution, Kind, Message, MessageKind, State, reason_of
+from outlast.lifecycle.record import continued_as
 from outlast.schedule import ScheduleState
 from outlast.store.memory import MemoryStore
 from outlast.store.protocol import Adjust, Deliver
@@ -616,7 +617,9 @@ class World:
             for seen in still:
                 self.auditor.truth.at_rest(seen, EPOCH_US + self.clockwork.now_us)
             for seen in still:
-                given = nudges(seen.record, seen.rows, seen.inbox)
+                chain = self.auditor.chains.of(seen.record.id)
+                inbox = [entry for id in chain for entry in self.auditor.seen[id].inbox]
+                given = nudges(seen.record, seen.rows, inbox)
                 if is_out_of_budget(seen.record):
                     self.raise_budget(seen.record)
                 elif not given:
@@ -656,7 +659,7 @@ class World:
                 possible.add("cancelled")  # which is judged by the rule of dependencies
             self.auditor.check("results", str(record.state) in possible, id, record.state, possible,
                                (last.data or {}).get("error"))  # fmt: skip
-            if record.state is not State.SUCCEEDED:
+            if record.state is not State.SUCCEEDED or continued_as(record) is not None:
                 continue
             came = msgspec.json.decode(last.payload or b"{}")
             seed = msgspec.json.decode(seen.rows[0].payload or b"{}")["seed"]

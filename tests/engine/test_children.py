@@ -515,6 +515,25 @@ def test_unread_signals_go_along() -> None:
     assert crash_everywhere(story).result == [0, 1, 2]
 
 
+def test_signals_that_came_while_it_was_held_go_along(outlast_engine: VirtualEngine) -> None:
+    """They stand in its log when its code goes on, and the code ends with the first of them."""
+
+    @task
+    async def gather(so_far: list[int]) -> list[int]:
+        got = await wait_for("number", int)
+        if len(so_far) < 2:
+            gather.continue_as_new([*so_far, got])
+        return [*so_far, got]
+
+    handle = gather.start([])
+    outlast_engine.advance("1m")
+    handle.pause()
+    for n in range(3):
+        handle.signal("number", n)
+    handle.resume()
+    assert handle.result() == [0, 1, 2]
+
+
 # Dependencies
 
 

@@ -731,6 +731,8 @@ class Scope:
             return
         self._pass_time(outcome)
         if self.finished:
+            if kind == "signal":
+                self.unread_signals.append(outcome)  # for the execution as which it goes on
             return
         if kind == "cancel":
             assert self._main is not None
