@@ -37,7 +37,7 @@ from outlast.store.protocol import Adjust, Deliver
 from outlast.store.sqlite import SqliteStore
 
 DAY_US: Final = 86_400_000_000
-SQLITE_SHARE: Final = 0.06
+SQLITE_SHARE: Final = 0.04
 LEASED_SHARE: Final = 0.5
 """Of the worlds with several workers, those in which leases say who is dead."""
 _HORIZONS_US: Final = (300_000, 2_000_000, 10_000_000, 60_000_000)
