@@ -210,3 +210,14 @@ def test_the_tenant_is_named_in_the_first_round_trip(walled: Walled) -> None:
     ((left,),) = session.ask(b"SELECT coalesce(current_setting('outlast.tenant', true), '')")
     assert left == ""
     store.close()
+
+
+def test_every_table_of_tenants_has_a_wall(walled: Walled) -> None:
+    """Also one that a later migration makes: it enables its own row-level security."""
+    with walled.connect(walled.owner, None) as owner:
+        found = owner.execute(
+            "SELECT tablename FROM pg_policies"
+            " WHERE schemaname = 'outlast' AND policyname = 'of_tenant'"
+            " INTERSECT SELECT relname FROM pg_class WHERE relrowsecurity AND relkind = 'r'"
+        ).fetchall()
+    assert sorted(str(name) for (name,) in found) == OURS

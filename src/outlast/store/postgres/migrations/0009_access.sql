@@ -53,7 +53,7 @@ CREATE TABLE role_grant (
   tenant bigint NOT NULL,
   subject text COLLATE "C" NOT NULL CHECK (subject LIKE 'user:_%' OR subject LIKE 'group:_%'),
   role text COLLATE "C" NOT NULL CHECK (role IN ('viewer', 'payload-reader', 'operator', 'submitter', 'author',
-                                     'worker', 'auditor', 'admin')),
+                                     'worker', 'monitor', 'auditor', 'admin')),
   task text COLLATE "C" NOT NULL,
   at bigint NOT NULL,
   actor text COLLATE "C" NOT NULL CHECK (actor <> ''),

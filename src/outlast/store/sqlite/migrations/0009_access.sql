@@ -86,7 +86,7 @@ CREATE TABLE role_grant (
   tenant INTEGER NOT NULL,
   subject TEXT NOT NULL CHECK (subject LIKE 'user:_%' OR subject LIKE 'group:_%'),
   role TEXT NOT NULL CHECK (role IN ('viewer', 'payload-reader', 'operator', 'submitter', 'author',
-                                     'worker', 'auditor', 'admin')),
+                                     'worker', 'monitor', 'auditor', 'admin')),
   task TEXT NOT NULL,
   at INTEGER NOT NULL,
   actor TEXT NOT NULL CHECK (actor <> ''),
