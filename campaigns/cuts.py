@@ -162,7 +162,7 @@ class Campaign:
                 for one in (*workers, *clients):
                     await one.heard()
                 await self._cut(proxy, cuts, share, [*workers, *clients])
-                await self._settle(workers, clients)
+                await settle(workers, clients, PATIENCE_SECONDS)
             finally:
                 for one in (*workers, *clients):
                     await one.end()
@@ -195,24 +195,6 @@ class Campaign:
             except TimeoutError:
                 proxy.disarm()
 
-    async def _settle(self, workers: list[Helper], clients: list[Helper]) -> None:
-        """Let everything come to its end; what does not is found by the reckoning."""
-        for one in clients:
-            assert one.process.stdin is not None
-            one.process.stdin.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                for one in clients:
-                    one.said = await one.heard()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                for one in workers:
-                    one.process.send_signal(signal.SIGTERM)
-                for one in workers:
-                    one.said = await one.heard()
-                for one in (*workers, *clients):
-                    await one.process.wait()
-
     def _count(self, proxy: Proxy, workers: list[Helper], clients: list[Helper]) -> None:
         counts = self.counts
         counts.cuts = {str(place): n for place, n in sorted(proxy.counts.cuts.items(), key=str)}
@@ -241,6 +223,25 @@ class Campaign:
         counts.repeated = found.count("repeated")
         counts.checked, counts.rows = dict(found.checked), dict(found.kinds)
         counts.deadlocks = deadlocks(url)
+
+
+async def settle(workers: list[Helper], clients: list[Helper], patience: float) -> None:
+    """Let everything come to its end; what does not is found by the reckoning."""
+    for one in clients:
+        assert one.process.stdin is not None
+        one.process.stdin.close()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(patience):
+            for one in clients:
+                one.said = await one.heard()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(patience):
+            for one in workers:
+                one.process.send_signal(signal.SIGTERM)
+            for one in workers:
+                one.said = await one.heard()
+            for one in (*workers, *clients):
+                await one.process.wait()
 
 
 def deadlocks(url: str) -> int:

@@ -20,6 +20,7 @@ TOKEN: Final = re.compile(rb"T[0-9a-f]{10}")
 """What each body makes anew and returns, so that its result is recognised in the database."""
 _counter: Final = itertools.count(1)
 _open: Final[list[tuple[int, int]]] = []
+_path: Final[list[str]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Start:
 def open_ledger(path: str, life: int) -> None:
     """Open the ledger for the bodies of this process."""
     _open[:] = [(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), life)]
+    _path[:] = [path]
 
 
 def began(execution: str, key: str, attempt: int, witness: Sequence[str]) -> str:
@@ -61,6 +63,12 @@ def ended(token: str) -> None:
     """Note the end of a body."""
     descriptor, _ = _open[0]
     os.write(descriptor, f"E\t{token}\n".encode())
+
+
+def cut(at: int) -> None:
+    """Note in a file beside it that a body was stopped, and when."""
+    with open(f"{_path[0]}.cut", "a", encoding="utf-8") as cuts:
+        cuts.write(f"{_open[0][1]} {at}\n")
 
 
 class Reader:

@@ -55,6 +55,7 @@ class Plan(msgspec.Struct):
         name: of the client, in its keys.
         acks: where the client notes what was acknowledged to it.
         ahead: how many executions it has open at most.
+        task: what the client starts.
         lease: the worker's.
         plants: planted bugs, see :data:`PLANTS`.
     """
@@ -64,6 +65,7 @@ class Plan(msgspec.Struct):
     name: str = ""
     acks: str = ""
     ahead: int = 12
+    task: str = "mixed"
     lease: str = "3s"
     slots: int = 200
     plants: list[str] = []
@@ -123,6 +125,30 @@ async def mixed(number: int) -> list[str]:
     return tokens
 
 
+@step
+async def linger(number: int) -> str:
+    """Take a while, some of them longer than a lease; notes when it is stopped."""
+    token = _note()
+    try:
+        await asyncio.sleep(4 if number % 4 == 0 else 0.4)
+    except asyncio.CancelledError:
+        ledger.cut(time.time_ns() // 1000)
+        raise
+    ledger.ended(token)
+    return token
+
+
+@task
+async def busy(number: int) -> list[str]:
+    """Write to the log without a pause, and beside it do what takes a while."""
+    lingering = asyncio.create_task(linger(number))
+    tokens = [await work(number, part % 2) for part in range(30)]
+    return [*tokens, await lingering]
+
+
+TASKS: Final = {task.name: task for task in (mixed, leaf, busy)}
+
+
 # Who runs it
 
 
@@ -130,7 +156,7 @@ async def serve(plan: Plan) -> dict[str, Any]:
     """Be a worker until SIGTERM; gives what it has seen."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    engine = Engine(plan.url, tasks=[mixed, leaf], lease=plan.lease, slots=plan.slots)
+    engine = Engine(plan.url, tasks=TASKS.values(), lease=plan.lease, slots=plan.slots)
     await insist(engine.open)
     refused = watch(engine)
     say(name=engine.name, pid=os.getpid())
@@ -216,11 +242,11 @@ class Client:
 
     async def _start(self, number: int) -> Execution[list[str]]:
         key = f"{self._plan.name}-{number}"
-        options = mixed.options(key=key)
+        options = TASKS[self._plan.task].options(key=key)
         handle: Execution[list[str]] = await self._insist(lambda: options.astart(number))
         self.acknowledged("start", key, handle.id, number)
         self._open[handle.id] = handle
-        if number % SHAPES == 4:
+        if self._plan.task == "mixed" and number % SHAPES == 4:
             value = self._draw()
             with suppress(NotFound):
                 await self._insist(lambda: handle.asignal("go", value, id="go-once"))
@@ -285,7 +311,7 @@ class Client:
 
 async def ask(plan: Plan) -> dict[str, Any]:
     """Be a client until standard input ends; gives what it has seen."""
-    engine = Engine(plan.url, tasks=[mixed, leaf], slots=0)
+    engine = Engine(plan.url, tasks=TASKS.values(), slots=0)
     await insist(engine.open)
     client = Client(plan, engine)
     loop = asyncio.get_running_loop()
