@@ -1,9 +1,9 @@
 """Cut a worker off from PostgreSQL, silently: ``python -m campaigns.partition``.
 
-Two workers have a proxy each, a client none. In each round one of them is cut off while it works:
-no connection ends, and nothing comes through. Its watchdog has to stop its bodies before its lease is
-over by the server's clock; the other worker takes over. Then the network is healed: what was *held*
-back arrives late, in the middle of what the other one does, and has to be refused; what was
+Two workers have a proxy each, a client none. In each round one of them is cut off while it works;
+no connection ends, and nothing comes through. Its watchdog has to stop its bodies before its lease
+is over by the server's clock; the other worker takes over. Then the network is healed: what was
+*held* back arrives late, in the middle of what the other one does, and has to be refused; what was
 *swallowed* never comes. At the end all is reckoned up (``reckoning``).
 """
 
@@ -79,8 +79,8 @@ class Counts(msgspec.Struct):
         """Write what matters most."""
         told = "\n".join(
             f"  {one.how}: {one.in_flight} executions in flight, {one.stopped} bodies stopped "
-            f"after {one.stopped_s or 0:.2f} s, all taken over after {one.takeover_s:.2f} s (promised: "
-            f"{LEASE_SECONDS + 1:g} s), {one.late_starts} bodies begun after that, "
+            f"after {one.stopped_s or 0:.2f} s, all taken over after {one.takeover_s:.2f} s "
+            f"(promised: {LEASE_SECONDS + 1:g} s), {one.late_starts} bodies begun after that, "
             f"{one.late_bytes} bytes late"
             for one in self.rounds
         )

@@ -1,7 +1,8 @@
 """Two processes at the same rows of PostgreSQL, as hard as they can: ``python -m campaigns.race``.
 
-``claims``   one execution is there to be claimed, and both claim it in the same moment; the winner
+``turns``    one execution is there to be claimed, and both claim it in the same moment; the winner
              ends it, and makes the next one: each has one winner
+``claims``   both claim one execution after the other from one queue, whose first one both want
 ``leases``   both hold the same lease (one is a copy, as of a process that was frozen) and write the
              same place of the same logs: one of them is stored, the other refused
 ``keys``     both start executions under the same keys: one each, and both are told which
@@ -38,6 +39,8 @@ from servers.postgres import Server
 PROCESSES: Final = 2
 CAPACITY: Final = 3
 BATCH: Final = 500
+MEMORY: Final = "?durability=off"
+"""What allows a server that does not wait for its disk."""
 PATIENCE_SECONDS: Final = 300.0
 _FORK: Final = multiprocessing.get_context("fork")
 
@@ -46,16 +49,20 @@ class Counts(msgspec.Struct):
     """What a campaign did.
 
     Attributes:
-        claims: races for one queued execution; ``claims_won`` by process, ``claims_twice`` those
-            with another number of winners than one.
+        turns: races for the one queued execution there is; ``turns_won`` by process,
+            ``turns_twice`` those with another number of winners than one.
+        claims: races for the first of those that are queued, and so on.
         leases: races for one place in a log, and so on.
         keys: races for a key, and so on; ``keys_differ`` were told of different executions.
         limits: executions that went through a limit; ``limit_most`` held it at once.
         batches: batches of 500 with a stale item; ``stored`` says how many items of each were.
-        deadlocks: by the server's count.
+        deadlocks: by the server's count, in each of the races.
         again: transactions that were run again.
     """
 
+    turns: int = 0
+    turns_won: list[int] = []
+    turns_twice: int = 0
     claims: int = 0
     claims_won: list[int] = []
     claims_twice: int = 0
@@ -71,7 +78,7 @@ class Counts(msgspec.Struct):
     batches: int = 0
     stored: dict[int, int] = {}
     stale: dict[str, int] = {}
-    deadlocks: int = 0
+    deadlocks: dict[str, int] = {}
     again: int = 0
     defects: list[str] = []
     verified: int = 0
@@ -82,7 +89,9 @@ class Counts(msgspec.Struct):
         stored = ", ".join(f"{count} with {n} stored" for n, count in sorted(self.stored.items()))
         stale = ", ".join(f"{count} {why}" for why, count in sorted(self.stale.items()))
         return (
-            f"{self.claims} races to claim one row, won {_versus(self.claims_won)}, "
+            f"{self.turns} races for the only row, won {_versus(self.turns_won)}, "
+            f"{self.turns_twice} with another number of winners than one\n"
+            f"{self.claims} races for the first row, won {_versus(self.claims_won)}, "
             f"{self.claims_twice} with another number of winners than one\n"
             f"{self.leases} races for one place in a log, won {_versus(self.leases_won)}, "
             f"{self.leases_twice} with another number of winners than one\n"
@@ -92,8 +101,8 @@ class Counts(msgspec.Struct):
             f"once, {self.limits_twice} of them not exactly once\n"
             f"{self.batches} batches of {BATCH} over the same executions, one item of each stale: "
             f"{stored} (refused: {stale})\n"
-            f"{self.deadlocks} deadlocks, {self.again} transactions run again; verify: "
-            f"{self.verified} executions, {len(self.defects)} defects; "
+            f"{sum(self.deadlocks.values())} deadlocks, {self.again} transactions run again; "
+            f"verify: {self.verified} executions, {len(self.defects)} defects; "
             f"{sum(self.seconds.values()):.1f} s"
         )
 
@@ -171,6 +180,7 @@ def claim_one(racer: Racer, rounds: int) -> None:
         racer.together()
         drawn = nonces(1, 2 * number + racer.number + 1)
         claimed = store.claim(lease, ["t"], 1, T + 1, drawn)
+        racer.together()
         if not claimed:
             continue
         (one,) = claimed
@@ -182,6 +192,18 @@ def claim_one(racer: Racer, rounds: int) -> None:
             batch.append(born(f"ex_c{number + 1}"))
         refused = [code for code in codes(store.commit(batch)) if code is not None]
         racer.seen.update(refused)
+
+
+def claim_first(racer: Racer) -> None:
+    """Claim the first execution that is queued, again and again, as the other one does."""
+    store, lease, number = racer.store, Lease(racer.name), 0
+    racer.together()
+    while True:
+        number += 1
+        claimed = store.claim(lease, ["t"], 1, T + 1, nonces(1, 2 * number + racer.number + 1))
+        if not claimed:
+            return
+        racer.said.append(claimed[0].execution.id)
 
 
 def write_one(racer: Racer, owners: list[Owner], step: int) -> None:
@@ -261,32 +283,35 @@ def write_batches(racer: Racer, owners: list[Owner], rounds: int) -> None:
 # All of them
 
 
-def run(server: Server, *, races: int, limits: int, batches: int) -> Counts:
+def run(
+    server: Server, *, races: int, places: int, turns: int, limits: int, batches: int
+) -> Counts:
     """Run all races, each on a database of its own."""
     counts = Counts()
     acts: dict[str, Callable[[str], None]] = {
+        "turns": lambda url: _turns(counts, url, turns),
         "claims": lambda url: _claims(counts, url, races),
-        "leases": lambda url: _leases(counts, url, races),
-        "keys": lambda url: _keys(counts, url, races),
+        "leases": lambda url: _leases(counts, url, places),
+        "keys": lambda url: _keys(counts, url, places),
         "limits": lambda url: _limits(counts, url, limits),
         "batches": lambda url: _batches(counts, url, batches),
     }
     for name, act in acts.items():
-        url = server.database(_make)
+        url = server.database(_make) + MEMORY
         began = time.monotonic()
         act(url)
-        counts.seconds[name] = round(time.monotonic() - began, 1)
-        counts.deadlocks += deadlocks(url)
+        counts.deadlocks[name] = deadlocks(url.removesuffix(MEMORY))
         store = PostgresStore(url, owner=None, now=T)
         verdict = store.verify()
         counts.verified += verdict.executions
         counts.defects += verdict.defects
         store.close()
+        counts.seconds[name] = round(time.monotonic() - began, 1)
     return counts
 
 
 def _make(url: str) -> None:
-    PostgresStore(url, owner="w0", now=T).close()
+    PostgresStore(url + MEMORY, owner="w0", now=T).close()
 
 
 def _fill(url: str, items: list[Create]) -> None:
@@ -296,12 +321,21 @@ def _fill(url: str, items: list[Create]) -> None:
     store.close()
 
 
-def _claims(counts: Counts, url: str, races: int) -> None:
+def _turns(counts: Counts, url: str, races: int) -> None:
     _fill(url, [born("ex_c0")])
     seen, said = race(url, claim_one, races)
     won = Counter(number for some in said for number in some)
+    counts.turns, counts.turns_won = races, [len(some) for some in said]
+    counts.turns_twice = sum(won[number] != 1 for number in range(races))
+    counts.again += sum(one["again"] for one in seen)
+
+
+def _claims(counts: Counts, url: str, races: int) -> None:
+    _fill(url, [born(f"ex_{n:05}") for n in range(races)])
+    seen, said = race(url, claim_first)
+    won = Counter(id for some in said for id in some)
     counts.claims, counts.claims_won = races, [len(some) for some in said]
-    counts.claims_twice = sum(won[number] != 1 for number in range(races))
+    counts.claims_twice = sum(won[f"ex_{n:05}"] != 1 for n in range(races))
     counts.again += sum(one["again"] for one in seen)
 
 
@@ -355,17 +389,27 @@ def _batches(counts: Counts, url: str, batches: int) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run all races as a command; the exit code is 1 where one was not as it must be."""
     parser = argparse.ArgumentParser(prog="python -m campaigns.race", description=__doc__)
-    parser.add_argument("--races", type=int, default=10_000, help="for a claim, a place, a key")
-    parser.add_argument("--limits", type=int, default=600, help="executions with a limit")
-    parser.add_argument("--batches", type=int, default=40, help="batches of each process")
+    parser.add_argument("--races", type=int, default=10_000, help="for the first row of a queue")
+    parser.add_argument("--places", type=int, default=3_000, help="for a place in a log, a key")
+    parser.add_argument("--turns", type=int, default=500, help="for the only row there is")
+    parser.add_argument("--limits", type=int, default=300, help="executions with a limit")
+    parser.add_argument("--batches", type=int, default=20, help="batches of each process")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args(arguments)
-    with Server() as server:
-        counts = run(server, races=given.races, limits=given.limits, batches=given.batches)
+    with Server(settings={"fsync": "off"}) as server:  # nothing is killed here
+        counts = run(
+            server,
+            races=given.races,
+            places=given.places,
+            turns=given.turns,
+            limits=given.limits,
+            batches=given.batches,
+        )
     print(json.dumps(msgspec.to_builtins(counts)) if given.json else counts.lines())
-    wrong = (counts.claims_twice, counts.leases_twice, counts.keys_differ, counts.limits_twice)
-    good = not any(wrong) and counts.limit_most <= CAPACITY and counts.stored.keys() == {BATCH - 1}
-    return 0 if good and not counts.deadlocks and not counts.defects else 1
+    wrong = counts.turns_twice + counts.claims_twice + counts.leases_twice
+    wrong += counts.keys_differ + counts.limits_twice
+    good = not wrong and counts.limit_most <= CAPACITY and counts.stored.keys() == {BATCH - 1}
+    return 0 if good and not sum(counts.deadlocks.values()) and not counts.defects else 1
 
 
 if __name__ == "__main__":

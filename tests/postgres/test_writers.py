@@ -121,6 +121,39 @@ def test_a_key_is_given_once(postgres_store: str) -> None:
     store.close()
 
 
+def test_births_under_the_same_keys_never_wait_in_a_circle(postgres_store: str) -> None:
+    """Whichever order a batch names them in."""
+    circles: list[BaseException] = []
+
+    def act(number: int, store: PostgresStore) -> None:
+        plain = store.server._transact
+
+        def transact(act: Callable[[], list[Answer]]) -> list[Answer]:
+            try:
+                return plain(act)
+            except psycopg.errors.DeadlockDetected as error:
+                circles.append(error)
+                raise
+
+        store.server._transact = transact  # type: ignore[assignment, method-assign]
+        dice = random.Random(number)
+        for batch in range(15):
+            items = [born(f"ex_{number}_{batch}_{n}", key=f"{batch} {n}") for n in range(60)]
+            dice.shuffle(items)
+            assert set(codes(store.commit(items))) <= {None, "already_exists"}
+
+    at_once(postgres_store, act)
+    assert circles == []
+    with psycopg.connect(postgres_store) as connection:
+        rows = connection.execute(
+            "SELECT split_part(key, ' ', 1), key FROM outlast.execution ORDER BY ctid"
+        ).fetchall()
+    by_batch: dict[str, list[str]] = {}
+    for batch, key in rows:
+        by_batch.setdefault(batch, []).append(key)
+    assert all(keys == sorted(keys) for keys in by_batch.values()), "they go in by their keys"
+
+
 def test_a_limit_is_never_exceeded_and_never_forgotten(postgres_store: str) -> None:
     """More claimers than places: who leaves lets the next one in, whoever looks meanwhile."""
     store = open_store(postgres_store, owner="w0", now=T)
@@ -383,6 +416,24 @@ def test_a_renewal_does_not_wait_for_a_server_that_is_gone(
             beater.drain()
     assert store.renew("w0", 1_000_000, T) is None
     assert store.server._beater is not beater
+    store.close()
+
+
+def test_who_has_no_lease_waits_for_no_silent_server(
+    postgres_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would come back only after the longest that a statement may take."""
+    monkeypatch.setattr("outlast.store.postgres.session.HURRY_S", 0.02)
+    monkeypatch.setattr("outlast.store.postgres.session._PART_MS", 20)
+    store = PostgresStore(postgres_store, owner="w0", now=T)
+    assert codes(store.commit([born("ex_1")])) == [None]
+    with psycopg.connect(postgres_store) as other:
+        other.execute("LOCK TABLE outlast.execution")
+        threading.Timer(0.1, store.hurry, [True]).start()  # while it waits
+        with pytest.raises(StoreUnavailable, match="no word from the server"):
+            store.commit([born("ex_2")])
+    store.hurry(False)
+    assert codes(store.commit([born("ex_2")])) == [None]
     store.close()
 
 

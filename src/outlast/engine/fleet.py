@@ -79,6 +79,7 @@ class Fleet:
         if row.id != engine.name:
             return  # it has come to a new name meanwhile, and that one joins
         membership.joined(row.id, row.lease_us or 0, sent_at)
+        engine.store.hurry(False)
         while self._former:
             name = self._former[0]
             await engine.journal.call(partial(engine.store.leave, name, engine.clock.now()))
@@ -91,6 +92,7 @@ class Fleet:
         if self.membership is not None:
             self.membership.left()
             self._former.append(name)
+            self._engine.store.hurry(True)  # a connection may be dead, and nobody says so
 
     async def drain(self) -> None:
         """Tell the others that no more is claimed here."""

@@ -1180,6 +1180,13 @@ class Store(Protocol):
     def workers(self, limit: int = 100) -> list[WorkerRow]:
         """Give the known process incarnations: those that serve, then the others, newest first."""
 
+    def hurry(self, is_on: bool) -> None:
+        """Bear no long silence from now on, or again; any thread, also while another one waits.
+
+        A process whose lease is over has nothing to lose by giving up what it waits for: that is
+        refused anyway. What was given up is as what broke: of a commit nobody knows.
+        """
+
     def hints(self, heard: Callable[[str], None]) -> Hints | None:
         """Hear words of other processes from here on, and send some; None where there are none.
 

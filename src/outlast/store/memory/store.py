@@ -504,6 +504,9 @@ class MemoryStore:
         with self._lock:
             return self.members.rows(limit)
 
+    def hurry(self, is_on: bool) -> None:
+        """See the protocol: it never hangs."""
+
     def hints(self, heard: Callable[[str], None]) -> Hints | None:
         """See the protocol."""
         return MemoryHints(self._heard, heard) if self.is_shared else None

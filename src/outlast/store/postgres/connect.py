@@ -6,6 +6,7 @@ transaction needs, it sets for itself in its first round trip (:data:`SETTINGS`)
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -167,6 +168,7 @@ def open_session(
     long: bool = False,
     patience_s: float = PATIENCE_S,
     is_short: bool = False,
+    hurry: threading.Event | None = None,
 ) -> Session:
     """Open a connection and look whether the server keeps what it acknowledges.
 
@@ -175,6 +177,7 @@ def open_session(
         long: whether it is for what reads everything.
         patience_s: how long the server may be silent, else.
         is_short: whether a server that is out of reach is given up within some seconds.
+        hurry: while it is set, it may be silent for a few seconds only.
 
     Raises:
         StoreBroken: it could forget.
@@ -191,7 +194,7 @@ def open_session(
             )
         patience = 24 * 3600.0 if long else patience_s
         # Not prepared: behind a pooler, somebody else may have prepared the same there already.
-        session = Session(connection, prepares=False, patience_s=patience)
+        session = Session(connection, prepares=False, patience_s=patience, hurry=hurry)
         check(session, address)
         # A long reading is not run again, so it prepares nothing that a pooler could lose.
         session.prepares = address.prepares and not long

@@ -158,8 +158,9 @@ class PostgresDatabase(Database):
         self.tenant = ready(address, now, owner=owner is not None, upgrade=upgrade, tenant=tenant)
         self._statements = statements(self.tenant)
         self._settings = settings_of(address, self.tenant)
+        self._hurry = threading.Event()
         self._begin_anew()
-        self._writer = open_session(address)
+        self._writer = open_session(address, hurry=self._hurry)
         self._failures = 0
         self._see: Callable[[], None] | None = None
         self.retries = 0
@@ -284,7 +285,7 @@ class PostgresDatabase(Database):
             longest = min(BACK_OFF_MAX_S, 0.05 * 2**self._failures)
             time.sleep(random.uniform(0.5, 1.0) * longest)
         try:
-            session = open_session(self.address)
+            session = open_session(self.address, hurry=self._hurry)
         except BaseException:
             self._failures += 1
             raise
@@ -418,6 +419,13 @@ class PostgresDatabase(Database):
         """See the seam."""
         return settle(self)
 
+    def hurry(self, is_on: bool) -> None:
+        """See the seam."""
+        if is_on:
+            self._hurry.set()
+        else:
+            self._hurry.clear()
+
     def hints(self, heard: Callable[[str], None]) -> Hints:
         """See the seam."""
         from outlast.store.postgres.hints import PostgresHints
@@ -481,7 +489,7 @@ class PostgresDatabase(Database):
             try:
                 session = self._readers.pop()
             except IndexError:
-                return open_session(self.address)
+                return open_session(self.address, hurry=self._hurry)
             if not session.is_broken:
                 return session
 

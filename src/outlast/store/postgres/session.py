@@ -20,6 +20,7 @@ transaction runs it again.
 from __future__ import annotations
 
 import select
+import threading
 from collections.abc import Sequence
 from typing import Any, Final
 from zlib import crc32
@@ -31,6 +32,9 @@ from psycopg.adapt import Transformer
 Row = tuple[Any, ...]
 GUARD: Final = "OL001"
 """What guards say as their SQLSTATE."""
+HURRY_S: Final = 4.0
+"""How long the server may be silent where nothing is worth a long wait."""
+_PART_MS: Final = 500
 _BINARY: Final = 1
 _GOOD: Final = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
 _SYNC: Final = pq.ExecStatus.PIPELINE_SYNC
@@ -58,7 +62,12 @@ class Session:
     """One connection; for one thread at a time."""
 
     def __init__(
-        self, connection: psycopg.Connection[Any], *, prepares: bool, patience_s: float
+        self,
+        connection: psycopg.Connection[Any],
+        *,
+        prepares: bool,
+        patience_s: float,
+        hurry: threading.Event | None = None,
     ) -> None:
         """Take a connection that nobody else uses.
 
@@ -66,10 +75,12 @@ class Session:
             connection: it, in autocommit mode.
             prepares: whether statements may be prepared.
             patience_s: how long the server may be silent.
+            hurry: while it is set, no silence is borne for longer than :data:`HURRY_S`.
         """
         self._connection = connection
         self._pg = connection.pgconn
         self._patience_ms = round(patience_s * 1_000)
+        self._hurry = hurry
         self.prepares = prepares
         self.server = b""
         self.is_broken = False
@@ -223,8 +234,7 @@ class Session:
     def _next_or_none(self) -> Any:
         pg = self._pg
         while pg.is_busy():
-            if not self._poll.poll(self._patience_ms):
-                raise ConnectionLost(f"no answer for {self._patience_ms / 1000:.0f} s")
+            self._wait()
             pg.consume_input()
         result = pg.get_result()
         if result is None and pg.status == pq.ConnStatus.BAD:
@@ -233,13 +243,24 @@ class Session:
             raise ConnectionLost(result.get_error_message() or "the connection ended")
         return result
 
+    def _wait(self) -> list[tuple[int, int]]:
+        """Wait for the server; whoever is in a hurry is heard while it waits."""
+        waited = 0
+        while waited < self._patience_ms:
+            part = min(_PART_MS, self._patience_ms - waited)
+            if ready := self._poll.poll(part):
+                return ready
+            waited += part
+            if self._hurry is not None and self._hurry.is_set() and waited >= HURRY_S * 1_000:
+                break
+        raise ConnectionLost(f"no word from the server for {waited / 1000:.0f} s")
+
     def _flush(self) -> None:
         pg = self._pg
         while pg.flush():
             self._poll.modify(pg.socket, select.POLLIN | select.POLLOUT)
             try:
-                if not (ready := self._poll.poll(self._patience_ms)):
-                    raise ConnectionLost(f"nothing taken for {self._patience_ms / 1000:.0f} s")
+                ready = self._wait()
                 if ready[0][1] & select.POLLIN:
                     pg.consume_input()
             finally:

@@ -177,6 +177,9 @@ class Database(ABC):
     def when_connected(self, look: Callable[[], None]) -> None:  # noqa: B027 - nor here
         """Call this for each new connection that writes, before anything else is done with it."""
 
+    def hurry(self, is_on: bool) -> None:  # noqa: B027 - most have no connection that could hang
+        """Wait for no silent server for long, or again as usual; see the protocol. Any thread."""
+
     def hints(self, heard: Callable[[str], None]) -> Hints | None:
         """Hear words of other processes, see the protocol; None where there are none."""
         return None

@@ -83,6 +83,11 @@ def plain_values_of(record: Execution) -> tuple[Value, ...] | None:
     return None
 
 
+def key_of(values: tuple[Value, ...]) -> str:
+    """Give the key among the columns of ``insert_executions``, or no text."""
+    return str(values[_KEY] or "")
+
+
 def changed_values_of(record: Execution) -> tuple[Value, ...]:
     """Give the columns that transitions change, in the order of ``save_executions``."""
     return (*_changed(record), *_facts_of(record))
@@ -102,6 +107,7 @@ def _facts_of(record: Execution) -> tuple[str | None, str | None, str | None]:
 
 
 _plain: Final = attrgetter(*COLUMNS[:-3])
+_KEY: Final = COLUMNS.index("key")
 OWN: Final = ("id", "task", "created_at", "queue", "priority", "input_digest", "version")
 """The columns in which plain new executions differ; the other times are that of the birth, too. The
 tenant stands in the statement; a record of another one is refused with its first row."""

@@ -446,6 +446,10 @@ class SealedDatabase(Database):
         """See the seam."""
         self.inner.when_connected(look)
 
+    def hurry(self, is_on: bool) -> None:
+        """See the seam."""
+        self.inner.hurry(is_on)
+
     def hints(self, heard: Callable[[str], None]) -> Hints | None:
         """See the seam."""
         return self.inner.hints(heard)

@@ -112,6 +112,7 @@ from outlast.store.relational.rows import (
     claimed_values_of,
     entry_of,
     execution_of,
+    key_of,
     transition_of,
     values_of_message,
     values_of_transition,
@@ -718,6 +719,8 @@ class RelationalStore:
         for birth in pending.births:
             pending.bear(birth.after)
         send("insert_plain_executions", pending.plain)
+        if self.is_shared and len(pending.born) > 1:
+            pending.born.sort(key=key_of)  # who makes the same ones waits, and never in a circle
         send("insert_executions", pending.born)
         send("insert_descents", pending.descents)
         send("insert_dependencies", pending.edges)
@@ -765,6 +768,10 @@ class RelationalStore:
     def expired(self, now: int, *, thorough: bool = False) -> list[str]:
         """See the protocol."""
         return members.expired(self.database, now, thorough=thorough)
+
+    def hurry(self, is_on: bool) -> None:
+        """See the protocol."""
+        self.database.hurry(is_on)
 
     def hints(self, heard: Callable[[str], None]) -> Hints | None:
         """See the protocol."""
