@@ -19,7 +19,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -30,6 +30,7 @@ import outlast
 from campaigns import ledger, plants
 from outlast import Engine, State, step, task
 from outlast.engine.handle import Execution
+from outlast.engine.registry import Task
 from outlast.errors import (
     AlreadyAnswered,
     NotFound,
@@ -152,11 +153,12 @@ TASKS: Final = {task.name: task for task in (mixed, leaf, busy)}
 # Who runs it
 
 
-async def serve(plan: Plan) -> dict[str, Any]:
-    """Be a worker until SIGTERM; gives what it has seen."""
+async def serve(plan: Plan, tasks: Iterable[Task[Any, Any]] = ()) -> dict[str, Any]:
+    """Be a worker until SIGTERM, of these tasks or of all here; gives what it has seen."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    engine = Engine(plan.url, tasks=TASKS.values(), lease=plan.lease, slots=plan.slots)
+    known = tuple(tasks) or TASKS.values()
+    engine = Engine(plan.url, tasks=known, lease=plan.lease, slots=plan.slots)
     await insist(engine.open)
     refused = watch(engine)
     say(name=engine.name, pid=os.getpid())

@@ -133,7 +133,7 @@ class Server:
         self._templates: dict[Callable[[str], None], str] = {}
         self._number = 0
         self._password: str = standby_of._password if standby_of else secrets.token_hex(16)
-        self._user = _unprivileged()
+        self._user = unprivileged()
         self.directory = Path(tempfile.mkdtemp(prefix="outlast-postgres-", dir=parent))
         self._keeper = subprocess.Popen(
             ["sh", "-c", _KEEPER, str(self.directory)],
@@ -356,7 +356,7 @@ class Server:
         return copy / programs.name
 
 
-def _unprivileged() -> tuple[int, int] | None:
+def unprivileged() -> tuple[int, int] | None:
     """Give user and group to run as where we are root, who is refused."""
     if os.geteuid() != 0:
         return None

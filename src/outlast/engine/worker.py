@@ -27,6 +27,7 @@ from outlast.lifecycle import Event, Execution, Kind, Refusal, Transition, apply
 from outlast.lifecycle.gate import is_gated
 from outlast.lifecycle.record import copy_of
 from outlast.store.protocol import (
+    SUSPECT,
     Answer,
     BudgetRow,
     Claimed,
@@ -48,6 +49,10 @@ READ_AGAIN_SECONDS: Final = 0.25
 CLAIMS_MAX: Final = 256
 """Executions a claim takes at most, so that no transaction is long, and few are in memory that
 have not begun."""
+SUSPECT_US: Final = 5_000_000
+"""How long it takes one that lives on to be no suspect any more, if it makes no progress."""
+APART_SECONDS: Final = 0.05
+"""How soon the next of them may be claimed: as soon as the one before has made some progress."""
 LOG_ROWS_MAX: Final = 1_000
 """Rows of logs that are read together, so that the first of them need not wait for long."""
 _BORN_AND_CLAIMED: Final = 2
@@ -120,6 +125,7 @@ class Worker:
         self._claiming: asyncio.Task[None] | None = None
         self._more = False
         self._is_held_back = False
+        self._suspect: Driver | None = None
         self.opens_at: int | None = None
         self._open = True
         self._reads = True
@@ -251,6 +257,8 @@ class Worker:
             for one in claimed:
                 self.loop.call_soon(self._take, one)
             self._is_held_back = claimed.is_held_back
+            if claimed.is_apart:
+                self.loop.call_later(APART_SECONDS, self.look)
             if claimed.opens_at is not None:
                 self.opens_at = min(claimed.opens_at, self.opens_at or claimed.opens_at)
                 self._on_parked()
@@ -261,10 +269,21 @@ class Worker:
 
     def _claim_some(self, limit: int, drawn: Sequence[bytes]) -> Claims:
         names, now = self.tasks.keys(), self.clock.now()
+        lease = self._lease
+        if self._has_suspect(now):
+            lease = replace(lease, has_suspect=True)
         begun = monotonic()
-        claims = self.store.claim(self._lease, names, limit, now, drawn, list(self.versions))
+        claims = self.store.claim(lease, names, limit, now, drawn, list(self.versions))
         self.tally.took(monotonic() - begun, len(claims))
         return claims
+
+    def _has_suspect(self, now: int) -> bool:
+        """Tell whether one runs that may be what kills its workers: it has just begun, again."""
+        suspect = self._suspect
+        if suspect is None or self.drivers.get(suspect.record.id) is not suspect:
+            return False
+        record = suspect.record
+        return record.idle_claims > SUSPECT and now - record.updated_at < SUSPECT_US
 
     def _take(self, claimed: Claimed) -> None:
         record = claimed.execution
@@ -278,6 +297,8 @@ class Worker:
         if before is not None:
             before.drop(at_once=True)  # somebody took its lease away, and it has not heard of it
         self.drivers[record.id] = driver
+        if record.idle_claims > SUSPECT:
+            self._suspect = driver
         if not self._open:
             driver.hand_back()
         elif (

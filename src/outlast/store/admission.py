@@ -33,7 +33,7 @@ from outlast.lifecycle.gate import (
     waiting_since,
     waits_at,
 )
-from outlast.store.protocol import BudgetRow, Lease, QueueSetting, Setting
+from outlast.store.protocol import SUSPECT, BudgetRow, Lease, QueueSetting, Setting
 
 MOVED_MAX: Final = 500
 """Executions that one claim moves to ``blocked``, so that no transaction is long."""
@@ -85,6 +85,7 @@ class Desk(Struct):
         taken: the new arrival times of rates.
         held_back: whether a queue was found full.
         more: whether there may be more to examine, although fewer than wanted were claimed.
+        apart: whether somebody was passed over, as the worker has a suspect.
     """
 
     books: Books
@@ -94,6 +95,8 @@ class Desk(Struct):
     taken: dict[str, int] = field(default_factory=dict)
     held_back: bool = False
     more: bool = False
+    apart: bool = False
+    _suspect: str | None = None
     _holders: dict[str, list[str]] = field(default_factory=dict)
     _settings: dict[str, Setting | None] = field(default_factory=dict)
     _rooms: dict[str, int | None] = field(default_factory=dict)
@@ -111,10 +114,12 @@ class Desk(Struct):
         if not limit:
             return
         for record in candidates:
-            if self.is_passed_over(record):
+            if self.is_passed_over(record) or self._is_kept_apart(record):
                 continue
             closed = self._closed_to(record)
             if closed is None:
+                if record.idle_claims >= SUSPECT:
+                    self._suspect = record.id
                 self._enter(record)
                 yield record, []
                 admitted += 1
@@ -129,6 +134,14 @@ class Desk(Struct):
                 if moved == MOVED_MAX:
                     self.more = True
                     return
+
+    def _is_kept_apart(self, record: Execution) -> bool:
+        """Tell whether it has to wait for another one that may have killed its workers."""
+        if not SUSPECT <= record.idle_claims < self.lease.idle_claims_max:
+            return False
+        is_kept = self.lease.has_suspect or self._suspect is not None
+        self.apart = self.apart or is_kept
+        return is_kept
 
     def is_passed_over(self, record: Execution) -> bool:
         """Tell whether nothing is to be decided about it now: its queue, or its line, is closed."""
@@ -158,6 +171,8 @@ class Desk(Struct):
 
     def left(self, record: Execution) -> None:
         """Hear that one which was just claimed has given its lease up in the same transaction."""
+        if record.id == self._suspect:
+            self._suspect = None
         room = self._rooms.get(record.queue)
         if room is not None:
             self._rooms[record.queue] = room + 1

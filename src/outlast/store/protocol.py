@@ -34,6 +34,10 @@ DEFAULT_TENANT = "default"
 DEFAULT_NUMBER = 1
 """Its number."""
 
+SUSPECT = 3
+"""After so many claims in a row that led to nothing an execution is run apart from its like: their
+worker has died each time, by one of them or by none, and alone the innocent make progress."""
+
 
 class Create(msgspec.Struct):
     """Bring an execution into the world, perhaps with its first claim and start.
@@ -393,9 +397,12 @@ class Claims(list[Claimed]):
         is_held_back: whether a full queue may have kept something from being claimed; a hint.
         is_unfinished: whether there was more to examine than one transaction takes.
         opens_at: when the first of the rates opens that were found closed, or None.
+        is_apart: whether some were left for later, as their workers have died several times: one of
+            them may be the reason, so a worker runs one of those at a time.
     """
 
     is_held_back = False
+    is_apart = False
     is_unfinished = False
     opens_at: int | None = None
 
@@ -408,12 +415,14 @@ class Lease(msgspec.Struct, frozen=True):
         idle_claims_max: claims in a row without progress after which it is a crash loop.
         queues: the queues it takes from; None for all.
         capabilities: what it offers.
+        has_suspect: whether it runs one that may be about to kill it, see :class:`Claims`.
     """
 
     worker: str
     idle_claims_max: int = 5
     queues: frozenset[str] | None = None
     capabilities: frozenset[str] = frozenset()
+    has_suspect: bool = False
 
 
 class Setting(msgspec.Struct, frozen=True):

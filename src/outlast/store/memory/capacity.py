@@ -249,6 +249,7 @@ class Claim:
     def tell(self, claims: Claims) -> None:
         """Say what the claim has found besides."""
         claims.is_held_back, claims.is_unfinished = self.desk.held_back, self.desk.more
+        claims.is_apart = self.desk.apart
         openings = (at for at in self.desk.closed.values() if at is not None)
         claims.opens_at = min(openings, default=None)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
@@ -13,7 +13,7 @@ from outlast.errors import CannotLoad
 from outlast.store import shown
 
 SCHEMES: Final = ("postgresql", "postgres")
-_OURS: Final = {"schema": "outlast", "prepare": "on", "durability": "on"}
+_OURS: Final = {"schema": "outlast", "prepare": "on", "durability": "on", "listen": "auto"}
 """What an address may say besides what libpq knows, and what holds where it does not."""
 
 
@@ -29,6 +29,8 @@ class Address:
             keep prepared statements from finding that out.
         is_durable: whether a server is refused that can forget what it has acknowledged;
             ``durability=off`` is for tests.
+        listens: whether it hears the hints of others by ``LISTEN``: ``auto``, where no pooler is in
+            between; ``on``; ``off``; or the ``host:port`` of the server itself, past a pooler.
     """
 
     shown: str
@@ -36,6 +38,7 @@ class Address:
     schema: str
     prepares: bool
     is_durable: bool
+    listens: str = "auto"
 
     @classmethod
     def of(cls, url: str) -> Address:
@@ -61,11 +64,33 @@ class Address:
         for switch in ("prepare", "durability"):
             if ours[switch] not in ("on", "off"):
                 raise CannotLoad(f"{switch} is neither on nor off", where=where)
+        if ours["listen"] not in ("auto", "on", "off"):
+            host, _, port = ours["listen"].rpartition(":")
+            if not host or not port.isdigit():
+                raise CannotLoad(
+                    "listen says neither on, off nor auto, nor where",
+                    where=where,
+                    do="listen=db.example:5432, the server itself, past the pooler",
+                )
         if not ours["schema"] or "\0" in ours["schema"]:
             raise CannotLoad("a schema has a name", where=where)
         return cls(
-            where, plain, ours["schema"], ours["prepare"] == "on", ours["durability"] == "on"
+            where,
+            plain,
+            ours["schema"],
+            ours["prepare"] == "on",
+            ours["durability"] == "on",
+            ours["listen"],
         )
+
+    @property
+    def for_hints(self) -> Address:
+        """The address of the connection that says and hears hints."""
+        host, _, port = self.listens.rpartition(":")
+        if not host:
+            return self
+        place = conninfo.make_conninfo(self.conninfo, host=host, port=port)
+        return replace(self, conninfo=place)
 
 
 __all__ = ["SCHEMES", "Address"]

@@ -3,8 +3,11 @@
 Theory of operation. PostgreSQL takes a lock of the whole database at each commit that notifies. So
 no transaction that does something does; a thread with a connection of its own sends what there is
 to say, at most once in a while, and hears what the others say. It never makes anybody wait. Where
-the connection breaks, or a proxy between gives it to others after each transaction, hints are lost,
-and everything is found by looking, a little later.
+the connection breaks hints are lost, and everything is found by looking, a little later.
+
+Through a pooler that gives connections to others after each transaction nobody can listen: what was
+asked would stay behind on a connection of somebody else's. It is noticed, as the number of the
+server's process is another one than was told at the beginning; then hints are said, and not heard.
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ class PostgresHints:
     def __init__(self, address: Address, tenant: int, heard: Callable[[str], None]) -> None:
         self.sent = self.received = 0
         self.is_listening = False
-        self._address = address
+        self._address = address.for_hints
         self._heard = heard
         self._channel = channel_of(address.schema, tenant)
         self._topics: set[str] = set()
@@ -108,12 +111,14 @@ class PostgresHints:
                 self._ended.wait(AGAIN_SECONDS)
 
     def _serve(self, connection: psycopg.Connection[Any]) -> None:
-        connection.add_notify_handler(self._take)
-        self._own_pid = connection.info.backend_pid
-        connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
+        listens = self._may_listen(connection)
+        if listens:
+            connection.add_notify_handler(self._take)
+            self._own_pid = connection.info.backend_pid
+            connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._channel)))
+        self.is_listening = listens
         for topic in TOPICS:
             self._heard(topic)  # what was said before it listened is lost
-        self.is_listening = True
         not_before = 0.0
         poll = select.poll()  # not select(), which knows no descriptors above 1023
         poll.register(connection.fileno(), select.POLLIN)
@@ -141,6 +146,13 @@ class PostgresHints:
                     self._hear(notify.be_pid, notify.extra.decode(errors="replace"))
                 if connection.pgconn.status != psycopg.pq.ConnStatus.OK:
                     raise OSError("the connection is gone")
+
+    def _may_listen(self, connection: psycopg.Connection[Any]) -> bool:
+        """Tell whether what others say would come here."""
+        if self._address.listens != "auto":
+            return self._address.listens != "off"
+        row = connection.execute("SELECT pg_backend_pid()").fetchone()
+        return row is not None and row[0] == connection.info.backend_pid
 
     def _take(self, notify: psycopg.Notify) -> None:
         self._hear(notify.pid, notify.payload)

@@ -181,6 +181,8 @@ class Session:
         except BaseException:
             self.close()  # the answers still to come would be taken for those of others
             raise
+        while self._pg.notifies() is not None:
+            pass  # behind a pooler, somebody else may have listened on this connection
         if failure is not None:
             if isinstance(failure, _LOST_NAMES) and self.prepares:
                 self.prepares = False

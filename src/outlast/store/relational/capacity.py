@@ -199,7 +199,7 @@ class Claim:
 
     def tell(self, claims: Claims) -> None:
         """Say what the claim has found besides."""
-        claims.is_held_back = self.desk.held_back
+        claims.is_held_back, claims.is_apart = self.desk.held_back, self.desk.apart
         claims.is_unfinished = self.desk.more or self._cut
         openings = (at for at in self.desk.closed.values() if at is not None)
         claims.opens_at = min(openings, default=None)
