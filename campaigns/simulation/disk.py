@@ -38,7 +38,7 @@ READS: Final = frozenset(
      "expired", "schedules.get", "schedules.page", "schedules.due", "schedules.log",
      "schedules.fate"}
 )  # fmt: skip
-_NEVER_FAILS: Final = frozenset({"hear", "changed", "close", "url", "hints"})
+_NEVER_FAILS: Final = frozenset({"hear", "changed", "close", "url", "hints", "hurry"})
 _ERRORS: Final = (StoreUnavailable, StoreUnavailable, StoreBusy, StoreFull)
 
 
