@@ -25,6 +25,9 @@ from servers.postgres import CannotServe, unprivileged
 KEPT: Final = Path(sys.prefix) / "pgbouncer"
 _PACKAGES: Final = ("pgbouncer", "libevent-2.1-7", "libc-ares2")
 _PATIENCE_S: Final = 20.0
+_FETCH_S: Final = 60.0
+_SOON: Final = ("-o", "Acquire::http::Timeout=10", "-o", "Acquire::Retries=0")
+"""A place without a network is not waited for."""
 
 
 def pgbouncer() -> Path | None:
@@ -58,15 +61,32 @@ def fetch() -> str:
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         return "there is no PgBouncer, and no apt-get: tests go through our own pooler alone"
     with tempfile.TemporaryDirectory() as folder:
-        for package in _PACKAGES:  # one by one: a library may have another name, and be there
-            subprocess.run(
-                ["apt-get", "download", package], cwd=folder, capture_output=True, check=False
-            )
+        if not _download(_PACKAGES[0], folder) and os.geteuid() == 0:
+            _run(["apt-get", *_SOON, "update"], folder)
+            _download(_PACKAGES[0], folder)
+        if list(Path(folder).glob("*.deb")):
+            for package in _PACKAGES[1:]:  # one by one: a library may be there, by another name
+                _download(package, folder)
         for archive in Path(folder).glob("*.deb"):
-            subprocess.run(["dpkg-deb", "-x", archive, KEPT], capture_output=True, check=False)
+            _run(["dpkg-deb", "-x", str(archive), str(KEPT)], folder)
     if (found := pgbouncer()) is not None:
         return f"PgBouncer {version_of(found)} was unpacked: {found}"
     return "PgBouncer could not be fetched: tests go through our own pooler alone"
+
+
+def _download(package: str, folder: str) -> bool:
+    return _run(["apt-get", *_SOON, "download", package], folder)
+
+
+def _run(command: list[str], folder: str) -> bool:
+    """Run a command that may fail, and may not take long."""
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, check=False, timeout=_FETCH_S
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
 
 
 class Bouncer:

@@ -101,6 +101,7 @@ class Fleet:
 
     async def leave(self) -> None:
         """Be no part of it any more."""
+        self._engine.store.hurry(True)
         if self._hints is not None:
             self._hints.close()
         if self.membership is not None:
