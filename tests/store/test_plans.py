@@ -273,6 +273,7 @@ PLANS |= {
     "purge_progress": ["SEARCH progress USING PRIMARY KEY (tenant=? AND execution_id=?)"],
 }
 WRITES_ONLY = {
+    "hold_writers",
     *("add_spending", "insert_reservations", "insert_budget_events"),
     *("keep_secret", "begin_feed"),
     "insert_descents",

@@ -19,7 +19,7 @@ from outlast.store.postgres.connect import PLANS
 from outlast.store.postgres.statements import statements
 from servers.postgres import Server
 
-STATEMENTS = statements()
+STATEMENTS = {name: one for name, one in statements().items() if not one.text.startswith(b"LOCK ")}
 FILL = """
 SET LOCAL session_replication_role = replica;
 CREATE TEMPORARY TABLE one AS

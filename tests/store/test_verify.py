@@ -221,7 +221,7 @@ def test_what_derived_tables_say_is_compared(derived: SqliteStore, case: str) ->
 MEANT = {
     *("meta", "migration", "edge", "worker", "execution", "transition", "inbox", "schedule"),
     *("queue_setting", "gate_setting", "rate", "account", "sign_in", "data_key", "secret"),
-    *("tenant", "feed_state", "feed"),
+    *("tenant", "feed_state", "feed", "sight", "epoch", "epoch_loss"),
 }
 """Tables that say something of their own, or are checked with the executions' rows."""
 

@@ -176,7 +176,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution INDEXED BY execution_unhappy
  WHERE tenant = {tenant} AND id < :before_id
-   AND state = :state AND state IN ('failed', 'timed_out', 'cancelled')
+   AND state = :state AND (state = 'failed' OR state = 'timed_out' OR state = 'cancelled')
    AND (:task IS NULL OR task = :task)
    AND (:origin IS NULL OR origin = :origin)
    AND (:input_digest IS NULL OR input_digest = :input_digest)
