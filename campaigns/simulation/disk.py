@@ -164,7 +164,7 @@ class Disk:
             ears.crash(process, f"after {verb}")
             raise Died
         if fault is Fault.UNKNOWN:
-            raise self._error(verb)
+            raise self._error(verb, after=True)
         if fault is Fault.FREEZE_AFTER:
             self.freeze()
         if fault is Fault.DELAY and process.thread is not None:
@@ -189,8 +189,10 @@ class Disk:
         self._ears.froze(self._process, span)
         return span
 
-    def _error(self, verb: str) -> OutlastError:
+    def _error(self, verb: str, *, after: bool = False) -> OutlastError:
         kind = _ERRORS[int(self._dice.random() * len(_ERRORS))]
+        if after and kind is StoreBusy:
+            kind = StoreUnavailable  # a store that was busy has done nothing, by its word
         return kind(f"simulated: {verb} failed", do="nothing")
 
 
