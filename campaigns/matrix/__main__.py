@@ -48,7 +48,7 @@ def told(straight: Report, socket: Report, seconds: float, *, as_json: bool) -> 
         return
     for name, value in said.items():
         print(f"{name}: {value}")
-    for failure in failures[:40]:
+    for failure in failures[:150]:
         print(failure)
 
 

@@ -85,7 +85,7 @@ def _is_hidden(world: World, request: Request) -> bool:
     route, identity = request.route, request.caller.identity
     if route is None or route.scope is not Scope.EXECUTION or identity is None or request.trick:
         return False
-    area = world.ids.get(request.places["id"])
+    area = world.ids.get(request.places.get("id", ""))
     rights = identity.rights
     return area is not None and not (
         identity.tenant == TENANT and rights.see(TENANT, f"{area}.total")
@@ -119,7 +119,7 @@ async def _look_about(asker: Asker, send: Any) -> None:
         if not brace or not any(one.method == "GET" and one.path == prefix for one in ROUTES):
             continue
         answer = await send(Request("GET", prefix + _limit(prefix), _ADMIN, _ADMIN.headers))
-        items = json.loads(answer.body)["items"]
+        items = json.loads(answer.body).get("items", [])
         names = [next(str(one) for one in item.values() if isinstance(one, str)) for item in items]
         asker.values[prefix] = names
     asker.tasks = asker.values["/api/v1/tasks"]

@@ -20,7 +20,7 @@ from outlast.access import Permission, Rights
 from outlast.server.auth import Identity
 from outlast.server.openapi import document
 from outlast.server.problem import MEDIA
-from outlast.server.route import Route, Scope
+from outlast.server.route import Route, Scope, Style
 
 _LACKS: Final = re.compile(
     r"^(\S+) lacks the permission ([a-z:]+)(?: for (?:(everything)|the task (.+)))?$", re.DOTALL
@@ -53,7 +53,7 @@ class Judge:
     """
 
     def __init__(self, routes: Sequence[Route], world: World, report: Report) -> None:
-        self._world, self._report = world, report
+        self._world, self._report, self._routes = world, report, routes
         told = json.loads(json.dumps(document(tuple(routes)), default=str))
         self._documented: dict[str, dict[str, Any]] = {}
         for path, methods in told["paths"].items():
@@ -127,11 +127,16 @@ class Judge:
                 value = json.loads(answer.body)
             except ValueError:
                 return ["the body is no JSON"]
-        if answer.status >= 400:
+        elif answer.body:
+            value = answer.body.decode("utf-8", "replace")  # a text: of metrics
+        styled = self._style_at(request)
+        if answer.status >= 400 and (styled is None or media == MEDIA):
             if media != MEDIA or not self._problem.is_valid(value):
                 return ["it is refused without a problem"]
             if value["status"] != answer.status:
                 return ["the problem names another status"]
+            if styled is not None:
+                return []  # who stands before all routes speaks for all of them in one way
         if route is None:
             return [] if answer.status >= 400 else ["it is answered at no route's address"]
         documented = self._documented[f"{route.method} {route.path}"].get(str(answer.status))
@@ -145,6 +150,14 @@ class Judge:
             return [f"the media type {media} is not documented"]
         faults = list(documented[media].iter_errors(value))[:2]
         return [f"the body does not have its form: {one.message[:200]}" for one in faults]
+
+    def _style_at(self, request: Request) -> Style | None:
+        """Give the style in which refusals are written at an address; None for problems."""
+        if request.route is not None:
+            return request.route.style
+        path = unquote(request.target.partition("?")[0])
+        styles = {one.path.split("/")[1]: one.style for one in self._routes if one.style}
+        return styles.get(path.strip("/").partition("/")[0])
 
     # The rights
 
@@ -171,9 +184,9 @@ class Judge:
             return self._let_in(request, route, identity, answer)
         if answer.status == 404 and route.scope is Scope.EXECUTION:
             outcomes["not there"] += 1
-            id = request.places["id"]
+            id = request.places.get("id", "")
             area = self._world.ids.get(id)
-            is_told = f"no execution {id}" in problem["detail"]
+            is_told = f"no execution {id}" in problem.get("detail", "")
             if area is not None and is_told and _sees(identity, f"{area}.total"):
                 return ["what the caller may see is not there"]
         return []
@@ -211,7 +224,7 @@ class Judge:
         if route.scope is Scope.TENANT:
             good = rights.allow(permission, TENANT, None)
         elif route.scope is Scope.EXECUTION:
-            area = self._world.ids.get(request.places["id"])
+            area = self._world.ids.get(request.places.get("id", ""))
             good = area is None or rights.allow(permission, TENANT, f"{area}.total")
         elif route.scope is Scope.LISTED:
             good = rights.allow_somewhere(permission, TENANT) and all(
@@ -237,7 +250,9 @@ class Judge:
         elif isinstance(said, Mapping) and "action" in said:
             named.append(None)
         else:
-            name = request.places.get("name", "")
+            name = request.places.get("name")
+            if name is None:
+                return True  # what it is about, only it knows; what it tells is looked at
             named.append(f"{name.partition('-')[0]}.total" if "-" in name else name)
         return all(rights.allow(permission, TENANT, one) for one in named)
 

@@ -6,7 +6,6 @@ They take steps for other machines, by ``/api/v1/claims`` under their id.
 from __future__ import annotations
 
 import base64
-import binascii
 import uuid
 from typing import Any, Final
 
@@ -86,7 +85,7 @@ async def aq_append_ledger(call: Call) -> Reply:
     call.allow(ledger.name)
     try:
         base64.b64decode(body.payload_base64, validate=True)
-    except binascii.Error:
+    except ValueError:  # no base64, or no ASCII at all
         raise refusal("invalid_payload", "payload_base64 is not base64") from None
     options = StartOptions(actor=call.actor, labels={"ledger_key": body.ledger_key})
     given = (body.ledger_key, body.payload_base64, body.actor_id)
