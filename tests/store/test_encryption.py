@@ -304,7 +304,9 @@ LOOKS_ONLY: Final = {
     "save_budgets", "end_empty_lines", "queue_states", "line_of", "place_in_queue", "next_due",
     "place_in_line", "wrong_holders", "asking_oldest", "asking_newest", "wrong_questions",
     "wrong_descents", "wrong_dependencies", "lost_dependencies", "wrong_errands", "wrong_children",
-    "wrong_schedules", "fate_of_slot", "ids_beginning", "ids_ending",
+    "wrong_schedules", "queue_census", "waiting_at_budget",
+    # It takes them away.
+    "claim_executions", "fate_of_slot", "ids_beginning", "ids_ending",
     # Facts that tell of no payload: of the audit, of epochs, of schedules' slots.
     "insert_audit", "audit_oldest", "audit_newest", "epochs", "insert_epoch",
     "insert_schedule_entry", "schedule_log",

@@ -147,7 +147,13 @@ TEXT_READS: Final[Mapping[str, tuple[tuple[int, Show, Callable[[Row, Bounds], Pl
         (
             *("executions_by_id", "executions_by_key", "due_executions", "overdue_executions"),
             *("unstarted_executions", "leased_executions", "executions_page", "children_page"),
-            *("open_executions_page", "labelled_page", "waiting_for_budget"),
+            *(
+                "open_executions_page",
+                "labelled_page",
+                "waiting_for_budget",
+                "parked_page",
+                "unhappy_page",
+            ),
         ),
         _DETAILS,
     ),
