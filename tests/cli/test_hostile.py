@@ -274,7 +274,7 @@ def test_a_store_without_room_is_told_and_loses_nothing(terminal: Terminal) -> N
     code = (
         "import resource, signal, sys; from outlast.cli import main\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
         "sys.argv = ['outlast', 'run', 'many.py:many']; main()"
     )
     process = subprocess.Popen(

@@ -226,8 +226,10 @@ def _responses(route: Route, schemas: Mapping[int, Any]) -> dict[str, Any]:
     for status, codes in refusals_of(route).items():
         refusal: dict[str, Any] = {"$ref": f"#/components/responses/{status}"}
         if route.style is not None:
-            schema = {"schema": schemas[id(route.style.form)]}
-            refusal = {"description": _TITLES[status], "content": {route.style.media: schema}}
+            own = {"schema": schemas[id(route.style.form)]}
+            early = {"schema": {"$ref": _REF.format(name="Problem")}}  # before it has its route
+            content = {route.style.media: own, MEDIA: early}
+            refusal = {"description": _TITLES[status], "content": content}
         if codes:
             refusal["description"] = f"{_TITLES[status]} Codes: {', '.join(codes)}."
         responses[str(status)] = refusal
