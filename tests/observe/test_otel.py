@@ -248,11 +248,14 @@ async def main():
     export.HELD_US = 300_000
     async with (
         Engine({url!r}, tasks=test_otel.TASKS) as engine,
-        Telemetry(engine, exporter=File(), reader=False, records=False),
+        Telemetry(engine, exporter=File(), reader=False, records=False) as told,
     ):
-            await test_otel.until(engine.store.feed.head)
-            for n in range(20, 30):
-                await (await engine.astart(test_otel.parcel, n)).aresult()
+        await test_otel.until(engine.store.feed.head)
+        for n in range(20, 30):
+            await (await engine.astart(test_otel.parcel, n)).aresult()
+        await test_otel.until(lambda: told.exported)  # it is its turn: that kills who is to die
+        # What ends after the exporter is told the next time: all ends here.
+        await test_otel.until(lambda: not sum(engine.store.counts().values()))
 
 asyncio.run(main())
 """
