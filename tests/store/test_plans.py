@@ -138,9 +138,7 @@ PLANS = {
     "renew_worker": ["SEARCH worker USING PRIMARY KEY (tenant=? AND id=?)"],
     "leave_worker": ["SEARCH worker USING PRIMARY KEY (tenant=? AND id=?)"],
     "executions_page": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id<?)"],
-    "unhappy_page": [
-        "SEARCH execution USING INDEX execution_unhappy (tenant=? AND state=? AND id<?)"
-    ],
+    "ended_page": ["SEARCH execution USING INDEX execution_ended (tenant=? AND state=? AND id<?)"],
     "parked_page": [
         "SEARCH execution USING INDEX execution_parked (tenant=? AND state=? AND id<?)"
     ],

@@ -59,7 +59,7 @@ PLANS_OF = {
     "executions_by_id": {"execution_pkey"},
     "executions_by_key": {"execution_by_key"},
     "executions_page": {"execution_pkey"},
-    "unhappy_page": {"execution_unhappy"},
+    "ended_page": {"execution_ended"},
     "parked_page": {"execution_parked"},
     "lock_executions": {"execution_pkey"},
     "refused_heads": {"execution_pkey"},

@@ -181,15 +181,15 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
  ORDER BY id DESC
  LIMIT nullif(:limit, -1);
 
--- name: unhappy_page
--- The same for one state in which executions ended badly, along the index of those.
+-- name: ended_page
+-- The same for one state in which executions ended, along the index of those.
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
  WHERE tenant = {tenant} AND id < :before_id
-   AND state = :state AND state IN ('failed', 'timed_out', 'cancelled')
+   AND state = :state AND state IN ('succeeded', 'failed', 'timed_out', 'cancelled')
    AND (:task::text IS NULL OR task = :task)
    AND (:origin::text IS NULL OR origin = :origin)
    AND (:input_digest::bigint IS NULL OR input_digest = :input_digest)

@@ -152,7 +152,7 @@ TEXT_READS: Final[Mapping[str, tuple[tuple[int, Show, Callable[[Row, Bounds], Pl
                 "labelled_page",
                 "waiting_for_budget",
                 "parked_page",
-                "unhappy_page",
+                "ended_page",
             ),
         ),
         _DETAILS,

@@ -130,7 +130,6 @@ SOMEBODYS_US: Final = 50_000
 """When to look again at what is due and somebody else has locked."""
 
 
-UNHAPPY: Final = FINAL - {State.SUCCEEDED}
 SINGLE: Final = frozenset(State) - FINAL - {State.QUEUED, State.STARTING, State.RUNNING}
 """States whose executions have an index in the order of ids."""
 
@@ -807,8 +806,8 @@ class RelationalStore:
             if filter.labels
             else "children_page"
             if filter.parent_id is not None
-            else "unhappy_page"
-            if alone in UNHAPPY
+            else "ended_page"
+            if alone in FINAL
             else "parked_page"
             if alone in SINGLE
             else "open_executions_page"

@@ -167,16 +167,17 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
  ORDER BY id DESC
  LIMIT :limit;
 
--- name: unhappy_page
+-- name: ended_page
 -- packed: 39, blobs 7
--- The same for one state in which executions ended badly, along the index of those.
+-- The same for one state in which executions ended, along the index of those.
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
        failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
-  FROM execution INDEXED BY execution_unhappy
+  FROM execution INDEXED BY execution_ended
  WHERE tenant = {tenant} AND id < :before_id
-   AND state = :state AND (state = 'failed' OR state = 'timed_out' OR state = 'cancelled')
+   AND state = :state
+   AND (state = 'succeeded' OR state = 'failed' OR state = 'timed_out' OR state = 'cancelled')
    AND (:task IS NULL OR task = :task)
    AND (:origin IS NULL OR origin = :origin)
    AND (:input_digest IS NULL OR input_digest = :input_digest)
