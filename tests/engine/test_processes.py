@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -359,6 +360,33 @@ def test_a_killed_engine_takes_its_bodies_and_their_children_along(
             os.kill(fork, signal.SIGKILL)
 
     asyncio.run(main())
+
+
+def test_a_process_outlives_the_thread_that_started_it_but_not_the_lifeline() -> None:
+    """The threads of a killed engine end one by one, and its pipes are closed with the last.
+
+    A process that went with the first of them would leave nobody whom the pipe's end could tell to
+    take along what the body has started.
+    """
+    started: list[processes.Process] = []
+
+    def start() -> None:
+        started.append(processes.Process())
+        started[0].greet()
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    native = thread.native_id
+    thread.join()
+    (process,) = started
+    try:
+        asyncio.run(when(lambda: not Path(f"/proc/self/task/{native}").exists()))
+        assert process.is_alive()
+        os.close(process._lifeline)
+        process._lifeline = -1
+        asyncio.run(when(lambda: is_gone(process.pid)))
+    finally:
+        process.end(at_once=True)
 
 
 # Where a step is found

@@ -9,7 +9,6 @@ process.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import importlib
 import importlib.util
@@ -36,7 +35,6 @@ MAIN: Final = "__outlast_main__"
 """What the engine's main program is called here, where it is not the main program."""
 SAME_BEAT_SECONDS: Final = 0.02
 """How far apart two heartbeats are, at least, that say the same."""
-_PR_SET_PDEATHSIG: Final = 1
 
 
 class Job(msgspec.Struct, array_like=True):
@@ -91,9 +89,11 @@ def _log_as_told() -> None:
 def _bind_life(lifeline: int, parent: int) -> None:
     """See to it that this process and its group end when the engine's process does."""
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         # When the write end is closed, the kernel itself signals the group. So it happens also
-        # while a body computes in C and no thread of ours can run.
+        # while a body computes in C and no thread of ours can run. PR_SET_PDEATHSIG would be in
+        # the way: it ends this process alone, as soon as the thread that started it has died, and
+        # that can be before the last thread's death closes the pipe: then nobody is left there
+        # to be signalled for, and what the body has started lives on.
         fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
         flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)

@@ -12,7 +12,6 @@ No process outlives what it belongs to:
   started dies with it.
 * It holds the read end of a pipe, the lifeline, whose only write end is here. When this process
   dies, however that happens, the kernel closes it and signals SIGKILL to the group.
-* On Linux it also dies with the thread that started it (``PR_SET_PDEATHSIG``).
 
 ``_lock`` guards which process works for which call, and every signal is sent under it: none can
 reach a process that already works for somebody else, nor a process id that is another's by now, as
