@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,17 @@ def environment(**more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("OUTLAST_")}
     path = os.pathsep.join(filter(None, [str(SOURCES), kept.get("PYTHONPATH", "")]))
     return {**kept, "PYTHONPATH": path, "PYTHONWARNINGS": "error", **more}
+
+
+def request(url: str, token: str, path: str, body: Any = None) -> Any:
+    """Ask a server for something, and give its answer."""
+    asked = urllib.request.Request(
+        f"{url}/api/v1/{path}",
+        None if body is None else json.dumps(body).encode(),
+        {"authorization": f"Bearer {token}", "content-type": "application/json"},
+    )
+    with urllib.request.urlopen(asked, timeout=40) as answer:
+        return json.load(answer)
 
 
 class Running:
@@ -222,3 +234,22 @@ def terminal(
     made = Terminal(tmp_path, capsys)
     yield made
     made.close()
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """Give the address of a store for one test."""
+    return f"sqlite:///{tmp_path}/outlast.db"
+
+
+@pytest.fixture
+def outlast(url: str, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run a command on that store, and give all that it says."""
+
+    def call(*words: str, code: int = 0) -> str:
+        got = run_here(["--store", url, *words])
+        said = capsys.readouterr()
+        assert got == code, said.err
+        return said.out + said.err
+
+    return call

@@ -10,8 +10,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
-import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from helm_python import Chart
 
 from outlast.cli.app import outlast
 
-from .conftest import Terminal, until
+from .conftest import Terminal, request, until
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -127,15 +127,7 @@ def test_what_compose_starts_serves_and_works(
     )
     assert done.returncode == 0
 
-    def api(path: str, body: Any = None) -> Any:
-        request = urllib.request.Request(
-            f"{url}/api/v1/{path}",
-            None if body is None else json.dumps(body).encode(),
-            {"authorization": f"Bearer {made.json['token']}", "content-type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return json.load(answer)
-
+    api = partial(request, url, made.json["token"])
     started = api("executions", {"task": "ship", "input": {"order": 7}})
     until(lambda: api(f"executions/{started['id']}/questions")["items"])
     api(f"executions/{started['id']}/answer", {"value": True})

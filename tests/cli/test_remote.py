@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
-import urllib.request
 from pathlib import Path
 from typing import Any
 
-from .conftest import Running, Terminal, until
+from .conftest import Running, Terminal, request, until
 
 TOKEN = "a token of twenty characters"
 STUDIO = """
@@ -67,13 +65,7 @@ class Studio:
         (self.here / "go").touch()
 
     def api(self, path: str, body: Any = None) -> Any:
-        request = urllib.request.Request(
-            f"{self.url}/api/v1/{path}",
-            None if body is None else json.dumps(body).encode(),
-            {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=40) as answer:
-            return json.load(answer)
+        return request(self.url, TOKEN, path, body)
 
     def start(self) -> str:
         return str(self.api("executions", {"task": "film", "input": {"scene": "dawn"}})["id"])

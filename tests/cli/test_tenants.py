@@ -8,26 +8,9 @@ from typing import Any
 
 import pytest
 
-from outlast.cli.app import run
 from outlast.cli.supervising import Supervisor, own_command
 from outlast.store import open_store
 from outlast.testing.conformance import T, born, one
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/outlast.db"
-
-
-@pytest.fixture
-def outlast(url: str, capsys: pytest.CaptureFixture[str]) -> Any:
-    def call(*words: str, code: int = 0) -> str:
-        got = run(["--store", url, *words])
-        said = capsys.readouterr()
-        assert got == code, said.err
-        return said.out + said.err
-
-    return call
 
 
 def test_tenants_are_made_listed_closed_and_opened(outlast: Any) -> None:

@@ -10,12 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from outlast.cli.app import run
 from outlast.cli.supervising import Supervisor, own_command
 from outlast.engine.presence import no_taker, serving
 from outlast.lifecycle import Execution
@@ -70,22 +68,6 @@ def test_only_those_serve_whose_leases_run() -> None:
         store.register(WorkerRow(f"w{n}", "h", n, T + n, T, lease_us))
     store.leave("w2", T + 1)
     assert [row.id for row in serving(store, T + 9)] == ["w1"]
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/outlast.db"
-
-
-@pytest.fixture
-def outlast(url: str, capsys: pytest.CaptureFixture[str]) -> Any:
-    def call(*words: str, code: int = 0) -> str:
-        got = run(["--store", url, *words])
-        said = capsys.readouterr()
-        assert got == code, said.err
-        return said.out + said.err
-
-    return call
 
 
 def test_workers_are_listed(url: str, outlast: Any) -> None:

@@ -26,9 +26,8 @@ async def followed(wire: Wire, id: str, seq: int = 0) -> AsyncIterator[Transitio
         OutlastError: the server refuses to show it.
         ServerUnreachable: it has not answered for two minutes.
     """
-    failures, payload = 0, True
-    why = ""
-    while failures < PATIENCE:
+    payload, outage = True, _Outage(wire.url)
+    while True:
         try:
             path = f"/executions/{id}/events"
             async with wire.stream(path, after_seq=seq, payload=payload) as answer:
@@ -36,7 +35,7 @@ async def followed(wire: Wire, id: str, seq: int = 0) -> AsyncIterator[Transitio
                     await answer.aread()
                     raise wire.refusal(answer)
                 async for line in answer.aiter_lines():
-                    failures = 0
+                    outage.is_over()
                     if line.startswith("event: end"):
                         return
                     if line.startswith('data: {"type":"transition"'):
@@ -51,15 +50,9 @@ async def followed(wire: Wire, id: str, seq: int = 0) -> AsyncIterator[Transitio
                 raise
             payload = False
             continue
-        except httpx.TransportError as error:
-            why = str(error) or type(error).__name__
-        except OutlastError as error:
-            if not isinstance(error, ServerUnreachable) and error.code != "overloaded":
-                raise
-            why = error.why
-        failures += 1
-        await asyncio.sleep(AGAIN_SECONDS)
-    raise ServerUnreachable("no server answers any more", where=wire.url, why=why)
+        except (httpx.TransportError, OutlastError) as error:
+            outage.note(error)
+        await outage.wait()
 
 
 async def fed(
@@ -72,8 +65,8 @@ async def fed(
         OutlastError: the server refuses to show it.
         ServerUnreachable: it has not answered for two minutes.
     """
-    failures, why, kind = 0, "", ""
-    while failures < PATIENCE:
+    kind, outage = "", _Outage(wire.url)
+    while True:
         try:
             given = {**query, **({} if after is None else {"after": after})}
             async with wire.stream("/events", **given) as answer:
@@ -82,7 +75,7 @@ async def fed(
                     raise wire.refusal(answer)
                 cursor: str | None = None
                 async for line in answer.aiter_lines():
-                    failures = 0
+                    outage.is_over()
                     name, _, value = line.partition(": ")
                     if name == "event":
                         kind = value
@@ -101,15 +94,46 @@ async def fed(
                             after = cursor
                             yield cursor
                         kind, cursor = "", None
-        except httpx.TransportError as error:
-            why = str(error) or type(error).__name__
-        except OutlastError as error:
-            if not isinstance(error, ServerUnreachable) and error.code != "overloaded":
-                raise
-            why = error.why
-        failures += 1
+        except (httpx.TransportError, OutlastError) as error:
+            outage.note(error)
+        await outage.wait()
+
+
+class _Outage:
+    """How often in a row a connection has come to nothing, and why it did the last time."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._failures = 0
+        self._why = ""
+
+    def is_over(self) -> None:
+        """Note that the server has said something."""
+        self._failures = 0
+
+    def note(self, error: httpx.TransportError | OutlastError) -> None:
+        """Note why a connection came to nothing.
+
+        Raises:
+            OutlastError: the server has refused; to ask again would give the same.
+        """
+        if not isinstance(error, OutlastError):
+            self._why = str(error) or type(error).__name__
+        elif isinstance(error, ServerUnreachable) or error.code == "overloaded":
+            self._why = error.why
+        else:
+            raise error
+
+    async def wait(self) -> None:
+        """Wait until it is time to ask again.
+
+        Raises:
+            ServerUnreachable: it has been asked often enough.
+        """
+        self._failures += 1
+        if self._failures >= PATIENCE:
+            raise ServerUnreachable("no server answers any more", where=self._url, why=self._why)
         await asyncio.sleep(AGAIN_SECONDS)
-    raise ServerUnreachable("no server answers any more", where=wire.url, why=why)
 
 
 def _event_of(kind: str, value: str, cursor: str, url: str) -> FeedEvent:

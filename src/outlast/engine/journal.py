@@ -31,6 +31,7 @@ from outlast.store.protocol import Adjust, Answer, Create, Deliver, Item, Store,
 
 if TYPE_CHECKING:
     from outlast.engine.failover import Recall
+    from outlast.engine.tally import Tally
 
 ROWS_MAX: Final = 2_000
 """Rows of the log a batch; beyond it a batch gains nothing and everybody in it waits longer."""
@@ -38,9 +39,6 @@ BYTES_MAX: Final = 4 * 1024 * 1024
 """Payload bytes a batch, so that one huge result delays nobody for long."""
 BACKLOG_MAX: Final = 20_000
 """Items queued before ``start`` has to wait."""
-
-if TYPE_CHECKING:
-    from outlast.engine.tally import Tally
 
 _WITH_ROWS: Final = (Create, Write)
 

@@ -323,7 +323,7 @@ class Playback:
 
     def emit(self, name: str, payload: bytes) -> Said:
         """Append what task code says to a stream; it may come from the thread of a ``def`` task."""
-        if self._told < self._vouched_for():
+        if self.is_past:
             return self._owner.open_emitter().pass_over(name)
         return self._owner.open_emitter().say(name, payload)
 
@@ -352,7 +352,7 @@ class Playback:
 
     def report(self, done: float, total: float | None, text: str | None) -> Said:
         """Note how far task code says it is."""
-        if self._told < self._vouched_for():
+        if self.is_past:
             return DONE
         return self._owner.open_emitter().report(done, total, text)
 

@@ -55,14 +55,14 @@ Labelled = Annotated[
 ]
 
 
-class _In(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class Incoming(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What comes in has no field that nobody knows."""
 
 
 # Queries
 
 
-class ListQuery(_In):
+class ListQuery(Incoming):
     """Which executions: all that is given must hold."""
 
     state: Stated = msgspec.field(default_factory=list)
@@ -80,19 +80,19 @@ class ListQuery(_In):
     dialect: DialectName | None = None
 
 
-class ShowQuery(_In):
+class ShowQuery(Incoming):
     """How an execution is shown."""
 
     dialect: DialectName | None = None
 
 
-class ResultQuery(_In):
+class ResultQuery(Incoming):
     """How long to wait for the end, at most a minute."""
 
     wait: Span | None = None
 
 
-class LogQuery(_In):
+class LogQuery(Incoming):
     """Which rows of a log."""
 
     after_seq: Seq = 0
@@ -101,27 +101,27 @@ class LogQuery(_In):
     dialect: DialectName | None = None
 
 
-class StepsQuery(_In):
+class StepsQuery(Incoming):
     """Which steps."""
 
     payload: bool = False
 
 
-class StreamQuery(_In):
+class StreamQuery(Incoming):
     """Which items of a stream."""
 
     after: Seq = 0
     limit: Limit = 100
 
 
-class LiveQuery(_In):
+class LiveQuery(Incoming):
     """Where a stream of events begins."""
 
     after_seq: Seq = 0
     payload: bool = False
 
 
-class FeedQuery(_In):
+class FeedQuery(Incoming):
     """Which events, and where they begin: all that is given must hold."""
 
     after: (
@@ -147,13 +147,13 @@ class FeedQuery(_In):
     dialect: DialectName | None = None
 
 
-class LiveStreamQuery(_In):
+class LiveStreamQuery(Incoming):
     """Where a stream of items begins."""
 
     after: Seq = 0
 
 
-class LogsQuery(_In):
+class LogsQuery(Incoming):
     """Which lines of an execution's code."""
 
     after: Seq = 0
@@ -161,21 +161,21 @@ class LogsQuery(_In):
     step: Annotated[str, Meta(min_length=1, max_length=1_000)] | None = None
 
 
-class LiveLogsQuery(_In):
+class LiveLogsQuery(Incoming):
     """Where a stream of lines begins, and of which step they are."""
 
     after: Seq = 0
     step: Annotated[str, Meta(min_length=1, max_length=1_000)] | None = None
 
 
-class ChildrenQuery(_In):
+class ChildrenQuery(Incoming):
     """Which children."""
 
     cursor: Annotated[str, Meta(max_length=64)] | None = None
     limit: Limit = 50
 
 
-class QuestionsQuery(_In):
+class QuestionsQuery(Incoming):
     """Which questions."""
 
     to: Name | None = None
@@ -184,7 +184,7 @@ class QuestionsQuery(_In):
     limit: Limit = 50
 
 
-class SchedulesQuery(_In):
+class SchedulesQuery(Incoming):
     """Which schedules."""
 
     state: list[Literal["active", "paused", "exhausted", "cancelled"]] = msgspec.field(
@@ -192,13 +192,13 @@ class SchedulesQuery(_In):
     )
 
 
-class NextQuery(_In):
+class NextQuery(Incoming):
     """How many slots."""
 
     n: Annotated[int, Meta(ge=1, le=100)] = 5
 
 
-class EntriesQuery(_In):
+class EntriesQuery(Incoming):
     """Which entries of a schedule's log, the newest first."""
 
     before: Seq | None = None
@@ -208,7 +208,7 @@ class EntriesQuery(_In):
 # Bodies
 
 
-class AfterBody(_In):
+class AfterBody(Incoming):
     """An execution that another one waits for; see ``outlast.After``."""
 
     id: Annotated[str, Meta(min_length=1, max_length=64)]
@@ -216,7 +216,7 @@ class AfterBody(_In):
     or_else: Literal["cancel", "hold"] = "cancel"
 
 
-class OwnBudgetBody(_In):
+class OwnBudgetBody(Incoming):
     """What an execution, or it and everything below it, may spend."""
 
     limits: Amounts
@@ -224,7 +224,7 @@ class OwnBudgetBody(_In):
     soft: Annotated[float, Meta(gt=0, le=1)] | None = None
 
 
-class StartBody(_In):
+class StartBody(Incoming):
     """What to start; ``workflow_id`` and ``input_data`` are other names of task and input."""
 
     task: Name | UnsetType = UNSET
@@ -249,7 +249,7 @@ class StartBody(_In):
     ] = msgspec.field(default_factory=list)
 
 
-class TaskStartBody(_In):
+class TaskStartBody(Incoming):
     """What to start a task with."""
 
     input: dict[str, Any] = msgspec.field(default_factory=dict)
@@ -271,25 +271,25 @@ class TaskStartBody(_In):
     ] = msgspec.field(default_factory=list)
 
 
-class ReasonBody(_In):
+class ReasonBody(Incoming):
     """Why; kept in the log."""
 
     reason: Text | None = None
 
 
-class ResumeBody(_In):
+class ResumeBody(Incoming):
     """Why, and the version of its task's code that alone may have it from now on."""
 
     pin: Name | None = None
 
 
-class PinBody(_In):
+class PinBody(Incoming):
     """The version of its task's code that alone may have it; null lets any version have it."""
 
     version: Name | None
 
 
-class ResetBody(_In):
+class ResetBody(Incoming):
     """The meters to begin anew; by default all of the scope."""
 
     meters: list[Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,62}$")]] = msgspec.field(
@@ -297,7 +297,7 @@ class ResetBody(_In):
     )
 
 
-class RerunBody(_In):
+class RerunBody(Incoming):
     """What the input is to be instead; arguments that are not named stay."""
 
     input: dict[str, Any] = msgspec.field(default_factory=dict)
@@ -305,7 +305,7 @@ class RerunBody(_In):
     key: Name | None = None
 
 
-class ForkBody(_In):
+class ForkBody(Incoming):
     """From which step: its key, its name where it is the only one, or its place from 1."""
 
     from_step: Name | Annotated[int, Meta(ge=1, le=10**9)]
@@ -314,14 +314,14 @@ class ForkBody(_In):
     key: Name | None = None
 
 
-class RecoverBody(_In):
+class RecoverBody(Incoming):
     """Why, and under which key."""
 
     reason: Text | None = None
     key: Name | None = None
 
 
-class SignalBody(_In):
+class SignalBody(Incoming):
     """A signal; sent again under the same id, it is taken once."""
 
     name: Name
@@ -329,7 +329,7 @@ class SignalBody(_In):
     id: Name | None = None
 
 
-class EventBody(_In):
+class EventBody(Incoming):
     """An event: a signal for every open execution, or those of a task, or with these labels."""
 
     name: Name
@@ -338,14 +338,14 @@ class EventBody(_In):
     labels: Labels = msgspec.field(default_factory=dict)
 
 
-class AnswerBody(_In):
+class AnswerBody(Incoming):
     """An answer, in the form that the question asks for; its key where several are open."""
 
     value: Any
     key: Name | None = None
 
 
-class TokenBody(_In):
+class TokenBody(Incoming):
     """For which question, for how long, and who the answer is noted for."""
 
     key: Name | None = None
@@ -353,38 +353,38 @@ class TokenBody(_In):
     actor: Name | None = None
 
 
-class SecretBody(_In):
+class SecretBody(Incoming):
     """The URL whose secret is asked for."""
 
     url: Annotated[str, Meta(min_length=1, max_length=2_000)]
 
 
-class LookBody(_In):
+class LookBody(Incoming):
     """A token of a question."""
 
     token: Annotated[str, Meta(min_length=1, max_length=16_000)]
 
 
-class TokenAnswerBody(_In):
+class TokenAnswerBody(Incoming):
     """A token of a question, and the answer."""
 
     token: Annotated[str, Meta(min_length=1, max_length=16_000)]
     value: Any
 
 
-class RaiseBody(_In):
+class RaiseBody(Incoming):
     """By how much to raise limits."""
 
     raise_: Amounts = msgspec.field(name="raise")
 
 
-class PriorityBody(_In):
+class PriorityBody(Incoming):
     """The new priority."""
 
     priority: Priority
 
 
-class LabelsBody(_In):
+class LabelsBody(Incoming):
     """Labels to set; those given as null are taken away."""
 
     labels: Annotated[
@@ -392,7 +392,7 @@ class LabelsBody(_In):
     ]
 
 
-class PatchBody(_In):
+class PatchBody(Incoming):
     """What to change."""
 
     labels: Annotated[
@@ -401,7 +401,7 @@ class PatchBody(_In):
     priority: Priority | None = None
 
 
-class FilterBody(_In):
+class FilterBody(Incoming):
     """Which executions: all that is given must hold."""
 
     states: list[State] = msgspec.field(default_factory=list)
@@ -414,7 +414,7 @@ class FilterBody(_In):
     created_before: datetime | None = None
 
 
-class BulkBody(_In):
+class BulkBody(Incoming):
     """What is to be done to all that the filter fits."""
 
     action: Action
@@ -423,7 +423,7 @@ class BulkBody(_In):
     dry_run: bool = False
 
 
-class WhenBody(_In):
+class WhenBody(Incoming):
     """When: exactly one of ``every``, ``cron`` and ``at``."""
 
     every: Span | None = None
@@ -440,7 +440,7 @@ class WhenBody(_In):
     grace: Span = "30s"
 
 
-class ScheduleBody(_In):
+class ScheduleBody(Incoming):
     """A schedule: which task, with what, and when."""
 
     task: Name
@@ -448,14 +448,14 @@ class ScheduleBody(_In):
     input: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class BackfillBody(_In):
+class BackfillBody(Incoming):
     """The first and the last instant of past slots."""
 
     since: datetime
     until: datetime
 
 
-class QueueBody(_In):
+class QueueBody(Incoming):
     """What to set: whether it is paused, and how many of it may run at once (null: any number)."""
 
     paused: bool | UnsetType = UNSET
@@ -463,7 +463,7 @@ class QueueBody(_In):
     capacity: Annotated[int, Meta(ge=0, le=2**31)] | UnsetType | None = UNSET
 
 
-class RateBody(_In):
+class RateBody(Incoming):
     """At most so many a period, and at once after a rest."""
 
     count: Annotated[int, Meta(ge=1, le=10**9)]
@@ -471,14 +471,14 @@ class RateBody(_In):
     burst: Annotated[int, Meta(ge=1, le=10**9)] = 1
 
 
-class LimitBody(_In):
+class LimitBody(Incoming):
     """How many may hold a limit; or the rate, for one whose name begins with ``rate:``."""
 
     capacity: Annotated[int, Meta(ge=0, le=2**31)] | UnsetType = UNSET
     rate: RateBody | UnsetType = UNSET
 
 
-class BudgetBody(_In):
+class BudgetBody(Incoming):
     """Limits by meter; null only counts."""
 
     limits: Annotated[

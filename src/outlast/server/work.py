@@ -14,6 +14,7 @@ from outlast.engine.logs import line_from
 from outlast.engine.remote import Claim, RemoteDesk
 from outlast.errors import NotFound
 from outlast.server.call import Call
+from outlast.server.shapes import Incoming
 from outlast.store.protocol import LOGS
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -22,11 +23,7 @@ LEASE_SECONDS = 30.0
 MESSAGE_LENGTH_MAX = 4_000
 
 
-class _In(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A body; what it has more than its form is refused."""
-
-
-class ClaimBody(_In):
+class ClaimBody(Incoming):
     """Which steps the worker knows, by name; how many it takes, and how long it waits for one.
 
     It may be silent for ``lease_seconds``; then its claims are others' to take.
@@ -64,7 +61,7 @@ class ClaimPage(msgspec.Struct):
     items: list[ClaimForm]
 
 
-class ProgressPart(_In):
+class ProgressPart(Incoming):
     """How far it is."""
 
     done: float
@@ -72,14 +69,14 @@ class ProgressPart(_In):
     text: Annotated[str, Meta(max_length=1_000)] | None = None
 
 
-class SaidPart(_In):
+class SaidPart(Incoming):
     """A value for a stream of the execution."""
 
     stream: Annotated[str, Meta(min_length=1, max_length=100)]
     value: Any
 
 
-class BeatBody(_In):
+class BeatBody(Incoming):
     """A sign of life, and what the step says of itself; ``details`` is for its next attempt.
 
     Numbers go up from 1: what was sent twice under one is taken once.
@@ -100,20 +97,20 @@ class BeatForm(msgspec.Struct):
     lease_seconds: float
 
 
-class CompleteBody(_In):
+class CompleteBody(Incoming):
     """The value of the step, in the form of its type."""
 
     token: Token
     output: Any = None
 
 
-class ReleaseBody(_In):
+class ReleaseBody(Incoming):
     """Whose claim it is."""
 
     token: Token
 
 
-class ErrorPart(_In):
+class ErrorPart(Incoming):
     """An error: ``type`` is ``module:Class``, or a word of the worker's own.
 
     With ``is_final`` the step is not tried again, whatever its retries.
@@ -127,7 +124,7 @@ class ErrorPart(_In):
     is_final: bool = False
 
 
-class FailBody(_In):
+class FailBody(Incoming):
     """Why the attempt failed."""
 
     token: Token

@@ -19,17 +19,29 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if .Values.serviceAccount.create }}{{ default (include "outlast.name" .) .Values.serviceAccount.name }}{{ else }}{{ default "default" .Values.serviceAccount.name }}{{ end -}}
 {{- end }}
 
+{{/* Who a pod is, and that its containers can become nobody else. */}}
+{{- define "outlast.user" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{- define "outlast.confined" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
 {{/* What all pods have in common; nothing of Kubernetes' own API is of use to them. */}}
 {{- define "outlast.pod" -}}
 serviceAccountName: {{ include "outlast.account" . }}
 automountServiceAccountToken: false
 terminationGracePeriodSeconds: {{ .Values.graceSeconds }}
 securityContext:
-  runAsNonRoot: true
-  runAsUser: 10001
-  runAsGroup: 10001
-  seccompProfile:
-    type: RuntimeDefault
+  {{- include "outlast.user" . | nindent 2 }}
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
@@ -65,10 +77,7 @@ envFrom:
   - secretRef:
       name: {{ .Values.secret }}
 securityContext:
-  allowPrivilegeEscalation: false
-  readOnlyRootFilesystem: true
-  capabilities:
-    drop: [ALL]
+  {{- include "outlast.confined" . | nindent 2 }}
 volumeMounts:
   - name: scratch
     mountPath: /tmp

@@ -14,7 +14,7 @@ from outlast.accounts.desk import Desk, checked_subject
 from outlast.engine.acting import deed
 from outlast.engine.registry import StartOptions, task
 from outlast.engine.remote import Actor
-from outlast.server.actionqueue.names import RUN, id_of, no_such, refusal, uuid_in
+from outlast.server.actionqueue.names import RUN, checked_uuid, id_of, no_such, refusal, uuid_in
 from outlast.server.actionqueue.runs import LIMIT, run_form, states_of
 from outlast.server.call import Call, Reply
 from outlast.server.work import desk_of
@@ -38,7 +38,7 @@ async def ledger(ledger_key: str, payload_base64: str, actor_id: str | None) -> 
 async def aq_register_actor(call: Call) -> dict[str, str]:
     """Register an actor; again under the same id, it is the same one, with what is said now."""
     body = call.body
-    id = str(uuid.uuid4()) if body.actor_id is None else _checked_id(body.actor_id, "actor")
+    id = str(uuid.uuid4()) if body.actor_id is None else checked_uuid(body.actor_id, "actor")
     call.asked = True
     actor = Actor(
         id, body.identity, tuple(body.capabilities), body.heartbeat_interval_secs, call.actor
@@ -119,11 +119,3 @@ def _actor(call: Call) -> Actor:
     if actor is None or actor.registered_by != call.actor:
         raise no_such("actor", id)
     return actor
-
-
-def _checked_id(text: str, what: str) -> str:
-    try:
-        return str(uuid.UUID(text))
-    except ValueError:
-        said = f"{text!a} is no id"
-        raise refusal(f"invalid_{what}_id", said, f"{what}_id", text) from None

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from outlast.dialects.actionqueue import RunState
+from outlast.server.shapes import Incoming
 
 
 class QueueTask(msgspec.Struct, omit_defaults=True):
@@ -129,15 +130,11 @@ class PageQuery(msgspec.Struct):
     offset: str | None = None
 
 
-class _In(msgspec.Struct, forbid_unknown_fields=True):
-    """A body; what it has more than its form is refused."""
-
-
 Word = Annotated[str, Meta(min_length=1, max_length=128)]
 Id = Annotated[str, Meta(min_length=36, max_length=36)]
 
 
-class ActorBody(_In):
+class ActorBody(Incoming):
     """An actor: its capabilities are the steps that it can run."""
 
     identity: Word
@@ -160,21 +157,21 @@ class ClaimableForm(msgspec.Struct):
     runs: list[RunForm]
 
 
-class RoleBody(_In):
+class RoleBody(Incoming):
     """A role for the user that the actor's identity names."""
 
     role: Word
     tenant_id: Id | None = None
 
 
-class CapabilityBody(_In):
+class CapabilityBody(Incoming):
     """What the user that the actor's identity names may do."""
 
     capability: Word
     tenant_id: Id | None = None
 
 
-class LedgerBody(_In):
+class LedgerBody(Incoming):
     """An entry of the ledger; nothing ever changes or deletes one."""
 
     ledger_key: Word

@@ -98,7 +98,15 @@ def uuid_in(call: Call, what: str) -> str:
     Raises:
         BadRequest: it is none, or nil.
     """
-    text = call.path["uuid"]
+    return checked_uuid(call.path["uuid"], what)
+
+
+def checked_uuid(text: str, what: str) -> str:
+    """Give a UUID in the usual spelling.
+
+    Raises:
+        BadRequest: it is none, or nil.
+    """
     try:
         found = uuid.UUID(text)
     except ValueError:
@@ -116,6 +124,6 @@ def no_such(what: str, id: str) -> BadRequest:
 
 
 __all__ = [
-    "ATTEMPT", "RUN", "STYLE", "TASK", "ErrorForm",  "id_of", "named", "no_such", "refusal",
-    "schedule_id", "uuid_in",
+    "ATTEMPT", "RUN", "STYLE", "TASK", "ErrorForm", "checked_uuid", "id_of", "named", "no_such",
+    "refusal", "schedule_id", "uuid_in",
 ]  # fmt: skip
