@@ -13,7 +13,7 @@ from . import SOURCES
 FLOORS: Final = (
     {"errors", "lifecycle"},
     {"codec", "failure", "duration", "naming", "dialects", "access"},
-    {"retention", "budget", "schedule"},
+    {"retention", "budget", "schedule", "extras"},
     {"store"},
     {"engine", "accounts"},
     {"blocking", "testing", "client"},

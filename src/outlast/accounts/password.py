@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from outlast.errors import CannotLoad, UsageError
+from outlast.errors import UsageError
+from outlast.extras import needed
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
@@ -16,14 +17,8 @@ LENGTH_MAX: Final = 1_000
 
 @cache
 def _hasher() -> PasswordHasher:
-    try:
+    with needed("server", "users with passwords"):
         from argon2 import PasswordHasher
-    except ModuleNotFoundError as error:
-        raise CannotLoad(
-            "users with passwords need a package that is not installed",
-            why=f"there is no {error.name}",
-            do='pip install "outlast[server]"',
-        ) from None
     return PasswordHasher()
 
 

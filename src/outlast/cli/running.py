@@ -21,7 +21,8 @@ from outlast.cli.session import Session, instant_of, read_stdin, shared, span_of
 from outlast.cli.signals import Signals
 from outlast.cli.telling import OTEL, told
 from outlast.cli.words import one_line
-from outlast.errors import CannotLoad, OutlastError, SchemaMismatch, StoreOwned, UsageError
+from outlast.errors import OutlastError, SchemaMismatch, StoreOwned, UsageError
+from outlast.extras import needed
 from outlast.naming import checked_name
 
 if TYPE_CHECKING:
@@ -466,14 +467,8 @@ def _metrics(
     """Show the engine's metrics, if that is wanted."""
     if port is None:
         return nullcontext()
-    try:
+    with needed("metrics", "metrics"):
         from outlast.observe.metrics import Metrics
-    except ModuleNotFoundError as error:
-        raise CannotLoad(
-            "metrics need more packages than are installed",
-            why=f"there is no {error.name}",
-            do='pip install "outlast[metrics]"',
-        ) from None
     from outlast.cli.supervising import place_here
     from outlast.observe.port import Port
 
@@ -489,7 +484,9 @@ def _serve_remotely(
     import asyncio
 
     from outlast.cli.loading import load_module
-    from outlast.client.remote import RemoteWorker
+
+    with needed("client", "a worker over HTTP"):
+        from outlast.client.remote import RemoteWorker
 
     with Outlets():
         for source in sources:

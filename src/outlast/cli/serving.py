@@ -14,7 +14,8 @@ from outlast.cli.logs import logged
 from outlast.cli.outlet import Outlets
 from outlast.cli.session import Session, shared
 from outlast.cli.telling import OTEL, telemetry
-from outlast.errors import CannotLoad, UsageError
+from outlast.errors import UsageError
+from outlast.extras import needed
 from outlast.naming import tenant_of
 
 if TYPE_CHECKING:
@@ -129,16 +130,10 @@ def _run(
     from outlast.engine.engine import Engine
     from outlast.engine.registry import TASKS
 
-    try:
+    with needed("server", "the server"):
         from outlast.server.known import StoreAuthenticator
         from outlast.server.oidc import OpenId
         from outlast.server.serving import Address, checked_names, first_token, serve
-    except ModuleNotFoundError as error:
-        raise CannotLoad(
-            "the server needs more packages than are installed",
-            why=f"there is no {error.name}",
-            do='pip install "outlast[server]"',
-        ) from None
     address = Address(
         host, port, checked_names(hosts, "--allow-host"), tuple(origins), unsafe_plain
     )

@@ -14,6 +14,7 @@ import click
 from outlast.cli.words import painted
 from outlast.duration import microseconds
 from outlast.errors import UsageError
+from outlast.extras import needed
 from outlast.naming import tenant_of
 
 if TYPE_CHECKING:
@@ -193,16 +194,8 @@ def user_of_machine() -> str:
 
 
 def _remote(url: str, tenant: str) -> Guest:
-    try:
+    with needed("client", "a server as the store"):
         from outlast.client.guest import RemoteGuest
-    except ModuleNotFoundError as error:
-        from outlast.errors import CannotLoad
-
-        raise CannotLoad(
-            "a server is spoken to with more packages than are installed",
-            why=f"there is no {error.name}",
-            do='pip install "outlast[client]"',
-        ) from None
     return RemoteGuest(url, tenant=None if tenant == "default" else tenant)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from outlast.errors import CannotLoad
+from outlast.extras import needed
 
 if TYPE_CHECKING:
     from outlast.engine.engine import Engine
@@ -28,14 +28,8 @@ def telemetry(engine: Engine, *, wanted: bool) -> AbstractAsyncContextManager[ob
     """
     if not wanted:
         return None
-    try:
+    with needed("otel", "OpenTelemetry"):
         from outlast.observe.otel import Telemetry
-    except ModuleNotFoundError as error:
-        raise CannotLoad(
-            "OpenTelemetry needs more packages than are installed",
-            why=f"there is no {error.name}",
-            do='pip install "outlast[otel]"',
-        ) from None
     return Telemetry(engine)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from outlast.errors import CannotLoad, Unauthenticated
+from outlast.extras import needed
 
 if TYPE_CHECKING:
     from jwt import PyJWKSet
@@ -49,14 +50,8 @@ class OpenId:
         Raises:
             CannotLoad: PyJWT is not installed, or the keys cannot be read.
         """
-        try:
+        with needed("oidc", "an OpenID provider"):
             import jwt
-        except ModuleNotFoundError as error:
-            raise CannotLoad(
-                "an OpenID provider needs a package that is not installed",
-                why=f"there is no {error.name}",
-                do='pip install "outlast[oidc]"',
-            ) from None
         if self.keys.startswith("https://"):
             return OpenIdProvider(self, client=jwt.PyJWKClient(self.keys, timeout=5))
         try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from outlast.errors import CannotLoad, UsageError
+from outlast.extras import needed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -230,14 +231,8 @@ def _postgres() -> ModuleType:
     Raises:
         CannotLoad: what it needs is not installed.
     """
-    try:
+    with needed("postgres", "PostgreSQL"):
         from outlast.store import postgres
-    except ImportError as error:
-        raise CannotLoad(
-            "what speaks to PostgreSQL is not installed",
-            why=str(error),
-            do="pip install 'outlast[postgres]'",
-        ) from error
     return postgres
 
 

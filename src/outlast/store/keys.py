@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from outlast.errors import CannotLoad, KeyMissing, KeyWrong, StoreBroken
+from outlast.extras import needed
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -173,14 +174,8 @@ def drawn_line(name: str) -> str:
 
 
 def _aead(key: bytes) -> AESGCM:
-    try:
+    with needed("encryption", "encryption"):
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-    except ModuleNotFoundError as error:
-        raise CannotLoad(
-            "encryption needs a package that is not installed",
-            why=f"there is no {error.name}",
-            do='pip install "outlast[encryption]"',
-        ) from None
     return AESGCM(key)
 
 
