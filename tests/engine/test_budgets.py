@@ -247,6 +247,26 @@ def test_what_is_spent_to_the_last_cent_lets_free_steps_run() -> None:
         assert ran == ["a", "free"]
 
 
+def test_what_task_code_spends_stops_the_very_next_body() -> None:
+    """Also while the store has not heard of it yet, and whatever the body itself costs."""
+
+    @task(budget=Budget(usd=1))
+    async def spends() -> None:
+        for _ in range(9):
+            await free()
+            spend(usd=0.3)
+
+    with virtual() as engine:
+        h = engine.start(spends)
+        engine.advance("1s")
+        wanted = suspended(h)
+        assert (wanted["call"], spent(h), len(ran)) == ("free#5", Decimal("1.2"), 4)
+        h.raise_budget(usd=9)
+        h.result()
+        assert (spent(h), len(ran)) == (Decimal("2.7"), 9)
+        sound(engine)
+
+
 def test_calls_side_by_side_wait_for_what_the_others_give_back() -> None:
     @step(cost={"usd": 0.6})
     async def guess(number: int) -> int:

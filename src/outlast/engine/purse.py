@@ -163,6 +163,15 @@ class Ledger:
                 found[name] = left
         return found
 
+    def will_be_overdrawn(self, names: Iterable[str]) -> bool:
+        """Tell whether charges on their way to the store take more than one of these has left."""
+        pending = self.pace.pending
+        for name in names if pending else ():
+            budget = self._known.get(name)
+            if budget is not None and budget.left is not None and pending[name] > budget.left:
+                return True
+        return False
+
     def short(self, key: str, names: Iterable[str], amounts: Mapping[str, int]) -> Short | None:
         """Find the first of these budgets that has no room for what a call needs.
 
@@ -301,8 +310,12 @@ class Purse:
         if short is not None:
             self.short = self.short or short
             return False
-        if call.kind == "step" and not self._keeps_pace(call, needed):
-            return False
+        if call.kind == "step":
+            if not amounts and self._ledger.will_be_overdrawn(self.names):
+                self._ledger.pace.wait(self._holder)  # the store is about to say so
+                return False
+            if not self._keeps_pace(call, needed):
+                return False
         self._wanted.pop(key, None)
         if not amounts:
             return True
