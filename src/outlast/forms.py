@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -36,6 +37,7 @@ LAST_US: Final = 253_402_300_799_000_000
 """The end of the year 9999."""
 
 
+@lru_cache(1_024)  # a row names the same few instants again and again
 def at(value: int | None) -> datetime | None:
     """Write an instant as RFC 3339, in UTC; one that has no date is the last that has one."""
     return None if value is None else instant(min(value, LAST_US))

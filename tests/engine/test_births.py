@@ -51,6 +51,39 @@ def test_those_that_run_at_once_come_in_parts(url: str) -> None:
     assert asyncio.run(main()) == list(range(300))
 
 
+def test_what_begins_later_than_the_clock_is_looked_at_costs_no_sweep(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> tuple[int, int]:
+        async with Engine(url, tasks=[echoed]) as engine:
+            swept = 0
+            sweep = engine.store.sweep
+            asleep = asyncio.Event()
+
+            def counted(now: int, limit: int) -> tuple[int, int | None]:
+                nonlocal swept
+                swept += 1
+                engine.loop.call_soon_threadsafe(asleep.set)
+                return sweep(now, limit)
+
+            monkeypatch.setattr(engine.store, "sweep", counted)
+            engine.look_at_clock()
+            await asleep.wait()
+            first = StartOptions(delay_us=600_000_000)
+            await engine.astart_with(first, echoed, (1,), {})
+            while engine._sleeps_until is None:
+                await asyncio.sleep(0)  # sleeps: one turn, until the clock's keeper has its own
+            before = swept
+            for number in range(20):
+                options = StartOptions(delay_us=700_000_000 + number)
+                await engine.astart_with(options, echoed, (number,), {})
+            later = swept - before
+            soon = await engine.astart_with(StartOptions(delay_us=1), echoed, (7,), {})
+            return later, await soon.aresult()
+
+    assert asyncio.run(main()) == (0, 7)
+
+
 def test_a_key_that_is_taken_is_told(url: str) -> None:
     async def main() -> None:
         async with Engine(url, tasks=[echoed]) as engine:

@@ -8,12 +8,14 @@ import gzip
 import json
 import socket
 import time
+from types import SimpleNamespace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
 
 from outlast.access import Grant, Rights, Role
+from outlast.errors import InternalError
 from outlast.server import guard, live, wire
 from outlast.server.auth import Identity
 
@@ -74,6 +76,80 @@ def test_an_answer_under_way_outlasts_the_time_of_a_head(monkeypatch: pytest.Mon
         path = f"/api/v1/executions/{id}/result?wait=500ms"
         line.sendall(f"GET {path} HTTP/1.1\r\n{known}\r\n\r\n".encode())  # and a line too many
         assert line.recv(65_536).startswith(b"HTTP/1.1 202")
+
+
+def test_an_idle_connection_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert wire.IDLE_SECONDS == 15
+    monkeypatch.setattr(wire, "IDLE_SECONDS", 0.1)
+    with a_server() as served, _connected(served) as line:
+        line.sendall(f"GET /healthz HTTP/1.1\r\n{_known(served)}\r\n".encode())
+        assert line.recv(65_536).startswith(b"HTTP/1.1 200")
+        assert _is_ended(line)
+
+
+@pytest.mark.parametrize(
+    ("idle_since", "ends", "looks_in"), [(None, 0, []), (90.0, 0, [5.0]), (80.0, 1, [])]
+)
+def test_only_idle_connections_are_ended(
+    idle_since: float | None, ends: int, looks_in: list[float]
+) -> None:
+    ended, set_in = [], []
+    line: Any = SimpleNamespace(
+        _idle_timer=1,
+        _idle_since=idle_since,
+        _look_idle=None,
+        timeout_keep_alive=15,
+        timeout_keep_alive_handler=lambda: ended.append(1),
+        loop=SimpleNamespace(time=lambda: 100.0, call_later=lambda span, _: set_in.append(span)),
+    )
+    wire.Connection._look_idle(line)
+    assert (len(ended), set_in, line._idle_timer) == (ends, looks_in, None)
+
+
+def test_requests_that_come_together_are_answered_in_order() -> None:
+    with a_server() as served, _connected(served) as line:
+        asks = [
+            f"GET {path} HTTP/1.1\r\n{_known(served)}" for path in ("/healthz", "/no", "/readyz")
+        ]
+        line.sendall(
+            ("\r\n".join([*asks[:2], asks[2] + "connection: close\r\n"]) + "\r\n").encode()
+        )
+        said = b""
+        while part := line.recv(65_536):
+            said += part
+        heads = [part.split(b"\r\n")[0] for part in said.split(b"HTTP/1.1 ")[1:]]
+        assert [int(head[:3]) for head in heads] == [200, 404, 200], said
+
+
+def test_who_asks_for_the_head_alone_gets_no_body() -> None:
+    with a_server() as served, _connected(served) as line:
+        line.sendall(
+            f"HEAD /healthz HTTP/1.1\r\n{_known(served)}connection: close\r\n\r\n".encode()
+        )
+        said = b""
+        while part := line.recv(65_536):
+            said += part
+        assert said.startswith(b"HTTP/1.1 405") and said.endswith(b"\r\n\r\n")
+
+
+def test_what_would_be_two_headers_is_none() -> None:
+    async def main() -> None:
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {guard.WHOLE: lambda *all: sent.append(all) or True}
+        with pytest.raises(InternalError):
+            await guard.answer(scope, send, 200, {"location": "/a\r\nset-cookie: b"}, b"")
+        assert sent == []
+        await guard.answer(scope, send, 200, {"location": "/a"}, b"b")
+        ((status, head, body),) = sent
+        assert (status, body) == (200, b"b")
+        assert b"location: /a\r\n" in head and head.endswith(b"\r\n\r\n")
+        assert all(b"%b: %b\r\n" % one in head for one in guard.HEADERS)
+
+    asyncio.run(main())
 
 
 def test_strangers_keep_out_each_other_and_nobody_else(

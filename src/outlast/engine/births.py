@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from outlast.engine.acting import signed
 from outlast.errors import InternalError
-from outlast.lifecycle import Event
+from outlast.lifecycle import Event, State
+from outlast.lifecycle import Execution as Record
 from outlast.store.protocol import Answer, Create
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ class Births:
         self._drivers: dict[str, Driver] = {}
         self._answers: list[Answer] = []
         self._submitted = self._answered = 0
-        self._waits = False
-        self._timed = False
+        self._waits = self._is_early = False
+        self._due_at: int | None = None
         self._failed: Exception | None = None
         self._until = 0
         self._come: asyncio.Future[None] | None = None
@@ -51,9 +52,13 @@ class Births:
         self._submitted += 1
         if driver is not None:
             self._drivers[id] = driver
-            self._timed = self._timed or item.after.deadline_at is not None
+        elif item.after.state is State.SCHEDULED:
+            self._is_early = True
         else:
             self._waits = True
+        if self._is_early or item.after.deadline_at is not None:
+            due_at = _due_at(item.after)
+            self._due_at = due_at if self._due_at is None else min(due_at, self._due_at)
         self._engine.journal.submit(signed(item), self)
 
     def settled(self, item: Create, answer: Answer) -> None:
@@ -78,10 +83,12 @@ class Births:
         """Have the engine look at what is there now."""
         if self._waits:
             self._engine.look()
+        elif self._due_at is not None:
+            self._engine.expect(self._due_at)
+        if self._waits or self._is_early:
             self._engine.hint("work")  # another one may know the task, or have room
-        elif self._timed:
-            self._engine.look_at_clock()
-        self._waits = self._timed = False
+        self._waits = self._is_early = False
+        self._due_at = None
 
     def come(self) -> list[Answer]:
         """Take what has become of those that were answered, in the order they were sent in.
@@ -126,6 +133,14 @@ class Births:
             await self._come
         if self._failed is not None:
             raise self._failed
+
+
+def _due_at(born: Record) -> int:
+    """Say when the clock moves what was born first; what waits for others may be due at once."""
+    if born.state is State.SCHEDULED and born.detail is not None:
+        return 0
+    instants = (born.due_at, born.deadline_at, born.start_by)
+    return min((at for at in instants if at is not None), default=0)
 
 
 __all__ = ["PART", "PUT_MANY", "START_MANY", "Births"]

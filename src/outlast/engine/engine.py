@@ -201,6 +201,7 @@ class Engine:
         self._wanted: list[tuple[str, asyncio.Future[Record | None]]] = []
         self._readings: set[asyncio.Task[None]] = set()
         self._wake: asyncio.Event | None = None
+        self._sleeps_until: int | None = None
         self._thread: LoopThread | None = None
         self.schedules = Schedules(self)
         self.queues, self.limits = Queues(self), Limits(self)
@@ -491,6 +492,7 @@ class Engine:
         """Move what the clock moves, then sleep until the next instant it moves something."""
         assert self._wake is not None
         self._wake.clear()
+        self._sleeps_until = None
         now = self.clock.now()
         unsure = self._settled < self._doubts
         self._doubts += 1  # unless it says what it did
@@ -517,7 +519,9 @@ class Engine:
             opens_at = self.worker.opens_at
             due_at = opens_at if due_at is None else min(opens_at, due_at)
         longest = self.tick_seconds_max
-        delay = longest if due_at is None else max(0.0, (due_at - self.clock.now()) / 1e6)
+        now = self.clock.now()
+        delay = longest if due_at is None else max(0.0, (due_at - now) / 1e6)
+        self._sleeps_until = now + int(min(delay, longest) * 1e6)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(delay, longest)):
                 await self._wake.wait()
@@ -667,6 +671,11 @@ class Engine:
         """See what the clock will move next."""
         if self._wake is not None:
             self._wake.set()
+
+    def expect(self, due_at: int) -> None:
+        """Know of an instant at which the clock will move something; a look costs a sweep."""
+        if self._sleeps_until is None or due_at < self._sleeps_until:
+            self.look_at_clock()
 
     def _changed(self, id: str | None) -> None:
         """Wake who watches this execution; None: any may have changed."""

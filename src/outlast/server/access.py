@@ -198,7 +198,7 @@ class ChainForm(msgspec.Struct):
 
 async def sign_in(call: Call) -> Reply:
     """Sign in with a name and a password; the answer sets a cookie."""
-    name, password, source = call.body.name, call.body.password, call.source
+    name, password, source = call.body.name, call.body.password, call.source_of()
     now = _now()
     crowd.let_in(source)
     await _write(call, lambda desk, _: desk.attempt(name, now, source))

@@ -20,7 +20,17 @@ from outlast.errors import BadRequest, Forbidden, InternalError, NotFound, Outla
 from outlast.server.auth import Authenticator, Identity, see_form
 from outlast.server.call import Call, Live, Reply
 from outlast.server.crowd import source_of
-from outlast.server.guard import GUARD, App, Guard, Receive, Scope, Send, read_body
+from outlast.server.guard import (
+    GUARD,
+    App,
+    Guard,
+    Receive,
+    Scope,
+    Send,
+    Visit,
+    answer,
+    read_body,
+)
 from outlast.server.paths import Paths, path_of
 from outlast.server.problem import MEDIA, headers_of, problem_of, status_of
 from outlast.server.route import Route, checked
@@ -85,7 +95,7 @@ class _App:
             found = self._paths.find(path_of(scope))
             if found is None:
                 error = NotFound("there is nothing at this address", do="GET /openapi.json")
-                await _tell(error, send, None)
+                await _tell(error, scope, send, None)
                 return
             endpoint, scope["path_params"] = found
             await endpoint(scope, receive, send)
@@ -120,12 +130,13 @@ class _Endpoint:
         self._engine, self._authenticator, self._methods = engine, authenticator, methods
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with contextlib.ExitStack() as held:
-            await self._serve(held, scope, receive, send)
+        visit = Visit(scope[GUARD])
+        try:
+            await self._serve(visit, scope, receive, send)
+        finally:
+            visit.leave()
 
-    async def _serve(
-        self, held: contextlib.ExitStack, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _serve(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
         route: Route | None = None
         try:
             route = self._methods.get(scope["method"])
@@ -133,13 +144,14 @@ class _Endpoint:
                 allow = ", ".join(self._methods)
                 raise BadRequest(f"only {allow} is taken here", status=405, do=allow)
             if route.permission is Permission.ANYONE and route.body is not None:
-                held.enter_context(scope[GUARD].stranger())
-            said = await self._answer(route, held, scope, receive)
+                visit.stranger()
+            said = await self._answer(route, visit, scope, receive)
         except OutlastError as error:
-            await _tell(error, send, route)
+            await _tell(error, scope, send, route)
             return
         except Exception as error:  # noqa: BLE001 - the border: nothing leaves it as a traceback
-            await _tell(InternalError(f"{type(error).__name__}: {error}"), send, route, error)
+            hidden = InternalError(f"{type(error).__name__}: {error}")
+            await _tell(hidden, scope, send, route, error)
             return
         if isinstance(said, Live):
             await _stream(said, scope, receive, send)
@@ -151,20 +163,18 @@ class _Endpoint:
         if reply.value is not None:
             body = reply.value if isinstance(reply.value, bytes) else _encode(reply.value)
             headers.setdefault("content-type", route.media)
-        await _send(send, status, headers, body)
+        await answer(scope, send, status, headers, body)
 
-    async def _answer(
-        self, route: Route, held: contextlib.ExitStack, scope: Scope, receive: Receive
-    ) -> Any:
+    async def _answer(self, route: Route, visit: Visit, scope: Scope, receive: Receive) -> Any:
         headers = _headers(scope)
         identity = _NOBODY
         if route.permission is not Permission.ANYONE:
             identity = await self._authenticator.authenticate(headers)
-            held.enter_context(scope[GUARD].held(identity.name))
+            visit.known(identity.name)
         if not self._engine.is_open:
             raise Overloaded("the engine is not open", where="server")
         call = Call(self._engine, route, identity, scope["path_params"], headers)
-        call.source = source_of(scope, headers)
+        call.source_of = lambda: source_of(scope, headers)
         if route.scope is Asked.EXECUTION:
             await call.find()
         elif route.scope is Asked.TENANT:
@@ -294,7 +304,11 @@ _LISTS: Final[dict[type, frozenset[str]]] = {}
 
 
 async def _tell(
-    error: OutlastError, send: Send, route: Route | None, cause: BaseException | None = None
+    error: OutlastError,
+    scope: Scope,
+    send: Send,
+    route: Route | None,
+    cause: BaseException | None = None,
 ) -> None:
     instance = f"urn:outlast:request:{secrets.token_hex(8)}"
     if status_of(error) == 500:
@@ -305,14 +319,7 @@ async def _tell(
         told = style.write(error, instance)
     media = MEDIA if style is None else style.media
     headers = {"content-type": media, **headers_of(error)}
-    await _send(send, status_of(error), headers, _encode(told))
-
-
-async def _send(send: Send, status: int, headers: Mapping[str, str], body: bytes) -> None:
-    raw = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
-    raw.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})
+    await answer(scope, send, status_of(error), headers, _encode(told))
 
 
 async def _stream(live: Live, scope: Scope, receive: Receive, send: Send) -> None:

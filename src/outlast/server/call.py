@@ -63,7 +63,7 @@ class Call:
         headers: by name in lower case.
         record: the row of the execution that the path names, where the scope is an execution.
         asked: whether a permission was asked for already.
-        source: the address that it comes from, as far as that is known.
+        source_of: finds out the address that it comes from, as far as that is known.
     """
 
     engine: Engine
@@ -75,7 +75,7 @@ class Call:
     body: Any = None
     record: Record | None = None
     asked: bool = False
-    source: str = ""
+    source_of: Callable[[], str] = str
 
     @property
     def actor(self) -> str:

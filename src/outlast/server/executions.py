@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -237,6 +238,7 @@ def _budget(body: OwnBudgetBody | None) -> Budget | None:
     return Budget(scope=body.scope, soft=body.soft, **body.limits)
 
 
+@lru_cache(256)  # callers name the same few spans
 def _span(text: str | None) -> int | None:
     return None if text is None else microseconds(text)
 

@@ -7,16 +7,17 @@ the store.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import types
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, MutableMapping
 from functools import lru_cache, partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from outlast.errors import BadRequest, Overloaded
+import msgspec
+
+from outlast.errors import BadRequest, InternalError, Overloaded
 from outlast.server.problem import MEDIA, headers_of, problem_of
 from outlast.server.strict import BODY_BYTES_MAX
 
@@ -43,6 +44,13 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 GUARD: Final = "outlast.guard"
 """Where a request finds the guard: it says whether the server is about to stop."""
 
+WHOLE: Final = "outlast.whole"
+"""Where a request finds how its connection sends a whole answer at one go, if it can.
+
+It is called with the status, the head from the first header to the empty line, and the body, and
+says whether it has done it; else the answer goes the way of ASGI, in two messages.
+"""
+
 HEADERS: Final = (
     (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
@@ -51,6 +59,8 @@ HEADERS: Final = (
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 _CACHE: Final = (b"cache-control", b"no-store")
+_HEAD: Final = b"".join(b"%b: %b\r\n" % one for one in HEADERS) + b"\r\n"
+_NO_VALUE: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Guard:
@@ -82,7 +92,7 @@ class Guard:
             if self._inside >= INSIDE_MAX:
                 raise Overloaded("the server answers as many requests as it can", where="server")
         except (BadRequest, Overloaded) as error:
-            await refuse(error, sender)
+            await refuse(error, scope, sender)
             return
         self._inside += 1
         scope[GUARD] = self
@@ -91,45 +101,15 @@ class Guard:
         finally:
             self._inside -= 1
 
-    @contextlib.contextmanager
-    def stranger(self) -> Iterator[None]:
-        """Count somebody without a credential: they may keep each other waiting, and nobody else.
-
-        Raises:
-            Overloaded: there are as many as may be.
-        """
-        if self._strangers >= STRANGERS_MAX:
-            raise Overloaded("too many sign in, or answer by a token, at once", where="server")
-        self._strangers += 1
-        try:
-            yield
-        finally:
-            self._strangers -= 1
-
-    @contextlib.contextmanager
-    def held(self, name: str) -> Iterator[None]:
-        """Count a request of a caller that is known, for as long as it is answered.
-
-        Raises:
-            Overloaded: the caller has as many under way as one may.
-        """
-        if self._held[name] >= EACH_MAX:
-            raise Overloaded(
-                "the caller holds as many answers as one may",
-                where=name,
-                why=f"{EACH_MAX:,} at once, streams of events included",
-            )
-        self._held[name] += 1
-        try:
-            yield
-        finally:
-            self._held[name] -= 1
-            if not self._held[name]:
-                del self._held[name]
-
     def _look(self, scope: Scope) -> None:
-        headers: list[tuple[bytes, bytes]] = scope["headers"]
-        if sum(len(name) + len(value) for name, value in headers) > HEADER_BYTES_MAX:
+        size, named, origins = 0, [], []
+        for name, value in scope["headers"]:
+            size += len(name) + len(value)
+            if name == b"host":
+                named.append(value)
+            elif name == b"origin":
+                origins.append(value.decode("latin-1"))
+        if size > HEADER_BYTES_MAX:
             raise BadRequest(
                 "the headers are too long", status=431, why=f"{HEADER_BYTES_MAX:,} bytes are taken"
             )
@@ -139,7 +119,6 @@ class Guard:
             )
         if _CONTROL.search(scope.get("path", "")):  # the router would pass over a line's end
             raise BadRequest("the address holds a character that none has", where="path")
-        named = [value for name, value in headers if name == b"host"]
         host = named[0].decode("latin-1") if len(named) == 1 else ""
         if _name_of(host) not in self._hosts:
             raise BadRequest(
@@ -149,7 +128,6 @@ class Guard:
                 why="a page elsewhere may have had its name turned to this address",
                 do="outlast server --allow-host NAME",
             )
-        origins = [value.decode("latin-1") for name, value in headers if name == b"origin"]
         if origins and scope["method"] != "GET":
             own = (f"http://{host}", f"https://{host}")
             if len(origins) > 1 or (origins[0] not in own and origins[0] not in self._origins):
@@ -159,6 +137,55 @@ class Guard:
                     where=f"origin: {origins[0][:80]}",
                     do="outlast server --allow-origin ORIGIN",
                 )
+
+
+class Visit:
+    """One request among those that a guard has let in, counted until :meth:`leave`."""
+
+    __slots__ = ("_guard", "_is_stranger", "_name")
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self._is_stranger = False
+        self._name: str | None = None
+
+    def stranger(self) -> None:
+        """Count somebody without a credential: they may keep each other waiting, and nobody else.
+
+        Raises:
+            Overloaded: there are as many as may be.
+        """
+        if self._guard._strangers >= STRANGERS_MAX:
+            raise Overloaded("too many sign in, or answer by a token, at once", where="server")
+        self._guard._strangers += 1
+        self._is_stranger = True
+
+    def known(self, name: str) -> None:
+        """Count a request of a caller that is known.
+
+        Raises:
+            Overloaded: the caller has as many under way as one may.
+        """
+        held = self._guard._held
+        count = held.get(name, 0)
+        if count >= EACH_MAX:
+            raise Overloaded(
+                "the caller holds as many answers as one may",
+                where=name,
+                why=f"{EACH_MAX:,} at once, streams of events included",
+            )
+        held[name] = count + 1
+        self._name = name
+
+    def leave(self) -> None:
+        """The request is answered."""
+        if self._is_stranger:
+            self._guard._strangers -= 1
+        if self._name is not None:
+            held = self._guard._held
+            held[self._name] -= 1
+            if not held[self._name]:
+                del held[self._name]
 
 
 @lru_cache(256)
@@ -230,24 +257,38 @@ def _too_long(bytes_max: int) -> BadRequest:
     return BadRequest("the body is too long", status=413, why=f"{bytes_max:,} bytes are taken")
 
 
-async def refuse(error: BadRequest | Overloaded, send: Send) -> None:
+async def refuse(error: BadRequest | Overloaded, scope: Scope, send: Send) -> None:
     """Answer with a problem."""
-    import msgspec
-
     problem = problem_of(error)
     headers = {"content-type": MEDIA, **headers_of(error)}
-    body = msgspec.json.encode(problem)
-    await send(
-        {
-            "type": "http.response.start",
-            "status": problem.status,
-            "headers": [
-                *((name.encode(), value.encode()) for name, value in headers.items()),
-                (b"content-length", str(len(body)).encode()),
-            ],
-        }
-    )
+    await answer(scope, send, problem.status, headers, msgspec.json.encode(problem))
+
+
+async def answer(
+    scope: Scope, send: Send, status: int, headers: Mapping[str, str], body: bytes
+) -> None:
+    """Send a whole answer, with the headers that every one has."""
+    whole: Callable[[int, bytes, bytes], bool] | None = scope.get(WHOLE)
+    if whole is not None and whole(status, _head_of(headers, len(body)), body):
+        return
+    raw = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
+    raw.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": body})
+
+
+def _head_of(headers: Mapping[str, str], length: int) -> bytes:
+    """Write the head of an answer behind its status.
+
+    Raises:
+        InternalError: a value would be more than one header.
+    """
+    text = "" if "cache-control" in headers else "cache-control: no-store\r\n"
+    for name, value in headers.items():
+        if _NO_VALUE.search(value):
+            raise InternalError("a header of an answer holds what none may", where=name)
+        text += f"{name}: {value}\r\n"
+    return f"{text}content-length: {length}\r\n".encode("latin-1", "replace") + _HEAD
 
 
 def _with_headers(send: Send) -> Send:
@@ -262,4 +303,4 @@ def _with_headers(send: Send) -> Send:
     return sender
 
 
-__all__ = ["App", "Guard", "Receive", "Scope", "Send", "read_body", "refuse"]
+__all__ = ["App", "Guard", "Receive", "Scope", "Send", "Visit", "answer", "read_body", "refuse"]

@@ -50,20 +50,26 @@ class Paths(Generic[T]):
 def _find(
     node: _Node[T], segments: list[str], place: int, taken: tuple[str, ...]
 ) -> tuple[T, dict[str, str]] | None:
-    if place == len(segments):
-        if node.endpoint is None:
+    while place < len(segments):
+        segment = segments[place]
+        if not segment:
             return None
-        return node.endpoint, dict(zip(node.names, taken, strict=True))
-    segment = segments[place]
-    if not segment:
+        place += 1
+        written, named = node.nodes.get(segment), node.nodes.get(_ANY)
+        if written is not None and named is not None:  # what is written out goes first
+            found = _find(written, segments, place, taken)
+            if found is not None:
+                return found
+            written = None
+        if written is not None:
+            node = written
+        elif named is not None:
+            node, taken = named, (*taken, segment)
+        else:
+            return None
+    if node.endpoint is None:
         return None
-    next_one = node.nodes.get(segment)
-    if next_one is not None:
-        found = _find(next_one, segments, place + 1, taken)
-        if found is not None:
-            return found
-    named = node.nodes.get(_ANY)
-    return None if named is None else _find(named, segments, place + 1, (*taken, segment))
+    return node.endpoint, dict(zip(node.names, taken, strict=True))
 
 
 def path_of(scope: Scope) -> str:

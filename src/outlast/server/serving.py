@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 import uvicorn
 
 from outlast.errors import CannotLoad, UsageError
+from outlast.server import wire
 from outlast.server.app import LOCAL, create_app
 from outlast.server.auth import Authenticator, FirstToken, token_path
 from outlast.server.front import Front
 from outlast.server.guard import Guard
-from outlast.server.wire import Connection
 
 if TYPE_CHECKING:
     from outlast.engine.engine import Engine
@@ -143,9 +143,9 @@ async def serve(
         server_header=False,
         proxy_headers=False,
         ws="none",
-        timeout_keep_alive=15,
+        timeout_keep_alive=wire.IDLE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
-        http=Connection,
+        http=wire.Connection,
     )
     server = _Server(config, lambda: on_ready(url))
     if until is not None:

@@ -7,12 +7,21 @@ take a head, or the trailers of a body, of any size, for as long as somebody sen
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, TimerHandle, Transport
+from functools import partial
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from outlast.server.guard import WHOLE
 
 HEAD_SECONDS: Final = 10.0
 """How long a head may take to come, from the opening of a connection or its first byte."""
+IDLE_SECONDS: Final = 15
+"""How long a connection may stay without a request."""
 HEAD_BYTES_MAX: Final = 65_536
 """More than the guard takes of headers and address, so that what is a little too long is told."""
 MESSAGE_BYTES_MAX: Final = 16_777_216
@@ -67,6 +76,8 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **more)
         self._in_head, self._taken = True, 0
         self._head_timer: TimerHandle | None = None
+        self._idle_timer: TimerHandle | None = None
+        self._idle_since: float | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head."""
@@ -76,6 +87,8 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         self._wait_no_more()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -93,12 +106,45 @@ class Connection(HttpToolsProtocol):
         """Count from here on what the body takes."""
         self._in_head, self._taken = False, 0
         self._wait_no_more()
+        scope: Any = self.scope
         super().on_headers_complete()
+        scope[WHOLE] = partial(send_whole, self.cycle)  # its task has not begun yet
 
     def on_message_complete(self) -> None:
         """Expect another head."""
         self._in_head, self._taken = True, 0
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, if it is there; else the connection is idle from now on.
+
+        It has one timer, which looks when it has been idle for long. One that is set and cancelled
+        for each request would cost more than to send its answer's head.
+        """
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._look_idle)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
+
+    def _look_idle(self) -> None:
+        """End a connection on which nothing has come for long."""
+        self._idle_timer = None
+        if self._idle_since is None:
+            return  # what is asked now sets the next one
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left <= 0:
+            self.timeout_keep_alive_handler()
+        else:
+            self._idle_timer = self.loop.call_later(left, self._look_idle)
 
     def _wait_no_more(self) -> None:
         if self._head_timer is not None:
@@ -117,4 +163,35 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
 
-__all__ = ["Connection"]
+def send_whole(cycle: RequestResponseCycle, status: int, head: bytes, body: bytes) -> bool:
+    """Send a whole answer at one go; it costs a third of two messages through ASGI.
+
+    Args:
+        cycle: the request and its answer, of which nothing was sent yet.
+        status: of the answer.
+        head: the headers, up to the empty line; they name the length of the body.
+        body: the body.
+
+    Returns:
+        Whether it was done; else nothing was.
+    """
+    if cycle.disconnected:
+        return True  # there is nobody to send it to
+    if cycle.flow.write_paused or cycle.response_started or cycle.scope["method"] == "HEAD":
+        return False
+    lines = [STATUS_LINE[status]]
+    for name, value in cycle.default_headers:
+        lines += (name, b": ", value, b"\r\n")
+    if not cycle.keep_alive:
+        lines.append(b"connection: close\r\n")
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.transport.write(b"".join((*lines, head, body)))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+    return True
+
+
+__all__ = ["Connection", "send_whole"]
