@@ -200,3 +200,18 @@ def test_without_a_token_nothing_is_done(terminal: Terminal) -> None:
         check=False,
     )
     assert done.returncode == 3 and "unauthenticated" in done.stderr
+
+
+def test_a_task_is_started_by_its_name_without_its_code(terminal: Terminal) -> None:
+    elsewhere = terminal.directory / "elsewhere"
+    elsewhere.mkdir()
+    away = Terminal(elsewhere, terminal.url, terminal.process)
+    assert json.loads(away("run", "total", "1", "--b", "4", "-q")) == 5
+    assert json.loads(away("run", "total", "--json", '{"a": 3}', "-q")) == 5
+    id = away("start", "asks", "--name", "5", "-o", "ids").strip()
+    assert "Send 5?" in away("show", id)
+    assert "total needs a" in away("run", "total", code=2)
+    assert "did you mean a" in away("start", "total", "--aa", "1", code=2)
+    assert "one is no JSON" in away("start", "total", "one", code=2)
+    assert "too many" in away("start", "total", "1", "2", "3", code=2)
+    assert "not_found" in away("start", "nothing", code=4)

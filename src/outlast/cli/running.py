@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,8 @@ def run(
 
     Kill it at any moment and type the same command again: it goes on from the last finished step.
     Arguments are given by name, or plainly in order; what stands after -- is never an option of
-    outlast. Ctrl-C detaches: the execution is kept.
+    outlast. Ctrl-C detaches: the execution is kept. On a server, the name of a task is enough,
+    where its code is not at hand.
     """
     from outlast.cli.watching import Watch, conclude
     from outlast.engine.engine import Engine
@@ -79,7 +81,7 @@ def run(
     if key is not None:
         checked_name(key, "key")
     if session.is_remote:
-        return _run_there(session, called(target, words, document), key, wait_us)
+        return _run_there(session, _called_there(session, target, words, document), key, wait_us)
     with Outlets() as outlets:
         task, call = called(target, words, document)
         twin = None if key is not None or new else _twin(session, task, call)
@@ -107,7 +109,7 @@ def run(
 
 
 def _run_there(
-    session: Session, what: tuple[Task[Any, Any], Call], key: str | None, wait_us: int | None
+    session: Session, what: tuple[Task[Any, Any] | str, Call], key: str | None, wait_us: int | None
 ) -> int:
     """Start a task on the server that the store is behind, and look on."""
     from outlast.cli.watching import Watch, conclude
@@ -117,7 +119,7 @@ def _run_there(
     with Signals() as signals, session.guest() as guest:
         record, is_new = guest.start(task, args, kwargs, StartOptions(key=key, origin=ORIGIN))
         said = "started" if is_new else "is there already"
-        session.say(f"{session.paint_remark(record.id, 'bold')}  {one_line(task.name)} {said}")
+        session.say(f"{session.paint_remark(record.id, 'bold')}  {one_line(record.task)} {said}")
         watch = Watch(session, guest, record.id, is_ours=False)
         ended = watch.follow(signals.came, wait_us)
         if ended is None:
@@ -131,10 +133,37 @@ def called(target: str, words: Sequence[str], document: str | None) -> tuple[Tas
     from outlast.cli.loading import load_task
 
     task = load_task(target)
+    words, document = _said(words, document)
+    return task, read_call(task, words, document, target=target)
+
+
+def _called_there(
+    session: Session, target: str, words: Sequence[str], document: str | None
+) -> tuple[Task[Any, Any] | str, Call]:
+    """Read a call for a server, which knows tasks by name whose code need not be here."""
+    from outlast.cli.by_name import is_name, read_arguments
+    from outlast.client.guest import RemoteGuest
+    from outlast.errors import CannotLoad, NotFound
+
+    with session.guest() as guest:
+        if not (is_name(target) and isinstance(guest, RemoteGuest)):
+            return called(target, words, document)
+        try:
+            schema = guest.input_schema(target)
+        except NotFound as unknown:
+            try:
+                return called(target, words, document)  # a module may be named like that as well
+            except CannotLoad:
+                raise unknown from None
+    words, document = _said(words, document)
+    return target, ((), read_arguments(target, schema, words, document))
+
+
+def _said(words: Sequence[str], document: str | None) -> tuple[Sequence[str], str | None]:
+    """Read the arguments that come by stdin."""
     if document is None and list(words) == ["-"]:
         words, document = (), "-"
-    document = read_stdin("--json -") if document == "-" else document
-    return task, read_call(task, words, document, target=target)
+    return words, read_stdin("--json -") if document == "-" else document
 
 
 class _Opened:
@@ -292,7 +321,10 @@ def start(
     labels: Sequence[str],
     priority: int | None,
 ) -> None:
-    """Start a task and do not wait; the engine that runs takes it up, or the next one does."""
+    """Start a task and do not wait; the engine that runs takes it up, or the next one does.
+
+    On a server, the name of a task is enough, where its code is not at hand.
+    """
     from outlast.cli.looking import labels_of
     from outlast.engine.registry import StartOptions
 
@@ -310,7 +342,8 @@ def start(
         labels=labels_of(labels) or None,
         priority=priority,
     )
-    task, call = called(target, words, document)
+    read = partial(_called_there, session) if session.is_remote else called
+    task, call = read(target, words, document)
     with session.guest(make=True) as guest:
         record, is_new = guest.start(task, *call, options)
         owner = guest.owner()
@@ -319,7 +352,7 @@ def start(
 
         session.json({**execution_form(record), "is_new": is_new})
         return
-    said = "" if session.output == "ids" else f"  {one_line(task.name)}  {record.state}"
+    said = "" if session.output == "ids" else f"  {one_line(record.task)}  {record.state}"
     session.out(record.id + said + ("" if is_new or not said else "  (there already)"))
     if owner is None and not record.is_final:
         source = target.rpartition(":")[0] or target

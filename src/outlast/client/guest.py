@@ -125,9 +125,19 @@ class RemoteGuest(Guest):
         """Say why an execution is not moving, as the server knows it."""
         return self.client.run(self.client.read_standing(record))
 
+    def input_schema(self, task: str) -> Mapping[str, Any]:
+        """Give what a task of the server takes, as JSON Schema.
+
+        Raises:
+            NotFound: the server knows no such task.
+        """
+        said = self.client.run(self.client.wire.get(f"/tasks/{quote(task, safe='')}"))
+        schema: Mapping[str, Any] = msgspec.json.decode(said)["input_schema"]
+        return schema
+
     def start(
         self,
-        task: Task[Any, Any],
+        task: Task[Any, Any] | str,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         options: StartOptions,

@@ -24,6 +24,7 @@ from outlast.errors import (
     SchemaMismatch,
     StoreOwned,
     TransitionRefused,
+    UnknownTask,
     UsageError,
 )
 from outlast.lifecycle import FINAL, OPEN, Message, MessageKind, State, Transition, create
@@ -183,7 +184,7 @@ class Guest:
 
     def start(
         self,
-        task: Task[Any, Any],
+        task: Task[Any, Any] | str,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         options: StartOptions,
@@ -193,6 +194,7 @@ class Guest:
         With a key, the same task and input always mean the same execution.
 
         Raises:
+            UnknownTask: it is only named: what it takes is known by its code, or by a server.
             KeyConflict: the key belongs to another task or input; nothing was written.
             WrongArguments, BadPayload, PayloadTooLarge: nothing was written.
             StoreUnavailable: whether it was started is unknown; with a key it is safe to repeat.
@@ -200,6 +202,8 @@ class Guest:
         from outlast.engine.identity import IdMaker
         from outlast.engine.request import birth_event, read_birth
 
+        if isinstance(task, str):
+            raise UnknownTask(f"the code of {task} is needed to start it here", do="FILE.py:TASK")
         self._ids = self._ids or IdMaker()
         payload = task.input.bind(args, kwargs)
         now = time.time_ns() // 1000
