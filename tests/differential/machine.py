@@ -33,7 +33,7 @@ from outlast.store.protocol import (
     WorkerRow,
     Write,
 )
-from outlast.testing.conformance import ASK, Owner, T, begun, born, replace
+from outlast.testing.conformance import ASK, Owner, T, begun, born, born_alike, replace
 from outlast.testing.conformance_schedules import draft, every
 from outlast.testing.conformance_structure import calls_child, child_of
 from tests.differential.pair import Open, Pair, open_sqlite, twice
@@ -175,6 +175,12 @@ class Machine:
             self.owners[owner.record.id] = owner  # look_again finds out if it was born queued
             return item
         return born(self.fresh_id(), self.now, task=dice.choice(["t", "t", "u"]), **data)
+
+    def new_births(self, dice: random.Random) -> Item:
+        ids = [self.fresh_id() for _ in range(dice.choice([1, 3]))]
+        if dice.random() < 0.1:
+            ids.append(self.some_id(dice))
+        return born_alike(ids, self.now, queue=dice.choice(["default", "a"]))
 
     def some_owner(self, dice: random.Random) -> Owner | None:
         pool = list(self.owners.values())
@@ -362,8 +368,10 @@ class Machine:
         items: list[Item] = []
         for _ in range(dice.choice([1, 1, 2, 3, 5, 8])):
             roll = dice.random()
-            if roll < 0.25:
+            if roll < 0.2:
                 items.append(self.new_create(dice))
+            elif roll < 0.25:
+                items.append(self.new_births(dice))
             elif roll < 0.65:
                 items += self.new_writes(dice)
             elif roll < 0.88:

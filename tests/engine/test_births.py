@@ -19,6 +19,11 @@ async def echoed(number: int) -> int:
 
 
 @task
+async def weighed(text: str) -> int:
+    return len(text)
+
+
+@task
 async def unused() -> None:
     """Something else that an engine may know."""
 
@@ -40,6 +45,28 @@ def test_more_than_may_be_on_their_way(url: str, monkeypatch: pytest.MonkeyPatch
     ids = asyncio.run(put_in())
     assert ids == sorted(set(ids))
     assert asyncio.run(run(ids)) == list(range(1_000))
+
+
+def test_what_waits_and_is_alike_goes_out_as_few_items(url: str) -> None:
+    """However the inputs weigh; and an input that is huge takes no others with it."""
+
+    async def main() -> tuple[int, list[str]]:
+        async with Engine(url, tasks=[unused]) as engine:
+            handles = await engine.astart_many(echoed, [(n,) for n in range(2_500)])
+            small = engine.journal.items
+            texts = ["x" * 600_000] * 5
+            heavy = await engine.astart_many(weighed, [(text,) for text in texts])
+            assert small == 3 and engine.journal.items == small + 3
+            (late,) = await engine.astart_many(echoed, [(1,)], StartOptions(deadline_us=10**9))
+            row = await late.arecord()
+            assert row.deadline_at == row.created_at + 10**9
+            for number, handle in enumerate(handles[:3]):
+                birth = engine.store.log(handle.id)[0]
+                assert str(number).encode() in (birth.payload or b"")
+            return engine.tally.started["echoed"], [handle.id for handle in (*handles, *heavy)]
+
+    started, ids = asyncio.run(main())
+    assert started == 2_501 and len(set(ids)) == 2_505
 
 
 def test_those_that_run_at_once_come_in_parts(url: str) -> None:

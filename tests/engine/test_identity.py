@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 from outlast.engine.identity import IdMaker, first_id
 
@@ -29,6 +30,17 @@ def test_ids_rise_strictly_within_a_millisecond_and_beyond() -> None:
     assert numbers == sorted(numbers), "what stands before the last digits is the number's own"
     assert all(first_id(now) <= id for id in [maker.make(now)])
     assert ids[0] >= first_id(NOW) > first_id(NOW - 1_000)
+
+
+def test_ids_that_are_made_together_rise_like_any_other() -> None:
+    maker = IdMaker()
+    before = maker.make(NOW)
+    ids = [*maker.make_many(NOW, 5_000), *maker.make_many(NOW, 1), maker.make(NOW)]
+    numbers = [number_of(id) for id in (before, *ids)]
+    assert numbers == sorted(set(numbers)) and len(ids) == 5_002
+    assert {len(id) for id in ids} == {len(before)}
+    steps = {after - then for then, after in pairwise(numbers[1:5_000])}
+    assert len(steps) > 4_000 and max(steps) > 60_000, "nobody can tell the next one"
 
 
 def test_ids_of_one_millisecond_keep_its_digits() -> None:

@@ -30,7 +30,7 @@ from outlast.store.relational.skeleton import (
 )
 from outlast.store.sql import load
 from outlast.store.sqlite import SqliteStore
-from outlast.testing.conformance import T, begun, born, codes, message, nonces
+from outlast.testing.conformance import T, begun, born, born_alike, codes, message, nonces
 from outlast.testing.conformance_access import deed
 from outlast.testing.conformance_schedules import MINUTE, Clerk, ScheduleConformance, draft
 from outlast.testing.conformance_streams import StreamsConformance
@@ -84,12 +84,14 @@ def filled(store: Store, secret: str) -> None:
     signal = message("s", MessageKind.SIGNAL, payload=payload, key="paid")
     batch = [run, step, born("idle", payload=payload), Deliver("run", signal, T)]
     batch.append(Deliver("idle", message("t", MessageKind.SIGNAL, payload=payload, key="paid"), T))
-    assert set(codes(store.commit(batch))) == {None}
+    alike = born_alike(["like"])
+    alike.payloads = [payload]
+    assert set(codes(store.commit([alike, *batch]))) == {None}
     Clerk(store).wish(Wish.CREATE, T, draft=draft(input=payload))
 
 
 def read_back(store: Store) -> list[bytes | None]:
-    found = [row.payload for id in ("run", "idle") for row in store.log(id)]
+    found = [row.payload for id in ("run", "idle", "like") for row in store.log(id)]
     found += [entry.message.payload for id in ("run", "idle") for entry in store.inbox(id)]
     found += [item.payload for item in store.stream("run", "words")]
     record = store.schedules.get("nightly")
@@ -292,13 +294,15 @@ def test_every_statement_with_a_payload_is_known(backend: str) -> None:
             if re.search(r"\b(payload|input)\b", re.sub(r"--.*", "", body)):
                 found.add(name)
     anew = {name for find, write, *_ in ANEW for name in (find, write)}
-    assert found == WRITES.keys() | READS.keys() | anew
+    assert found - PLAIN_ONLY == WRITES.keys() | READS.keys() | anew
     if backend == "sqlite":
         for name, (column, _) in READS.items():
             results = load("outlast.store.sqlite")[name].results
             assert not results or column < results
 
 
+PLAIN_ONLY: Final = {"bear_transitions"}
+"""Before a vault they are not sent: ``Database.bear`` writes births that are alike as any other."""
 LOOKS_ONLY: Final = {
     # They look into facts for what stays plain.
     "save_budgets", "end_empty_lines", "queue_states", "line_of", "place_in_queue", "next_due",
@@ -320,7 +324,7 @@ def test_every_statement_with_facts_is_known() -> None:
         for name, body in zip(pieces[1::2], pieces[2::2], strict=True):
             if re.search(r"\b(data|detail|text)\b", re.sub(r"--.*", "", body)):
                 found.add(name)
-    assert found - LOOKS_ONLY == TEXT_WRITES.keys() | TEXT_READS.keys()
+    assert found - LOOKS_ONLY - PLAIN_ONLY == TEXT_WRITES.keys() | TEXT_READS.keys()
 
 
 def test_what_stays_of_facts_is_what_statements_look_at() -> None:

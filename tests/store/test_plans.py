@@ -276,7 +276,7 @@ WRITES_ONLY = {
     *("keep_secret", "begin_feed"),
     "insert_descents",
     "insert_transitions",
-    *("insert_executions", "insert_plain_executions"),
+    *("insert_executions", "insert_plain_executions", "bear_transitions", "bear_executions"),
     "insert_messages",
     "put_worker",
     "insert_dependencies",

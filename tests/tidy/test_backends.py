@@ -23,6 +23,9 @@ CLOCKED = {
 }
 """The server's own clock stands in them, so that they take no time."""
 
+PACKED = {"bear_transitions", "bear_executions"}
+"""SQLite takes each row as one value, as no list of its has several columns."""
+
 
 def statements(backend: str) -> dict[str, str]:
     found: dict[str, str] = {}
@@ -60,7 +63,9 @@ def test_a_statement_takes_the_same(name: str) -> None:
     lite, full = SQLITE[name], POSTGRES[name]
     assert width(lite) == width(full)
     assert ("{rows}" in lite) is ("{rows}" in full) is bool(width(full))
-    assert parameters(lite) - ({"now"} if name in CLOCKED else set()) == parameters(full)
+    lists = {"ids", "digests", "payloads"} if name in PACKED else set()
+    own = {"now"} if name in CLOCKED else {"births", "width"} if name in PACKED else set()
+    assert parameters(lite) - own == parameters(full) - lists
 
 
 Column = tuple[str, bool]

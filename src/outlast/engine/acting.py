@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from outlast.access.audit import Deed
-    from outlast.store.protocol import Adjust, Create, Deliver
+    from outlast.store.protocol import Adjust, Create, CreateMany, Deliver
 
-    I = TypeVar("I", bound=Create | Deliver | Adjust)  # noqa: E741 - an item
+    I = TypeVar("I", bound=Create | CreateMany | Deliver | Adjust)  # noqa: E741 - an item
 
 _who: ContextVar[tuple[str, str, str] | None] = ContextVar("outlast_acting", default=None)
 

@@ -23,7 +23,7 @@ from outlast.duration import Duration, microseconds
 from outlast.engine import current
 from outlast.engine import token as tokens
 from outlast.engine.background import LoopThread
-from outlast.engine.births import PART, Births
+from outlast.engine.births import Births
 from outlast.engine.budgets import Budgets, read_adjusted
 from outlast.engine.bulk import Bulk, BulkReport, action_of
 from outlast.engine.capacity import Limits, Queues, names_of
@@ -742,6 +742,10 @@ class Engine:
         """Make an id for an execution."""
         return self._ids.make(self.clock.now())
 
+    def new_ids(self, count: int) -> list[str]:
+        """Make ids for executions that are made together."""
+        return self._ids.make_many(self.clock.now(), count)
+
     # Starting
 
     async def astart(self, task: Task[P, R], *args: P.args, **kwargs: P.kwargs) -> Execution[R]:
@@ -837,15 +841,13 @@ class Engine:
         births = Births(self)
 
         def take() -> None:
-            ids = [read_birth(answer, options.key).id for answer in births.come()]
-            handles.extend(Execution(self, id, task) for id in ids)
+            handles.extend([Execution(self, id, task) for id in births.ids(options)])
 
-        for place in range(0, len(payloads), PART):
+        place = 0
+        while place < len(payloads):
             await births.room()
             take()
-            now = self.clock.now()
-            for payload in payloads[place : place + PART]:
-                births.submit(self._ids.make(now), birth_event(task, payload, options, now), now)
+            place = births.send(task, options, payloads, place)
         await births.all()
         take()
         return handles

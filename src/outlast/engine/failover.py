@@ -24,7 +24,7 @@ from msgspec import Struct
 from outlast.errors import OutlastError, StoreFailedOver
 from outlast.lifecycle import Execution, Transition
 from outlast.store.epoch import EpochLoss
-from outlast.store.protocol import Answer, Create, Deliver, Store, Write
+from outlast.store.protocol import Answer, Create, CreateMany, Deliver, Store, Write
 
 if TYPE_CHECKING:
     from outlast.engine.engine import Engine
@@ -67,6 +67,8 @@ class Recall:
                 continue
             if kind is Create:
                 self.births.append(item.after.id)
+            elif kind is CreateMany:
+                self.births.extend(item.ids)
             elif kind is Deliver and answer.entry is not None:
                 self.messages.append((item.execution_id, item.message.id))
 

@@ -78,6 +78,25 @@ class IdMaker:
         pairs = _PAIRS
         return prefix + pairs[fresh >> 20 & 1023] + pairs[fresh >> 10 & 1023] + pairs[fresh & 1023]
 
+    def make_many(self, now_us: int, count: int) -> list[str]:
+        """Make the next ids, each up to 65,536 after the one before."""
+        ids = [self.make(now_us)]
+        pairs = _PAIRS
+        with self._lock:
+            fresh, head, prefix = self._last, self._head, self._prefix
+            for step in memoryview(_dice.draw(2 * (count - 1))).cast("H"):
+                fresh += 1 + step
+                if fresh >> _LOW_BITS != head:
+                    head, prefix = fresh >> _LOW_BITS, "ex_" + _base32(fresh)[:-_LOW_DIGITS]
+                ids.append(
+                    prefix
+                    + pairs[fresh >> 20 & 1023]
+                    + pairs[fresh >> 10 & 1023]
+                    + pairs[fresh & 1023]
+                )
+            self._last, self._head, self._prefix = fresh, head, prefix
+        return ids
+
 
 def first_id(now_us: int) -> str:
     """Give the id before all those that are made from this instant on."""

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from outlast.engine.acting import is_acting, signed
 from outlast.errors import NoEngine, OutlastError, StoreBusy, StoreFailedOver, StoreUnavailable
-from outlast.store.protocol import Adjust, Answer, Create, Deliver, Item, Store, Write
+from outlast.store.protocol import Adjust, Answer, Create, CreateMany, Deliver, Item, Store, Write
 
 if TYPE_CHECKING:
     from outlast.engine.failover import Recall
@@ -41,6 +41,7 @@ BACKLOG_MAX: Final = 20_000
 """Items queued before ``start`` has to wait."""
 
 _WITH_ROWS: Final = (Create, Write)
+_FROM_OUTSIDE: Final = (Create, CreateMany, Deliver, Adjust)
 
 T = TypeVar("T")
 
@@ -294,13 +295,15 @@ def _is_spared(item: Item, answer: Answer) -> bool:
     A store that was busy has taken the batch back, and whoever sent the item hears of it. What an
     owner wrote it has in memory already, so it has to begin anew.
     """
-    return isinstance(answer.error, StoreBusy) and isinstance(item, Create | Deliver | Adjust)
+    return isinstance(answer.error, StoreBusy) and isinstance(item, _FROM_OUTSIDE)
 
 
 def _weight(item: Item) -> tuple[int, int]:
     """Give the rows and the payload bytes of an item."""
     if isinstance(item, Deliver):
         return 2, len(item.message.payload or b"")
+    if isinstance(item, CreateMany):
+        return len(item.ids), sum(map(len, item.payloads))
     if not isinstance(item, _WITH_ROWS):
         return 1, 0
     size = 0

@@ -19,7 +19,7 @@ from outlast.lifecycle import Execution as Record
 from outlast.lifecycle.record import continued_as
 from outlast.lifecycle.table import REFUSAL_MEANINGS
 from outlast.naming import checked_labels, checked_name, checked_priority, checked_text
-from outlast.store.protocol import Answer
+from outlast.store.protocol import Answer, are_alike
 
 
 class _Form(Struct):
@@ -32,6 +32,15 @@ class _Form(Struct):
     queue_us: int | None
     demand: Demand
     actor: str
+
+    def alike(self, task: Task[Any, Any]) -> Event | None:
+        """Give the event of births that differ by their inputs alone; None where they may not."""
+        demand = self.demand
+        clock = (self.delay_us, self.start_at, self.deadline_us, self.queue_us)
+        if clock != (None,) * 4 or demand.limits or demand.rates or demand.needs or task.pin:
+            return None
+        birth = Event(Kind.CREATE, self.actor, data=self.data)
+        return birth if are_alike(birth) else None
 
     def fill(self, task: Task[Any, Any], payload: bytes, now: int) -> Event:
         """Make the event of one of them."""
@@ -59,12 +68,27 @@ def birth_event(task: Task[Any, Any], payload: bytes, options: StartOptions, now
     Raises:
         UsageError: its key, queue, sender or origin is no name.
     """
+    return _form_for(task, options).fill(task, payload, now)
+
+
+def birth_of_many(task: Task[Any, Any], options: StartOptions) -> Event | None:
+    """Make the event by which executions are born that differ by their inputs alone.
+
+    Gives None where they are born with more than all have.
+
+    Raises:
+        UsageError: as :func:`birth_event`.
+    """
+    return _form_for(task, options).alike(task)
+
+
+def _form_for(task: Task[Any, Any], options: StartOptions) -> _Form:
     if options is not PLAIN:
-        return _form_of(task, options).fill(task, payload, now)
+        return _form_of(task, options)
     form: _Form | None = task.form
     if form is None:
         form = task.form = _form_of(task, options)
-    return form.fill(task, payload, now)
+    return form
 
 
 def _form_of(task: Task[Any, Any], options: StartOptions) -> _Form:
@@ -211,4 +235,11 @@ _SAME_AGAIN: Final[Mapping[MessageKind, Sequence[str]]] = {
 """Refusals that say a request is fulfilled already: asking again is no error."""
 
 
-__all__ = ["birth_event", "new_message", "read_birth", "read_delivery", "successor_of"]
+__all__ = [
+    "birth_event",
+    "birth_of_many",
+    "new_message",
+    "read_birth",
+    "read_delivery",
+    "successor_of",
+]

@@ -173,6 +173,22 @@ class Worker:
         record, row = create(self.store.tenant, id, event, now)
         if notes:
             return Create(record, [row, *self._append(record, notes, now)]), None
+        task = self._code_at_once(record)
+        if task is None:
+            return Create(record, [row]), None
+        (nonce,) = nonces(1)
+        claim = Event(Kind.CLAIM, "engine", 0, nonce, data={"worker": self.name})
+        start = Event(Kind.START, "engine", 1, nonce, data=task.stamp)
+        rows = [row, *self._append(record, (claim, start), now)]
+        self._starting += 1
+        return Create(copy_of(record), rows), Driver(self, task, record, row)
+
+    def runs_at_once(self, event: Event, now: int) -> bool:
+        """Tell whether what is born by this event now takes the fast path."""
+        return self._code_at_once(create(self.store.tenant, "", event, now)[0]) is not None
+
+    def _code_at_once(self, record: Execution) -> Task[Any, Any] | None:
+        """Give the code of a new execution that takes the fast path; None for any other."""
         task = code_for(record, self.tasks, self.versions)
         fast = (
             task is not None
@@ -181,14 +197,7 @@ class Worker:
             and record.state == "queued"
             and self._may_be_born_running(record)
         )
-        if not fast or task is None:
-            return Create(record, [row]), None
-        (nonce,) = nonces(1)
-        claim = Event(Kind.CLAIM, "engine", 0, nonce, data={"worker": self.name})
-        start = Event(Kind.START, "engine", 1, nonce, data=task.stamp)
-        rows = [row, *self._append(record, (claim, start), now)]
-        self._starting += 1
-        return Create(copy_of(record), rows), Driver(self, task, record, row)
+        return task if fast else None
 
     def _may_be_born_running(self, record: Execution) -> bool:
         """Tell whether no claim has to be asked for; of rules of its queue the store knows."""

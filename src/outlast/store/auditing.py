@@ -9,6 +9,7 @@ from outlast.store.protocol import (
     Adjust,
     Answer,
     Create,
+    CreateMany,
     Deliver,
     Item,
     QueueSetting,
@@ -52,6 +53,9 @@ def deeds_of(batch: Sequence[Item], answers: Sequence[Answer]) -> list[Said]:
             if source is not None:
                 facts["from"] = source["id"]
             said.append((replace(deed, at=row.at), item.after.id, facts))
+        elif isinstance(item, CreateMany):
+            facts = {"task": (item.birth.data or {})["task"]}
+            said += [(replace(deed, at=item.at), id, facts) for id in item.ids]
         elif isinstance(item, Deliver) and answer.entry is not None:
             message = item.message
             facts = {"message": str(message.kind)}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from msgspec import Struct
 
+from outlast.errors import InternalError
 from outlast.lifecycle import (
     BrokenLog,
     Event,
@@ -18,6 +19,7 @@ from outlast.lifecycle import (
     State,
     Transition,
     applied,
+    create,
     decide,
     events_of,
     fold,
@@ -27,7 +29,17 @@ from outlast.lifecycle.delivery import is_awaited
 from outlast.lifecycle.gate import is_gated
 from outlast.lifecycle.lateness import is_closed
 from outlast.lifecycle.record import COLUMNS, continued_as, copy_of
-from outlast.store.protocol import Answer, Create, Deliver, Descent, InboxEntry, Lease, Verdict
+from outlast.store.protocol import (
+    Answer,
+    Create,
+    CreateMany,
+    Deliver,
+    Descent,
+    InboxEntry,
+    Lease,
+    Verdict,
+    are_alike,
+)
 
 _BY_CLOCK: Final = {
     State.SCHEDULED: Kind.PROMOTE,
@@ -173,6 +185,22 @@ def descent_of(birth: Transition) -> Descent | None:
     if source is None:
         return None
     return Descent(birth.execution_id, source["id"], source["mode"], source.get("step"))
+
+
+def births_of(item: CreateMany, tenant: int) -> Iterator[Create]:
+    """Decide births that are alike, one after the other.
+
+    Raises:
+        InternalError: they have more than all have.
+    """
+    birth, facts = item.birth, item.birth.data or {}
+    if not are_alike(birth):
+        raise InternalError("what is born with more is not born together", where=item.ids[0])
+    for id, payload, number in zip(item.ids, item.payloads, item.digests, strict=True):
+        data = {**facts, "input_digest": number}
+        event = Event(birth.kind, birth.actor, data=data, payload=payload)
+        record, row = create(tenant, id, event, item.at)
+        yield Create(record, [row])
 
 
 def taken_answer(holder: Execution, item: Create) -> Answer:

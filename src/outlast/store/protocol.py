@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
-from outlast.lifecycle import Execution, Message, State, Transition
+from outlast.lifecycle import Event, Execution, Message, State, Transition
 from outlast.store.epoch import Epochs
 
 if TYPE_CHECKING:  # only who has to do with them loads them
@@ -53,6 +53,38 @@ class Create(msgspec.Struct):
     after: Execution
     rows: list[Transition]
     deed: Deed | None = None
+
+
+class CreateMany(msgspec.Struct):
+    """Bring executions of one task into the world that differ by their inputs alone: all, or none.
+
+    They wait in their queue and have nothing but what all have: no key, gate, label, budget or
+    clock, and nobody that they depend on. They come before all else in their batch. Where one of
+    them is there already, none is written, and the item is refused as ``already_exists``.
+
+    Attributes:
+        birth: the event of each; without the input and the digest of the input, which are its own.
+        at: when they are born.
+        ids, payloads, digests: what each is called, its input, and the digest of that.
+        deed: as for :class:`Create`, for each.
+    """
+
+    birth: Event
+    at: int
+    ids: list[str]
+    payloads: list[bytes]
+    digests: list[int]
+    deed: Deed | None = None
+
+
+ALIKE: Final = frozenset(("task", "queue", "priority", "version", "attempt_timeout_us"))
+"""The facts that births may have which are written together."""
+
+
+def are_alike(birth: Event) -> bool:
+    """Tell whether executions born by this event have nothing but what all have."""
+    facts = birth.data or {}
+    return "task" in facts and facts.keys() <= ALIKE
 
 
 class Write(msgspec.Struct):
@@ -255,7 +287,7 @@ class Deliver(msgspec.Struct):
     only_if: tuple[int, int] | None = None
 
 
-Item = Create | Write | Deliver | Reserve | Adjust
+Item = Create | CreateMany | Write | Deliver | Reserve | Adjust
 Heard = Callable[[Sequence[Transition], Sequence[Execution]], None]
 """Hears of rows that were committed, and of the executions that have ended with them."""
 

@@ -42,6 +42,7 @@ from outlast.store.protocol import (
     Answer,
     Claimed,
     Create,
+    CreateMany,
     Deliver,
     Filter,
     InboxEntry,
@@ -77,6 +78,13 @@ def born(
     event = Event(Kind.CREATE, "user", data={"task": task, **data}, payload=payload)
     record, row = create(tenant, id, event, now)
     return Create(record, [row])
+
+
+def born_alike(ids: Sequence[str], now: int = T, **data: Any) -> CreateMany:
+    """Make the item that creates executions which differ by their inputs alone: their numbers."""
+    birth = Event(Kind.CREATE, "user", data={"task": "t", **data})
+    payloads = [str(number).encode() for number in range(len(ids))]
+    return CreateMany(birth, now, list(ids), payloads, [-number for number in range(len(ids))])
 
 
 def begun(
@@ -237,6 +245,61 @@ class StoreConformance:
         } == {
             *("ex_01", "ex_04", "ex_05", "ex_06", "ex_08", "ex_09", "ex_10", "ex_13"),
         }
+        self.check(store)
+
+    def test_births_that_are_alike_are_as_each_by_itself(self, store: Store) -> None:
+        ids = [f"ex_{number:04}" for number in range(130)]
+        facts: dict[str, Any] = {"queue": "q", "priority": -3, "version": "2"}
+        apart = {"attempt_timeout_us": 5}
+        extreme = CreateMany(
+            Event(Kind.CREATE, "ann", data={"task": "t", **facts, **apart}),
+            T + 1,
+            ["ex_ü1", "ex_ü2", "ex_ü3"],
+            [b"", b"\x00\xc1\xff", '"ü"'.encode()],
+            [-(2**63), 2**63 - 1, 0],
+        )
+        wide = born_alike(["ex_w", "ex_wide"], **facts)
+        assert codes(store.commit([born_alike(ids, **facts), extreme, wide])) == [None] * 3
+        expected = [
+            born(id, T, payload=str(number).encode(), input_digest=-number, **facts)
+            for some in (ids, wide.ids)
+            for number, id in enumerate(some)
+        ]
+        for id, payload, number in zip(extreme.ids, extreme.payloads, extreme.digests, strict=True):
+            more = {**facts, **apart, "input_digest": number}
+            event = Event(Kind.CREATE, "ann", data={"task": "t", **more}, payload=payload)
+            record, row = create(DEFAULT_NUMBER, id, event, T + 1)
+            expected.append(Create(record, [row]))
+        names = [*ids, *wide.ids, *extreme.ids]
+        assert store.get(names) == [one.after for one in expected]
+        assert store.logs(names) == [one.rows for one in expected]
+        owner = claim_one(store, "ex_0003", T + 2)
+        assert one(store, owner.write(Kind.STEP, T + 3, key="s#1")).refused is None
+        self.check(store)
+
+    def test_births_that_are_alike_come_all_or_none(self, store: Store) -> None:
+        assert one(store, born("ex_2")).refused is None
+        assert codes(
+            store.commit(
+                [
+                    born("ex_7", waits_on=[{"id": "ex_3", "need": "end", "or_else": "hold"}]),
+                    born_alike(["ex_1", "ex_2"]),
+                    born_alike(["ex_3", "ex_4"]),
+                    born_alike(["ex_5", "ex_5"]),
+                    born_alike(["ex_6"], key="k"),
+                    born_alike(["ex_4", "ex_8"]),
+                    born("ex_4"),
+                    Deliver("ex_4", message("m1", MessageKind.PAUSE), T),
+                ]
+            )
+        ) == [
+            *(None, "already_exists", None, "already_exists", "internal_error", "already_exists"),
+            *("already_exists", None),
+        ]
+        there = store.get([f"ex_{number}" for number in range(1, 9)])
+        assert [None if row is None else row.id for row in there] == [
+            *(None, "ex_2", "ex_3", "ex_4", None, None, "ex_7", None),
+        ]
         self.check(store)
 
     def test_every_column_survives(self, store: Store) -> None:

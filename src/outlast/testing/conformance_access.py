@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from msgspec.structs import replace as evolve
+
 from outlast.access.audit import GENESIS, Chain, Deed
 from outlast.access.decide import Grant
 from outlast.access.record import Held, Session, Token, User
@@ -12,7 +14,17 @@ from outlast.lifecycle import Kind, MessageKind
 from outlast.schedule import Request, Wish
 from outlast.store.auditing import FORGET_US, FREE_FAILURES, WAIT_MAX_US
 from outlast.store.protocol import Create, Deliver, Item, QueueSetting, Setting, Store
-from outlast.testing.conformance import Owner, T, begun, born, codes, message, one, state
+from outlast.testing.conformance import (
+    Owner,
+    T,
+    begun,
+    born,
+    born_alike,
+    codes,
+    message,
+    one,
+    state,
+)
 from outlast.testing.conformance_budgets import adjust
 from outlast.testing.conformance_schedules import Clerk
 
@@ -197,6 +209,16 @@ class AccessConformance:
             "cli",
             '{"message":"cancel"}',
         )
+
+    def test_births_that_are_alike_leave_a_deed_each(self, store: Store) -> None:
+        made = born_alike(["ex_1", "ex_2"])
+        made.deed = deed("start", T + 5)
+        assert codes(store.commit([made, evolve(made, ids=["ex_3", "ex_2"])])) == [
+            None,
+            "already_exists",
+        ]
+        assert actions(store) == [("start", "ex_1"), ("start", "ex_2")]
+        assert {(row.at, row.detail) for row in store.access.audit()} == {(T, '{"task":"t"}')}
 
     def test_a_guilty_item_leaves_no_deed(self, store: Store) -> None:
         """The others of its batch do, also where each is written by itself."""

@@ -41,6 +41,7 @@ from outlast.testing.conformance import (
     answer_to,
     begun,
     born,
+    born_alike,
     codes,
     message,
     nonces,
@@ -361,6 +362,7 @@ class TenantsConformance:
         ]
         assert store.tenants.close(OTHER, T + 1, deed("close"))
         assert one(other, born("ex_3", tenant=other.tenant)).refused == "tenant_closed"
+        assert one(other, born_alike(["ex_4", "ex_5"])).refused == "tenant_closed"
         assert one(other, born("ex_3", key="k", tenant=other.tenant)).refused == "already_exists"
         assert other.claim(Lease("w1"), ["t"], 9, T + 2, nonces(9)) == []
         assert other.schedules.due(T + SPAN, 9) == ([], None)

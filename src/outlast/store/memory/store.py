@@ -33,6 +33,7 @@ from outlast.store.auditing import deeds_of, purged
 from outlast.store.books import Losses, Paying, budgets_of, tell
 from outlast.store.decisions import (
     Errand,
+    births_of,
     claim_of,
     crash_loop,
     deliver,
@@ -69,6 +70,7 @@ from outlast.store.protocol import (
     Claimed,
     Claims,
     Create,
+    CreateMany,
     Deliver,
     Descent,
     Ended,
@@ -95,8 +97,9 @@ from outlast.store.tenants import opened
 if TYPE_CHECKING:
     from outlast.access.audit import Deed
 
-_TURN = {Create: 0, Write: 1, Reserve: 1, Adjust: 1, Deliver: 2}
-"""The order within a batch: deliveries last, as they are decided on what the owners wrote."""
+_TURN = {CreateMany: -1, Create: 0, Write: 1, Reserve: 1, Adjust: 1, Deliver: 2}
+"""The order within a batch: births that are alike first, as one statement writes them; deliveries
+last, as they are decided on what the owners wrote."""
 
 
 _BY_CLOCK = (State.SCHEDULED, State.WAITING, State.AWAITING_INPUT, State.RETRY_WAIT)
@@ -253,6 +256,8 @@ class MemoryStore:
         if isinstance(item, Reserve | Adjust):
             paying.append((place, item))
             return Answer()
+        if isinstance(item, CreateMany):
+            return self._create_many(item)
         head = item.after if isinstance(item, Create) else item
         id, fence = head.id, head.fence
         if (id, fence) in broken and isinstance(item, Write):
@@ -263,6 +268,20 @@ class MemoryStore:
         if isinstance(item, Write) and item.charge is not None:
             paying.append((place, item))
         return answer
+
+    def _create_many(self, item: CreateMany) -> Answer:
+        ids = set(item.ids)
+        if len(ids) < len(item.ids) or not ids.isdisjoint(self._records):
+            return Answer("already_exists")
+        if self.is_closed:
+            return Answer("tenant_closed")
+        try:
+            births = list(births_of(item, self.tenant))
+        except InternalError as error:
+            return Answer("internal_error", error=error)
+        for birth in births:
+            self._create(birth)
+        return Answer()
 
     def _create(self, item: Create, *, is_child: bool = False) -> Answer:
         key = item.after.key

@@ -58,6 +58,24 @@ SELECT {tenant}, v.column1, v.column2, 'queued', 1, 0, 0, 'first', 0, 0, 0, 0, 0
        v.column3, v.column3, v.column4, v.column5, v.column6, v.column7, 0
   FROM {rows};
 
+-- name: bear_transitions
+-- The births of executions that are alike.
+INSERT INTO transition (tenant, execution_id, seq, kind, from_state, to_state, fence, actor, at, data,
+                        payload)
+SELECT {tenant}, v.id, 1, 'create', '', 'queued', 0, :actor::text, :created_at::bigint,
+       :facts::text || v.digest::text || '}', v.payload
+  FROM unnest(:ids::text[], :digests::bigint[], :payloads::bytea[]) AS v (id, digest, payload);
+
+-- name: bear_executions
+-- Their rows, as of insert_plain_executions.
+INSERT INTO execution (tenant, id, task, state, seq, fence, high_water, cause, attempt, failures,
+                       claims, idle_claims, inbox_count, inbox_seen, created_at, updated_at,
+                       state_at, queue, priority, input_digest, version, children)
+SELECT {tenant}, v.id, :task::text, 'queued', 1, 0, 0, 'first', 0, 0, 0, 0, 0, 0,
+       :created_at::bigint, :created_at::bigint, :created_at::bigint, :queue::text,
+       :priority::bigint, v.digest, :version::text, 0
+  FROM unnest(:ids::text[], :digests::bigint[]) AS v (id, digest);
+
 -- name: move_executions
 -- types: text bigint bigint bigint bigint
 -- Only the position changed: id, seq, idle_claims, inbox_seen, updated_at.

@@ -28,6 +28,7 @@ from psycopg import errors
 from outlast.errors import InternalError, StoreFailedOver, StoreUnavailable, UsageError
 from outlast.store.epoch import Keeping
 from outlast.store.postgres.address import Address
+from outlast.store.postgres.arrays import array_of
 from outlast.store.postgres.connect import (
     PLANS,
     SETTINGS,
@@ -41,7 +42,8 @@ from outlast.store.postgres.history import compared, kept_by
 from outlast.store.postgres.migrate import ready
 from outlast.store.postgres.session import ConnectionLost, GuardFired, PreparedLost, Session
 from outlast.store.postgres.statements import Sendable, statements
-from outlast.store.protocol import DEFAULT_TENANT, Hints
+from outlast.store.protocol import DEFAULT_TENANT, CreateMany, Hints
+from outlast.store.relational.alike import common_to
 from outlast.store.relational.database import Database, Reader, Rows, Sight
 from outlast.store.relational.rows import Value
 
@@ -396,6 +398,19 @@ class PostgresDatabase(Database):
         statement, session = self._statements[name], self._session()
         session.queue(statement.text, *statement.bind(bounds))
         return int(session.drain().command_tuples or 0)
+
+    def bear(self, item: CreateMany) -> None:
+        """See the seam."""
+        session = self._session()
+        bounds = {
+            **common_to(item, self.tenant),
+            "ids": array_of("text", item.ids),
+            "digests": array_of("bigint", item.digests),
+            "payloads": array_of("bytea", item.payloads),
+        }
+        for name in ("bear_transitions", "bear_executions"):
+            statement = self._statements[name]
+            session.queue(statement.text, *statement.bind(bounds))
 
     def beat(self, name: str, bounds: Mapping[str, Value], patience_s: float) -> Rows:
         """See the seam."""

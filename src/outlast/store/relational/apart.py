@@ -23,6 +23,7 @@ from outlast.store.protocol import (
     Adjust,
     Answer,
     Create,
+    CreateMany,
     Deliver,
     Item,
     Reserve,
@@ -35,8 +36,9 @@ from outlast.store.relational.pending import Pending, touched_by
 if TYPE_CHECKING:
     from outlast.store.relational.store import RelationalStore
 
-TURN: Final = {Create: 0, Write: 1, Reserve: 1, Adjust: 1, Deliver: 2}
-"""The order within a batch: deliveries last, as they are decided on what the owners wrote."""
+TURN: Final = {CreateMany: -1, Create: 0, Write: 1, Reserve: 1, Adjust: 1, Deliver: 2}
+"""The order within a batch: births that are alike first, as one statement writes them; deliveries
+last, as they are decided on what the owners wrote."""
 RACES_MAX: Final = 3
 """So often what somebody else may have made in the same instant is nobody's guilt."""
 FAULTS: Final[tuple[type[Exception], ...]] = (
@@ -82,6 +84,8 @@ class Apart:
             item = batch[place]
             if isinstance(item, Deliver):
                 deliveries.append((place, item))
+            elif isinstance(item, CreateMany):
+                self._attempt(place, partial(self._store._bear, place, item, answers))
             elif isinstance(item, Reserve | Adjust):
                 paying.append((place, item))
             else:
@@ -197,6 +201,8 @@ def id_of(item: Item) -> str:
     """Name what an item is about."""
     if isinstance(item, Create):
         return item.after.id
+    if isinstance(item, CreateMany):
+        return item.ids[0]
     if isinstance(item, Adjust):
         return item.scope
     return item.id if isinstance(item, Write) else item.execution_id

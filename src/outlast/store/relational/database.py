@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from outlast.store.decisions import births_of
 from outlast.store.epoch import Keeping
-from outlast.store.protocol import Hints
+from outlast.store.protocol import CreateMany, Hints
 from outlast.store.relational.hearing import Hearing
-from outlast.store.relational.rows import Value
+from outlast.store.relational.rows import Value, own_values_of, values_of_transition
 
 T = TypeVar("T")
 Rows = Sequence[Sequence[object]]
@@ -144,6 +145,16 @@ class Database(ABC):
     @abstractmethod
     def run(self, name: str, bounds: Mapping[str, Value]) -> int:
         """Run one statement, and give how many rows of the database it changed."""
+
+    def bear(self, item: CreateMany) -> None:
+        """Write births that are alike, the rows of their logs first.
+
+        Raises:
+            InternalError: they have more than all have.
+        """
+        births = list(births_of(item, self.tenant))
+        self.send("insert_transitions", [values_of_transition(birth.rows[0]) for birth in births])
+        self.send("insert_plain_executions", [own_values_of(birth.after) for birth in births])
 
     def beat(self, name: str, bounds: Mapping[str, Value], patience_s: float) -> Rows:
         """Ask a statement that writes, in a transaction of its own, where leases are renewed.

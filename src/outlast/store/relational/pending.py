@@ -13,6 +13,7 @@ from outlast.store.protocol import (
     Answer,
     BudgetRow,
     Create,
+    CreateMany,
     Deliver,
     Emission,
     Item,
@@ -48,13 +49,14 @@ class Pending:
     """What a transaction has gathered, by table and shape."""
 
     __slots__ = (
-        "births", "born", "budgets", "claimed", "counted", "descents", "edges", "emits", "ended",
-        "losses", "messages", "moved", "plain", "progress", "saved", "sends", "told",
+        "alike", "births", "born", "budgets", "claimed", "counted", "descents", "edges", "emits",
+        "ended", "losses", "messages", "moved", "plain", "progress", "saved", "sends", "told",
         "transitions",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.births: list[Create] = []
+        self.alike: list[CreateMany] = []
         self.sends: list[tuple[int, Deliver]] = []
         self.budgets: list[BudgetRow] = []
         self.losses = Losses()

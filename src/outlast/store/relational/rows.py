@@ -78,8 +78,7 @@ def plain_values_of(record: Execution) -> tuple[Value, ...] | None:
     Returns None for any other.
     """
     if record.created_at == record.updated_at == record.state_at and _rest(record) == _REST:
-        values: tuple[Value, ...] = _own(record)
-        return values
+        return own_values_of(record)
     return None
 
 
@@ -111,7 +110,8 @@ _KEY: Final = COLUMNS.index("key")
 OWN: Final = ("id", "task", "created_at", "queue", "priority", "input_digest", "version")
 """The columns in which plain new executions differ; the other times are that of the birth, too. The
 tenant stands in the statement; a record of another one is refused with its first row."""
-_own: Final = attrgetter(*OWN)
+own_values_of: Final[Callable[[Execution], tuple[Value, ...]]] = attrgetter(*OWN)
+"""Give the columns of ``insert_plain_executions`` of one that has no others."""
 _rest: Final = attrgetter(
     *[name for name in COLUMNS if name not in ("tenant", *OWN, "updated_at", "state_at")]
 )

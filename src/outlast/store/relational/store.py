@@ -60,6 +60,7 @@ from outlast.store.protocol import (
     Claimed,
     Claims,
     Create,
+    CreateMany,
     Deliver,
     Descent,
     Ended,
@@ -85,6 +86,7 @@ from outlast.store.protocol import (
     Write,
 )
 from outlast.store.relational import members
+from outlast.store.relational.alike import rows_of
 from outlast.store.relational.apart import FAULTS, Apart
 from outlast.store.relational.budgets import (
     any_stirred,
@@ -228,6 +230,7 @@ class RelationalStore:
         answers = [STORED] * len(batch)
         pending = Pending()
         creates: list[tuple[int, Create]] = []
+        alike: list[tuple[int, CreateMany]] = []
         chains: dict[str, list[tuple[int, Write]]] = {}
         deliveries: list[tuple[int, Deliver]] = []
         paying: list[tuple[int, Paying]] = []
@@ -243,11 +246,15 @@ class RelationalStore:
                     chains[item.id] = [(place, item)]
             elif isinstance(item, Create):
                 creates.append((place, item))
+            elif isinstance(item, CreateMany):
+                alike.append((place, item))
             elif isinstance(item, Deliver):
                 deliveries.append((place, item))
             else:
                 paying.append((place, item))
         lock_money(self.database, paying)
+        if alike:
+            self._take_alike(alike, answers, pending)
         self._take_owned(creates, chains, batch, answers, pending)
         ended = pending.ended
         senders = [place for place, _ in pending.sends]
@@ -348,6 +355,31 @@ class RelationalStore:
                 if position is not None:
                     record = moved(after or record, position)
             pending.bear(record)
+
+    def _take_alike(
+        self, alike: list[tuple[int, CreateMany]], answers: list[Answer], pending: Pending
+    ) -> None:
+        """Write births that are alike, each item as a whole; before all else, which sees them."""
+        taken, controlled = self._taken([id for _, item in alike for id in item.ids])
+        for place, item in alike:
+            count = len(taken) + len(item.ids)
+            if controlled is EVERY:
+                answers[place] = Answer("tenant_closed")
+            elif not taken.isdisjoint(item.ids):
+                answers[place] = Answer("already_exists")
+            else:
+                taken.update(item.ids)
+                if len(taken) < count:  # it has one twice
+                    answers[place] = Answer("already_exists")
+                    continue
+                self.database.bear(item)
+                pending.alike.append(item)
+
+    def _bear(self, place: int, item: CreateMany, answers: list[Answer]) -> None:
+        """Take births that are alike, by themselves."""
+        pending = Pending()
+        self._take_alike([(place, item)], answers, pending)
+        self._flush(pending)
 
     def _take_births(self, batch: Sequence[Item], answers: list[Answer], pending: Pending) -> None:
         """See whether what is born with other executions' rows may be born with its claim."""
@@ -734,7 +766,11 @@ class RelationalStore:
             write_progress(self.database, pending.progress)
         hearing = self.database.hearing
         if hearing is not None:
-            hearing.take(pending.transitions, [end.record for end in pending.ended])
+            rows = pending.transitions
+            if pending.alike:
+                alike = [row for item in pending.alike for row in rows_of(item, self.tenant)]
+                rows = [*alike, *rows]
+            hearing.take(rows, [end.record for end in pending.ended])
         if pending.losses.charges:
             take_charges(self, pending.losses.charges)  # whom it would tell has no owner, or ended
 

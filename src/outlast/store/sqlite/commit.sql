@@ -59,6 +59,27 @@ SELECT {tenant}, column1, column2, 'queued', 1, 0, 0, 'first', 0, 0, 0, 0, 0, 0,
        column3, column4, column5, column6, column7, 0
   FROM (VALUES {rows}) WHERE column1 IS NOT NULL;
 
+-- name: bear_transitions
+-- The births of executions that are alike. Each is one blob: the id, whose width is given, the digest
+-- of its input in 20 digits, the input. What is a text, or an array, of many rows has to be prepared
+-- or taken apart anew; this is one parameter.
+INSERT INTO transition (tenant, execution_id, seq, kind, from_state, to_state, fence, actor, at, data,
+                        payload)
+SELECT {tenant}, CAST(substr(v.value, 1, :width) AS TEXT), 1, 'create', '', 'queued', 0, :actor,
+       :created_at, :facts || CAST(CAST(substr(v.value, :width + 1, 20) AS TEXT) AS INTEGER) || '}',
+       substr(v.value, :width + 21)
+  FROM carray(:births) AS v;
+
+-- name: bear_executions
+-- Their rows, as of insert_plain_executions.
+INSERT INTO execution (tenant, id, task, state, seq, fence, high_water, cause, attempt, failures,
+                       claims, idle_claims, inbox_count, inbox_seen, created_at, updated_at,
+                       state_at, queue, priority, input_digest, version, children)
+SELECT {tenant}, CAST(substr(v.value, 1, :width) AS TEXT), :task, 'queued', 1, 0, 0, 'first', 0, 0, 0,
+       0, 0, 0, :created_at, :created_at, :created_at, :queue, :priority,
+       CAST(CAST(substr(v.value, :width + 1, 20) AS TEXT) AS INTEGER), :version, 0
+  FROM carray(:births) AS v;
+
 -- name: move_executions
 -- columns: 5
 -- padded

@@ -13,14 +13,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import chain as chained
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import apsw
 import msgspec
 
 from outlast.errors import SchemaMismatch, StoreBroken
 from outlast.store.epoch import Keeping
-from outlast.store.protocol import DEFAULT_TENANT
+from outlast.store.protocol import DEFAULT_TENANT, CreateMany
+from outlast.store.relational.alike import common_to
 from outlast.store.relational.database import Database, Reader, Rows, Sight
 from outlast.store.relational.rows import Value
 from outlast.store.sql import Statement, load
@@ -40,6 +41,9 @@ from outlast.store.sqlite.migrate import inspect, is_older, migrate, tenant_in, 
 from outlast.store.sqlite.owner import OwnerLock, all_locks
 
 T = TypeVar("T")
+CARRAY: Final = hasattr(apsw, "carray") and "ENABLE_CARRAY" in apsw.compile_options
+"""Whether a statement takes a list as one parameter (https://www.sqlite.org/carray.html); that of
+the wheels does, one that is built with a system's SQLite may not."""
 
 
 class SqliteReader(Reader):
@@ -192,6 +196,19 @@ class SqliteDatabase(Database):
         """See the seam."""
         self.writer.execute(self._sql[name].text, bounds)
         return self.writer.changes()
+
+    def bear(self, item: CreateMany) -> None:
+        """See the seam: one value for each, of which its columns are cut in SQLite."""
+        ids = [id.encode() for id in item.ids]
+        width = len(ids[0])
+        if not CARRAY or any(len(id) != width for id in ids):
+            super().bear(item)
+            return
+        parts = zip(ids, item.digests, item.payloads, strict=True)
+        births = apsw.carray(tuple([b"%b%20d%b" % part for part in parts]))
+        bounds: dict[str, Any] = {**common_to(item, self.tenant), "width": width, "births": births}
+        for name in ("bear_transitions", "bear_executions"):
+            self.writer.execute(self._sql[name].text, bounds)
 
     def read(self, name: str, bounds: Mapping[str, Value]) -> Rows:
         """See the seam."""
