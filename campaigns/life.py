@@ -12,6 +12,7 @@ import os
 import random
 import signal
 import sys
+import time
 import traceback
 from enum import StrEnum
 from typing import Any, Final, NoReturn
@@ -38,7 +39,7 @@ from outlast.store.protocol import Filter
 class Word(StrEnum):
     """What a life tells its parent."""
 
-    READY = "ready"
+    READY = "ready"  # the seconds of processor that this took
     START = "start"  # key, id
     ANSWER = "answer"  # execution, question
     SENT = "sent"  # execution, message id
@@ -115,7 +116,7 @@ class Life:
             f"sqlite:///{plan.path}", slots=plan.slots, threads=6, patience="300ms"
         ).open()
         self._engine = engine
-        self.tell(Word.READY)
+        self.tell(Word.READY, time.process_time())
         for one in plan.known:
             if plan.drain or self._dice.random() < 0.3:
                 self._follow(engine.execution(one.id))

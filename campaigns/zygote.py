@@ -25,6 +25,9 @@ from campaigns.life import Plan, Word, live
 from campaigns.reading import Snapshot
 
 ROOT: Final = Path(__file__).resolve().parent.parent
+_USUAL: Final = 1.5
+"""How much longer than its time of processor a birth takes where nobody else wants one."""
+_SLOWEST: Final = 20.0
 
 
 @dataclass(slots=True)
@@ -52,7 +55,8 @@ class When:
 
     Attributes:
         after: seconds, then a signal is sent; None: it ends by itself, or at its point.
-        from_birth: whether they count from the fork, else from the moment the engine is open.
+        from_birth: whether they count from the fork, else from the moment the engine is open. Then
+            they are seconds of a machine that does nothing else: more, where the birth took more.
         by: the signal.
         fresh: whether it is a fresh interpreter.
     """
@@ -107,7 +111,7 @@ def _attend(ending: Ending, read: int, pid: int, when: When, patience: float) ->
     """Read what the life tells until its end, and send the signal in time."""
     poll = select.poll()
     poll.register(read, select.POLLIN | select.POLLHUP)
-    now = time.monotonic()
+    born = now = time.monotonic()
     at = now + when.after if when.after is not None and when.from_birth else None
     give_up_at = now + patience
     rest = b""
@@ -131,10 +135,17 @@ def _attend(ending: Ending, read: int, pid: int, when: When, patience: float) ->
         ending.lines += map(msgspec.json.decode, lines)
         if lines:
             give_up_at = time.monotonic() + patience
-        if not ending.opened and any(line[0] == Word.READY for line in ending.lines):
+        ready = next((line for line in ending.lines if line[0] == Word.READY), None)
+        if not ending.opened and ready is not None:
             ending.opened = True
             if when.after is not None and not when.from_birth:
-                at = time.monotonic() + when.after
+                now = time.monotonic()
+                at = now + when.after * _slowness(now - born, ready[1])
+
+
+def _slowness(took: float, processor: float) -> float:
+    """Say how much more time a life needs for the same work than on a machine of its own."""
+    return min(max(1.0, took / processor / _USUAL), _SLOWEST)
 
 
 def read_file(path: Path, seqs: dict[str, int], inboxes: dict[str, int], *, full: bool) -> Snapshot:
