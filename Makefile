@@ -5,6 +5,7 @@ KILLS ?= 20000
 SEEDS ?= 20000
 BENCH ?= all
 ARGS ?=
+JOBS ?= $(if $(ARGS),0,2)
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
@@ -19,7 +20,7 @@ demo: .venv/.run ## See executions survive kill -9, on real data, in seconds
 	$(BIN)/outlast demo $(ARGS)
 
 test: .venv/.dev ## Run all tests, two thousand kills and simulated worlds included
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 check: .venv/.dev ## Lint, format, types, generated pages, the rules of the repository; seconds
 	$(BIN)/ruff check .

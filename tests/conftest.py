@@ -51,6 +51,22 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
     return report
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with what has leave to take long: so nothing of it keeps one process when all is done.
+
+    With two processes (``make test``) the first half of the tests is the first one's, so that no
+    two of the campaigns contend with each other.
+    """
+    usual = float(config.getini("timeout"))
+
+    def leave(item: pytest.Item) -> float:
+        mark = item.get_closest_marker("timeout")
+        return max(usual, mark.args[0]) if mark else usual
+
+    items.sort(key=leave, reverse=True)
+
+
 def pytest_collection_finish() -> None:
     """Keep the collector from what has been collected: thousands of tests, and all they import.
 
