@@ -3,15 +3,13 @@
 The engine, its drivers, scopes and worker, the lifecycle and the stores are those of production.
 What is left to luck in production is left to dice here, and the dice are thrown with one seed:
 
-``clockwork``   time, processes, their event loops and threads; the dice choose who goes next
-``disk``        the store as a process reaches it: calls fail, come late, kill or freeze it
-``node``        the engine, on such a loop and such a store
-``actions``     what task code does, one class each, and ``programs``: tasks made of actions
-``clients``     who starts, signals, answers, pauses, resumes and cancels, and asks twice
-``invariants``  what must be true after each write, by number (docs/reliability.md)
-``world``       one seed: its plan, its faults, its end; ``trace`` what happened in it
-``plants``      known bugs, put in on purpose: each must be caught
-``campaign``    many seeds, what they counted, and the command
+``world``     one seed: its plan, time and processes (``clockwork``, ``loop``, ``threads``), the store
+              as a process reaches it (``disk``), engines (``node``, ``fleet``), ``faults``, ``ending``
+``tasks``     what runs: steps, actions made of steps, programs made of actions
+``actors``    who starts, signals, answers, pauses, cancels, plans and descends, and asks twice
+``rules``     what must be true after each write, by topic; ``names`` has them all
+``plants``    known bugs, put in on purpose: each must be caught
+``campaign``  many seeds, what they counted, and the command
 
 *What the dice may permute.* asyncio promises that ``call_soon`` keeps an order, and the engine may
 rely on it. So callbacks of one object stay in order, and those of different objects (a task, a

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from campaigns.simulation.disk import Fault
-from campaigns.simulation.invariants import RULES
 from campaigns.simulation.plants import PLANTS, planted
-from campaigns.simulation.world import Limits, Outcome, World, run
+from campaigns.simulation.rules.names import RULES
+from campaigns.simulation.world.disk import Fault
+from campaigns.simulation.world.world import Limits, Outcome, World, run
 
 LEAST_PER_THOUSAND: Final = {
     "executions": 2_000,

@@ -15,9 +15,12 @@ from typing import Any, Final
 
 import pytest
 
-from campaigns.simulation import actions, invariants
 from campaigns.simulation.campaign import Report, campaign, shrunk
 from campaigns.simulation.plants import PLANTS
+from campaigns.simulation.rules.names import RULES
+from campaigns.simulation.tasks import leaves, nodes
+from campaigns.simulation.tasks.action import Action
+from campaigns.simulation.tasks.catalogue import ACTIONS
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 SEED: Final = int(os.environ.get("OUTLAST_SIMULATION_SEED", "0"))
@@ -49,7 +52,7 @@ def test_two_thousand_seeds(capsys: pytest.CaptureFixture[str]) -> None:
         f"python -m campaigns.simulation --seed {said['broken'][0]['seed']}"
     )
     assert said["missing"] == []
-    assert said["checked"].keys() == invariants.RULES.keys()
+    assert said["checked"].keys() == RULES.keys()
     assert sum(said["checked"].values()) > 500 * SEEDS
 
 
@@ -88,21 +91,22 @@ def test_plants_are_taken_out_again() -> None:
 
 def test_a_campaign_that_did_nothing_fails() -> None:
     empty = Report(seeds=1_000).missing()
-    for rule in invariants.RULES:
+    for rule in RULES:
         assert f"{rule} was never checked" in empty
     assert any(line.startswith("crashes_in_flight: 0 of") for line in empty)
 
 
 def test_every_rule_that_is_named_exists() -> None:
     for name, plant in PLANTS.items():
-        assert plant.rules and set(plant.rules) <= invariants.RULES.keys(), name
+        assert plant.rules and set(plant.rules) <= RULES.keys(), name
     assert len(PLANTS) >= 10
 
 
 def test_every_action_is_used() -> None:
     made = {
         cls
-        for cls in vars(actions).values()
-        if isinstance(cls, type) and issubclass(cls, actions.Action) and cls is not actions.Action
+        for module in (leaves, nodes)
+        for cls in vars(module).values()
+        if isinstance(cls, type) and issubclass(cls, Action) and cls is not Action
     }
-    assert made == set(actions.ACTIONS)
+    assert made == set(ACTIONS)

@@ -8,24 +8,12 @@ from functools import lru_cache
 from random import Random
 from typing import Any, Final
 
-from campaigns.simulation.actions import (
-    Action,
-    Came,
-    Chain,
-    Life,
-    Need,
-    Work,
-    chain_needs,
-    choices,
-    draw_nap,
-    goes_on,
-    little,
-    little_needs,
-    other,
-    pay,
-    refuse,
-    tidy,
-)
+from campaigns.simulation.tasks.action import Action, Life, Need
+from campaigns.simulation.tasks.catalogue import choices, draw_nap
+from campaigns.simulation.tasks.leaves import Work
+from campaigns.simulation.tasks.nodes import Chain
+from campaigns.simulation.tasks.small import chain_needs, goes_on, little, little_needs
+from campaigns.simulation.tasks.steps import Came, other, pay, refuse, tidy
 from outlast import Budget, Limit, Retry, task
 
 TASK_RETRIES: Final = 4

@@ -15,7 +15,7 @@ from functools import partial
 from random import Random
 from typing import Any, Final, Protocol
 
-from campaigns.simulation.clockwork import Died, Process
+from campaigns.simulation.world.clockwork import Died, Process
 from outlast.errors import OutlastError, StoreBusy, StoreFull, StoreUnavailable
 
 

@@ -14,7 +14,9 @@ from outlast.lifecycle import Kind, Transition
 from outlast.lifecycle.record import continued_as
 
 if TYPE_CHECKING:
-    from campaigns.simulation.invariants import Auditor, Seen
+    from campaigns.simulation.rules.auditor import Auditor
+    from campaigns.simulation.rules.seen import Seen
+
 
 RULE: Final = "chains"
 TASK: Final = "sim_goes_on"

@@ -14,7 +14,9 @@ from outlast.engine.standing import standing
 from outlast.lifecycle import Kind, MessageKind, State, reason_of
 
 if TYPE_CHECKING:
-    from campaigns.simulation.invariants import Auditor, Seen
+    from campaigns.simulation.rules.auditor import Auditor
+    from campaigns.simulation.rules.seen import Seen
+
 
 RULE: Final = "reasons"
 _NAMED: Final = re.compile(r"ex_[0-9a-z]{19,}")

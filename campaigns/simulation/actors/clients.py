@@ -6,121 +6,23 @@ what it has not heard about it asks again, under the same key or message id; som
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
-from random import Random
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
-from campaigns.simulation.actions import Need, goes_on
-from campaigns.simulation.descents import Descends
-from campaigns.simulation.edges import is_held
-from campaigns.simulation.invariants import Auditor
-from campaigns.simulation.node import SimEngine
-from campaigns.simulation.programs import SORTS, Sort
+from campaigns.simulation.actors.descends import Descends
+from campaigns.simulation.actors.market import Market
+from campaigns.simulation.actors.orders import Order
+from campaigns.simulation.tasks.action import Need
+from campaigns.simulation.world.node import SimEngine
 from outlast.engine.after import After
 from outlast.engine.questions import open_questions
 from outlast.engine.registry import StartOptions
 from outlast.errors import NoEngine, OutlastError, StoreBusy, StoreFull, StoreUnavailable
-from outlast.lifecycle import FINAL, Kind, Message, MessageKind, State, Transition
-from outlast.lifecycle import Execution as Record
-from outlast.store.protocol import InboxEntry
+from outlast.lifecycle import FINAL, Kind, Message, MessageKind, Transition
 
 AGAIN_US: Final = 40_000
 _UNKNOWN: Final = (StoreUnavailable, StoreBusy, StoreFull, NoEngine)
-_SENDS: Final = (MessageKind.CANCEL, MessageKind.PAUSE, MessageKind.RESUME, MessageKind.NOTE)
-
-
-class Market(Protocol):
-    """What clients need of their world."""
-
-    dice: Random
-    auditor: Auditor
-    reader: Any
-
-    def later(self, delay_us: int, what: Callable[[], None]) -> None:
-        """Do something later."""
-
-    def ask(
-        self,
-        make: Callable[[SimEngine], Coroutine[Any, Any, Any]],
-        heard: Callable[[Any, BaseException | None], None],
-        lost: Callable[[], None],
-    ) -> None:
-        """Ask some worker; either it is heard, or it was lost."""
-
-    def deliver_as_guest(self, id: str, message: Message) -> str | None:
-        """Write a message from a process beside the engines; gives the refusal."""
-
-    def note(self, *said: object) -> None:
-        """Put something into the trace."""
-
-    def count(self, name: str) -> None:
-        """Count something."""
-
-    def id_of(self, number: int) -> str | None:
-        """Give the execution that is known to be that of an order."""
-
-    def cares(self, client: Client, id: str) -> None:
-        """Hear which execution a client has started."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """An execution that somebody wants.
-
-    Attributes:
-        number: the how-manieth.
-        key: under which key it is started; None: without one.
-        deadline_us: how long it may take; None: as long as it likes.
-        delay_us: how long it waits before it may run.
-        ops: what is sent to it, and how long after its start.
-        after: what it waits for: the number of an earlier order, what that must come to, and what
-            happens where it does not.
-    """
-
-    number: int
-    sort: Sort
-    seed: int
-    at_us: int
-    key: str | None
-    deadline_us: int | None
-    delay_us: int | None
-    ops: tuple[tuple[int, MessageKind], ...]
-    after: tuple[tuple[int, str, str], ...] = ()
-
-
-def draw_order(number: int, dice: Random, horizon_us: int) -> Order:
-    """Draw an order."""
-    sorts = [sort for sort in SORTS.values() for _ in range(sort.weight)]
-    sort = sorts[int(dice.random() * len(sorts))]
-    ops = []
-    if dice.random() < 0.35:
-        for _ in range(1 + int(dice.random() * 3)):
-            kind = (
-                _SENDS[int(len(_SENDS) * dice.random() ** 0.7)]
-                if dice.random() < 0.8
-                else (MessageKind.CANCEL)
-            )
-            ops.append((int(horizon_us * dice.random() ** 2), kind))
-    after = []
-    if number and dice.random() < 0.3:
-        for _ in range(1 + int(dice.random() * 2)):
-            need = "success" if dice.random() < 0.7 else "end"
-            or_else = "cancel" if dice.random() < 0.5 else "hold"
-            after.append((int(dice.random() * number), need, or_else))
-    return Order(
-        number,
-        sort,
-        int(dice.random() * 1_000_000),
-        int(horizon_us * 0.5 * dice.random() ** 2),
-        f"key-{number}" if dice.random() < 0.8 else None,
-        int(10 ** (4 + 5 * dice.random())) if dice.random() < 0.12 else None,
-        int(2_000_000 * dice.random()) if dice.random() < 0.1 else None,
-        tuple(ops),
-        tuple(after),
-    )
 
 
 class Client:
@@ -172,7 +74,7 @@ class Client:
         market, order, dice = self.market, self.order, self.market.dice
         market.note("started", id, order.key)
         market.count("acknowledged")
-        market.auditor.told_start(id, order.key)
+        market.auditor.promises.started(id, order.key)
         if self.id is not None:
             market.auditor.check("INV-9 acknowledged", id == self.id, order.key, "is", self.id, id)
             return
@@ -251,7 +153,7 @@ class Client:
             return
         self.market.count("ends_told")
         self.market.note("told", self.id, ended[1].kind)
-        self.market.auditor.told_end(*ended)
+        self.market.auditor.promises.ended(*ended)
 
 
 def make_message(kind: MessageKind, message_id: str, key: str | None) -> Message:
@@ -278,12 +180,12 @@ def send(market: Market, id: str, message: Message, *, as_guest: bool | None = N
     def accepted() -> None:
         market.count("acknowledged")
         market.note("accepted", id, message.id, message.kind)
-        market.auditor.told_message(id, message.id, message.kind)
+        market.auditor.promises.accepted(id, message.id, message.kind)
 
     def refused() -> None:
         market.count("refusals")
         market.note("refused", id, message.id, message.kind)
-        market.auditor.told_refusal(id, message.id)
+        market.auditor.promises.refused(id, message.id)
 
     def lost() -> None:
         if dice.random() < 0.9:
@@ -310,43 +212,6 @@ def send(market: Market, id: str, message: Message, *, as_guest: bool | None = N
     if dice.random() < 0.1:
         market.count("messages_doubled")
         market.later(int(100_000 * dice.random()), go)
-
-
-def is_out_of_budget(record: Record) -> bool:
-    """Tell whether an execution is suspended as nothing is left for what it wants."""
-    return record.state is State.SUSPENDED and (record.detail or {}).get("code") == "budget"
-
-
-def nudges(record: Record, rows: Any, inbox: Sequence[InboxEntry]) -> list[Message]:
-    """Give what an open execution still needs to come to its end, and nobody has sent.
-
-    What was sent, to it or to those that it goes on from (``inbox``), is not sent again: if it was
-    lost on the way, that must show.
-    """
-    if is_out_of_budget(record):
-        return []  # a resume would be of no use
-    sent = {(entry.message.kind, entry.message.key) for entry in inbox}
-    if record.state in (State.PAUSED, State.SUSPENDED) or is_held(record):
-        return [Message(f"resume-{record.seq}", MessageKind.RESUME, "nudge")]
-    sort, seed = SORTS[record.task], msgspec.json.decode(rows[0].payload)["seed"]
-    found = [
-        make_message(MessageKind.SIGNAL, f"final-{need.name}", need.name)
-        for need in sort.needs(seed)
-        if need.kind == "signal"
-        and (MessageKind.SIGNAL, need.name) not in sent
-        and (sort.task is not goes_on or is_wanted(record, need.name))
-    ]
-    for question in open_questions(record, rows):
-        if (MessageKind.ANSWER, question.key) not in sent:
-            name = f"final-{question.key}"
-            found.append(make_message(MessageKind.ANSWER, name, question.key))
-    return found
-
-
-def is_wanted(record: Record, name: str) -> bool:
-    """Tell whether an execution waits for a signal just now."""
-    waits: Any = (record.detail or {}).get("waits") or ()
-    return any(wait.get("title") == name for wait in waits)
 
 
 def _expected(error: BaseException) -> None:

@@ -15,34 +15,30 @@ from random import Random, getstate, setstate
 from random import seed as seed_module
 from typing import Any, Final
 
-import msgspec
-
-from campaigns.simulation.actions import PRICE, stage
-from campaigns.simulation.clients import Client, Order, draw_order, is_out_of_budget, nudges, send
-from campaigns.simulation.clockwork import EPOCH_US, Clockwork, Process
-from campaigns.simulation.disk import CALM, WEATHERS, Disk, Weather
-from campaigns.simulation.invariants import Auditor, Violation
-from campaigns.simulation.leases import LEASES_US, LONG_US, Book, SimFleet
-from campaigns.simulation.node import SimEngine, deterministic, request
-from campaigns.simulation.programs import SORTS, TASKS
-from campaigns.simulation.slots import Planner, draw_plans
+from campaigns.simulation.actors.clients import Client
+from campaigns.simulation.actors.planner import Planner
+from campaigns.simulation.rules.auditor import Auditor
+from campaigns.simulation.rules.leases import Book
+from campaigns.simulation.rules.names import Violation
+from campaigns.simulation.tasks.programs import TASKS
+from campaigns.simulation.tasks.steps import PRICE, stage
+from campaigns.simulation.world.chance import deterministic
+from campaigns.simulation.world.clockwork import EPOCH_US, Clockwork, Process
+from campaigns.simulation.world.disk import CALM, Disk
+from campaigns.simulation.world.ending import Ending
+from campaigns.simulation.world.faults import Faults
+from campaigns.simulation.world.fleet import SimFleet
+from campaigns.simulation.world.node import SimEngine, request
+from campaigns.simulation.world.plan import draw_plan
 from outlast.budget import UNIT
 from outlast.engine.current import current_step
 from outlast.errors import OutlastError
-from outlast.lifecycle import Execution, Kind, Message, MessageKind, State, reason_of
-from outlast.lifecycle.record import continued_as
-from outlast.schedule import ScheduleState
+from outlast.lifecycle import Execution, Kind, Message
 from outlast.store.memory import MemoryStore
 from outlast.store.protocol import Adjust, Deliver
 from outlast.store.sqlite import SqliteStore
 
-DAY_US: Final = 86_400_000_000
-SQLITE_SHARE: Final = 0.04
-LEASED_SHARE: Final = 0.5
-"""Of the worlds with several workers, those in which leases say who is dead."""
-_HORIZONS_US: Final = (300_000, 2_000_000, 10_000_000, 60_000_000)
 _STEPS_MAX: Final = 25_000
-_ROUNDS_MAX: Final = 60
 
 
 @dataclass(frozen=True)
@@ -83,30 +79,20 @@ class World:
     def __init__(self, seed: int, limits: Limits | None = None) -> None:
         self.seed = seed
         self.limits = limits or Limits()
-        plan = Random(f"{seed}/plan")
+        plan = draw_plan(seed)
+        self.kind = plan.kind
+        self.is_on_disk, self.is_shared = plan.is_on_disk, plan.is_shared
+        self.weather, self.horizon_us = plan.weather, plan.horizon_us
+        self.places, self.slots, self.skews = plan.places, plan.slots, plan.skews
+        self.plans = plan.schedules
+        kept = self.limits.orders
+        self.orders = [one for one in plan.orders if kept is None or one.number in kept]
+        self.lease_us = self.weather_lease_us = plan.lease_us
         self.dice = Random(f"{seed}/clients")
-        self._fate = Random(f"{seed}/faults")
+        self.fate = Random(f"{seed}/faults")
         self.clockwork = Clockwork(Random(f"{seed}/order"))
         self.counts: Counter[str] = Counter()
         self.trace: list[str] = []
-        self.is_on_disk = plan.random() < SQLITE_SHARE
-        self.is_shared = not self.is_on_disk and plan.random() < 0.75
-        self.weather: Weather = WEATHERS[int(plan.random() * len(WEATHERS))]
-        self.places = 1 + int(plan.random() * 3) if self.is_shared else 1
-        if self.is_shared and self.weather.slander:
-            self.places = max(2, self.places)  # somebody must be there to take over
-        self.slots = (1, 2, 4_000, 4_000)[int(plan.random() * 4)]
-        self.skews = [
-            int(3_000_000 * (plan.random() - 0.5)) if plan.random() < 0.2 else 0 for _ in range(3)
-        ]
-        self.horizon_us = _HORIZONS_US[int(plan.random() * len(_HORIZONS_US))]
-        orders = [
-            draw_order(number, plan, self.horizon_us)
-            for number in range(1 + int(plan.random() * (3 if self.is_on_disk else 5)))
-        ]
-        kept = self.limits.orders
-        self.orders: list[Order] = [one for one in orders if kept is None or one.number in kept]
-        self.plans = draw_plans(Random(f"{seed}/slots"), self.horizon_us)
         self.folder: str | None = None
         self.is_calm = False
         self.engines: dict[int, SimEngine] = {}
@@ -119,16 +105,10 @@ class World:
         self._ask_count = 0
         self._body_count = 0
         self._incarnations = 0
-        self._errors: list[BaseException] = []
-        self._due: list[tuple[int, Callable[[], None]]] = []
+        self.errors: list[BaseException] = []
+        self.due: list[tuple[int, Callable[[], None]]] = []
         self._noticing: set[SimEngine] = set()
         self._hint_fate = Random(f"{seed}/hints")
-        lease = Random(f"{seed}/lease")
-        self.lease_us: int | None = None
-        if self.is_shared and lease.random() < LEASED_SHARE:
-            fitting = [span for span in LEASES_US if 2 * span <= self.horizon_us <= 60 * span]
-            self.lease_us = fitting[int(lease.random() * len(fitting))]
-        self._weather_lease_us = self.lease_us
         self.memory = MemoryStore(is_shared=self.lease_us is not None)
         self.memory.members.clock = lambda: EPOCH_US + self.clockwork.now_us
         self.reader: Any = self.memory
@@ -136,13 +116,9 @@ class World:
         if self.lease_us is not None:
             self.auditor.leases = Book(self.auditor, self.lease_us)
         self.guest = Process(self.clockwork, 0, 0)
-
-    @property
-    def kind(self) -> str:
-        """Say what kind of world this is."""
-        shared = "leased" if self._weather_lease_us is not None else "shared"
-        where = "sqlite" if self.is_on_disk else shared if self.is_shared else "owned"
-        return f"{where}, {self.places} workers, {self.weather.name}"
+        self.planners: dict[str, Planner] = {}
+        self.faults = Faults(self)
+        self.ending = Ending(self)
 
     # What parts of the world call
 
@@ -180,7 +156,7 @@ class World:
                 try:
                     heard(result, error)
                 except Violation as violation:
-                    self._errors.append(violation)
+                    self.errors.append(violation)
 
         request(engine, lambda: make(engine), answered)
 
@@ -227,7 +203,7 @@ class World:
                     Path(self.folder) / "w.db", owner=None, now=process.now()
                 )
         weather = CALM if self.is_calm else self.weather
-        disk = Disk(process, store, weather, self._fate, self)
+        disk = Disk(process, store, weather, self.fate, self)
         self.disks[process] = disk
         return disk
 
@@ -251,7 +227,7 @@ class World:
                 client.react(row)
         for place, engine in self.engines.items():
             if engine.process is not process and place in self.open_places:
-                if self._weather_lease_us is None:
+                if self.weather_lease_us is None:
                     engine.notice()
                 elif engine not in self._noticing:
                     self._noticing.add(engine)  # as it looks now and then, hints or not
@@ -291,7 +267,7 @@ class World:
         self.counts["freezes"] += 1
         self.note(process.number, "frozen for", span_us)
         self.trouble(process)
-        self._slander(process)
+        self.faults.slander(process)
 
     def crash(self, process: Process, why: str, *, is_graceful: bool = False) -> None:
         """Kill a process: whatever it had in memory is gone."""
@@ -318,7 +294,7 @@ class World:
         for lost in self._asked.pop(process, {}).values():
             lost()
         names = set(self.names.get(process, ()))
-        fate = self._fate
+        fate = self.fate
         if self.is_shared:
             self.later(int(4_000_000 * fate.random() ** 2), lambda: self._declare_dead(names))
         delay = 0 if self.is_calm else int(3_000_000 * fate.random() ** 3)
@@ -342,7 +318,7 @@ class World:
                 self.counts["opening_failed"] += 1
                 self.crash(process, "at its opening")
             else:
-                self._errors.append(error)
+                self.errors.append(error)
 
         request(engine, engine.open, opened)
 
@@ -351,15 +327,15 @@ class World:
         if isinstance(error, Violation) or (
             error is not None and not isinstance(error, OutlastError)
         ):
-            self._errors.append(error)
+            self.errors.append(error)
         else:
-            self._errors.append(Violation("sound", f"{context.get('message')}: {error}"))
+            self.errors.append(Violation("sound", f"{context.get('message')}: {error}"))
 
     def _declare_dead(self, names: set[str]) -> None:
         """Have the executions of dead workers taken over by one that lives."""
         self.dead_names |= names
-        if self._weather_lease_us is None:
-            self._take_over(names)
+        if self.weather_lease_us is None:
+            self.take_over(names)
 
     def _look_for_expired(self) -> None:
         """Have all workers look for leases that have run out, now and then."""
@@ -367,12 +343,13 @@ class World:
             fleet = self.engines[place].fleet
             if isinstance(fleet, SimFleet):
                 fleet.looks.set()
-        if not self.is_calm and self._weather_lease_us is not None:
-            delay = min(self._weather_lease_us // 3, 600_000)
+        if not self.is_calm and self.weather_lease_us is not None:
+            delay = min(self.weather_lease_us // 3, 600_000)
             self.later(int(delay * (0.6 + 0.4 * self._hint_fate.random())), self._look_for_expired)
 
-    def _take_over(self, names: set[str], but: Process | None = None) -> None:
-        if self._weather_lease_us is not None:
+    def take_over(self, names: set[str], but: Process | None = None) -> None:
+        """Have one that lives take over what workers hold that are taken for dead."""
+        if self.weather_lease_us is not None:
             self._look_for_expired()
             return
         able = [
@@ -381,118 +358,14 @@ class World:
             if self.engines[place].process is not but
         ]
         if able:
-            engine = able[int(self._fate.random() * len(able))]
+            engine = able[int(self.fate.random() * len(able))]
             request(engine, lambda: engine.take_over(names), self._taken)
 
     def _taken(self, _: Any, error: BaseException | None) -> None:
         if error is not None and not isinstance(error, OutlastError):
-            self._errors.append(error)
+            self.errors.append(error)
         elif error is not None and not self.is_calm:
-            self.later(500_000, lambda: self._take_over(set(self.dead_names)))
-
-    def _slander(self, process: Process) -> None:
-        """A failure detector takes a process for dead that is not."""
-        if self._weather_lease_us is not None or not self.is_shared or self.is_calm:
-            return
-        if self._fate.random() >= self.weather.slander:
-            return
-
-        def slander() -> None:
-            if not process.is_dead:
-                self.counts["slandered"] += 1
-                self.note(process.number, "is taken for dead")
-                self._take_over(set(self.names.get(process, ())), but=process)
-
-        self.later(int(2_000_000 * self._fate.random() ** 2), slander)
-
-    def _weather_comes(self) -> None:
-        """Plan the kills and freezes of this seed, which come between any two callbacks."""
-        fate, weather = self._fate, self.weather
-        for every, what in (
-            (weather.kills, self._kill_one),
-            (weather.freezes, self._freeze_one),
-            (weather.stops, self._stop_one),
-        ):
-            if every:
-                self.later(int(self.horizon_us * fate.random() ** 2), what)
-                count = 1 + int(fate.random() * 12 / every)
-                for _ in range(count):  # in the midst of it: steps are where something happens
-                    self._after_steps(int(fate.random() * 900), what)
-        if weather.slander and self.is_shared and self._weather_lease_us is None:
-            for _ in range(1 + int(fate.random() * 5)):
-                self._after_steps(int(fate.random() * 900), self._slander_one)
-
-    def _slander_one(self, patience: int = 8) -> None:
-        """Take a worker for dead that is not even frozen, if that can be while it runs bodies."""
-        process = self._some_process()
-        if process is None:
-            return
-        busy = any(
-            driver.bodies
-            for engine in self.engines.values()
-            if engine.process is process and hasattr(engine, "worker")
-            for driver in engine.worker.drivers.values()
-        )
-        if busy:
-            self.counts["slandered"] += 1
-            self.note(process.number, "is taken for dead")
-            self._take_over(set(self.names.get(process, ())), but=process)
-        elif patience:
-            self._after_steps(15, lambda: self._slander_one(patience - 1))
-
-    def _some_process(self) -> Process | None:
-        places = sorted(self.engines)
-        if not places or self.is_calm:
-            return None
-        return self.engines[places[int(self._fate.random() * len(places))]].process
-
-    def _kill_one(self, patience: int = 8) -> None:
-        """Kill a worker between any two callbacks, if that can be while it holds executions."""
-        process = self._some_process()
-        if process is None:
-            return
-        if patience and not self._holds(process):
-            self._after_steps(15, lambda: self._kill_one(patience - 1))
-            return
-        self.crash(process, "between two callbacks")
-
-    def _holds(self, process: Process) -> bool:
-        return any(
-            engine.process is process and hasattr(engine, "worker") and bool(engine.worker.drivers)
-            for engine in self.engines.values()
-        )
-
-    def _freeze_one(self) -> None:
-        process = self._some_process()
-        if process is not None and process in self.disks:
-            steps = int(self._fate.random() * 30)
-            self._after_steps(steps, lambda: self._freeze(process))
-
-    def _stop_one(self) -> None:
-        """Stop a worker gracefully: it hands back what it holds."""
-        places = sorted(self.open_places)
-        if not places or self.is_calm:
-            return
-        place = places[int(self._fate.random() * len(places))]
-        engine = self.engines[place]
-        self.open_places.discard(place)
-        self.counts["stops"] += 1
-        self.note(engine.process.number, "stops")
-
-        def stopped(handed: Any, error: BaseException | None) -> None:
-            if error is not None and not isinstance(error, OutlastError):
-                self._errors.append(error)
-            self.counts["handed_back"] += handed or 0
-            self.crash(engine.process, "stopped", is_graceful=True)
-
-        request(engine, engine.aclose, stopped)
-
-    def _freeze(self, process: Process) -> None:
-        if not process.is_dead and not self.is_calm:
-            self.disks[process].freeze()
-
-    def _after_steps(self, steps: int, what: Callable[[], None]) -> None:
-        self._due.append((self.clockwork.steps + steps, what))
+            self.later(500_000, lambda: self.take_over(set(self.dead_names)))
 
     # Running
 
@@ -536,7 +409,7 @@ class World:
                 self.auditor.leases.began(process, self.names[process][-1])
             self.auditor.began(process, _lease_of_body(), id, key, attempt, witness)
         except Violation as violation:
-            self._errors.append(violation)
+            self.errors.append(violation)
         return f"Tb{self._body_count}"
 
     def _live(self) -> None:
@@ -548,131 +421,38 @@ class World:
             self._start(place)
         for order in self.orders:
             Client(self, order, self.horizon_us)
-        self._planners = {plan.name: Planner(self, plan) for plan in self.plans}
-        self._weather_comes()
-        if self._weather_lease_us is not None:
+        self.planners = {plan.name: Planner(self, plan) for plan in self.plans}
+        self.faults.begin()
+        if self.weather_lease_us is not None:
             self._look_for_expired()
         if self.horizon_us > 1_000_000:
             for part in range(1, 4):
                 self.later(self.horizon_us * part // 4, self._announce)
         end = self.limits.faults_until_us
-        self._go(self.horizon_us if end is None else min(self.horizon_us, end))
-        self._clear_up()
-        self._come_to_an_end()
+        self.go(self.horizon_us if end is None else min(self.horizon_us, end))
+        self.ending.clear_up()
+        self.ending.come_to_an_end()
         self.auditor.check_everything()
-        self._check_results()
 
     def _announce(self) -> None:
         for place in sorted(self.open_places):
             engine = self.engines[place]
             engine.process.loop.call_soon(engine.announce)
 
-    def _go(self, until_us: int) -> None:
+    def go(self, until_us: int) -> None:
+        """Let things happen until an instant, or until nothing is left to happen."""
         clockwork = self.clockwork
         most = clockwork.steps + _STEPS_MAX
         while clockwork.step(until_us):
-            if self._errors or self.auditor.broken is not None:
-                raise self.auditor.broken or self._errors[0]
-            if self._due:
-                due = [what for at, what in self._due if at <= clockwork.steps]
-                self._due = [one for one in self._due if one[0] > clockwork.steps]
+            if self.errors or self.auditor.broken is not None:
+                raise self.auditor.broken or self.errors[0]
+            if self.due:
+                due = [what for at, what in self.due if at <= clockwork.steps]
+                self.due = [one for one in self.due if one[0] > clockwork.steps]
                 for what in due:
                     what()
             if clockwork.steps > most:
                 raise Violation("INV-10 liveness", "it never comes to rest")
-
-    def _clear_up(self) -> None:
-        """The weather clears: nothing fails any more, and who was frozen goes on."""
-        self.is_calm = True
-        self._due = []
-        self.note("the weather clears")
-        for disk in self.disks.values():
-            disk.is_calm = True
-        for process in self.clockwork.processes:
-            process.frozen_until = 0
-        if self.lease_us is not None:
-            self.lease_us = LONG_US
-            for engine in self.engines.values():
-                if isinstance(engine.fleet, SimFleet):
-                    engine.fleet.clear_up()
-
-    def _come_to_an_end(self) -> None:
-        """Do what is missing for each execution, until all have ended."""
-        for _ in range(_ROUNDS_MAX):
-            self._go(self.clockwork.now_us + DAY_US)
-            if self.is_shared:
-                self._take_over(set(self.dead_names))
-                self._go(self.clockwork.now_us + DAY_US)
-            still = [seen for seen in self.auditor.seen.values() if not seen.record.is_final]
-            plans = self.auditor.slots.at_rest(EPOCH_US + self.clockwork.now_us)
-            all_known = all(order.key is None or self._known(order) for order in self.orders)
-            if not still and not plans and all_known:
-                self.auditor.check("INV-10 liveness", True)
-                return
-            before = len(self.trace)
-            for plan in plans:
-                if plan.state is ScheduleState.PAUSED:
-                    self._planners[plan.name].do("resume")
-            rows = {seen.record.id: len(seen.rows) for seen in still}
-            for seen in still:
-                self.auditor.truth.at_rest(seen, EPOCH_US + self.clockwork.now_us)
-            for seen in still:
-                chain = self.auditor.chains.of(seen.record.id)
-                inbox = [entry for id in chain for entry in self.auditor.seen[id].inbox]
-                given = nudges(seen.record, seen.rows, inbox)
-                if is_out_of_budget(seen.record):
-                    self.raise_budget(seen.record)
-                elif not given:
-                    del rows[seen.record.id]  # others have to move first
-                for message in given:
-                    send(self, seen.record.id, message, as_guest=False)
-            self._go(self.clockwork.now_us + DAY_US)
-            for id, count in rows.items():
-                moved = len(self.auditor.seen[id].rows) > count
-                self.auditor.check("reasons", moved, id, "got what it asks for, and stands still")
-            if len(self.trace) == before:
-                break
-        stuck = [
-            f"{seen.record.id[-4:]} {seen.record.state}: {reason_of(seen.record)}"
-            for seen in self.auditor.seen.values()
-            if not seen.record.is_final
-        ]
-        self.auditor.check("INV-10 liveness", False, *stuck[:3])
-
-    def _known(self, order: Order) -> bool:
-        return any(seen.record.key == order.key for seen in self.auditor.seen.values())
-
-    def _check_results(self) -> None:
-        """Compare what everything came to with what its program can come to."""
-        for id, seen in self.auditor.seen.items():
-            record, last = seen.record, seen.rows[-1]
-            sort = SORTS[record.task]
-            self.counts[f"ended_{record.state}"] += 1
-            self.counts["executions"] += 1
-            self.counts["replays"] += max(0, seen.starts - 1)
-            possible = set(sort.ends)
-            if any(entry.message.kind is MessageKind.CANCEL for entry in seen.inbox):
-                possible.add("cancelled")
-            if record.deadline_at is not None:
-                possible.add("timed_out")
-            if (last.data or {}).get("by") == "upstream":
-                possible.add("cancelled")  # which is judged by the rule of dependencies
-            self.auditor.check("results", str(record.state) in possible, id, record.state, possible,
-                               (last.data or {}).get("error"))  # fmt: skip
-            if record.state is not State.SUCCEEDED or continued_as(record) is not None:
-                continue
-            came = msgspec.json.decode(last.payload or b"{}")
-            seed = msgspec.json.decode(seen.rows[0].payload or b"{}")["seed"]
-            tokens = came["tokens"]
-            self.auditor.check(
-                "results", came["total"] == sort.plan(seed).total(), id, came["total"]
-            )
-            self.auditor.check(
-                "results", len(set(tokens)) == len(tokens), id, "learned twice", tokens
-            )
-            self.auditor.check(
-                "results", seen.tokens.issuperset(tokens), id, "learned what is not stored"
-            )
 
     def _let_go(self) -> None:
         """Let go of everything that is left."""

@@ -1,4 +1,4 @@
-"""Worlds in which leases decide who is dead: membership of production, and a book of who has what.
+"""Leases in simulated worlds: the membership of production, on threads that the dice move.
 
 Each process renews on a thread of its own, that is: whenever the dice let it. The store's clock is
 the true time, that of the watchdog as well; the clocks on the wall are wrong. Nothing beats for
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from random import Random
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from campaigns.simulation.clockwork import Process
-from campaigns.simulation.disk import Frozen
+from campaigns.simulation.world.clockwork import Process
+from campaigns.simulation.world.disk import Frozen
 from outlast.engine.fleet import TOPICS, Fleet
 from outlast.engine.membership import Membership
 
@@ -20,8 +20,6 @@ LONG_US: Final = 10**15
 LEASES_US: Final = (150_000, 400_000, 1_500_000, 6_000_000)
 HINTS_LOST: Final = 0.4
 AGAIN_SECONDS: Final = 0.05
-PROBE_US: Final = 2_000_000
-"""How long after some trouble an engine may take to come back by another name."""
 
 
 class SimMembership(Membership):
@@ -120,73 +118,3 @@ class SimFleet(Fleet):
         """The weather clears: have a lease for good."""
         self._engine._lease_us = LONG_US
         self.membership.beat_soon()
-
-
-class Judge(Protocol):
-    """Who applies rules."""
-
-    def check(self, rule: str, holds: bool, *said: object) -> None:
-        """Apply a rule."""
-
-
-class Book:
-    """Who has which lease until when, from what the store was told and nothing else.
-
-    Attributes:
-        until: by worker, in true time.
-    """
-
-    def __init__(self, judge: Judge, lease_us: int) -> None:
-        self._judge = judge
-        self._lease_us = lease_us
-        self.until: dict[str, int] = {}
-        self._of: dict[str, Process] = {}
-        self._left: set[str] = set()
-        self._troubled: dict[Process, list[tuple[int, int]]] = {}
-
-    def applied(self, process: Process, verb: str, args: tuple[Any, ...], result: Any) -> None:
-        """See what a call of the store has done to leases."""
-        now = process.clockwork.now_us
-        if verb == "register":
-            row = args[0]
-            if row.lease_us is not None and row.id not in self.until:
-                self.until[row.id], self._of[row.id] = now + row.lease_us, process
-        elif verb == "renew" and result is not None:
-            self.until[args[0]] = now + args[1]
-        elif verb == "leave" and args[0] in self.until:
-            self.until[args[0]] = min(now, self.until[args[0]])
-            self._left.add(args[0])
-
-    def trouble(self, process: Process, span_us: int = 0) -> None:
-        """Something has gone wrong with a process, and goes on for so long."""
-        now = process.clockwork.now_us
-        span = (now, max(now + span_us, process.frozen_until))
-        self._troubled.setdefault(process, []).append(span)
-
-    def taken(self, name: str | None, by: Process) -> None:
-        """See that what a worker held is taken over now."""
-        if name not in self.until:
-            return
-        now, of = by.clockwork.now_us, self._of[name]
-        self._judge.check(
-            "lease taken", self.until[name] <= now,
-            name, "was taken over by", by.number, "before", self.until[name],
-        )  # fmt: skip
-        end = self.until[name]  # whoever takes it over may come much later
-        begin = end - self._lease_us - PROBE_US
-        self._judge.check(
-            "lease kept",
-            of.is_dead or name in self._left
-            or any(a <= end and b >= begin for a, b in self._troubled.get(of, ())),
-            name, "of process", of.number, "has run out at", end, "and nothing was wrong with it",
-        )  # fmt: skip
-
-    def began(self, process: Process, name: str) -> None:
-        """See that a body starts in the loop of a process that goes by this name."""
-        if process.thread is None and name in self.until:
-            now = process.clockwork.now_us
-            self._judge.check(
-                "lease watched", now <= self.until[name],
-                "a body started in process", process.number, "whose lease ended at",
-                self.until[name],
-            )  # fmt: skip

@@ -13,7 +13,9 @@ from outlast.lifecycle import Execution, Kind, State, Transition
 from outlast.lifecycle.record import continued_as
 
 if TYPE_CHECKING:
-    from campaigns.simulation.invariants import Auditor, Seen
+    from campaigns.simulation.rules.auditor import Auditor
+    from campaigns.simulation.rules.seen import Seen
+
 
 RULE: Final = "dependencies"
 

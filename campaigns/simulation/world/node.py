@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Coroutine, Iterable
 from random import Random
 from typing import Any, ClassVar, Final, Protocol, cast
 
-from campaigns.simulation.clockwork import Process, StepThreads, ThreadOf, Turn
-from campaigns.simulation.disk import Disk, Frozen
-from campaigns.simulation.leases import SimFleet
-from outlast.engine import driver, engine, identity
+from campaigns.simulation.world.chance import SimIds
+from campaigns.simulation.world.clockwork import Process
+from campaigns.simulation.world.disk import Disk, Frozen
+from campaigns.simulation.world.fleet import SimFleet
+from campaigns.simulation.world.threads import StepThreads, TaskThreads
 from outlast.engine.current import closed
 from outlast.engine.engine import SWEEP_MAX, Engine
 from outlast.engine.fleet import Fleet
-from outlast.engine.identity import IdMaker, _base32
 from outlast.engine.journal import Journal
-from outlast.engine.thread_scope import ThreadScope
 from outlast.errors import OutlastError
 from outlast.store.protocol import Store, WorkerRow
 
@@ -210,85 +206,6 @@ class SimJournal(Journal):
         self._thread.join()
 
 
-class TaskThreads(Executor):
-    """Where the threads of ``def`` tasks come from: see :class:`SimThreadScope`."""
-
-    def __init__(self, process: Process) -> None:
-        self.process = process
-
-    _threads: frozenset[Any] = frozenset()
-
-
-class _OneThread(Executor):
-    def __init__(self, thread: ThreadOf, turn: Turn) -> None:
-        self._thread, self._turn = thread, turn
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        self._thread.do(lambda: self._turn.start(partial(fn, *args, **kwargs)))
-        return Future()
-
-
-class SimThreadScope(ThreadScope):
-    """The scope of a ``def`` task, whose thread goes on only while everything else waits."""
-
-    def __init__(
-        self,
-        main: Callable[[], Any],
-        *,
-        seed: bytes,
-        threads: Any,
-        on_quiet: Callable[[], None],
-    ) -> None:
-        thread = threads.process.new_thread("task")
-        turn = Turn(threads.process, thread)
-        super().__init__(main, seed=seed, threads=_OneThread(thread, turn), on_quiet=on_quiet)
-        self._turn = turn  # type: ignore[assignment]
-
-
-class SimIds(IdMaker):
-    """Makes ids by time, process and number."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self._number, self._count = number, 0
-
-    def make(self, now_us: int) -> str:
-        """Make the next id."""
-        self._count += 1
-        return "ex_" + _base32((now_us // 1000 << 55) | self._number << 20 | self._count)
-
-
-class SimDice:
-    """Bytes that come from the seed, none of them twice; a claim draws hundreds in advance."""
-
-    def __init__(self, dice: Random) -> None:
-        self._next = dice.getrandbits(63)
-
-    def draw(self, count: int) -> bytes:
-        """Draw bytes."""
-        self._next += 1
-        return self._next.to_bytes(count, "big")
-
-
-@contextmanager
-def deterministic(dice: Random) -> Iterator[None]:
-    """Take nonces, names and threads from the dice while a simulation runs."""
-    names = iter(range(1, 1_000_000))
-    homes: list[tuple[Any, str, Any]] = [
-        (identity, "_dice", SimDice(dice)),
-        (engine, "worker_name", lambda: f"w{next(names)}"),
-        (driver, "ThreadScope", SimThreadScope),
-    ]
-    before = [(home, name, getattr(home, name)) for home, name, _ in homes]
-    for home, name, other in homes:
-        setattr(home, name, other)
-    try:
-        yield
-    finally:
-        for home, name, plain in before:
-            setattr(home, name, plain)
-
-
 def request(
     engine: SimEngine,
     make: Callable[[], Coroutine[Any, Any, Any]],
@@ -307,6 +224,3 @@ def request(
             heard(None if error is not None else task.result(), error)
 
     process.loop.call_soon(begin)
-
-
-__all__: Sequence[str] = ("SimEngine", "deterministic", "request")

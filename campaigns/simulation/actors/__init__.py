@@ -1,0 +1,1 @@
+"""Who uses the engines of a simulated world, and how."""

@@ -1,0 +1,64 @@
+"""Mistakes in limits, budgets and schedules."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, Final
+
+from campaigns.simulation.plants.plant import Patch, Plant
+from outlast.store.books import Books
+
+
+def _limit_overlooked() -> list[Patch]:
+    admission: Any = import_module("outlast.store.admission")
+    return [(admission, "capacity_of", lambda limit, setting: 1_000_000)]
+
+
+def _reservation_overlooked() -> list[Patch]:
+    plain = Books.reserve
+
+    def reserve(self: Any, item: Any) -> bool:
+        budgets = [self.budgets[name] for name in item.amounts if name in self.budgets]
+        limits = [budget.limit for budget in budgets]
+        for budget in budgets:
+            budget.limit = None
+        granted = plain(self, item)
+        for budget, limit in zip(budgets, limits, strict=True):
+            budget.limit = limit
+        return granted
+
+    return [(Books, "reserve", reserve)]
+
+
+def _overlap_overlooked() -> list[Patch]:
+    module: Any = import_module("outlast.schedule.decide")
+    plain = module._decide_slot
+
+    def decide_slot(step: Any, slot: int, open_ids: Any, **more: Any) -> None:
+        plain(step, slot, [], **more)
+
+    return [(module, "_decide_slot", decide_slot)]
+
+
+def _late_slots_fired() -> list[Patch]:
+    module: Any = import_module("outlast.schedule.decide")
+    return [(module, "takewhile", lambda is_late, due: [])]
+
+
+PLANTS: Final[dict[str, Plant]] = {
+    "limit_overlooked": Plant(
+        "a claim does not ask whether a limit has room", ("capacity",), _limit_overlooked,
+    ),
+    "reservation_overlooked": Plant(
+        "what a body wants to set aside is granted although it does not fit",
+        ("money",), _reservation_overlooked,
+    ),
+    "overlap_overlooked": Plant(
+        "a slot is fired whatever is open, and cancels nothing",
+        ("slots",), _overlap_overlooked,
+    ),
+    "late_slots_fired": Plant(
+        "slots that nobody fired in time are fired all the same",
+        ("slots",), _late_slots_fired,
+    ),
+}  # fmt: skip

@@ -1,0 +1,1 @@
+"""What must be true of every write and every start of a body, by topic."""

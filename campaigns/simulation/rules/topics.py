@@ -1,0 +1,13 @@
+"""The topics of rules, in the order in which they hear of things."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from campaigns.simulation.rules.capacity import Limits
+from campaigns.simulation.rules.money import Money
+from campaigns.simulation.rules.results import Results
+from campaigns.simulation.rules.streams import Streams
+from campaigns.simulation.rules.topic import Topic
+
+TOPICS: Final[tuple[type[Topic], ...]] = (Limits, Money, Streams, Results)

@@ -1,0 +1,1 @@
+"""What runs in simulated worlds: tasks made of actions by a seed."""

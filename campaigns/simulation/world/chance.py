@@ -1,0 +1,56 @@
+"""What production draws by chance or takes from the machine, taken from the dice of a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from random import Random
+from typing import Any
+
+from campaigns.simulation.world.threads import SimThreadScope
+from outlast.engine import driver, engine, identity
+from outlast.engine.identity import IdMaker, _base32
+
+
+class SimIds(IdMaker):
+    """Makes ids by time, process and number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number, self._count = number, 0
+
+    def make(self, now_us: int) -> str:
+        """Make the next id."""
+        self._count += 1
+        return "ex_" + _base32((now_us // 1000 << 55) | self._number << 20 | self._count)
+
+
+class SimDice:
+    """Bytes that come from the seed, none of them twice; a claim draws hundreds in advance."""
+
+    def __init__(self, dice: Random) -> None:
+        self._next = dice.getrandbits(63)
+
+    def draw(self, count: int) -> bytes:
+        """Draw bytes."""
+        self._next += 1
+        return self._next.to_bytes(count, "big")
+
+
+@contextmanager
+def deterministic(dice: Random) -> Iterator[None]:
+    """Take nonces, names and threads from the dice while a simulation runs."""
+    names = iter(range(1, 1_000_000))
+    homes: list[tuple[Any, str, Any]] = [
+        (identity, "_dice", SimDice(dice)),
+        (engine, "worker_name", lambda: f"w{next(names)}"),
+        (driver, "ThreadScope", SimThreadScope),
+    ]
+    before = [(home, name, getattr(home, name)) for home, name, _ in homes]
+    for home, name, other in homes:
+        setattr(home, name, other)
+    try:
+        yield
+    finally:
+        for home, name, plain in before:
+            setattr(home, name, plain)
