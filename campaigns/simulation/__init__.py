@@ -3,10 +3,11 @@
 The engine, its drivers, scopes and worker, the lifecycle and the stores are those of production.
 What is left to luck in production is left to dice here, and the dice are thrown with one seed:
 
-``world``     one seed: its plan, time and processes (``clockwork``, ``loop``, ``threads``), the store
-              as a process reaches it (``disk``), engines (``node``, ``fleet``), ``faults``, ``ending``
+``world``     one seed: its plan, time and processes (``clockwork``, ``loop``, ``threads``), the
+              store as a process reaches it (``disk``), a ``standby`` that is behind, engines
+              (``node``, ``fleet``), ``faults``, ``ending``
 ``tasks``     what runs: steps, actions made of steps, programs made of actions
-``actors``    who starts, signals, answers, pauses, cancels, plans and descends, and asks twice
+``actors``    who starts, signals, answers, pauses, cancels, plans, descends, and asks twice
 ``rules``     what must be true after each write, by topic; ``names`` has them all
 ``plants``    known bugs, put in on purpose: each must be caught
 ``campaign``  many seeds, what they counted, and the command

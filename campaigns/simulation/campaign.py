@@ -60,6 +60,9 @@ LEAST_PER_THOUSAND: Final = {
     "signals_carried": 10,
     "ended_while_parked": 100,
     "read_fails": 40,
+    "failovers": 20,
+    "failover_rows": 30,
+    "losses_told": 5,
     **{str(fault): 60 for fault in Fault},
 }
 """What a thousand seeds must at least have come to; a campaign of less than 200 is not asked."""

@@ -18,7 +18,7 @@ from campaigns.simulation.world.node import SimEngine
 from outlast.engine.after import After
 from outlast.engine.questions import open_questions
 from outlast.engine.registry import StartOptions
-from outlast.errors import NoEngine, OutlastError, StoreBusy, StoreFull, StoreUnavailable
+from outlast.errors import NoEngine, NotFound, OutlastError, StoreBusy, StoreFull, StoreUnavailable
 from outlast.lifecycle import FINAL, Kind, Message, MessageKind, Transition
 
 AGAIN_US: Final = 40_000
@@ -69,12 +69,16 @@ class Client:
     def _started(self, id: Any, error: BaseException | None) -> None:
         if error is not None:
             _expected(error)
+            if isinstance(error, NotFound):
+                self._after = None  # what it was to wait for is lost
             self._start_lost()
             return
         market, order, dice = self.market, self.order, self.market.dice
         market.note("started", id, order.key)
         market.count("acknowledged")
         market.auditor.promises.started(id, order.key)
+        if market.answering is not None:
+            market.auditor.failovers.started(market.answering, id)
         if self.id is not None:
             market.auditor.check("INV-9 acknowledged", id == self.id, order.key, "is", self.id, id)
             return
@@ -92,6 +96,12 @@ class Client:
             market.later(int(self._horizon_us * dice.random()), self.answer)
         if dice.random() < 0.5:
             market.later(int(self._horizon_us * dice.random()), self.wait)
+
+    def has_lost(self) -> None:
+        """What was started is lost with the history it was in: start it again, under its key."""
+        self.id = self._after = None
+        if self.order.key is not None:
+            self.market.later(AGAIN_US, self.start)
 
     def react(self, row: Transition) -> None:
         """Do something just after a row was stored: that is when an execution may be parking."""
@@ -181,6 +191,8 @@ def send(market: Market, id: str, message: Message, *, as_guest: bool | None = N
         market.count("acknowledged")
         market.note("accepted", id, message.id, message.kind)
         market.auditor.promises.accepted(id, message.id, message.kind)
+        if market.answering is not None:
+            market.auditor.failovers.accepted(market.answering, id, message.id)
 
     def refused() -> None:
         market.count("refusals")

@@ -11,6 +11,7 @@ from outlast.lifecycle import Message
 if TYPE_CHECKING:
     from campaigns.simulation.actors.clients import Client
     from campaigns.simulation.rules.auditor import Auditor
+    from campaigns.simulation.world.clockwork import Process
     from campaigns.simulation.world.node import SimEngine
 
 
@@ -20,6 +21,7 @@ class Market(Protocol):
     dice: Random
     auditor: Auditor
     reader: Any
+    answering: Process | None
 
     def later(self, delay_us: int, what: Callable[[], None]) -> None:
         """Do something later."""

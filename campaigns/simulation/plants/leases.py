@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any, Final
 
 from msgspec.structs import replace
 
 from campaigns.simulation.plants.plant import Patch, Plant, decide_module
+from outlast.engine.failover import Failover
 from outlast.engine.membership import Membership
 from outlast.engine.worker import Worker
 from outlast.lifecycle import Event, Kind
 from outlast.lifecycle import decide as decide_function
 from outlast.store.memory import MemoryStore
+from outlast.store.memory.epochs import MemoryEpochs
 from outlast.store.memory.members import MemoryMembers
 from outlast.store.protocol import Answer
 
@@ -115,6 +118,34 @@ def _lease_measured_from_the_answer() -> list[Patch]:
     return [(Membership, "_granted", granted)]
 
 
+def _floor_forgotten() -> list[Patch]:
+    epochs: Any = import_module("outlast.store.memory.epochs")
+    return [(epochs, "floor_after", lambda last, now: 0)]
+
+
+def _leases_survive_a_failover() -> list[Patch]:
+    plain = MemoryEpochs.begin
+
+    def begin(self: Any, cause: str, *more: Any) -> Any:
+        self._store.recover = lambda *given: 0
+        try:
+            return plain(self, cause, *more)
+        finally:
+            del self._store.recover
+
+    return [(MemoryEpochs, "begin", begin)]
+
+
+def _losses_untold() -> list[Patch]:
+    plain = Failover.dropping
+
+    def dropping(self: Any, error: Any) -> None:
+        self.recall.births.clear()
+        plain(self, error)
+
+    return [(Failover, "dropping", dropping)]
+
+
 PLANTS: Final[dict[str, Plant]] = {
     "unfenced_recoverer": Plant(
         "the recoverer takes executions back without raising the fence",
@@ -151,5 +182,17 @@ PLANTS: Final[dict[str, Plant]] = {
     "lease_measured_from_the_answer": Plant(
         "the watchdog measures from when the answer to a renewal came, not from its sending",
         ("lease watched",), _lease_measured_from_the_answer, seeds=400,
+    ),
+    "floor_forgotten": Plant(
+        "after a failover fences go on where the standby was, and are given out twice",
+        ("failover",), _floor_forgotten, seeds=400,
+    ),
+    "leases_survive_a_failover": Plant(
+        "a promoted standby leaves the leases as they were",
+        ("failover",), _leases_survive_a_failover, seeds=400,
+    ),
+    "losses_untold": Plant(
+        "who lived through a failover does not look for what it had started",
+        ("losses",), _losses_untold, seeds=400,
     ),
 }  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any, Final
 from campaigns.simulation.rules.chains import Chains
 from campaigns.simulation.rules.descents import Family
 from campaigns.simulation.rules.edges import Edges
+from campaigns.simulation.rules.failovers import Failovers
 from campaigns.simulation.rules.leases import Book
 from campaigns.simulation.rules.names import Violation
 from campaigns.simulation.rules.promises import Promises
@@ -47,7 +48,12 @@ class Auditor:
         self.truth = Truth(self)
         self.slots = SlotBook(self)
         self.promises = Promises(self)
-        self.topics: list[Topic] = [self.promises, *(topic(self) for topic in TOPICS)]
+        self.failovers = Failovers(self)
+        self.topics: list[Topic] = [
+            self.promises,
+            self.failovers,
+            *(topic(self) for topic in TOPICS),
+        ]
         self._called = [one.called for one in self.topics if _hears(one, "called")]
         self._of_rows = [one.row for one in self.topics if _hears(one, "row")]
         self._wrote = [one.wrote for one in self.topics if _hears(one, "wrote")]
@@ -221,8 +227,9 @@ class Auditor:
             row.from_state in LEASED and row.nonce is None
             and row.kind in (Kind.LEASE_EXPIRED, Kind.WORKER_LOST, Kind.CANCEL, Kind.DEADLINE)
         )  # fmt: skip
-        self.check("INV-5 fence", row.fence == last.fence + raises, row.execution_id, row.kind,
-                   "has fence", row.fence, "after", last.fence)  # fmt: skip
+        floor: Any = (row.data or {}).get("floor", 0)  # judged by the rule of failovers
+        self.check("INV-5 fence", row.fence == max(last.fence + raises, floor), row.execution_id,
+                   row.kind, "has fence", row.fence, "after", last.fence)  # fmt: skip
         if row.kind is Kind.CLAIM:
             assert row.nonce is not None
             self.check("INV-5 fence", row.nonce not in self._nonces, "a nonce came twice")

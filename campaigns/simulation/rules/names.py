@@ -38,6 +38,8 @@ RULES: Final = {
     "lease taken": "nobody is taken over before the lease has run out, by the store's clock",
     "lease kept": "who is neither dead nor troubled keeps its lease",
     "lease watched": "no body starts after the lease of its worker has run out",
+    "failover": "after a failover no lease of before is good, and each new fence is above all",
+    "losses": "who lives through a failover says what is lost: no less than it knew, and no more",
     "capacity": "a limit is never held by more executions than it has places",
     "money": "a budget says what the log has charged, and what is priced never overruns it",
     "streams": "a stream is numbered 1, 2, 3, …; each part of a try is there, once and in order",

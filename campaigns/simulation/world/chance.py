@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from random import Random
@@ -49,8 +50,10 @@ def deterministic(dice: Random) -> Iterator[None]:
     before = [(home, name, getattr(home, name)) for home, name, _ in homes]
     for home, name, other in homes:
         setattr(home, name, other)
+    warned, logging.root.manager.disable = logging.root.manager.disable, logging.CRITICAL
     try:
         yield
     finally:
+        logging.root.manager.disable = warned
         for home, name, plain in before:
             setattr(home, name, plain)

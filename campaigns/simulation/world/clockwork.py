@@ -105,6 +105,9 @@ class Process:
         self.threads_made = 0
         self.tasks: list[NumberedTask] = []
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Process:
+        return self  # what is known of it may be copied; there is one of it
+
     def now(self) -> int:
         """Give the instant its clock shows: it is its engine's clock."""
         return EPOCH_US + self.clockwork.now_us + self.skew_us

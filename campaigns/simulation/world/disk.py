@@ -88,6 +88,9 @@ class Ears(Protocol):
     def trouble(self, process: Process, span_us: int = 0) -> None:
         """Hear that something has gone wrong with a process, and goes on for so long."""
 
+    def look(self, process: Process) -> None:
+        """Let a process see whose history the store has, before it writes."""
+
 
 class Disk:
     """One process's way to the store; it has all verbs of the store's protocol.
@@ -105,6 +108,7 @@ class Disk:
         self._dice = dice
         self._ears = ears
         self.url = str(store.url)
+        self._made: list[str] = []
         self.is_calm = weather == CALM
 
     def __getattr__(self, verb: str) -> Callable[..., Any]:
@@ -112,12 +116,21 @@ class Disk:
         if verb == "schedules":
             part: Any = Part(self, verb, plain)
             self.schedules = part
+            self._made.append(verb)
             return part  # type: ignore[no-any-return]
         if not callable(plain) or verb in _NEVER_FAILS:
             return plain  # type: ignore[no-any-return]
         call = self.failing(verb, plain)
         setattr(self, verb, call)
+        self._made.append(verb)
         return call
+
+    def lead_to(self, store: Any) -> None:
+        """Lead to another store from now on."""
+        self._store = store
+        for verb in self._made:
+            delattr(self, verb)
+        self._made.clear()
 
     def failing(self, verb: str, plain: Callable[..., Any]) -> Callable[..., Any]:
         """Give a verb of the store as the process reaches it."""
@@ -158,6 +171,8 @@ class Disk:
             raise Frozen(self.freeze())
         if fault is Fault.FAILS:
             raise self._error(verb)
+        if verb != "renew":  # which has a connection of its own
+            ears.look(process)
         result = plain(*args)
         ears.applied(process, verb, args, result)
         if fault is Fault.CRASH_AFTER:

@@ -24,7 +24,6 @@ class Ending:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._auditor = world.auditor
 
     def clear_up(self) -> None:
         """The weather clears: nothing fails any more, and who was frozen goes on."""
@@ -44,7 +43,7 @@ class Ending:
 
     def come_to_an_end(self) -> None:
         """Do what is missing for each execution, until all have ended."""
-        world, auditor = self._world, self._auditor
+        world, auditor = self._world, self._world.auditor
         for _ in range(_ROUNDS_MAX):
             self._settle()
             still = [seen for seen in auditor.seen.values() if not seen.record.is_final]
@@ -86,8 +85,8 @@ class Ending:
     def _give(self, seen: Seen) -> bool:
         """Give an open execution what it asks for; gives whether that was anything."""
         world, record = self._world, seen.record
-        chain = self._auditor.chains.of(record.id)
-        inbox = [entry for id in chain for entry in self._auditor.seen[id].inbox]
+        chain = self._world.auditor.chains.of(record.id)
+        inbox = [entry for id in chain for entry in self._world.auditor.seen[id].inbox]
         if is_out_of_budget(record):
             world.raise_budget(record)
             return True
@@ -97,5 +96,5 @@ class Ending:
         return bool(given)  # else others have to move first
 
     def _all_started(self) -> bool:
-        known = {seen.record.key for seen in self._auditor.seen.values()}
+        known = {seen.record.key for seen in self._world.auditor.seen.values()}
         return all(order.key is None or order.key in known for order in self._world.orders)

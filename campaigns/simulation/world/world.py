@@ -30,6 +30,7 @@ from campaigns.simulation.world.faults import Faults
 from campaigns.simulation.world.fleet import SimFleet
 from campaigns.simulation.world.node import SimEngine, request
 from campaigns.simulation.world.plan import draw_plan
+from campaigns.simulation.world.standby import Standby
 from outlast.budget import UNIT
 from outlast.engine.current import current_step
 from outlast.errors import OutlastError
@@ -119,6 +120,8 @@ class World:
         self.planners: dict[str, Planner] = {}
         self.faults = Faults(self)
         self.ending = Ending(self)
+        self.standby = Standby(self)
+        self.answering: Process | None = None
 
     # What parts of the world call
 
@@ -141,7 +144,7 @@ class World:
         lost: Callable[[], None],
     ) -> None:
         """Ask some worker that is open; what its process dies with is lost."""
-        able = [self.engines[place] for place in sorted(self.open_places)]
+        able = self.open_engines()
         if not able:
             self.later(50_000, lambda: self.ask(make, heard, lost))
             return
@@ -150,13 +153,20 @@ class World:
         number = self._ask_count
         asked = self._asked.setdefault(engine.process, {})
         asked[number] = lost
+        history = self.standby.history
 
         def answered(result: Any, error: BaseException | None) -> None:
             if asked.pop(number, None) is not None:
+                self.answering = engine.process
                 try:
-                    heard(result, error)
+                    if history == self.standby.history:
+                        heard(result, error)
+                    else:
+                        lost()  # what it says may be of another history
                 except Violation as violation:
                     self.errors.append(violation)
+                finally:
+                    self.answering = None
 
         request(engine, lambda: make(engine), answered)
 
@@ -164,6 +174,21 @@ class World:
         """Give the execution that is known to be that of an order."""
         ids = [id for id, client in self._clients.items() if client.order.number == number]
         return ids[0] if ids else None
+
+    def open_engines(self) -> list[SimEngine]:
+        """Give the engines that are open."""
+        return [self.engines[place] for place in sorted(self.open_places)]
+
+    def look(self, process: Process) -> None:
+        """Let a process see whose history the store has, before it writes."""
+        self.standby.look(process)
+
+    def forget_lost(self) -> None:
+        """Have clients begin anew where what they had started is lost."""
+        for id, client in list(self._clients.items()):
+            if id not in self.auditor.seen:
+                del self._clients[id]
+                client.has_lost()
 
     def cares(self, client: Client, id: str) -> None:
         """Hear which execution a client has started."""
@@ -306,6 +331,7 @@ class World:
         self._incarnations += 1
         process = Process(self.clockwork, self._incarnations, self.skews[place])
         self.clockwork.processes.append(process)
+        self.standby.joined(process)
         engine = SimEngine(process, self, TASKS, self.slots)
         process.loop.on_error = self._went_wrong
         self.engines[place] = engine
@@ -404,6 +430,11 @@ class World:
         self._body_count += 1
         self.counts["bodies"] += 1
         self.note(process.number if process else "?", "body", id[-4:], key, attempt)
+        if process is not None and not self.standby.knows(process):
+            self.counts["bodies_of_before"] += (
+                1  # it rests on what may be lost, and nobody can know
+            )
+            return f"Tb{self._body_count}"
         try:
             if self.auditor.leases is not None and process is not None:
                 self.auditor.leases.began(process, self.names[process][-1])
@@ -423,6 +454,7 @@ class World:
             Client(self, order, self.horizon_us)
         self.planners = {plan.name: Planner(self, plan) for plan in self.plans}
         self.faults.begin()
+        self.standby.begin()
         if self.weather_lease_us is not None:
             self._look_for_expired()
         if self.horizon_us > 1_000_000:

@@ -62,7 +62,6 @@ from outlast.errors import (
     NotFound,
     OutlastError,
     StoreBroken,
-    StoreFailedOver,
     UsageError,
 )
 from outlast.lifecycle import Execution as Record
@@ -703,12 +702,12 @@ class Engine:
         The leases of this incarnation are given up for dead, so that a write of it that did reach
         the file is as good as one of a killed process.
         """
-        if self.failover is not None and isinstance(error, StoreFailedOver):
-            self.failover.noticed(error)
-        self.begin_anew()
+        self.begin_anew(error)
 
-    def begin_anew(self) -> None:
+    def begin_anew(self, error: OutlastError | None = None) -> None:
         """Drop what is in memory, and come back as a new incarnation once the store is there."""
+        if self.failover is not None:
+            self.failover.dropping(error)
         for driver in list(self.worker.drivers.values()):
             driver.drop(at_once=True)
         self.rename()

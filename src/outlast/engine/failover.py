@@ -14,6 +14,7 @@ know of more, and whoever has ended meanwhile says nothing.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 RECALLED_MAX: Final = 4_000
 """Starts, and as many messages, that were acknowledged last and are looked for."""
 EXAMPLES_MAX: Final = 10
+AGAIN_SECONDS: Final = 0.5
+"""How long after a failure it looks, or tells, again."""
 AT_ONCE: Final = 500
 TAIL: Final = 200
 """Rows of a log's end that are read first."""
@@ -69,7 +72,7 @@ class Recall:
                 self.births.append(item.after.id)
             elif kind is CreateMany:
                 self.births.extend(item.ids)
-            elif kind is Deliver and answer.entry is not None:
+            elif kind is Deliver:  # also what was there already, and is acknowledged now
                 self.messages.append((item.execution_id, item.message.id))
 
 
@@ -79,34 +82,47 @@ class Failover:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._pending: list[tuple[int, str, dict[str, Known], set[tuple[str, str]]]] = []
+        self._dropped: dict[str, Known] = {}
         self.recall = Recall()
         engine.journal.recall = self.recall
 
-    def noticed(self, error: StoreFailedOver) -> None:
-        """Write down what was acknowledged, before it is dropped."""
+    def dropping(self, error: OutlastError | None) -> None:
+        """Keep how far executions are durable that run here, as they are about to be dropped.
+
+        A lease may be found gone before anybody says that it went with the history it was in.
+        """
+        for driver in self._engine.worker.drivers.values():
+            owner = driver.owner
+            held = owner.before_park or owner.record
+            self._dropped[held.id] = Known(owner.durable, held.nonce)
+        if isinstance(error, StoreFailedOver):
+            self._noticed(error)
+
+    def _noticed(self, error: StoreFailedOver) -> None:
+        """Write down all that was acknowledged."""
         engine, known = self._engine, {id: Known(1) for id in self.recall.births}
         for record, row in engine.recent.values():
             known[record.id] = Known(row.seq, row.nonce, row.at)
-        for driver in engine.worker.drivers.values():
-            owner = driver.owner
-            held = owner.before_park or owner.record
-            known[held.id] = Known(owner.durable, held.nonce)
+        known |= self._dropped
         self._pending.append((error.epoch, engine.name, known, set(self.recall.messages)))
-        engine.recent.clear()
-        self.recall.births.clear()
-        self.recall.messages.clear()
         _log.warning(
             "store_failed_over: %s; everything in memory is dropped (%d executions ran here), "
             "and read again",
             error,
-            len(engine.worker.drivers),
+            len(self._dropped),
         )
+        engine.recent.clear()
+        self.recall.births.clear()
+        self.recall.messages.clear()
+        self._dropped.clear()
 
     async def account(self) -> None:
         """Look for what was acknowledged, and say what of it is lost."""
         engine = self._engine
-        while self._pending:
-            epoch, worker, known, messages = self._pending[0]
+        self._dropped.clear()  # it has joined: the history is the one that is known
+        while self._pending and engine.is_open:
+            pending = self._pending[0]
+            epoch, worker, known, messages = pending
             try:
                 loss = await engine.worker.read(
                     lambda: missed(
@@ -118,9 +134,11 @@ class Failover:
                 )
                 await engine.journal.call(lambda: engine.store.epochs.report(loss))  # noqa: B023
             except OutlastError:
-                return  # the next time it comes back
-            self._pending.pop(0)
-            tell(loss)
+                await asyncio.sleep(AGAIN_SECONDS)
+                continue
+            if pending in self._pending:  # else somebody else has just come back, too
+                self._pending.remove(pending)
+                tell(loss)
 
 
 def tell(loss: EpochLoss) -> None:

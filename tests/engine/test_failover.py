@@ -1,0 +1,111 @@
+"""What an engine knows to be acknowledged when its store goes back in time, and says of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from outlast.engine import failover as failovers
+from outlast.engine.failover import Failover
+from outlast.errors import StoreFailedOver, StoreUnavailable
+from outlast.lifecycle import Message, MessageKind
+from outlast.store.epoch import EpochLoss
+from outlast.store.memory import MemoryStore
+from outlast.store.protocol import Deliver
+from outlast.testing.conformance import T, begun, born
+
+
+class Stub:
+    """As much of an engine as a failover sees; some calls of the store fail."""
+
+    fails = 0
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.store, self.name, self.recent, self.is_open = store, "w1", {}, True
+        self.journal: Any = SimpleNamespace(recall=None, call=self.call)
+        self.worker: Any = SimpleNamespace(drivers={}, read=self.call)
+        self.clock = SimpleNamespace(now=lambda: T)
+
+    async def call(self, act: Callable[[], Any]) -> Any:
+        """Do something in another thread."""
+        await asyncio.sleep(0)
+        if self.fails:
+            self.fails -= 1
+            raise StoreUnavailable("for a moment")
+        return act()
+
+    def runs(self, record: Any, durable: int) -> None:
+        """Hold an execution, whose log is durable so far."""
+        owner = SimpleNamespace(record=record, before_park=None, durable=durable)
+        self.worker.drivers[record.id] = SimpleNamespace(owner=owner)
+
+
+def losses(store: MemoryStore, *waiters: Failover) -> list[EpochLoss]:
+    """Come back, in as many ways at once, and read what was said."""
+
+    async def account() -> None:
+        await asyncio.gather(*(one.account() for one in waiters))
+
+    asyncio.run(account())
+    return store.epochs.losses(1)
+
+
+def test_what_ran_here_is_missed_also_if_its_lease_was_found_gone_before() -> None:
+    store = MemoryStore(is_shared=True)
+    engine: Any = Stub(store)
+    failover = Failover(engine)
+    engine.runs(begun("ex_1")[0].record, 7)
+    failover.dropping(None)  # a renewal was refused, and nobody has said why
+    engine.worker.drivers.clear()
+    failover.dropping(StoreFailedOver("promoted", epoch=1))
+    (loss,) = losses(store, failover)
+    assert (loss.known, loss.missing) == (1, 1)
+
+
+def test_what_was_dropped_before_is_forgotten_once_it_has_joined_again() -> None:
+    store = MemoryStore(is_shared=True)
+    engine: Any = Stub(store)
+    failover = Failover(engine)
+    engine.runs(begun("ex_1")[0].record, 7)
+    failover.dropping(None)
+    engine.worker.drivers.clear()
+    assert losses(store, failover) == []
+    failover.dropping(StoreFailedOver("promoted", epoch=1))
+    (loss,) = losses(store, failover)
+    assert loss.known == 0
+
+
+def test_a_message_that_was_there_already_was_acknowledged_as_well() -> None:
+    before, after = MemoryStore(is_shared=True), MemoryStore(is_shared=True)
+    engine: Any = Stub(after)
+    failover = Failover(engine)
+    for store in (before, after):
+        store.commit([born("ex_1")])
+    item = Deliver("ex_1", Message("m1", MessageKind.NOTE, "client"), T)
+    before.commit([item])  # of unknown outcome: its sender sends it again
+    failover.recall.take([(item, None)], before.commit([item]))
+    failover.dropping(StoreFailedOver("promoted", epoch=1))
+    (loss,) = losses(after, failover)
+    assert loss.messages == 1
+
+
+def test_who_comes_back_twice_at_once_says_it_once() -> None:
+    store = MemoryStore(is_shared=True)
+    engine: Any = Stub(store)
+    failover = Failover(engine)
+    failover.dropping(StoreFailedOver("promoted", epoch=1))
+    assert len(losses(store, failover, failover)) == 1
+
+
+def test_it_is_said_also_if_the_store_fails_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failovers, "AGAIN_SECONDS", 0.0)
+    store = MemoryStore(is_shared=True)
+    engine: Any = Stub(store)
+    failover = Failover(engine)
+    failover.dropping(StoreFailedOver("promoted", epoch=1))
+    engine.fails = 2
+    assert len(losses(store, failover)) == 1
