@@ -299,7 +299,8 @@ def test_what_moves_on_during_a_verify_is_no_defect(
 
     def meanwhile(reader: apsw.Connection, statement: Statement, values: Sequence[Value]) -> object:
         found = ask(reader, statement, values)
-        if reader not in (store.file.writer, store.file._reader) and list(values) == ["moving"]:
+        is_row = statement.name == "executions_by_id" and "moving" in values
+        if is_row and reader not in (store.file.writer, store.file._reader):
             assert codes(store.commit([next(steps)])) == [None]
         return found
 

@@ -4,8 +4,12 @@ Theory of operation. The source is held: no worker lives on it, and nobody write
 ended. The target is empty, or has the mark of a copy begun from the same source. Rows go over
 in the order of their key, a batch in one transaction that also says how far it is: a copy that was
 killed goes on behind the last batch that was stored, and no row comes twice. While the mark is
-there nobody can open the target. At the end both sides are read again and compared; only then is
-the mark taken away.
+there nobody can open the target. At the end the digests of both sides are compared; only then is
+the mark taken away. The target's is of what is read back from it. The source's is made while its
+rows go over, as nobody can write to it meanwhile; a copy that was gone on with reads it again, as
+somebody could before.
+
+While a batch is written, the next one is read, in a thread of its own.
 
 Rows go over as they are, sealed payloads sealed. The source is not changed.
 """
@@ -13,8 +17,9 @@ Rows go over as they are, sealed payloads sealed. The source is not changed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from typing import Any, Final
 
 import msgspec
@@ -25,9 +30,9 @@ from outlast.store.relational.tables import MADE, ORDER, UNGUARDED, Table, table
 
 ROWS_MIN: Final = 8
 ROWS_FIRST: Final = 64
-ROWS_MAX: Final = 2_000
+ROWS_MAX: Final = 8_000
 BYTES_MAX: Final = 8_000_000
-"""About how much a batch carries, of payloads and other texts."""
+"""About how much a batch carries."""
 
 
 class _Mark(msgspec.Struct):
@@ -42,6 +47,31 @@ class _Mark(msgspec.Struct):
     source: str
     table: str
     after: tuple[Any, ...] | None = None
+
+
+class _Sum:
+    """What rows come to: their number and digest, however they are parted."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._digest, self._buffer = hashlib.blake2b(), bytearray()
+
+    def add(self, rows: Sequence[Row]) -> int:
+        """Take rows in; gives how many bytes they are."""
+        buffer, encode = self._buffer, _ENCODER.encode_into
+        buffer.clear()
+        for row in rows:
+            encode(row, buffer, -1)
+        self.rows += len(rows)
+        self._digest.update(buffer)
+        return len(buffer)
+
+    @property
+    def digest(self) -> bytes:
+        return self._digest.digest()
+
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
 
 
 class Copied(msgspec.Struct):
@@ -80,10 +110,15 @@ def copy_rows(
     with _held(source), _closing(target):
         said = target.take(now)
         mark = _begun(source, target, said)
+        sums: dict[str, _Sum] = {}
         for name in ORDER[ORDER.index(mark.table) :]:
             after = mark.after if name == mark.table and mark.after else MADE.get(name)
-            _copy_table(source, target, tables()[name], after, tell)
-        rows = {name: _compared(source, target, tables()[name]) for name in (*ORDER, "audit_head")}
+            sums[name] = _copy_table(source, target, tables()[name], after, tell)
+        rows = {}
+        for name in (*ORDER, "audit_head"):
+            whole = said is None and name in sums and name not in (*MADE, "meta")
+            ours = sums[name] if whole else _sum_of(source, tables()[name])
+            rows[name] = _compared(ours, target, tables()[name])
         target.finish()
         return rows, said is not None
 
@@ -133,54 +168,67 @@ def _begun(source: Side, target: Side, said: bytes | None) -> _Mark:
 
 def _copy_table(
     source: Side, target: Side, table: Table, after: Row | None, tell: Callable[[str, int], None]
-) -> None:
+) -> _Sum:
+    """Copy what is behind a key; gives the sum of it."""
+    total = _Sum()
+    with closing(_ahead(_batches(source, table, after, total))) as batches:
+        for rows in batches:
+            after = table.key_of(rows[-1])
+            mark = msgspec.msgpack.encode(_Mark(source.identity, table.name, after))
+            target.write(table, rows, mark, guarded=table.name not in UNGUARDED)
+            tell(table.name, len(rows))
+    return total
+
+
+def _batches(side: Side, table: Table, after: Row | None, total: _Sum) -> Iterator[Sequence[Row]]:
+    """Read what is behind a key, in parts of about the same weight, and add it up."""
     limit = ROWS_FIRST
-    while True:
-        rows = source.rows(table, after, limit)
-        if not rows:
-            return
+    while rows := side.rows(table, after, limit):
         after = table.key_of(rows[-1])
-        mark = msgspec.msgpack.encode(_Mark(source.identity, table.name, after))
-        target.write(table, rows, mark, guarded=table.name not in UNGUARDED)
-        tell(table.name, len(rows))
-        limit = max(ROWS_MIN, limit // 4) if _size(rows) > BYTES_MAX else min(ROWS_MAX, limit * 2)
+        if total.add([row for row in rows if not _is_mark(table, row)]) > BYTES_MAX:
+            limit = max(ROWS_MIN, limit // 4)
+        else:
+            limit = min(ROWS_MAX, limit * 2)
+        yield rows
 
 
-def _size(rows: Any) -> int:
-    return sum(len(value) for row in rows for value in row if isinstance(value, str | bytes))
+def _is_mark(table: Table, row: Row) -> bool:
+    return table.name == "meta" and row[0] == MARK
 
 
-def _compared(source: Side, target: Side, table: Table) -> int:
-    """Compare a table of both sides; gives its number of rows.
+def _ahead(batches: Iterator[Sequence[Row]]) -> Generator[Sequence[Row], None, None]:
+    """Read the next batch while the last one is at work; nobody else may use that side."""
+    with ThreadPoolExecutor(1, "outlast-copy") as thread:
+        coming = thread.submit(next, batches, None)
+        while (rows := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield rows
+
+
+def _sum_of(side: Side, table: Table) -> _Sum:
+    total = _Sum()
+    for _ in _batches(side, table, None, total):
+        pass
+    return total
+
+
+def _compared(ours: _Sum, target: Side, table: Table) -> int:
+    """Compare a table's rows in the target with those of the source; gives their number.
 
     Raises:
         StoreBroken: they differ.
     """
-    ours, theirs = _digest(source, table), _digest(target, table)
-    if ours != theirs:
+    theirs = _sum_of(target, table)
+    if (ours.rows, ours.digest) != (theirs.rows, theirs.digest):
         raise StoreBroken(
             "the copy is not equal to its source",
             where=f"{target.shown}, table {table.name}",
-            why=f"{ours[0]} rows there, {theirs[0]} here"
-            if ours[0] != theirs[0]
+            why=f"{ours.rows} rows there, {theirs.rows} here"
+            if ours.rows != theirs.rows
             else "their rows differ: the source was used since the copy was begun",
             do="begin again with an empty database; the source is as it was",
         )
-    return ours[0]
-
-
-def _digest(side: Side, table: Table) -> tuple[int, bytes]:
-    count, digest = 0, hashlib.blake2b()
-    after: Row | None = None
-    limit = ROWS_FIRST
-    while rows := side.rows(table, after, limit):
-        for row in rows:
-            if table.name != "meta" or row[0] != MARK:
-                count += 1
-                digest.update(msgspec.msgpack.encode(row))
-        after = table.key_of(rows[-1])
-        limit = max(ROWS_MIN, limit // 4) if _size(rows) > BYTES_MAX else min(ROWS_MAX, limit * 2)
-    return count, digest.digest()
+    return ours.rows
 
 
 __all__ = ["Copied", "copy_rows"]

@@ -150,6 +150,15 @@ SELECT scope, meter, amount FROM spending
  WHERE tenant = {tenant} AND execution_id = :id
  ORDER BY scope, meter;
 
+-- name: spendings
+-- types: text
+SELECT s.execution_id, s.scope, s.meter, s.amount
+  FROM {rows}
+ CROSS JOIN LATERAL (
+    SELECT x.execution_id, x.scope, x.meter, x.amount
+      FROM spending AS x
+     WHERE x.tenant = {tenant} AND x.execution_id = v.column1 OFFSET 0) AS s;
+
 -- name: unbalanced_budgets
 -- What a budget says beside what was charged and set aside; once a verify.
 SELECT b.scope, b.meter, b.charged, (b.purged + coalesce(s.amount, 0))::bigint AS spending,

@@ -347,6 +347,16 @@ SELECT number, id, kind, actor, key, data, payload, at
  WHERE tenant = {tenant} AND execution_id = :id AND number > :after
  ORDER BY number;
 
+-- name: inboxes
+-- types: text
+SELECT i.number, i.id, i.kind, i.actor, i.key, i.data, i.payload, i.at, i.execution_id
+  FROM {rows}
+ CROSS JOIN LATERAL (
+    SELECT x.number, x.id, x.kind, x.actor, x.key, x.data, x.payload, x.at, x.execution_id
+      FROM inbox AS x
+     WHERE x.tenant = {tenant} AND x.execution_id = v.column1 OFFSET 0) AS i
+ ORDER BY i.execution_id, i.number;
+
 -- name: all_ids
 SELECT id FROM execution WHERE tenant = {tenant} AND id > :after ORDER BY id LIMIT nullif(:limit, -1);
 

@@ -53,13 +53,21 @@ class PostgresSide(Side):
                     why="it does not own the tables, and they have row-level security",
                     do="copy as the owner of the schema",
                 )
+            # Whoever works is seen first: its locks are taken one by one, and those here would
+            # meet them in a circle.
+            self._see_alone()
+            self._own.execute("COMMIT; BEGIN ISOLATION LEVEL REPEATABLE READ")
+            self._set()
             names = sql.SQL(", ").join(map(sql.Identifier, tables()))
             # Before the first look, which decides what is seen.
             self._own.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(names))
-            alive = self._own.execute(
-                "SELECT id FROM worker WHERE state IN ('active', 'draining')"
-                " AND expires_at > instant() ORDER BY id"
-            ).fetchall()
+            self._see_alone()
+
+    def _see_alone(self) -> None:
+        alive = self._own.execute(
+            "SELECT id FROM worker WHERE state IN ('active', 'draining')"
+            " AND expires_at > instant() ORDER BY id"
+        ).fetchall()
         if alive:
             raise StoreOwned(
                 f"{len(alive)} workers live on {self.shown}",

@@ -50,6 +50,7 @@ READS: Final[Mapping[str, tuple[int, Callable[[Row, Bounds], Place]]]] = {
     "queued_executions": _CLAIMED,
     "blocked_executions": _CLAIMED,
     "inbox": (6, lambda row, bounds: Place("inbox", bounds["tenant"], bounds["id"], row[0])),
+    "inboxes": (6, lambda row, bounds: Place("inbox", bounds["tenant"], row[8], row[0])),
     "stream_items": (
         6,
         lambda row, bounds: Place(

@@ -162,6 +162,7 @@ TEXT_READS: Final[Mapping[str, tuple[tuple[int, Show, Callable[[Row, Bounds], Pl
     "inbox": (
         (5, shown, lambda row, bounds: Place("said", bounds["tenant"], bounds["id"], row[0])),
     ),
+    "inboxes": ((5, shown, lambda row, bounds: Place("said", bounds["tenant"], row[8], row[0])),),
     "progress_of": (
         (4, shown_text, lambda row, bounds: Place("progress", bounds["tenant"], row[0], 0)),
     ),

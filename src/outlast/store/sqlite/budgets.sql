@@ -132,6 +132,13 @@ SELECT scope, meter, amount FROM spending
  WHERE tenant = {tenant} AND execution_id = :id
  ORDER BY scope, meter;
 
+-- name: spendings
+-- columns: 1
+-- padded
+SELECT s.execution_id, s.scope, s.meter, s.amount
+  FROM (VALUES {rows}) AS v
+ CROSS JOIN spending AS s ON s.tenant = {tenant} AND s.execution_id = v.column1;
+
 -- name: unbalanced_budgets
 -- What a budget says beside what was charged and set aside; once a verify.
 SELECT b.scope, b.meter, b.charged, b.purged + coalesce((

@@ -333,6 +333,14 @@ SELECT number, id, kind, actor, key, data, payload, at
  WHERE tenant = {tenant} AND execution_id = :id AND number > :after
  ORDER BY number;
 
+-- name: inboxes
+-- columns: 1
+-- padded
+SELECT i.number, i.id, i.kind, i.actor, i.key, i.data, i.payload, i.at, i.execution_id
+  FROM (VALUES {rows}) AS v
+ CROSS JOIN inbox AS i ON i.tenant = {tenant} AND i.execution_id = v.column1
+ ORDER BY i.execution_id, i.number;
+
 -- name: all_ids
 SELECT id FROM execution WHERE tenant = {tenant} AND id > :after ORDER BY id LIMIT :limit;
 
