@@ -16,7 +16,9 @@ import json
 import os
 import random
 import signal
+import stat
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -38,6 +40,7 @@ from outlast.errors import (
     TransitionRefused,
 )
 from outlast.store.postgres.database import PostgresDatabase
+from outlast.store.postgres.hints import PostgresHints
 from outlast.store.protocol import Answer, Filter, Item
 
 R = TypeVar("R")
@@ -58,6 +61,7 @@ class Plan(msgspec.Struct):
         ahead: how many executions it has open at most.
         task: what the client starts.
         lease: the worker's.
+        engines: how many engines a worker's process has.
         plants: planted bugs, see :data:`PLANTS`.
     """
 
@@ -69,6 +73,7 @@ class Plan(msgspec.Struct):
     task: str = "mixed"
     lease: str = "3s"
     slots: int = 200
+    engines: int = 1
     plants: list[str] = []
 
 
@@ -158,21 +163,27 @@ async def serve(plan: Plan, tasks: Iterable[Task[Any, Any]] = ()) -> dict[str, A
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     known = tuple(tasks) or TASKS.values()
-    engine = Engine(plan.url, tasks=known, lease=plan.lease, slots=plan.slots)
-    await insist(engine.open)
-    refused = watch(engine)
-    say(name=engine.name, pid=os.getpid())
+    refused: Counter[str] = Counter()
+    engines = []
+    for _ in range(plan.engines):
+        engine = Engine(plan.url, tasks=known, lease=plan.lease, slots=plan.slots)
+        await insist(engine.open)
+        watch(engine, refused)
+        engines.append(engine)
+    say(name=engines[0].name, pid=os.getpid())
     await stop.wait()
-    assert engine.fleet is not None
-    taken, losses = engine.fleet.taken, engine.fleet.losses
-    retries = engine.store.server.retries  # type: ignore[attr-defined]
-    await engine.aclose()
-    return {"refused": refused, "taken": taken, "losses": losses, "retries": retries}
-
-
-def watch(engine: Engine) -> Counter[str]:
-    """Count what the engine's store refuses, and the commits of which it cannot tell."""
     seen: Counter[str] = Counter()
+    for engine in engines:
+        assert engine.fleet is not None
+        seen["taken"] += engine.fleet.taken
+        seen["losses"] += engine.fleet.losses
+        seen["retries"] += engine.store.server.retries  # type: ignore[attr-defined]
+    await asyncio.gather(*(engine.aclose() for engine in engines))
+    return {"refused": refused, **seen}
+
+
+def watch(engine: Engine, seen: Counter[str]) -> None:
+    """Count what the engine's store refuses, and the commits of which it cannot tell."""
     server: PostgresDatabase = engine.store.server  # type: ignore[attr-defined]
     plain, transact = engine.store.commit, server._transact
 
@@ -190,7 +201,20 @@ def watch(engine: Engine) -> Counter[str]:
 
     engine.store.commit = commit  # type: ignore[method-assign]
     server._transact = transacted  # type: ignore[method-assign]
-    return seen
+
+
+def count_listening(seen: Counter[str]) -> None:
+    """Count the connections that heard what others say, and were lost."""
+    plain = PostgresHints._serve
+
+    def served(self: PostgresHints, connection: Any) -> None:
+        try:
+            plain(self, connection)
+        except Exception:
+            seen["listening_lost"] += self.is_listening
+            raise
+
+    PostgresHints._serve = served  # type: ignore[method-assign]
 
 
 async def insist(act: Callable[[], Awaitable[R]]) -> R:
@@ -390,8 +414,17 @@ PLANTS: Final = {
 """Planted bugs, and who has them."""
 
 
+def _end_with_the_campaign() -> None:
+    """Be there no longer than whoever started this process, whatever ends it."""
+    while os.read(0, 100):
+        pass
+    os._exit(1)
+
+
 def main(role: str, text: str) -> None:
     """Be a process of the load."""
+    if role == "worker" and stat.S_ISFIFO(os.fstat(0).st_mode):
+        threading.Thread(target=_end_with_the_campaign, daemon=True).start()
     plan = msgspec.json.decode(text, type=Plan)
     Path(plan.ledger).parent.mkdir(parents=True, exist_ok=True)
     ledger.open_ledger(plan.ledger, os.getpid())
@@ -399,7 +432,10 @@ def main(role: str, text: str) -> None:
         whose, put_in = PLANTS[plant]
         if whose == role:
             put_in()
-    say(**asyncio.run({"worker": serve, "client": ask}[role](plan)))
+    listening: Counter[str] = Counter()
+    count_listening(listening)
+    seen = asyncio.run({"worker": serve, "client": ask}[role](plan))
+    say(**seen, **listening)
 
 
 if __name__ == "__main__":

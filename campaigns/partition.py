@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import sys
 import tempfile
 import time
@@ -22,16 +21,13 @@ from typing import Any, Final
 import msgspec
 import psycopg
 
-from campaigns.cuts import Helper, deadlocks, settle
 from campaigns.ledger import Reader
-from campaigns.mixed import Plan
+from campaigns.load import Load, Tally, told, until
 from campaigns.proxy import Proxy
-from campaigns.reckoning import Reckoning, read_acks, reckon
-from outlast.store import open_store
+from campaigns.reckoning import Reckoning
 from servers.postgres import Server
 
 LEASE_SECONDS: Final = 2.0
-PATIENCE_SECONDS: Final = 60.0
 HOLDS_LEAST: Final = 4
 """Executions that a worker must have, to be worth cutting off."""
 
@@ -58,39 +54,29 @@ class Round(msgspec.Struct):
     late_bytes: int = 0
 
 
-class Counts(msgspec.Struct):
-    """What a campaign did."""
+class Counts(Tally):
+    """What a campaign did.
 
-    rounds: list[Round] = []
-    refused: dict[str, int] = {}
-    losses: int = 0
-    taken: int = 0
+    Attributes:
+        rounds: each time that a worker was cut off.
+        older_fences: rows of logs behind one of a higher fence.
+    """
+
+    rounds: list[Round] = msgspec.field(default_factory=list)
     older_fences: int = 0
-    lost: int = 0
-    doubled: int = 0
-    repeated: int = 0
-    deadlocks: int = 0
-    acknowledged: int = 0
-    recorded: int = 0
-    seconds: float = 0.0
-    checked: dict[str, int] = {}
 
     def lines(self) -> str:
         """Write what matters most."""
-        told = "\n".join(
+        rounds = "\n".join(
             f"  {one.how}: {one.in_flight} executions in flight, {one.stopped} bodies stopped "
             f"after {one.stopped_s or 0:.2f} s, all taken over after {one.takeover_s:.2f} s "
             f"(promised: {LEASE_SECONDS + 1:g} s), {one.late_starts} bodies begun after that, "
             f"{one.late_bytes} bytes late"
             for one in self.rounds
         )
-        refused = ", ".join(f"{n} {why}" for why, n in sorted(self.refused.items())) or "none"
         return (
-            f"{len(self.rounds)} times cut off, lease {LEASE_SECONDS:g} s\n{told}\n"
-            f"  late writes refused: {refused}; {self.losses} leases lost, {self.taken} executions "
-            f"taken over; {self.acknowledged} acknowledged writes, {self.lost} lost, "
-            f"{self.doubled} doubled, {self.recorded} recorded steps, {self.repeated} repeated, "
-            f"{self.deadlocks} deadlocks; {self.seconds:.1f} s"
+            f"{len(self.rounds)} times cut off, lease {LEASE_SECONDS:g} s\n{rounds}\n"
+            f"  late writes: {self.met()}\n  {self.came_to()}"
         )
 
 
@@ -101,43 +87,34 @@ class Campaign:
         self.counts = Counts()
         self.reckoning = Reckoning()
         self._server, self._folder = server, folder
-        self._ledger = folder / "ledger"
         self._windows: list[tuple[Round, int, int, int]] = []
 
     async def run(self, hows: list[str]) -> None:
         """Cut off once for each of these, one worker after the other, and reckon up."""
-        began = time.monotonic()
-        url = self._server.database()
-        open_store(url, owner="setup", now=time.time_ns() // 1000).close()
+        load = Load(self._server.database(), self._folder)
         async with contextlib.AsyncExitStack() as stack:
             proxies = [
                 await stack.enter_async_context(Proxy("127.0.0.1", self._server.port))
                 for _ in range(2)
             ]
-            plan = Plan(url, str(self._ledger), lease=f"{LEASE_SECONDS:g}s", task="busy", ahead=24)
-            plans = [msgspec.structs.replace(plan, url=proxy.url(url)) for proxy in proxies]
-            acks = self._folder / "acks-p"
-            asks = msgspec.structs.replace(plan, name="p", acks=str(acks))
-            helpers = [await Helper.start("worker", one) for one in plans]
-            helpers.append(await Helper.start("client", asks))
-            try:
-                said = [await one.heard() for one in helpers]
-                for place, how in enumerate(hows):
-                    pid = int(said[place % 2]["pid"])
-                    await self._round(url, proxies[place % 2], how, pid)
-                await settle(helpers[:2], helpers[2:], PATIENCE_SECONDS)
-            finally:
-                for one in helpers:
-                    await one.end()
-            for one in helpers[:2]:
-                self._hear(one.said)
-        self.reckoning = await asyncio.to_thread(reckon, url, self._ledger, read_acks([acks]))
-        self._sum_up(url)
-        self.counts.seconds = round(time.monotonic() - began, 1)
+            await stack.enter_async_context(load)
+            lease = f"{LEASE_SECONDS:g}s"
+            workers = [load.plan(proxy.url(load.direct), lease=lease) for proxy in proxies]
+            await load.start(workers, [load.plan(load.direct, task="busy", ahead=24, name="p")])
+            for place, how in enumerate(hows):
+                pid = int(load.greetings[place % 2]["pid"])
+                await self._round(load, proxies[place % 2], how, pid)
+            await load.settle()
+        self.reckoning = await load.reckon(self.counts)
+        self._sum_up(load)
 
-    async def _round(self, url: str, proxy: Proxy, how: str, pid: int) -> None:
-        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-            names, held = await until(lambda: self._held(connection, pid))
+    async def _round(self, load: Load, proxy: Proxy, how: str, pid: int) -> None:
+        async with await psycopg.AsyncConnection.connect(
+            load.direct, autocommit=True
+        ) as connection:
+            found = await until(lambda: self._held(connection, pid))
+            assert found is not None
+            names, held = found
             one = Round(how, len(held))
             self.counts.rounds.append(one)
             before = proxy.counts.held + proxy.counts.swallowed
@@ -151,7 +128,7 @@ class Campaign:
             one.late_bytes = proxy.counts.held + proxy.counts.swallowed - before
             self._windows.append((one, pid, taken_us, time.time_ns() // 1000))
             proxy.heal()
-            self._see_stopped(one, pid, began_us)
+            self._see_stopped(load, one, pid, began_us)
             if how == "held":
                 await until(lambda: self._held(connection, pid))  # it is back, and works
 
@@ -179,8 +156,8 @@ class Campaign:
     async def _has_spoken(self, proxy: Proxy, before: int) -> bool:
         return proxy.counts.held + proxy.counts.swallowed > before
 
-    def _see_stopped(self, one: Round, pid: int, began_us: int) -> None:
-        cuts = Path(f"{self._ledger}.cut")
+    def _see_stopped(self, load: Load, one: Round, pid: int, began_us: int) -> None:
+        cuts = Path(f"{load.ledger}.cut")
         lines = cuts.read_text().splitlines() if cuts.exists() else []
         stopped = [
             int(at) for who, at in map(str.split, lines) if int(who) == pid and int(at) > began_us
@@ -189,38 +166,18 @@ class Campaign:
         if stopped:
             one.stopped_s = round((max(stopped) - began_us) / 1e6, 2)
 
-    def _hear(self, said: dict[str, Any]) -> None:
-        counts = self.counts
-        for why, count in said.get("refused", {}).items():
-            counts.refused[why] = counts.refused.get(why, 0) + count
-        counts.losses += said.get("losses", 0)
-        counts.taken += said.get("taken", 0)
-
-    def _sum_up(self, url: str) -> None:
-        counts, found = self.counts, self.reckoning
-        starts, _ = Reader(self._ledger).more()
+    def _sum_up(self, load: Load) -> None:
+        starts, _ = Reader(load.ledger).more()
         for one, pid, begin, end in self._windows:
             times = [int(start.witness[0][1:]) for start in starts if start.life == pid]
             one.late_starts = sum(begin < at < end for at in times)
-        with psycopg.connect(url) as connection:
+        with psycopg.connect(load.direct) as connection:
             row = connection.execute(
                 "SELECT count(*) FROM outlast.transition AS a JOIN outlast.transition AS b"
                 " ON b.execution_id = a.execution_id AND b.seq = a.seq + 1 WHERE b.fence < a.fence"
             ).fetchone()
         assert row is not None
-        counts.older_fences = int(row[0])
-        counts.acknowledged, counts.recorded = found.acknowledged, found.recorded
-        counts.lost = found.count("acked_start", "acked_message", "acked_result")
-        counts.doubled, counts.repeated = found.count("doubled"), found.count("repeated")
-        counts.checked, counts.deadlocks = dict(found.checked), deadlocks(url)
-
-
-async def until(condition: Any) -> Any:
-    """Wait until a condition holds, and give what it gave."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not (found := await condition()):
-            await asyncio.sleep(0.01)
-        return found
+        self.counts.older_fences = int(row[0])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -233,15 +190,8 @@ def main(arguments: list[str] | None = None) -> int:
     with Server() as server, tempfile.TemporaryDirectory(prefix="outlast-partition-") as folder:
         campaign = Campaign(server, Path(folder))
         asyncio.run(campaign.run(hows))
-    broken = campaign.reckoning.broken
-    if given.json:
-        said = {"counts": msgspec.to_builtins(campaign.counts), "broken": broken}
-        print(json.dumps(said))
-    else:
-        print(campaign.counts.lines())
-        for rule, text in broken[:20]:
-            print(f"BROKEN {rule}: {text}", file=sys.stderr)
-    return 1 if broken else 0
+    counts = campaign.counts
+    return told(counts, counts.lines(), campaign.reckoning.broken, as_json=given.json)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ import socket
 import struct
 from collections import deque
 from typing import Any, Final, Self
+from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 
+from campaigns.proxy import IN_CLEAR
 from campaigns.wire import CANCEL, ENCRYPTION, STARTUP, Frames
 
 _TOLD: Final = (
@@ -29,6 +31,7 @@ _TOLD: Final = (
     "standard_conforming_strings",
 )
 _IDLE: Final = b"I"
+AGAIN_SECONDS: Final = 0.05
 
 
 def _message(letter: bytes, body: bytes) -> bytes:
@@ -137,6 +140,8 @@ class Pooler:
     async def close(self) -> None:
         """End everything."""
         self._is_over = True
+        for task in list(self._tasks):
+            task.cancel()
         assert self._listener is not None
         self._listener.close()
         for server in list(self._servers):
@@ -159,6 +164,16 @@ class Pooler:
         await asyncio.get_running_loop().create_connection(lambda: server, sock=own)
         self._servers.add(server)
         self.free(server)
+
+    async def _come_back(self) -> None:
+        """Log in once more, however long the server is not there."""
+        while not self._is_over:
+            try:
+                await self._add()
+            except psycopg.OperationalError:
+                await asyncio.sleep(AGAIN_SECONDS)
+            else:
+                return
 
     def _log_in(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self._direct, autocommit=True)
@@ -217,9 +232,17 @@ class Pooler:
             server.client.server = None
             server.client.transport.abort()
         if not self._is_over:
-            task = asyncio.get_running_loop().create_task(self._add())
+            task = asyncio.get_running_loop().create_task(self._come_back())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
 
-__all__ = ["Pooler"]
+def through(direct: str, port: int, more: str = "") -> str:
+    """Give the address of a database through a pooler."""
+    parts = urlsplit(direct)
+    account = parts.netloc.rpartition("@")[0]
+    query = "&".join(filter(None, (IN_CLEAR, more)))
+    return urlunsplit(parts._replace(netloc=f"{account}@127.0.0.1:{port}", query=query))
+
+
+__all__ = ["Pooler", "through"]

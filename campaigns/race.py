@@ -27,7 +27,7 @@ from typing import Any, Final
 
 import msgspec
 
-from campaigns.cuts import deadlocks
+from campaigns.load import deadlocks
 from outlast.lifecycle import Kind, Message, MessageKind
 from outlast.lifecycle.record import copy_of
 from outlast.store.postgres import PostgresStore

@@ -113,7 +113,8 @@ class Bouncer:
             "auth_type": "any",
             "pool_mode": "transaction",
             "default_pool_size": size,
-            "max_client_conn": 500,
+            "max_client_conn": 2_000,
+            "server_login_retry": 1,  # after a restart of the server; 15 s if it is not said
             "logfile": self._folder / "log",
             "pidfile": self._folder / "pid",
         }

@@ -6,7 +6,6 @@ command of its own, and what it counts is asserted: a check that checked nothing
 
 from __future__ import annotations
 
-import json
 import select
 from collections.abc import Iterator
 from typing import Any, Final
@@ -21,9 +20,9 @@ from outlast.errors import StoreUnavailable
 from outlast.store.postgres import PostgresStore
 from outlast.testing.conformance import T, born, codes
 from servers.postgres import Server
-from tests.crash.test_kill import command
 
 from .network import LONG, Network
+from .saying import said_by
 
 CUTS: Final = 500
 LEAST: Final = {
@@ -79,9 +78,7 @@ def network(postgres: Server) -> Iterator[Network]:
 
 
 def campaign(*arguments: object) -> tuple[Counts, list[list[str]]]:
-    done = command("campaigns.cuts", "--json", *arguments)
-    assert done.stdout, done.stderr
-    said: dict[str, Any] = json.loads(done.stdout)
+    said = said_by("campaigns.cuts", *arguments)
     return Counts(**said["counts"]), said["broken"]
 
 

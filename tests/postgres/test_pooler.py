@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import pytest
 
-from campaigns.cuts import Helper, settle
+from campaigns.load import Helper, settle
 from campaigns.mixed import Plan
-from campaigns.pooler import Pooler
-from campaigns.proxy import IN_CLEAR
+from campaigns.pooler import Pooler, through
 from campaigns.reckoning import read_acks, reckon
 from outlast.errors import CannotLoad
 from outlast.store.postgres import PostgresStore
@@ -69,13 +68,6 @@ def pooled(kind: str, direct: str, size: int = SIZE) -> Iterator[tuple[str, Pool
     assert PROGRAM is not None
     with Bouncer(PROGRAM, direct, size) as bouncer:
         yield through(direct, bouncer.port), None
-
-
-def through(direct: str, port: int, more: str = "") -> str:
-    parts = urlsplit(direct)
-    account = parts.netloc.rpartition("@")[0]
-    query = "&".join(filter(None, (IN_CLEAR, more)))
-    return urlunsplit(parts._replace(netloc=f"{account}@127.0.0.1:{port}", query=query))
 
 
 def make_store(url: str) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 import pytest
 
 from campaigns import partition, race
-from campaigns.cuts import deadlocks
+from campaigns.load import deadlocks
 from servers.postgres import Server
-from tests.crash.test_kill import command
+
+from .saying import said_by
 
 RACES: Final = 10_000
 PLACES: Final = 3_000
@@ -20,13 +20,6 @@ LIMITS: Final = 200
 BATCHES: Final = 20
 SLOW_SECONDS: Final = 10.0
 """What a busy machine may add to what is promised."""
-
-
-def said_by(module: str, *arguments: object) -> dict[str, Any]:
-    done = command(module, "--json", *arguments)
-    assert done.stdout, done.stderr
-    said: dict[str, Any] = json.loads(done.stdout)
-    return said
 
 
 @pytest.mark.timeout(400)
@@ -76,7 +69,7 @@ def test_a_deadlock_would_be_counted(postgres: Server) -> None:
 def test_a_worker_that_is_cut_off_writes_nothing_late(capsys: pytest.CaptureFixture[str]) -> None:
     said = said_by("campaigns.partition", "--rounds", 2)
     rounds = [partition.Round(**one) for one in said["counts"].pop("rounds")]
-    counts = partition.Counts(rounds, **said["counts"])
+    counts = partition.Counts(rounds=rounds, **said["counts"])
     with capsys.disabled():
         print("\n  " + counts.lines().replace("\n", "\n  "), flush=True)
     assert said["broken"] == []

@@ -175,6 +175,7 @@ PLANS = {
         "SEARCH t USING PRIMARY KEY (tenant=? AND execution_id=?)",
     ],
     "log": ["SEARCH transition USING PRIMARY KEY (tenant=? AND execution_id=? AND seq>?)"],
+    "inboxes": ["SEARCH i USING PRIMARY KEY (tenant=? AND execution_id=?)"],
     "inbox": ["SEARCH inbox USING PRIMARY KEY (tenant=? AND execution_id=? AND number>?)"],
     "insert_errands": [
         "SCAN v",
@@ -249,6 +250,7 @@ PLANS |= {
     ],
     "known_changes": ["SEARCH budget_event USING COVERING INDEX budget_event_once"],
     "budget_events": ["SEARCH budget_event USING PRIMARY KEY (tenant=? AND scope=? AND meter=?)"],
+    "spendings": ["SEARCH s USING PRIMARY KEY (tenant=? AND execution_id=?)"],
     "spending_of": ["SEARCH spending USING PRIMARY KEY (tenant=? AND execution_id=?)"],
     "purge_spending": ["SEARCH spending USING PRIMARY KEY (tenant=? AND execution_id=?)"],
     "purge_tree_spending": [

@@ -354,8 +354,8 @@ SELECT i.number, i.id, i.kind, i.actor, i.key, i.data, i.payload, i.at, i.execut
  CROSS JOIN LATERAL (
     SELECT x.number, x.id, x.kind, x.actor, x.key, x.data, x.payload, x.at, x.execution_id
       FROM inbox AS x
-     WHERE x.tenant = {tenant} AND x.execution_id = v.column1 OFFSET 0) AS i
- ORDER BY i.execution_id, i.number;
+     WHERE x.tenant = {tenant} AND x.execution_id = v.column1
+     ORDER BY x.number OFFSET 0) AS i;
 
 -- name: all_ids
 SELECT id FROM execution WHERE tenant = {tenant} AND id > :after ORDER BY id LIMIT nullif(:limit, -1);

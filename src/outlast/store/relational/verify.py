@@ -143,7 +143,8 @@ def _verify_one(
     try:
         record = None if columns is None else execution_of(columns)
         log = sorted(map(transition_of, rows), key=lambda row: row.seq)
-        verify_one(verdict, id, record, log, list(map(entry_of, entries)))
+        inbox = sorted(map(entry_of, entries), key=lambda entry: entry.number)
+        verify_one(verdict, id, record, log, inbox)
         charged = charged_by(log)
         spending = {f"{scope}:{meter}": int(str(amount)) for scope, meter, amount in spent}
         if charged or spending:

@@ -338,8 +338,7 @@ SELECT number, id, kind, actor, key, data, payload, at
 -- padded
 SELECT i.number, i.id, i.kind, i.actor, i.key, i.data, i.payload, i.at, i.execution_id
   FROM (VALUES {rows}) AS v
- CROSS JOIN inbox AS i ON i.tenant = {tenant} AND i.execution_id = v.column1
- ORDER BY i.execution_id, i.number;
+ CROSS JOIN inbox AS i ON i.tenant = {tenant} AND i.execution_id = v.column1;
 
 -- name: all_ids
 SELECT id FROM execution WHERE tenant = {tenant} AND id > :after ORDER BY id LIMIT :limit;
