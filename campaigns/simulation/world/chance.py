@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from campaigns.simulation.world.threads import SimThreadScope
 from outlast.engine import driver, engine, identity
@@ -26,16 +26,22 @@ class SimIds(IdMaker):
         return "ex_" + _base32((now_us // 1000 << 55) | self._number << 20 | self._count)
 
 
+_BLOCK: Final = 16
+"""The bytes of a nonce; a claim draws hundreds of them at once."""
+
+
 class SimDice:
-    """Bytes that come from the seed, none of them twice; a claim draws hundreds in advance."""
+    """Bytes that come from the seed, none of them twice."""
 
     def __init__(self, dice: Random) -> None:
         self._next = dice.getrandbits(63)
 
     def draw(self, count: int) -> bytes:
         """Draw bytes."""
-        self._next += 1
-        return self._next.to_bytes(count, "big")
+        first = self._next + 1
+        self._next += -(-count // _BLOCK)
+        blocks = (number.to_bytes(_BLOCK, "big") for number in range(first, self._next + 1))
+        return b"".join(blocks)[-count:]
 
 
 @contextmanager
