@@ -37,6 +37,12 @@ class SimMembership(Membership):
         self._lane = self.process.new_thread("lease")
         self._lane.works.add(0, self._step)
 
+    def joined(self, name: str, lease_us: int, sent_at: float) -> None:
+        """Have a lease; one that was asked for in bad weather may be too short for a life."""
+        super().joined(name, lease_us, sent_at)
+        if self.is_calm and lease_us < LONG_US:
+            self.beat_soon()
+
     def beat_soon(self) -> None:
         """Renew at once, and with a lease that outlives the world."""
         self.is_calm = True
