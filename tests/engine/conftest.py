@@ -52,5 +52,6 @@ async def crash(engine: Engine) -> None:
     engine.worker._open = False
     for driver in list(engine.worker.drivers.values()):
         driver.drop()
+    engine.worker.warm.close()
     await engine.journal.close()
     engine.store.close()

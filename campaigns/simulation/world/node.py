@@ -17,6 +17,7 @@ from outlast.engine.current import closed
 from outlast.engine.engine import SWEEP_MAX, Engine
 from outlast.engine.fleet import Fleet
 from outlast.engine.journal import Journal
+from outlast.engine.warm import WarmCopies
 from outlast.errors import OutlastError
 from outlast.store.protocol import Store, WorkerRow
 
@@ -28,6 +29,7 @@ class Home(Protocol):
 
     is_shared: bool
     lease_us: int | None
+    warm_copies: int
 
     def lease_dice(self, process: Process) -> Random:
         """Give the dice of what leases leave to luck in a process."""
@@ -70,6 +72,9 @@ class SimEngine(Engine):
 
     def _make_journal(self, store: Store) -> Journal:
         return SimJournal(store, self.process)
+
+    def _make_warm(self) -> WarmCopies:
+        return WarmCopies(self.home.warm_copies, self.clock, rows_min=0)
 
     def _make_fleet(self) -> Fleet:
         return SimFleet(self, self._lease_us, self.home.lease_dice(self.process))
@@ -141,6 +146,7 @@ class SimEngine(Engine):
         """Note the steps that take long."""
         for held in list(self.worker.drivers.values()):
             held.attempts.announce(self.clock.now())
+        self.worker.warm.cool(self.clock.now())
 
     async def _prune(self) -> None:
         """Nothing is old enough to be deleted."""
@@ -158,6 +164,7 @@ class SimEngine(Engine):
             for held in list(worker.drivers.values()):
                 if held.playback.scope is not None:
                     held.playback.scope.close()
+            worker.warm.close()
         self.process.bury()
 
 

@@ -19,6 +19,7 @@ LEASED_SHARE: Final = 0.5
 """Of the worlds with several workers, those in which leases say who is dead."""
 _HORIZONS_US: Final = (300_000, 2_000_000, 10_000_000, 60_000_000)
 _SLOTS: Final = (1, 2, 4_000, 4_000)
+_WARM_COPIES: Final = (0, 2, 1_000)
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Plan:
         skews: how far the clock of each is ahead.
         horizon_us: for how long faults come.
         orders, schedules: who wants what.
+        warm_copies: how many parked executions each keeps in memory.
     """
 
     is_on_disk: bool
@@ -46,6 +48,7 @@ class Plan:
     horizon_us: int
     orders: tuple[Order, ...]
     schedules: tuple[Schedules, ...]
+    warm_copies: int
 
     @property
     def kind(self) -> str:
@@ -86,4 +89,5 @@ def draw_plan(seed: int) -> Plan:
         horizon_us,
         tuple(orders),
         tuple(draw_plans(Random(f"{seed}/slots"), horizon_us)),
+        Random(f"{seed}/warm").choice(_WARM_COPIES),
     )

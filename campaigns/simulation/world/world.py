@@ -86,6 +86,7 @@ class World:
         self.weather, self.horizon_us = plan.weather, plan.horizon_us
         self.places, self.slots, self.skews = plan.places, plan.slots, plan.skews
         self.plans = plan.schedules
+        self.warm_copies = plan.warm_copies
         kept = self.limits.orders
         self.orders = [one for one in plan.orders if kept is None or one.number in kept]
         self.lease_us = self.weather_lease_us = plan.lease_us

@@ -396,6 +396,11 @@ class Attempts:
             spent = spent_by(body, lost=lost)
         return {"spent": spent} if spent else {}
 
+    @property
+    def are_idle(self) -> bool:
+        """Whether there is nothing of them: no body, and no call that waits for one."""
+        return not (self.calls or self.bodies or self.ending or self._late or self._at_once)
+
     # Stopping
 
     def abandon(self, call: Call, why: str | None = None) -> None:

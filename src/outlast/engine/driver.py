@@ -20,6 +20,9 @@ written. Whatever the store holds then is the truth, and its new owner reads it.
 Replay: the recorded rows are delivered first, one at a time, as they were; no body starts before
 they are used up. What the code then asks for must be what is recorded, or it is suspended. One that
 was made of another execution plays its script first (``script.py``).
+
+One that has parked may *rest* (``warm.py``): then the next lease goes on with this driver where it
+stands, and takes from the log what has come meanwhile, as the end of a replay would.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ from outlast.engine.task_call import ContinueAsNew
 from outlast.engine.thread_scope import ThreadScope
 from outlast.engine.trail import OUTCOMES, UNRUN, WITNESSES
 from outlast.engine.waiting import Waiting
+from outlast.engine.warm import fits
 from outlast.engine.wishes import Wishes
 from outlast.errors import (
     AttemptTimeout,
@@ -97,6 +101,9 @@ class Home(Host, Midwife, Protocol):
     def left(self, driver: Driver) -> None:
         """Hear that it does nothing any more."""
 
+    def keep(self, driver: Driver) -> bool:
+        """Let it rest, now that it has parked; False: nobody will come back to it."""
+
     def changed(self, id: str) -> None:
         """Hear that its log has grown; only told while somebody watches."""
 
@@ -121,6 +128,7 @@ class Driver:
         self._stopping = False
         self._then: Callable[[], None] | None = None
         self._late: list[Transition] = []
+        self.parked: Transition | None = None
         self._pumping = False
         self.owner.purse = purse_of(self, worker.journal, worker.ledger, birth)
         self._children = Children(record, worker, self.owner.append, inherited(birth))
@@ -130,9 +138,7 @@ class Driver:
         self._dispatch = Dispatch(
             self.owner, self.playback, self.attempts, self._children, worker.clock
         )
-        self._waiting = Waiting(
-            worker, self.owner, self.attempts, self.playback, self._children, self.pump
-        )
+        self._waiting = self._new_waiting()
         self._wishes = Wishes()
 
     # Coming to life
@@ -156,6 +162,19 @@ class Driver:
         except Mismatch as mismatch:
             self.suspend_mismatch(mismatch)
             return
+        first = next((row for row in history if row.kind is Kind.START), None)
+        self._live_on(waiting, unseen, first)
+
+    def _live_on(
+        self, waiting: list[Transition], unseen: Sequence[InboxEntry], first: Transition | None
+    ) -> None:
+        """Start where the log ends.
+
+        Args:
+            waiting: the messages in the log that the code has not seen.
+            unseen: those that the log has not taken in.
+            first: the first start of this attempt of the task; None: this is it, or it is bounded.
+        """
         self._waiting.saw_inbox()
         for entry in unseen:
             row = self._take(entry)
@@ -165,7 +184,8 @@ class Driver:
         started = self.owner.append(Event(Kind.START, "engine", data=self.task.stamp))
         self._wishes.started(started)
         self._bound_clean_up()
-        self._bound_attempt(next((row for row in history if row.kind is Kind.START), started))
+        if self._waiting.ends_at is None:
+            self._bound_attempt(first or started)
         try:
             if self.owner.delivered:
                 self.playback.deliver_row(started, started.at)
@@ -177,6 +197,77 @@ class Driver:
             self.suspend_mismatch(mismatch)
             return
         self.pump()
+
+    # Between two leases
+
+    @property
+    def can_rest(self) -> bool:
+        """Whether its parts, where it has parked, are just what a replay would make them."""
+        owner, scope = self.owner, self.playback.scope
+        return (
+            owner.row.kind is Kind.WAIT
+            and owner.record.cancel_at is None
+            and owner.record.pause_at is None
+            and owner.purse is None
+            and self._past is None
+            and self._then is None
+            and isinstance(scope, Scope)
+            and not scope.finished
+            and self.attempts.are_idle
+        )
+
+    def rest(self) -> None:
+        """Stand still, as it has parked; :meth:`go_back` or :meth:`forget` come next."""
+        self.parked = self.owner.row
+        self.owner.rest()
+        self._waiting.close()
+        self.worker.left(self)
+
+    def go_back(self, record: Execution) -> bool:
+        """Take up the next lease; its log is being read. False: it may not."""
+        worker, ends_at = self.worker, self._waiting.ends_at
+        if purse_of(self, worker.journal, worker.ledger, self._birth) is not None:
+            return False
+        self.owner.hold(record)
+        self._has_run = self._missed = False
+        self._waiting = self._new_waiting()
+        if ends_at is not None:
+            self._waiting.bound(ends_at)
+        return True
+
+    def go_on(self, rows: Sequence[Transition], unseen: Sequence[InboxEntry]) -> bool:
+        """Go on from where it rested, given the log from there on.
+
+        Returns:
+            Whether that may be; if not, :meth:`anew` replays the whole log.
+        """
+        parked, self.parked = self.parked, None
+        assert parked is not None
+        if self.owner.purse is not None or not fits(parked, self.owner.record, rows):
+            return False
+        self.owner.payload_bytes += sum(len(row.payload or b"") for row in rows)
+        if self._children.under_way:
+            self.playback.child_at = self.worker.clock.now()  # as if it had just called them
+        self._live_on(self._deliver_recorded([], list(rows[1:])), unseen, None)
+        return True
+
+    def anew(self) -> Driver:
+        """Give another driver of the same lease, and forget what this one has."""
+        fresh = Driver(self.worker, self.task, self.owner.record, self._birth)
+        fresh._missed = self._missed
+        self.forget()
+        return fresh
+
+    def forget(self) -> None:
+        """Let go of what rests: its code is unwound."""
+        self._leave()
+
+    def _new_waiting(self) -> Waiting:
+        return Waiting(
+            self.worker, self.owner, self.attempts, self.playback, self._children, self.pump
+        )
+
+    # Its code
 
     def _make_scope(self) -> bool:
         try:
@@ -561,7 +652,7 @@ class Driver:
                 self.worker.changed(item.id)
             if item.after is not None and not item.after.is_leased:
                 self.worker.recorded(item, answer)
-                if not self.owner.is_over:
+                if not self.owner.is_over and not self.worker.keep(self):
                     self._leave()
             elif self.attempts.calls and self.owner.durable >= self.owner.delivered:
                 if self.owner.purse is None:

@@ -261,6 +261,10 @@ class Emitter:
             if not waiter.done():
                 waiter.set_result(None)
 
+    def follow(self, before: Emitter) -> None:
+        """Count on from what task code has said on an earlier lease."""
+        self._parts = {source: part for source, part in before._parts.items() if not source[1]}
+
     def close(self) -> None:
         """Let everybody go who waits; what is said from here on is nobody's."""
         self._is_closed = True

@@ -55,6 +55,7 @@ from outlast.engine.standing import standing
 from outlast.engine.tally import Tally
 from outlast.engine.tenants import Tenants
 from outlast.engine.token import Permit
+from outlast.engine.warm import WARM_COPIES, WarmCopies
 from outlast.engine.worker import Worker
 from outlast.errors import (
     AlreadyAnswered,
@@ -136,6 +137,8 @@ class Engine:
         payload_bytes_max: the largest result or input that is stored.
         lease: on a store that several engines share: how long this one may be silent before
             another one takes its executions over.
+        warm_copies: how many parked executions of long logs it keeps in memory at most, for a
+            minute each, so that they go on without a replay; 0 for none.
         retention: how long executions are kept after their end, where their task says nothing:
             a duration, a :class:`~outlast.Retention` by state, or None to keep all.
         clock: where the time comes from.
@@ -164,6 +167,7 @@ class Engine:
         cancel_grace: Duration = "30s",
         payload_bytes_max: int = PAYLOAD_BYTES_MAX,
         lease: Duration = LEASE,
+        warm_copies: int = WARM_COPIES,
         retention: Duration | Retention | None = DEFAULT,
         clock: Clock | None = None,
     ) -> None:
@@ -184,6 +188,7 @@ class Engine:
         self._capabilities = names_of(capabilities, "capability")
         self._offers_remote = False
         self._processes = processors() if processes is None else max(1, processes)
+        self._warm_copies = max(0, warm_copies)
         self._patience_us = microseconds(patience)
         self._lease_us = checked_lease(lease)
         self.payload_bytes_max = payload_bytes_max
@@ -262,6 +267,7 @@ class Engine:
             processes=self._processes,
             queues=self._queues,
             tally=self.tally,
+            warm=self._make_warm(),
             capabilities=self._capabilities,
             payload_bytes_max=self.payload_bytes_max,
             cancel_grace_us=self._cancel_grace_us,
@@ -313,6 +319,10 @@ class Engine:
         if self.fleet is None:
             return [*services, self._watch]
         return [*services, self._watch, self.fleet.watch_lease, self.fleet.take_over]
+
+    def _make_warm(self) -> WarmCopies:
+        """Make what keeps parked executions in memory; tests and the simulation have their own."""
+        return WarmCopies(self._warm_copies, self.clock)
 
     def _make_fleet(self) -> Fleet:
         """Make what it needs beside others; the simulation has its own."""
@@ -615,11 +625,12 @@ class Engine:
         return await pruner.run_once(self.clock.now())
 
     async def _announce(self) -> None:
-        """Note the steps that take long."""
+        """Note the steps that take long, and forget what has rested for long."""
         await asyncio.sleep(0.5)
         now = self.clock.now()
         for driver in list(self.worker.drivers.values()):
             driver.attempts.announce(now)
+        self.loop.call_soon(self.worker.warm.cool, now)  # it runs task code
 
     async def _check_waiters(self) -> None:
         """Tell those who wait for executions that ended elsewhere."""

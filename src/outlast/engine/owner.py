@@ -88,6 +88,7 @@ class Owner:
         emitter: what it says of itself; None until it says something.
         is_catching_up: the code, in a thread, is still on its way through what is recorded. What
             it says there may be the words of other code than the recorded: they wait.
+        payload_bytes: what the rows that passed through here carry of the user's values.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Owner:
         self.purse: Purse | None = None
         self.emitter: Emitter | None = None
         self.is_catching_up = False
+        self.payload_bytes = len(birth.payload or b"")
         self._desk = desk
         self._bodies = bodies
         self._hears = hears
@@ -158,7 +160,9 @@ class Owner:
         apply(record, decision)
         if charge is not None and self.purse is not None:
             self.purse.sent(charge)
-        self.row = decision.transition
+        self.row = row = decision.transition
+        if row.payload is not None:
+            self.payload_bytes += len(row.payload)
         speaker = None if self.emitter is None else self._speaker
         emits, progress = ((), None) if speaker is None else speaker.ride()
         moved = decision.changes.keys() <= _POSITION
@@ -168,7 +172,7 @@ class Owner:
                 fence,
                 nonce,
                 seq,
-                [decision.transition],
+                [row],
                 (record.seq, record.idle_claims, record.inbox_seen, record.updated_at),
                 None if moved else copy_of(record),
                 inbox_seen,
@@ -205,6 +209,23 @@ class Owner:
                 self.emitter.went_alone()
         if answer.refused is None:
             self.durable = item.position[0]
+
+    # Between two leases
+
+    def rest(self) -> None:
+        """Do nothing while nobody holds the lease; :meth:`hold` may come."""
+        self.is_over, self.is_live = True, False
+        if self.emitter is not None:
+            self.emitter.close()
+
+    def hold(self, record: Execution) -> None:
+        """Hold the next lease, as a copy that has rested since the last one."""
+        self.record, self.before_park = record, None
+        self.durable = record.seq
+        self.is_over = False
+        said, self.emitter = self.emitter, None
+        if said is not None:
+            self.open_emitter().follow(said)
 
     # What goes along
 

@@ -104,6 +104,7 @@ class Playback:
             if self._owner.purse is not None:
                 self._owner.purse.see(rows[first:])
             self._log = rows
+            self._owner.payload_bytes += sum(len(row.payload or b"") for row in rows[1:])
             self.scope.changes.load(rows)
             self._trail = Trail(rows[first:], code)
         if self._past is not None:

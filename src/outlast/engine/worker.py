@@ -22,6 +22,7 @@ from outlast.engine.journal import Journal
 from outlast.engine.purse import Ledger, given_later
 from outlast.engine.registry import Task, code_for
 from outlast.engine.tally import Tally
+from outlast.engine.warm import WarmCopies
 from outlast.errors import NoEngine, OutlastError, StoreBusy
 from outlast.lifecycle import Event, Execution, Kind, Refusal, Transition, apply, create, decide
 from outlast.lifecycle.gate import is_gated
@@ -81,6 +82,7 @@ class Worker:
         queues: frozenset[str] | None,
         capabilities: frozenset[str],
         tally: Tally,
+        warm: WarmCopies,
         payload_bytes_max: int,
         cancel_grace_us: int,
         on_final: Callable[[Execution, Transition], None],
@@ -128,6 +130,7 @@ class Worker:
         self._suspect: Driver | None = None
         self.opens_at: int | None = None
         self._open = True
+        self.warm = warm
         self._reads = True
         self._pending: set[asyncio.Task[Any]] = set()
 
@@ -298,10 +301,10 @@ class Worker:
         record = claimed.execution
         task = code_for(record, self.tasks, self.versions)
         assert task is not None, "the store gives what was asked for"
-        driver = Driver(self, task, record, claimed.birth)
         self._starting -= 1
         if record.worker != self.name:
             return  # its incarnation is no more: what it has is being taken back
+        driver = self.warm.take(record, task) or Driver(self, task, record, claimed.birth)
         before = self.drivers.get(record.id)
         if before is not None:
             before.drop(at_once=True)  # somebody took its lease away, and it has not heard of it
@@ -329,7 +332,7 @@ class Worker:
         some: list[tuple[Driver, Claimed]] = []
         rows = 0
         for one in waiting:
-            rows += one[0].record.seq
+            rows += one[0].record.seq - _known_to(one[0])
             some.append(one)
             if rows >= LOG_ROWS_MAX:
                 self.spawn(self._replay(some))
@@ -338,9 +341,8 @@ class Worker:
             self.spawn(self._replay(some))
 
     async def _replay(self, some: Sequence[tuple[Driver, Claimed]]) -> None:
-        ids = [driver.record.id for driver, _ in some]
         drivers = [driver for driver, _ in some]
-        logs = await self._read_for(drivers, lambda: self.store.logs(ids))
+        logs = await self._read_for(drivers, lambda: self._logs_of(drivers))
         for driver, rows in zip(drivers, logs or (), strict=False):
             if driver.record.inbox_seen:
                 driver.adopt_budgets(given_later(driver.record.id, rows))
@@ -349,7 +351,27 @@ class Worker:
             known = await self._read_for(drivers, lambda: self.store.budgets(scopes))
             self.ledger.learn(known or ())
         for (driver, claimed), rows in zip(some, logs or (), strict=False):
-            self.loop.call_soon(driver.replay, rows, claimed.unseen)
+            if driver.parked is not None:
+                self.loop.call_soon(self._go_on, driver, claimed, rows)
+            else:
+                self.loop.call_soon(driver.replay, rows, claimed.unseen)
+
+    def _logs_of(self, drivers: Sequence[Driver]) -> list[list[Transition]]:
+        """Read the logs of executions; of those that rest, from the row they parked with."""
+        cold = [driver.record.id for driver in drivers if driver.parked is None]
+        logs = dict(zip(cold, self.store.logs(cold), strict=True)) if cold else {}
+        for driver in drivers:
+            if driver.parked is not None:
+                id = driver.record.id
+                logs[id] = self.store.log(id, _known_to(driver))
+        return [logs[driver.record.id] for driver in drivers]
+
+    def _go_on(self, driver: Driver, claimed: Claimed, rows: Sequence[Transition]) -> None:
+        """Let one go on that has rested; what does not fit its log is replayed after all."""
+        if driver.is_over or driver.go_on(rows, claimed.unseen):
+            return
+        fresh = self.drivers[driver.record.id] = driver.anew()
+        self._bring_back(fresh, claimed)
 
     def look_if_open(self, now: int) -> None:
         """Look whether there is something to claim if a rate has opened, which moves nothing."""
@@ -366,6 +388,10 @@ class Worker:
             del self.drivers[id]
         if self._more and self._open:
             self.look()
+
+    def keep(self, driver: Driver) -> bool:
+        """A driver has parked: it may rest here, for the next claim."""
+        return self._open and self.warm.keep(driver)
 
     def ends(self, id: str) -> None:
         """An execution has ended here, and the store is about to have it."""
@@ -453,6 +479,7 @@ class Worker:
     def reborn(self, name: str) -> None:
         """Go on as a new incarnation, after the store had failed."""
         self.name = name
+        self.warm.close()
         self._lease = replace(self._lease, worker=name)
 
     def read_inbox(self, driver: Driver) -> None:
@@ -549,6 +576,7 @@ class Worker:
         handed = len(self.drivers)
         for driver in list(self.drivers.values()):
             driver.hand_back()
+        self.warm.close()
         if self.remote is not None:
             self.remote.close()
         await self.journal.drain()
@@ -562,6 +590,11 @@ class Worker:
             pool.shutdown(wait=False, cancel_futures=True)
         _forget_threads(self._step_threads, self._task_threads)
         return handed
+
+
+def _known_to(driver: Driver) -> int:
+    """Give the row of its log up to which a driver needs none."""
+    return 0 if driver.parked is None else driver.parked.seq - 1
 
 
 def _say_nothing(topic: str) -> None:

@@ -289,6 +289,7 @@ class CrashingEngine(VirtualEngine):
             task.cancel()
         for driver in list(worker.drivers.values()):
             driver.drop()
+        worker.warm.close()
         for pool in (worker._step_threads, worker._task_threads, worker._read_threads):
             pool.shutdown(wait=False, cancel_futures=True)
             for thread in pool._threads:

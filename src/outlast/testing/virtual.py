@@ -25,6 +25,7 @@ from outlast.engine.identity import IdMaker, _base32
 from outlast.engine.journal import Journal
 from outlast.engine.questions import OpenQuestion, open_questions
 from outlast.engine.registry import PLAIN, StartOptions, Task
+from outlast.engine.warm import WarmCopies
 from outlast.errors import InternalError, NoEngine, UsageError, WaitTimeout
 from outlast.lifecycle import FINAL, Message
 from outlast.lifecycle import Execution as Record
@@ -68,6 +69,8 @@ class VirtualEngine(Engine):
     """
 
     tick_seconds_max: ClassVar[float] = 10.0**9
+    warm_copies: ClassVar[int] = 0
+    """None: each time that an execution goes on, its replay is tried."""
 
     def __init__(
         self,
@@ -405,6 +408,9 @@ class VirtualEngine(Engine):
         super().look_at_clock()
 
     # Its parts
+
+    def _make_warm(self) -> WarmCopies:
+        return WarmCopies(self.warm_copies, self.clock, rows_min=0)
 
     def _open_store(self, now: int) -> Store:
         return self._memory
