@@ -10,10 +10,11 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from outlast import progress, sleep, stream, task, wait_for
+from outlast import ask, progress, sleep, stream, task, wait_for
 from outlast.access import Grant, Rights, Role
 from outlast.engine.registry import TASKS as KNOWN
 from outlast.lifecycle import Message, MessageKind
+from outlast.lifecycle.record import continued_as
 from outlast.server import guard, veil
 from outlast.server.auth import Identity
 
@@ -39,6 +40,13 @@ async def counts(n: int) -> int:
     return n
 
 
+@task(name="asks_at_last")
+async def asks_at_last(is_last: bool) -> bool:
+    if not is_last:
+        asks_at_last.continue_as_new(True)
+    return await ask("Well?", bool)
+
+
 @task(name="billing.charge")
 async def charge(n: int) -> int:
     await sleep("1h")
@@ -50,7 +58,7 @@ async def order(n: int) -> int:
     return await charge(n)
 
 
-MORE: Final = (listens, counts, charge, order)
+MORE: Final = (listens, counts, asks_at_last, charge, order)
 for one in MORE:
     KNOWN.pop(one.name)
 
@@ -203,6 +211,22 @@ def test_a_stream_goes_on_with_the_execution_that_goes_on() -> None:
             assert answer.status_code == 400, (bad, answer.text)
         log = await all_of(world, f"{API}/executions/{id}/events")
         assert log[-1][2]["continued_as"] == whole[1][2]["as"]
+
+    tell(story)
+
+
+def test_a_result_is_waited_for_where_the_execution_has_gone_on_as_another() -> None:
+    async def story(world: World) -> None:
+        id = await world.start("asks_at_last", is_last=False)
+        handle = world.engine.execution(id)
+        while (successor := continued_as(await handle.arecord())) is None:
+            await world.engine.next_change(id)
+        await world.until(successor, "awaiting_input")
+        assert (await world.get(f"{API}/executions/{id}/result", 202))["continued_as"] == successor
+        waiting = asyncio.create_task(world.result(id))
+        await asyncio.wait([waiting], timeout=0.05)
+        await world.engine.execution(successor).aanswer(True)
+        assert (await waiting)["result"] is True
 
     tell(story)
 

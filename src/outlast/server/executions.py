@@ -320,11 +320,11 @@ async def get_input(call: Call) -> dict[str, Any]:
 async def get_result(call: Call) -> Reply:
     """Show what an execution came to; with ``wait``, wait for its end first.
 
-    While it goes on the answer is 202, with its state.
+    While it goes on, also as another, the answer is 202, with its state.
     """
     record = call.row
     wait = _span(call.query.wait)
-    if wait and not record.is_final:
+    if wait and (not record.is_final or continued_as(record) is not None):
         with contextlib.suppress(WaitTimeout):
             await call.execution.await_(min(wait, WAIT_US_MAX) / 1e6)
         record = await call.engine.read_one(record.id)
