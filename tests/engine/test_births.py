@@ -111,6 +111,14 @@ def test_what_begins_later_than_the_clock_is_looked_at_costs_no_sweep(
     assert asyncio.run(main()) == (0, 7)
 
 
+def test_what_waits_for_what_has_ended_begins_at_once(url: str) -> None:
+    """Its birth has queued it: it is claimed, with nothing for the clock to move."""
+    with Engine(url, tasks=[echoed]) as engine:
+        first = engine.start(echoed, 1)
+        assert first.result("30s") == 1
+        assert echoed.options(after=first).start(2).result("30s") == 2
+
+
 def test_a_key_that_is_taken_is_told(url: str) -> None:
     async def main() -> None:
         async with Engine(url, tasks=[echoed]) as engine:

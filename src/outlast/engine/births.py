@@ -61,9 +61,9 @@ class Births:
         self._submitted += 1
         if driver is not None:
             self._drivers[id] = driver
-        elif item.after.state is State.SCHEDULED:
+        elif item.after.state is State.SCHEDULED and item.after.detail is None:
             self._is_early = True
-        else:
+        else:  # what waits for others may be queued by its very birth: they have ended
             self._waits = True
         if self._is_early or item.after.deadline_at is not None:
             due_at = _due_at(item.after)
@@ -195,9 +195,7 @@ class Births:
 
 
 def _due_at(born: Record) -> int:
-    """Say when the clock moves what was born first; what waits for others may be due at once."""
-    if born.state is State.SCHEDULED and born.detail is not None:
-        return 0
+    """Say when the clock moves first what was born."""
     instants = (born.due_at, born.deadline_at, born.start_by)
     return min((at for at in instants if at is not None), default=0)
 
