@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from campaigns.matrix.asking import Asker, Request, forms_of
-from campaigns.matrix.callers import CALLERS, STRANGERS, TENANT, Table
+from campaigns.matrix.callers import CALLERS, STRANGERS, TENANT, Caller, Table
 from campaigns.matrix.judging import Judge, Report
 from campaigns.matrix.sending import Answer, ask, ask_by_socket
 from campaigns.matrix.world import Sower, World, a_world, made_tasks
@@ -59,7 +59,7 @@ async def campaign(
             if report.requests >= round * FILL_EVERY:
                 if round:
                     await world.fill(round)
-                await _look_about(asker, send)
+                await look_about(asker, send, _ADMIN)
                 round += 1
             if queue and (dice.random() < 0.5 or report.requests >= requests):
                 request = asker.plain(*queue.pop())
@@ -112,13 +112,13 @@ def _bare(answer: Answer, id: str) -> tuple[int, bytes]:
     return answer.status, _INSTANCE.sub(b"", answer.body.replace(id.encode(), b"ID"))
 
 
-async def _look_about(asker: Asker, send: Any) -> None:
+async def look_about(asker: Asker, send: Any, caller: Caller) -> None:
     """Find out what there is to be named in paths: by asking the routes that list it."""
     for route in ROUTES:
         prefix, brace, _ = route.path.partition("/{")
         if not brace or not any(one.method == "GET" and one.path == prefix for one in ROUTES):
             continue
-        answer = await send(Request("GET", prefix + _limit(prefix), _ADMIN, _ADMIN.headers))
+        answer = await send(Request("GET", prefix + _limit(prefix), caller, caller.headers))
         items = json.loads(answer.body).get("items", [])
         names = [next(str(one) for one in item.values() if isinstance(one, str)) for item in items]
         asker.values[prefix] = names
@@ -144,7 +144,7 @@ async def by_socket(requests: int, seed: int) -> Report:
 
         asker = Asker(ROUTES, forms_of(EACH, seed), dice)
         judge = Judge(ROUTES, world, report)
-        await _look_about(asker, send)
+        await look_about(asker, send, _ADMIN)
         while report.requests < requests:
             route, caller = dice.choice(ROUTES), asker.any_caller()
             make = asker.plain if dice.random() < 0.3 else asker.tricky
@@ -183,4 +183,4 @@ def _is_none(answer: Answer) -> bool:
     return answer.status == 400 and answer.headers.get("content-type", "").startswith("text/plain")
 
 
-__all__ = ["by_socket", "campaign"]
+__all__ = ["by_socket", "campaign", "look_about"]

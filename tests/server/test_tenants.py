@@ -18,7 +18,7 @@ from outlast.access.audit import Deed
 from outlast.accounts import password
 from outlast.accounts.desk import Desk
 from outlast.client.client import Client
-from outlast.server import crowd, front
+from outlast.server import crowd, front, webhook
 from outlast.server.auth import FirstToken
 from outlast.server.front import HEADER, Front
 from outlast.server.known import StoreAuthenticator
@@ -62,14 +62,14 @@ class House:
 
 @contextlib.asynccontextmanager
 async def a_house(directory: Path, wanted: tuple[str, ...] | None = None) -> AsyncIterator[House]:
-    address = f"sqlite:///{directory}/house.db"
-    async with Engine(address, tasks=TASKS, tenant="default") as engine:
+    address, tasks = f"sqlite:///{directory}/house.db", (*TASKS, webhook.webhook)
+    async with Engine(address, tasks=tasks, tenant="default") as engine:
         for name in ("acme", "umbrella"):
             await engine.tenants.aadd(name)
         made: dict[str, Engine] = {}
 
         def make(name: str) -> Engine:
-            made[name] = Engine(address, tasks=TASKS, tenant=name)
+            made[name] = Engine(address, tasks=tasks, tenant=name)
             return made[name]
 
         known = StoreAuthenticator(engine, FirstToken.of(TOKEN))
@@ -237,5 +237,50 @@ def test_the_default_tenants_admin_administers_the_others(tmp_path: Path) -> Non
             deeds = (await admin.get(f"{API}/audit")).json()["items"]
             said = [one["target"] for one in deeds]
             assert said.count("tenant:acme") == 2 and "tenant:later" in said
+
+    asyncio.run(story())
+
+
+def test_an_event_and_a_webhook_stay_in_their_tenant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many engines the process has, and whichever was opened last."""
+    called: list[tuple[str, str]] = []
+
+    def send(url: str, body: bytes, headers: dict[str, str]) -> int:
+        called.append((url, headers["webhook-signature"]))
+        return 200
+
+    monkeypatch.setattr(webhook, "send", send)
+    monkeypatch.setattr(webhook, "signed", lambda secret, id, body: {"webhook-signature": secret})
+
+    async def story() -> None:
+        async with a_house(tmp_path) as house:
+            names = ("default", "acme", "umbrella")
+            https = [house.caller(name, house.tokens[name]) for name in names]
+            body = {"task": "waits", "input": {"span": "1h"}}
+            for http in https:
+                assert (await http.post(f"{API}/executions", json=body)).status_code == 201
+            for http in https:
+                told = await http.post(f"{API}/events", json={"name": "news", "value": 1})
+                assert (told.status_code, told.json()["reached"]) == (201, 1)
+                pages = [(await one.get(f"{API}/executions?task=waits")).json() for one in https]
+                ids = [page["items"][0]["id"] for page in pages]
+                shown = [
+                    await one.get(f"{API}/executions/{id}")
+                    for one, id in zip(https, ids, strict=True)
+                ]
+                heard = [int(one.headers["etag"].strip('"').partition(".")[2]) for one in shown]
+                assert heard == [int(https.index(one) <= https.index(http)) for one in https]
+            url = "https://hooks.example/x"
+            wanted = []
+            for http in https:
+                body = {"task": "total", "input": {"a": 1}, "notify": [url]}
+                assert (await http.post(f"{API}/executions", json=body)).status_code == 201
+                hook = (await http.get(f"{API}/executions?task=outlast.webhook")).json()["items"][0]
+                await http.get(f"{API}/executions/{hook['id']}/result?wait=30s")
+                told = await http.post(f"{API}/webhooks/secret", json={"url": url})
+                wanted.append((url, told.json()["secret"]))
+            assert called == wanted and len(set(wanted)) == 3
 
     asyncio.run(story())

@@ -127,15 +127,17 @@ def the_scope(what: str) -> AnyScope:
 
 
 def the_engine() -> Any:
-    """Give the engine that runs this code, else the one that was opened last and is still open.
+    """Give the engine that runs this code; for all other code the one that was opened last.
+
+    Code of an engine that was closed gets no other one: it may be another tenant's.
 
     Raises:
-        NoEngine: none is open.
+        NoEngine: none is open, or the one whose code this is was closed.
     """
     own = current_engine.get()
     if own is not None and own in _engines:
         return own
-    if not _engines:
+    if own is not None or not _engines:
         raise NoEngine(
             "no engine is open",
             do='with Engine("sqlite:///outlast.db"): …, or outlast run FILE:TASK',

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from outlast.codec import as_json
-from outlast.engine import current
 from outlast.engine.calls import this_step
+from outlast.engine.current import the_engine
 from outlast.engine.registry import Retry, StartOptions, step, task
-from outlast.errors import Fatal, NotFound, TransitionRefused, WaitTimeout
+from outlast.errors import NotFound, TransitionRefused, WaitTimeout
 from outlast.lifecycle import OPEN, Message, MessageKind
 from outlast.naming import checked_name
 from outlast.store.protocol import Filter
@@ -58,7 +58,7 @@ class Published(msgspec.Struct, frozen=True):
 @step(name="outlast.event.find")
 async def find(task: str | None, labels: dict[str, str], after: str) -> list[str]:
     """Name the next of the executions that an event is for: the newest first."""
-    engine, before = _engine(), after or None
+    engine, before = the_engine(), after or None
     while True:
         wanted = Filter(states=OPEN, task=task, labels=labels, before_id=before, limit=AT_ONCE)
         found = await engine.read_page(wanted)
@@ -71,7 +71,7 @@ async def find(task: str | None, labels: dict[str, str], after: str) -> list[str
 @step(name="outlast.event.send", retries=Retry(10, base="100ms", cap="10s"))
 async def send(ids: list[str], name: str, value: Any, actor: str) -> int:
     """Send executions a signal; gives how many of them have it."""
-    engine = _engine()
+    engine = the_engine()
     payload = msgspec.json.encode(value)
     mark = f"{NAME}:{this_step().execution_id}"
 
@@ -135,15 +135,6 @@ async def publish(
     with contextlib.suppress(WaitTimeout):
         reached = await handle.aresult(timeout=wait_seconds)
     return Published(record.id, name, reached, is_new)
-
-
-def _engine() -> Engine:
-    from outlast.engine.engine import Engine
-
-    found = next((one for one in reversed(current._engines) if isinstance(one, Engine)), None)
-    if found is None:
-        raise Fatal("no engine is open in this process")
-    return found
 
 
 __all__ = ["NAME", "OWN", "Published", "event", "publish", "wish"]

@@ -35,9 +35,9 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from outlast import forms
-from outlast.engine import current
 from outlast.engine.after import After
 from outlast.engine.calls import this_step
+from outlast.engine.current import the_engine
 from outlast.engine.engine import Engine
 from outlast.engine.registry import Retry, StartOptions, step, task
 from outlast.errors import Fatal, NotFound
@@ -68,7 +68,7 @@ class NotTaken(Exception):
 )
 async def deliver(url: str, id: str) -> int:
     """Tell a URL that an execution has ended; gives the status it answered with."""
-    engine = _engine()
+    engine = the_engine()
     try:
         record = await engine.read_one(id)
         while (successor := continued_as(record)) is not None:
@@ -91,14 +91,6 @@ async def deliver(url: str, id: str) -> int:
 async def webhook(url: str, id: str) -> int:
     """Tell a URL that an execution has ended."""
     return await deliver(url, id)
-
-
-def _engine() -> Engine:
-    """Give the engine of this process; a client may have been opened beside it."""
-    found = next((one for one in reversed(current._engines) if isinstance(one, Engine)), None)
-    if found is None:
-        raise Fatal("no engine is open in this process")
-    return found
 
 
 async def begin(engine: Engine, id: str, url: str, number: int, actor: str) -> None:
