@@ -77,6 +77,17 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """Write out what no other process could be told: tests log halves of surrogate pairs, too."""
+    report = yield
+    report.sections = [  # type: ignore[attr-defined]
+        (name, text.encode("utf-8", "backslashreplace").decode())
+        for name, text in report.sections  # type: ignore[attr-defined]
+    ]
+    return report
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _module_alone(request: pytest.FixtureRequest) -> Iterator[None]:
     """Give a module its own tasks, and take away what its fixtures define."""
