@@ -19,11 +19,12 @@ from typing import Any
 import pytest
 
 from outlast import Engine, Retry
+from outlast.engine import posting
+from outlast.engine.posting import send, signed
 from outlast.errors import Fatal
-from outlast.server import webhook as webhooks
 from outlast.server.app import create_app
 from outlast.server.auth import Identity
-from outlast.server.webhook import NAME, deliver, send, signed, webhook
+from outlast.server.webhook import NAME, deliver, webhook
 
 from .conftest import TASKS, TOKEN, Tokens, World
 
@@ -139,7 +140,7 @@ def test_a_receiver_that_fails_is_told_again_under_the_same_id(
 
 def test_nobody_is_reached_who_should_not_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OUTLAST_WEBHOOK_HOSTS", raising=False)
-    headers = signed("whsec_" + base64.b64encode(b"x" * 32).decode(), "1", b"{}")
+    headers = signed("1", b"{}", "whsec_" + base64.b64encode(b"x" * 32).decode())
     for host in ("127.0.0.1", "localhost", "[::1]", "10.0.0.1", "169.254.169.254", "192.168.1.1",
                  "0.0.0.0", "[::ffff:127.0.0.1]", "[64:ff9b::a9fe:a9fe]", "[2002:7f00:1::]",
                  "[::127.0.0.1]", "[ff0e::1]", "224.0.0.1", "2130706433", "0x7f.1"):  # fmt: skip
@@ -215,7 +216,7 @@ def test_a_name_that_turns_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_receiver_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each byte comes in time, and the answer never."""
-    monkeypatch.setattr(webhooks, "DEADLINE_SECONDS", 0.5)
+    monkeypatch.setattr(posting, "DEADLINE_SECONDS", 0.5)
     listener = socket.create_server(("127.0.0.1", 0))
     host = f"127.0.0.1:{listener.getsockname()[1]}"
     monkeypatch.setenv("OUTLAST_WEBHOOK_HOSTS", host)

@@ -24,6 +24,7 @@ from outlast.testing.conformance_schedules import ScheduleConformance
 from outlast.testing.conformance_streams import StreamsConformance
 from outlast.testing.conformance_structure import StructureConformance
 from outlast.testing.conformance_tenants import Beside, TenantsConformance
+from outlast.testing.conformance_webhooks import WebhooksConformance
 from servers.postgres import Server, debians
 from tests.postgres.emptying import empty_postgres
 
@@ -43,6 +44,7 @@ class Suite(
     ObserveConformance,
     TenantsConformance,
     EpochConformance,
+    WebhooksConformance,
 ):
     """All there is."""
 

@@ -44,7 +44,9 @@ RENDERERS: Final = {
 }
 """The modules of the pure rooms that are programs: each writes a page."""
 
-SEAM: Final = {"outlast.store", "outlast.store.protocol", "outlast.store.epoch"}
+SEAM: Final = {
+    "outlast.store", "outlast.store.protocol", "outlast.store.epoch", "outlast.store.webhooks",
+}  # fmt: skip
 """What the floors above may see of the store."""
 
 

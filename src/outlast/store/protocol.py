@@ -21,6 +21,7 @@ import msgspec
 
 from outlast.lifecycle import Event, Execution, Message, State, Transition
 from outlast.store.epoch import Epochs
+from outlast.store.webhooks import Webhooks
 
 if TYPE_CHECKING:  # only who has to do with them loads them
     from outlast.access.audit import AuditRow, Deed
@@ -1061,11 +1062,15 @@ class Feed(Protocol):
     def prune(self, before: int, limit: int) -> int:
         """Forget, from its beginning, rows that were recorded before an instant.
 
-        Gives how many, at most ``limit``. A writing verb.
+        What a webhook has not come to stays for ``webhooks.HELD_BACK_US`` longer. Gives how many,
+        at most ``limit``. A writing verb.
         """
 
     def end(self, before: int) -> bool:
-        """Keep it no more if nobody has followed it since an instant. A writing verb."""
+        """Keep it no more if nobody has followed it since an instant, and there is no webhook.
+
+        A writing verb.
+        """
 
 
 class Sealing(Protocol):
@@ -1124,6 +1129,10 @@ class Store(Protocol):
     @property
     def feed(self) -> Feed:
         """The verbs on the feed."""
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """The verbs on webhooks."""
 
     @property
     def capacity(self) -> Capacity:

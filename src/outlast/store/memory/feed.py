@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from outlast.lifecycle import Execution, Transition
+from outlast.store.memory.webhooks import MemoryWebhooks
 from outlast.store.protocol import FeedHead, FeedRow, labels_of
+from outlast.store.webhooks import HELD_BACK_US
 
 
 class MemoryFeed:
@@ -19,8 +21,10 @@ class MemoryFeed:
         lock: threading.RLock,
         records: Mapping[str, Execution],
         logs: Mapping[str, Sequence[Transition]],
+        webhooks: MemoryWebhooks,
     ) -> None:
         self._lock, self._records, self._logs = lock, records, logs
+        self._webhooks = webhooks
         self._name: str | None = None
         self._rows: list[tuple[int, str, int, int]] = []
         self._last = self._pruned = self._read_at = 0
@@ -92,8 +96,11 @@ class MemoryFeed:
     def prune(self, before: int, limit: int) -> int:
         """See the protocol."""
         with self._lock:
-            old = 0
-            while old < min(limit, len(self._rows) - 1) and self._rows[old][3] < before:
+            old, floor = 0, self._webhooks.floor()
+            while old < min(limit, len(self._rows) - 1):
+                position, _, _, at = self._rows[old]
+                if at >= before - (0 if floor is None or position <= floor else HELD_BACK_US):
+                    break
                 old += 1
             del self._rows[:old]
             self._pruned += old
@@ -102,7 +109,7 @@ class MemoryFeed:
     def end(self, before: int) -> bool:
         """See the protocol."""
         with self._lock:
-            if self._name is None or self._read_at >= before:
+            if self._name is None or self._read_at >= before or self._webhooks.floor() is not None:
                 return False
             self._name, self._rows = None, []
             self._last = self._pruned = 0

@@ -60,6 +60,7 @@ from outlast.store.memory.people import may_ask
 from outlast.store.memory.schedules import MemorySchedules
 from outlast.store.memory.streams import MemoryStreams
 from outlast.store.memory.tenants import MemoryTenants, Registry
+from outlast.store.memory.webhooks import MemoryWebhooks
 from outlast.store.protocol import (
     DEFAULT_TENANT,
     Adjust,
@@ -152,7 +153,8 @@ class MemoryStore:
         self.sealing = None
         self.schedules = MemorySchedules(self)
         self.capacity = MemoryCapacity(self)
-        self.feed = MemoryFeed(self._lock, self._records, self._logs)
+        self.webhooks = MemoryWebhooks(self._lock, self.access)
+        self.feed = MemoryFeed(self._lock, self._records, self._logs, self.webhooks)
         self.epochs = MemoryEpochs(self)
 
     @property

@@ -51,7 +51,9 @@ DELETE FROM feed WHERE tenant = {tenant} AND position <= :upto;
 UPDATE feed_state SET pruned = greatest(pruned, :upto) WHERE tenant = {tenant};
 
 -- name: end_feed
-DELETE FROM feed_state WHERE tenant = {tenant} AND read_at < :before;
+DELETE FROM feed_state
+ WHERE tenant = {tenant} AND read_at < :before
+   AND NOT EXISTS (SELECT 1 FROM webhook AS w WHERE w.tenant = {tenant});
 
 -- name: empty_feed
 DELETE FROM feed WHERE tenant = {tenant};

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from outlast.store.protocol import FeedHead, FeedRow, labels_of
 from outlast.store.relational.rows import Value, data_of, transition_of
+from outlast.store.webhooks import HELD_BACK_US
 
 if TYPE_CHECKING:
     from outlast.store.relational.store import RelationalStore
@@ -92,14 +93,21 @@ class RelationalFeed:
         if not heads:
             return 0
         pruned, last = (int(str(one)) for one in heads[0][1:3])
-        kept = self._database.ask_all("feed_horizon", {"before": before})
-        first = int(str(kept[0][0])) if kept else last  # the last one stays: numbers never go back
-        upto = min(first - 1, pruned + limit)
+        upto = self._before(before, last)
+        ((floor,),) = self._database.ask_all("webhook_floor", {})
+        if floor is not None and int(str(floor)) < upto:
+            upto = max(int(str(floor)), self._before(before - HELD_BACK_US, last))
+        upto = min(upto, pruned + limit)
         if upto <= pruned:
             return 0
         deleted = self._database.run("prune_feed", {"upto": upto})
         self._database.run("note_pruned", {"upto": upto})
         return deleted
+
+    def _before(self, at: int, last: int) -> int:
+        """Give the last position before an instant; the last one of all stays for ever."""
+        kept = self._database.ask_all("feed_horizon", {"before": at})
+        return (int(str(kept[0][0])) if kept else last) - 1  # numbers never go back
 
     def end(self, before: int) -> bool:
         """See the protocol."""

@@ -135,6 +135,8 @@ TEXT_WRITES: Final[Mapping[str, tuple[int, Hide, Callable[[Row, int], Place]]]] 
     "save_executions": (27, hidden, lambda row, tenant: Place("detail", tenant, row[0], 0)),
     "save_told_executions": (27, hidden, lambda row, tenant: Place("detail", tenant, row[0], 0)),
     "insert_messages": (7, hidden, lambda row, _: Place("said", row[0], row[1], row[2])),
+    "insert_webhook": (4, hidden_text, lambda row, _: Place("webhook", row[0], row[1], 0)),
+    "save_webhook": (3, hidden_text, lambda row, tenant: Place("webhook", tenant, row[0], 0)),
     "save_progress": (5, hidden_text, lambda row, _: Place("progress", row[0], row[1], 0)),
 }
 """Statements that write facts or a text: the column, how it is sealed, what it belongs to."""
@@ -163,6 +165,10 @@ TEXT_READS: Final[Mapping[str, tuple[tuple[int, Show, Callable[[Row, Bounds], Pl
         (5, shown, lambda row, bounds: Place("said", bounds["tenant"], bounds["id"], row[0])),
     ),
     "inboxes": ((5, shown, lambda row, bounds: Place("said", bounds["tenant"], row[8], row[0])),),
+    **dict.fromkeys(
+        ("webhooks", "webhook_by_id"),
+        ((4, shown_text, lambda row, _: Place("webhook", row[0], row[1], 0)),),
+    ),
     "progress_of": (
         (4, shown_text, lambda row, bounds: Place("progress", bounds["tenant"], row[0], 0)),
     ),

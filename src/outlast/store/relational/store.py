@@ -122,6 +122,7 @@ from outlast.store.relational.rows import (
 from outlast.store.relational.streams import item_of, progress_of, write_emissions, write_progress
 from outlast.store.relational.verify import verify
 from outlast.store.tenants import EVERY, Every
+from outlast.store.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from outlast.access.audit import Deed
@@ -179,6 +180,13 @@ class RelationalStore:
         from outlast.store.relational.sealed import SealedDatabase
 
         return self.database if isinstance(self.database, SealedDatabase) else None
+
+    @cached_property
+    def webhooks(self) -> Webhooks:
+        """The verbs on webhooks."""
+        from outlast.store.relational.webhooks import RelationalWebhooks
+
+        return RelationalWebhooks(self)
 
     @cached_property
     def feed(self) -> Feed:

@@ -25,6 +25,7 @@ ORDER: Final = (
     *("queue_setting", "gate_setting", "rate", "holder", "line"),
     *("budget", "spending", "reservation", "budget_event", "stream_item", "progress"),
     *("question", "label", "descent"),
+    *("webhook", "webhook_delivery", "webhook_sender"),
     *("account", "sign_in", "session", "token", "role_grant", "audit"),
     *("purge_permit", "reseal_permit"),
 )

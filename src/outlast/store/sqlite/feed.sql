@@ -46,7 +46,9 @@ DELETE FROM feed WHERE tenant = {tenant} AND number <= :upto;
 UPDATE feed_state SET pruned = max(pruned, :upto) WHERE tenant = {tenant};
 
 -- name: end_feed
-DELETE FROM feed_state WHERE tenant = {tenant} AND read_at < :before;
+DELETE FROM feed_state
+ WHERE tenant = {tenant} AND read_at < :before
+   AND NOT EXISTS (SELECT 1 FROM webhook AS w WHERE w.tenant = {tenant});
 
 -- name: empty_feed
 DELETE FROM feed WHERE tenant = {tenant};
