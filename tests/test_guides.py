@@ -53,6 +53,13 @@ def test_housekeeping(tmp_path: Path) -> None:
     assert copied.endswith("2 executions, every log folds to its row\n")
 
 
+def test_webhooks(tmp_path: Path) -> None:
+    program, added, listed = follow("webhooks.md", tmp_path)
+    assert program == "whsec_ is shown once\ncharge succeeded\ncharge failed\n"
+    assert "secret  whsec_" in added
+    assert "task charge; states failed, timed_out" in listed and "books" in listed
+
+
 def test_tenants(tmp_path: Path) -> None:
     program, listed, ids, verified, closed, opened = follow("tenants.md", tmp_path)
     assert program == "hello ann\nhello uma\nhello eve\n"

@@ -12,6 +12,7 @@ from msgspec import structs
 from outlast.budget import UNIT, shown
 from outlast.duration import instant
 from outlast.lifecycle import Execution, Reason, Transition, reason_of
+from outlast.store.webhooks import DeliveryState
 from outlast.story import Step, Story
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         Setting,
         StreamItem,
     )
+    from outlast.store.webhooks import Delivery, Webhook
 
 LAST_US: Final = 253_402_300_799_000_000
 """The end of the year 9999."""
@@ -383,6 +385,50 @@ def gate_form(row: GateRow) -> dict[str, Any]:
         "holders": list(row.holders),
         "waiting": row.waiting,
         "next": row.next_id,
+    }
+
+
+def webhook_form(row: Webhook) -> dict[str, Any]:
+    """Give a webhook as JSON has it; never a secret."""
+    terms, wanted = row.terms, row.terms.wanted
+    return {
+        "id": row.id,
+        "url": terms.url,
+        "filter": {
+            "task": wanted.task,
+            "prefix": wanted.prefix,
+            "states": list(wanted.states),
+            "transitions": list(wanted.transitions),
+            "labels": dict(wanted.labels),
+        },
+        "description": terms.description,
+        "state": str(row.state),
+        "reason": terms.why,
+        "created_at": at(row.created_at),
+        "updated_at": at(row.updated_at),
+        "former_secret_until": at(row.former_until),
+        "failing_since": at(row.failing_since),
+        "pending": row.pending,
+        "waiting_since": at(row.waiting_since),
+    }
+
+
+def delivery_form(one: Delivery) -> dict[str, Any]:
+    """Give a delivery as JSON has it."""
+    is_about = bool(one.execution_id)
+    return {
+        "number": one.number,
+        "message_id": one.message_id,
+        "kind": str(one.kind),
+        "execution_id": one.execution_id if is_about else None,
+        "seq": one.seq if is_about else None,
+        "state": str(one.state),
+        "attempts": one.attempts,
+        "created_at": at(one.created_at),
+        "next_at": at(one.next_at) if one.state is DeliveryState.PENDING else None,
+        "tried_at": at(one.tried_at),
+        "status": one.status,
+        "error": one.error,
     }
 
 

@@ -32,6 +32,8 @@ class Permission(StrEnum):
     CAPACITY_WRITE = "capacity:write"
     BUDGETS_READ = "budgets:read"
     BUDGETS_WRITE = "budgets:write"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
     WORK_TAKE = "work:take"
     ACCESS_READ = "access:read"
     ACCESS_WRITE = "access:write"
@@ -57,6 +59,8 @@ PERMISSIONS: Final[Mapping[Permission, str]] = {
     Permission.CAPACITY_WRITE: "pause and limit queues, set limits and rates",
     Permission.BUDGETS_READ: "see budgets and what was spent",
     Permission.BUDGETS_WRITE: "set, raise and reset budgets",
+    Permission.WEBHOOKS_READ: "see webhooks, their URLs and what was delivered; never a secret",
+    Permission.WEBHOOKS_WRITE: "make, change, pause and delete webhooks, see their new secrets",
     Permission.WORK_TAKE: "claim steps as a remote worker, with the payloads they need",
     Permission.ACCESS_READ: "see users, tokens and grants; never a secret",
     Permission.ACCESS_WRITE: "make and disable users and tokens, grant and take back roles",
@@ -98,6 +102,7 @@ _OPERATOR: Final = _VIEWER | {
     Permission.QUESTIONS_ANSWER,
     Permission.SIGNALS_SEND,
     Permission.CAPACITY_WRITE,
+    Permission.WEBHOOKS_READ,
 }
 _SUBMITTER: Final = frozenset(
     {
@@ -133,7 +138,7 @@ ROLES: Final[Mapping[Role, tuple[str, frozenset[Permission]]]] = {
     ),
     Role.AUDITOR: (
         "sees who may do what, and who did what; no payload, and changes nothing",
-        _VIEWER | {Permission.ACCESS_READ, Permission.AUDIT_READ},
+        _VIEWER | {Permission.ACCESS_READ, Permission.AUDIT_READ, Permission.WEBHOOKS_READ},
     ),
     Role.ADMIN: ("may do everything", frozenset(Permission)),
 }

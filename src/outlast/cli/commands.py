@@ -37,6 +37,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "schedule": ("scheduling:schedule", "Make executions by the clock, and ask why one did not."),
     "queue": ("queueing:queue", "Look at queues; pause, resume and limit them."),
     "limit": ("queueing:limit", "Look at limits and rates, and who holds them; set them."),
+    "webhook": ("hooking:webhook", "Tell URLs of what happens; see what was delivered."),
     "user": ("accounts:user", "Users of a server: add them, disable them, set passwords."),
     "token": ("accounts:token", "Tokens for programs: make, list and revoke them."),
     "tenant": ("tenancy:tenant", "Tenants, which share a store and see nothing of each other."),

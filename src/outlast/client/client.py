@@ -19,6 +19,7 @@ import msgspec
 
 from outlast.budget import UNIT
 from outlast.client import reading
+from outlast.client.far import ClientLimits, ClientQueues, ClientSchedules, ClientWebhooks
 from outlast.client.following import fed
 from outlast.client.reading import read
 from outlast.client.wire import Wire
@@ -96,6 +97,9 @@ class Client:
         self.wire = Wire(self.url, self._token, transport, tenant=self.tenant)
         self.clock: Clock = WallClock()
         self.budgets = Budgets(self)
+        self.schedules = ClientSchedules(self)
+        self.queues, self.limits = ClientQueues(self), ClientLimits(self)
+        self.webhooks = ClientWebhooks(self)
         self._thread: LoopThread | None = None
         self._ears: dict[str, _Ear] = {}
 

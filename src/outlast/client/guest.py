@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import quote
 
@@ -19,9 +17,9 @@ import msgspec
 
 from outlast.client import reading
 from outlast.client.client import Client
+from outlast.client.far import FarBook, FarHooks, FarOffice
 from outlast.client.following import fed, followed
 from outlast.client.reading import read
-from outlast.duration import instant, microseconds_of
 from outlast.engine.bulk import BulkReport
 from outlast.engine.descent import Descent
 from outlast.engine.doctor import Finding
@@ -36,20 +34,10 @@ from outlast.errors import (
     NameTaken,
     NotFound,
     OutlastError,
-    ScheduleRefused,
     ServerUnreachable,
 )
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import Message, MessageKind, Reason, Transition
-from outlast.schedule import (
-    Entry,
-    Request,
-    ScheduleKind,
-    ScheduleRecord,
-    ScheduleState,
-    Wish,
-)
-from outlast.schedule.plan import plan_of
 from outlast.store.protocol import (
     DEFAULT_NUMBER,
     Adjust,
@@ -57,12 +45,8 @@ from outlast.store.protocol import (
     BudgetEvent,
     BudgetRow,
     Filter,
-    GateRow,
     InboxEntry,
     ProgressRow,
-    QueueRow,
-    QueueSetting,
-    Setting,
     StreamHead,
     StreamItem,
     Tenant,
@@ -114,12 +98,17 @@ class RemoteGuest(Guest):
     @property
     def book(self) -> Any:
         """The schedules behind the server."""
-        return RemoteBook(self.client)
+        return _Waiting(self.client, FarBook(self.client))
+
+    @property
+    def webhooks(self) -> Any:
+        """The webhooks behind the server."""
+        return _Waiting(self.client, FarHooks(self.client))
 
     @property
     def office(self) -> Any:
         """The queues and limits behind the server."""
-        return RemoteOffice(self.client)
+        return _Waiting(self.client, FarOffice(self.client))
 
     def standing(self, record: Record, owner: str | None) -> Reason | None:
         """Say why an execution is not moving, as the server knows it."""
@@ -462,290 +451,15 @@ class _Descents(msgspec.Struct):
     items: list[_DescentForm]
 
 
-class _QueueForm(msgspec.Struct):
-    queue: str
-    capacity: int | None
-    paused_at: datetime | None
-    paused_by: str | None
-    why: str | None
-    queued: int = 0
-    blocked: int = 0
-    leased: int = 0
-    waiting_since: datetime | None = None
+class _Waiting:
+    """An office that is asked over HTTP, for a thread: each call waits for its answer."""
 
+    def __init__(self, client: Client, far: Any) -> None:
+        self._client, self._far = client, far
 
-class _Queues(msgspec.Struct):
-    items: list[_QueueForm]
-
-
-class _RuleForm(msgspec.Struct):
-    name: str
-    capacity: int
-    interval_us: int | None
-    by: str
-    at: datetime
-
-
-class _LimitForm(msgspec.Struct):
-    limit: str
-    setting: _RuleForm | None
-    holders: list[str]
-    waiting: int
-    next: str | None
-
-
-class _Limits(msgspec.Struct):
-    items: list[_LimitForm]
-
-
-class _Remote:
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def _call(self, method: str, path: str, form: type[T], body: Any = None, **query: Any) -> T:
-        sent = self._client.wire.send(method, path, body=body, query=query)
-        return read(self._client.run(sent).content, form, self._client.url)
-
-
-class RemoteOffice(_Remote):
-    """What :class:`outlast.engine.capacity.Office` does, over HTTP."""
-
-    def queues(self) -> list[QueueRow]:
-        """List the queues, by name."""
-        return [
-            QueueRow(
-                _queue(one), one.queued, one.blocked, one.leased, reading.us(one.waiting_since)
-            )
-            for one in self._call("GET", "/queues", _Queues).items
-        ]
-
-    def pause(self, queue: str, why: str | None = None, *, actor: str = "user") -> QueueSetting:
-        """Let nothing be claimed from a queue."""
-        return self._patch(queue, {"paused": True, "reason": why})
-
-    def resume(self, queue: str) -> QueueSetting:
-        """Let a paused queue go on."""
-        return self._patch(queue, {"paused": False})
-
-    def limit_queue(self, queue: str, capacity: int | None) -> QueueSetting:
-        """Let at most so many executions of a queue run at once."""
-        return self._patch(queue, {"capacity": capacity})
-
-    def _patch(self, name: str, body: Any) -> QueueSetting:
-        return _queue(self._call("PATCH", f"/queues/{quote(name, safe='')}", _QueueForm, body))
-
-    def gates(self) -> list[GateRow]:
-        """List the limits, rates and capabilities, by name."""
-        return [
-            GateRow(one.limit, _rule(one.setting), one.holders, one.waiting, one.next)
-            for one in self._call("GET", "/limits", _Limits).items
-        ]
-
-    def set_limit(self, name: str, capacity: int, *, actor: str = "user") -> Setting:
-        """Set how many may hold a limit."""
-        return self._put(name, {"capacity": capacity})
-
-    def set_rate(
-        self, name: str, count: int, period: Any, *, burst: int = 1, actor: str = "user"
-    ) -> Setting:
-        """Set a rate."""
-        from outlast.duration import microseconds
-
-        name = name if name.startswith("rate:") else f"rate:{name}"
-        rate = {"count": count, "period": f"{microseconds(period)}us", "burst": burst}
-        return self._put(name, {"rate": rate})
-
-    def _put(self, name: str, body: Any) -> Setting:
-        made = self._call("PUT", f"/limits/{quote(name, safe='')}", _RuleForm, body)
-        setting = _rule(made)
-        assert setting is not None
-        return setting
-
-    def reset(self, name: str) -> None:
-        """Take back what was set."""
-        sent = self._client.wire.send("DELETE", f"/limits/{quote(name, safe='')}")
-        self._client.run(sent)
-
-
-def _queue(form: _QueueForm) -> QueueSetting:
-    return QueueSetting(
-        form.queue, form.capacity, reading.us(form.paused_at), form.paused_by, form.why
-    )
-
-
-def _rule(form: _RuleForm | None) -> Setting | None:
-    if form is None:
-        return None
-    at = microseconds_of(form.at)
-    return Setting(form.name, form.capacity, form.interval_us, form.by, at)
-
-
-class _ScheduleForm(msgspec.Struct):
-    name: str
-    task: str
-    state: ScheduleState
-    why: str | None
-    plan: dict[str, Any]
-    is_declared: bool
-    next_slot: datetime | None
-    next_at: datetime | None
-    waiting_slot: datetime | None
-    fired: int
-    last_slot: datetime | None
-    last_execution_id: str | None
-    seq: int
-    created_at: datetime
-    state_at: datetime
-    input: msgspec.Raw = msgspec.Raw(b"{}")
-
-
-class _Schedules(msgspec.Struct):
-    items: list[_ScheduleForm]
-
-
-class _Slots(msgspec.Struct):
-    slots: list[datetime]
-
-
-class _EntryForm(msgspec.Struct):
-    seq: int
-    kind: ScheduleKind
-    at: datetime
-    actor: str
-    slot: datetime | None
-    until_slot: datetime | None
-    execution_id: str | None
-    data: dict[str, Any] | None
-
-
-class _Entries(msgspec.Struct):
-    items: list[_EntryForm]
-
-
-class _Ids(msgspec.Struct):
-    items: list[str]
-
-
-class RemoteBook(_Remote):
-    """What :class:`outlast.engine.schedules.Book` does, over HTTP."""
-
-    def get(self, name: str) -> ScheduleRecord:
-        """Read a schedule."""
-        return _schedule(self._call("GET", self._path(name), _ScheduleForm))
-
-    def every(self, states: Sequence[ScheduleState] = ()) -> list[ScheduleRecord]:
-        """List all schedules by name."""
-        page = self._call("GET", "/schedules", _Schedules, state=list(states) or None)
-        return [_schedule(one) for one in page.items]
-
-    def next(self, name: str, count: int = 5) -> list[datetime]:
-        """Give its next slots, in its time zone."""
-        from outlast.schedule.plan import wall
-
-        tz = self.get(name).plan.tz
-        page = self._call("GET", self._path(name, "next"), _Slots, n=min(count, 100))
-        return [wall(microseconds_of(one), tz) for one in page.slots]
-
-    def log(self, name: str, before: int | None = None, limit: int = 100) -> list[Entry]:
-        """Read a schedule's log, the newest entry first."""
-        path, few = self._path(name, "log"), min(limit, 500)
-        page = self._call("GET", path, _Entries, before=before, limit=few)
-        return [
-            Entry(
-                one.seq,
-                one.kind,
-                microseconds_of(one.at),
-                one.actor,
-                reading.us(one.slot),
-                reading.us(one.until_slot),
-                one.execution_id,
-                one.data,
-            )
-            for one in page.items
-        ]
-
-    def fate(self, name: str, at: datetime) -> str:
-        """Say what became of a slot, as far as its log is shown."""
-        from outlast.engine.fate import fate_of
-
-        record, slot = self.get(name), microseconds_of(at)
-        about = [one for one in self.log(name, None, 500) if _is_about(one, slot)]
-        return fate_of(record, about, slot, time.time_ns() // 1000)
-
-    def apply(self, name: str, request: Request) -> Any:
-        """Make a request.
-
-        Raises:
-            ScheduleRefused: it cannot take this now, or not over HTTP.
-        """
-        from outlast.store.protocol import ScheduleAnswer
-
-        made: list[str] = []
-        if request.wish in (Wish.CREATE, Wish.UPDATE) and request.draft is not None:
-            record = self._call("PUT", self._path(name), _ScheduleForm, _put_body(request.draft))
-        elif request.wish is Wish.CANCEL:
-            record = self._call("DELETE", self._path(name), _ScheduleForm)
-        elif request.wish in (Wish.PAUSE, Wish.RESUME):
-            path = self._path(name, str(request.wish))
-            record = self._call("POST", path, _ScheduleForm, {"reason": request.why})
-        else:
-            body: dict[str, Any] = {"reason": request.why}
-            if request.wish is Wish.BACKFILL:
-                body = {"since": instant(request.since), "until": instant(request.until)}
-            elif request.wish is not Wish.TRIGGER:
-                raise ScheduleRefused(f"{request.wish} is not possible over HTTP")
-            made = self._call("POST", self._path(name, str(request.wish)), _Ids, body).items
-            record = self._call("GET", self._path(name), _ScheduleForm)
-        return ScheduleAnswer(record=_schedule(record), made=made)
-
-    def _path(self, name: str, word: str = "") -> str:
-        return f"/schedules/{quote(name, safe='')}" + (f"/{word}" if word else "")
-
-
-def _is_about(entry: Entry, slot: int) -> bool:
-    return entry.slot is not None and entry.slot <= slot <= (entry.until_slot or entry.slot)
-
-
-def _put_body(draft: ScheduleRecord) -> dict[str, Any]:
-    plan = draft.plan
-    when: dict[str, Any] = {
-        "every": None if plan.every_us is None else f"{plan.every_us}us",
-        "cron": plan.cron,
-        "at": None if plan.at is None else instant(plan.at),
-        "tz": plan.tz,
-        "jitter": f"{plan.jitter_us}us",
-        "start": None if plan.start_at is None else instant(plan.start_at),
-        "end": None if plan.end_at is None else instant(plan.end_at),
-        "count": plan.count_max,
-        "overlap": plan.overlap,
-        "misfire": plan.misfire,
-        "misfire_max": plan.misfire_max,
-        "grace": f"{plan.grace_us}us",
-    }
-    when = {name: value for name, value in when.items() if value is not None}
-    return {"task": draft.task, "when": when, "input": msgspec.Raw(draft.input)}
-
-
-def _schedule(form: _ScheduleForm) -> ScheduleRecord:
-    return ScheduleRecord(
-        DEFAULT_NUMBER,
-        form.name,
-        form.task,
-        plan_of(form.plan),
-        form.state,
-        seq=form.seq,
-        is_declared=form.is_declared,
-        next_slot=reading.us(form.next_slot),
-        next_at=reading.us(form.next_at),
-        waiting_slot=reading.us(form.waiting_slot),
-        fired=form.fired,
-        last_slot=reading.us(form.last_slot),
-        last_execution_id=form.last_execution_id,
-        created_at=microseconds_of(form.created_at),
-        state_at=microseconds_of(form.state_at),
-        input=bytes(form.input),
-        why=form.why,
-    )
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._far, name)
+        return lambda *args, **more: self._client.run(method(*args, **more))
 
 
 __all__ = ["RemoteGuest", "is_server"]

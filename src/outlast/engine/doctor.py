@@ -21,6 +21,7 @@ from outlast.errors import OutlastError
 from outlast.lifecycle import BrokenLog, State, fold
 from outlast.schedule import ScheduleState
 from outlast.store.protocol import Census, Filter, Health, Store, WorkerRow
+from outlast.store.webhooks import WebhookState
 
 SAMPLE: Final = 200
 """Executions that are looked at by themselves."""
@@ -366,13 +367,35 @@ def exposure(patient: Patient) -> Iterator[Finding]:
         yield Finding("exposure", Level.WARN, what, why, "outlast token create NAME --expires 90d")
 
 
+def webhooks(patient: Patient) -> Iterator[Finding]:
+    """Whether those who want to be told are."""
+    for row in patient.store.webhooks.page():
+        name = f"{row.id} ({row.terms.description})" if row.terms.description else row.id
+        do = f"outlast webhook show {row.id}; outlast webhook resume {row.id}"
+        if row.state is WebhookState.DISABLED:
+            what = f"the webhook {name} is disabled: {row.terms.why}"
+            why = "it goes on where it was, as long as the feed keeps that: seven days"
+            yield Finding("webhooks", Level.FAIL, what, why, do)
+        elif row.state is WebhookState.ACTIVE and row.failing_since is not None:
+            since = in_words(max(0, patient.now - row.failing_since))
+            what = f"the receiver of the webhook {name} has taken nothing for {since}"
+            why = f"{row.pending} deliveries wait; after three days it is disabled"
+            yield Finding("webhooks", Level.WARN, what, why, do)
+        elif row.state is WebhookState.ACTIVE and row.waiting_since is not None:
+            late = patient.now - row.waiting_since
+            if late > OVERDUE_US:
+                what = f"the webhook {name} is {in_words(late)} behind"
+                why = f"{row.pending} deliveries wait, and no server delivers them, or too slowly"
+                yield Finding("webhooks", Level.WARN, what, why, "outlast server FILE")
+
+
 def _is_endless(token: Any) -> bool:
     return token.expires_at is None and token.revoked_at is None
 
 
 CHECKS: Final[tuple[Check, ...]] = (
     settings, space, clocks, logs, workers, timers, queues, stuck, budgets, failover, keys,
-    exposure,
+    exposure, webhooks,
 )  # fmt: skip
 _RIGHT: Final = {
     "settings": "what is acknowledged is on the disk",
@@ -387,6 +410,7 @@ _RIGHT: Final = {
     "failover": "the store has not gone back in time lately",
     "keys": "the keys fit",
     "exposure": "nothing is open that need not be",
+    "webhooks": "who wants to be told is told, or there is nobody",
 }
 
 __all__ = ["CHECKS", "Finding", "Level", "examine", "worst"]

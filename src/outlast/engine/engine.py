@@ -56,6 +56,7 @@ from outlast.engine.tally import Tally
 from outlast.engine.tenants import Tenants
 from outlast.engine.token import Permit
 from outlast.engine.warm import WARM_COPIES, WarmCopies
+from outlast.engine.webhooks import Webhooks
 from outlast.engine.worker import Worker
 from outlast.errors import (
     AlreadyAnswered,
@@ -213,6 +214,8 @@ class Engine:
         self.budgets = Budgets(self)
         self.tenants = Tenants(self)
         self.tail = Tail(self)
+        self.webhooks = Webhooks(self)
+        self._attending: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
         self._secret: bytes | None = None
         self._doubts = self._settled = 0
         self._behind = False
@@ -233,6 +236,13 @@ class Engine:
         elif not self.is_open:
             self._offers_remote = True
             self._capabilities |= {REMOTE}
+
+    def attend(self, name: str, service: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run something again and again while this engine is open; a name is attended once."""
+        if name not in self._attending:
+            self._attending[name] = service
+            if self.is_open:
+                self._services.append(self.loop.create_task(self._keep(service)))
 
     # Opening and closing
 
@@ -296,7 +306,8 @@ class Engine:
             raise
         self._wake.set()
         self._services = [
-            self.loop.create_task(self._keep(service)) for service in self._what_it_does()
+            self.loop.create_task(self._keep(service))
+            for service in (*self._what_it_does(), *self._attending.values())
         ]
         self.is_open = True
         begin_capture()

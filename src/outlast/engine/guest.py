@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from outlast.engine.registry import StartOptions, Task
     from outlast.engine.schedules import Book
     from outlast.engine.token import Permit
+    from outlast.engine.webhooks import Hooks
     from outlast.lifecycle import Reason
     from outlast.store.protocol import Hints, WorkerRow
 
@@ -155,6 +156,13 @@ class Guest:
     def tenants(self) -> Tenants:
         """The tenants of the store, by its default one."""
         return self.store.tenants
+
+    @property
+    def webhooks(self) -> Hooks:
+        """The webhooks of the store."""
+        from outlast.engine.webhooks import Hooks
+
+        return Hooks(self.store, lambda: time.time_ns() // 1000)
 
     # Schedules
 

@@ -36,6 +36,7 @@ from outlast.errors import OutlastError
 from outlast.lifecycle import FINAL, Kind, State
 from outlast.lifecycle.table import RULES
 from outlast.store.protocol import BudgetRow, Census, WorkerRow
+from outlast.store.webhooks import Webhook, WebhookState
 
 if TYPE_CHECKING:
     from outlast.engine.engine import Engine
@@ -63,6 +64,7 @@ class Stock:
         self.census: Census | None = None
         self.budgets: list[BudgetRow] = []
         self.workers: list[WorkerRow] = []
+        self.webhooks: list[Webhook] = []
         self.seconds = 0.0
 
     def look(self) -> None:
@@ -76,8 +78,9 @@ class Stock:
                 self.census = store.census()
                 self.budgets = store.budgets()
                 self.workers = store.workers(1_000)
+                self.webhooks = store.webhooks.page()
             except OutlastError:
-                self.census, self.budgets, self.workers = None, [], []
+                self.census, self.budgets, self.workers, self.webhooks = None, [], [], []
             now = monotonic()
             self.seconds = now - begun
             self._until = now + max(KEPT_SECONDS, SHARE * self.seconds)
@@ -120,6 +123,7 @@ class Metrics(Collector):
             yield from _of_census(stock.census, self._engine.clock.now())
             yield from _of_budgets(stock.budgets)
             yield _of_workers(stock.workers)
+            yield from _of_webhooks(stock.webhooks, self._engine.clock.now())
         yield from self._of_engine()
         yield from self._of_tally()
 
@@ -259,6 +263,35 @@ def _of_workers(workers: list[WorkerRow]) -> Metric:
     for state, count in counts.items():
         family.add_metric((state,), count)
     return family
+
+
+def _of_webhooks(webhooks: list[Webhook], now: int) -> Iterator[Metric]:
+    states = dict.fromkeys(map(str, WebhookState), 0)
+    for row in webhooks:
+        states[row.state] += 1
+    family = GaugeMetricFamily(
+        "outlast_webhooks", "Webhooks by filter, by state.", labels=("state",)
+    )
+    for state, count in states.items():
+        family.add_metric((state,), count)
+    yield family
+    waiting = [row for row in webhooks if row.state is WebhookState.ACTIVE]
+    yield _gauge(
+        "outlast_webhook_pending",
+        "Deliveries of active webhooks that wait.",
+        sum(row.pending for row in waiting),
+    )
+    oldest = min((row.waiting_since or now for row in waiting), default=now)
+    yield _gauge(
+        "outlast_webhook_lag_seconds",
+        "How long the oldest of them has waited.",
+        max(0, now - oldest) / 1e6,
+    )
+    yield _gauge(
+        "outlast_webhooks_failing",
+        "Active webhooks whose receivers take nothing now.",
+        sum(row.failing_since is not None for row in waiting),
+    )
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -19,6 +19,7 @@ from outlast.engine.acting import acting
 from outlast.errors import BadRequest, Forbidden, InternalError, NotFound, OutlastError, Overloaded
 from outlast.server.auth import Authenticator, Identity, see_form
 from outlast.server.call import Call, Live, Reply
+from outlast.server.courier import Courier
 from outlast.server.crowd import source_of
 from outlast.server.guard import (
     GUARD,
@@ -73,6 +74,7 @@ def create_app(
     from outlast.server.table import ROUTES
 
     engine.offer_remote()
+    engine.attend("webhooks", Courier(engine).run)
     table = checked(ROUTES if routes is None else routes)
     by_path: dict[str, dict[str, Route]] = {}
     for route in table:

@@ -18,6 +18,7 @@ from outlast.errors import (
     PayloadTooLarge,
     ScheduleRefused,
     Stale,
+    StoreUnavailable,
     TokenRefused,
     TooManyAttempts,
     TransitionRefused,
@@ -33,6 +34,7 @@ from outlast.server import (
     actions,
     executions,
     firehose,
+    hooks,
     live,
     rules,
     shapes,
@@ -319,6 +321,19 @@ def _schedule(
     )
 
 
+def _hook(
+    method: str,
+    path: str,
+    handler: Any,
+    answer: Any,
+    *refusals: type[OutlastError],
+    **more: Any,
+) -> Route:
+    """Make a route about webhooks, which tell of the whole tenant."""
+    more = {"permission": P.WEBHOOKS_WRITE, "scope": S.TENANT, "tag": "webhooks", **more}
+    return _task(method, "/webhooks" + path, handler, answer, refusals=refusals, **more)
+
+
 def _work(
     word: str, handler: Any, answer: Any, body: Any, *refusals: type[OutlastError], **more: Any
 ) -> Route:
@@ -389,6 +404,21 @@ RULES: Final = (
           tag="budgets"),
     _task("POST", "/webhooks/secret", system.webhook_secret, shapes.SecretForm, scope=S.TENANT,
           permission=P.ACCESS_WRITE, body=shapes.SecretBody, tag="system"),
+    _hook("GET", "", hooks.list_webhooks, hooks.WebhookPage, permission=P.WEBHOOKS_READ),
+    _hook("POST", "", hooks.add_webhook, hooks.NewWebhookForm, UsageError, StoreUnavailable,
+          body=hooks.WebhookBody, status=201),
+    _hook("GET", "/{id}", hooks.get_webhook, hooks.WebhookForm, NotFound,
+          permission=P.WEBHOOKS_READ),
+    _hook("PATCH", "/{id}", hooks.patch_webhook, hooks.WebhookForm, NotFound, UsageError,
+          body=hooks.WebhookPatch),
+    _hook("DELETE", "/{id}", hooks.delete_webhook, None, NotFound, status=204),
+    _hook("POST", "/{id}/secret", hooks.rotate_secret, hooks.NewWebhookForm, NotFound, UsageError,
+          body=hooks.RotateBody, bodyless=True),
+    _hook("POST", "/{id}/ping", hooks.ping_webhook, hooks.DeliveryForm, NotFound, status=202),
+    _hook("GET", "/{id}/deliveries", hooks.list_deliveries, hooks.DeliveryPage, NotFound,
+          query=hooks.DeliveriesQuery, permission=P.WEBHOOKS_READ),
+    _hook("POST", "/{id}/deliveries/{number}/redeliver", hooks.redeliver, hooks.DeliveryForm,
+          NotFound, status=202),
     _work("", work.claim_steps, work.ClaimPage, work.ClaimBody, scope=S.LISTED, status=200),
     _work("/{claim}/heartbeat", work.beat_claim, work.BeatForm, work.BeatBody, UsageError,
           status=200),

@@ -35,6 +35,7 @@ from outlast.server.strict import unfit
 NAME: Final = "outlast.webhook"
 SECRET: Final = "webhooks"  # noqa: S105 - the name under which the store keeps it
 
+
 class NotTaken(Exception):
     """The receiver did not answer with 2xx; it is tried again."""
 

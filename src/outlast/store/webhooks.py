@@ -142,6 +142,11 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     status: int | None = None
     error: str | None = None
 
+    @property
+    def message_id(self) -> str:
+        """What a receiver knows it by, the same on each attempt."""
+        return f"{self.webhook_id}.{self.number}"
+
 
 class Told(msgspec.Struct, frozen=True):
     """What is to become a delivery."""
@@ -204,7 +209,7 @@ class Webhooks(Protocol):
         """Deliver something again, as if it had never been tried; False if it is not there."""
 
     def prune(self, before: int, limit: int) -> int:
-        """Forget deliveries that are not pending and were made before an instant; gives how many."""
+        """Forget deliveries that wait for nothing and are older than an instant; gives how many."""
 
 
 def facts_of(webhook: Webhook) -> dict[str, Any]:
