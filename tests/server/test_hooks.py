@@ -171,8 +171,8 @@ def test_one_that_takes_nothing_is_disabled_and_goes_on_where_it_was(
         assert finding["level"] == "fail" and id in finding["what"]
         await world.call("PATCH", f"{HOOKS}/{id}", 200, json={"state": "active"})
         got = [await came(receiver) for _ in range(3)]
-        assert [one["number"] for _, one in got] == [1, 1, 2]
-        assert got[-1][1]["id"] == second
+        assert sorted(one["number"] for _, one in got) == [1, 1, 2]
+        assert [one["id"] for _, one in got if one["number"] == 2] == [second]
         receiver.statuses.put(410)
         await world.post(f"{HOOKS}/{id}/ping")
         form = await shown(world, id, state="disabled")

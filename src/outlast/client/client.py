@@ -19,7 +19,13 @@ import msgspec
 
 from outlast.budget import UNIT
 from outlast.client import reading
-from outlast.client.far import ClientLimits, ClientQueues, ClientSchedules, ClientWebhooks
+from outlast.client.far import (
+    ClientLimits,
+    ClientQueues,
+    ClientSchedules,
+    ClientTenants,
+    ClientWebhooks,
+)
 from outlast.client.following import fed
 from outlast.client.reading import read
 from outlast.client.wire import Wire
@@ -100,6 +106,7 @@ class Client:
         self.schedules = ClientSchedules(self)
         self.queues, self.limits = ClientQueues(self), ClientLimits(self)
         self.webhooks = ClientWebhooks(self)
+        self.tenants = ClientTenants(self)
         self._thread: LoopThread | None = None
         self._ears: dict[str, _Ear] = {}
 

@@ -8,7 +8,7 @@ engine's own.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -22,9 +22,10 @@ from outlast.duration import Duration, instant, microseconds, microseconds_of
 from outlast.engine.capacity import Limits, Queues
 from outlast.engine.handle import Execution
 from outlast.engine.schedules import Schedules, backfilling, by_hand, checked_schedule_name
+from outlast.engine.tenants import Tenants
 from outlast.engine.webhooks import OVERLAP, NewWebhook, Webhooks
-from outlast.errors import ScheduleRefused
-from outlast.naming import checked_name
+from outlast.errors import NotFound, ScheduleRefused, UnknownTenant
+from outlast.naming import checked_name, checked_tenant
 from outlast.schedule import (
     Entry,
     Request,
@@ -41,6 +42,7 @@ from outlast.store.protocol import (
     QueueSetting,
     ScheduleAnswer,
     Setting,
+    Tenant,
 )
 from outlast.store.webhooks import (
     Delivery,
@@ -95,6 +97,47 @@ class ClientWebhooks(_Asking, Webhooks):
     async def _add(self, url: str, wanted: Wanted, description: str) -> NewWebhook:
         made: NewWebhook = await self._far.add(url, wanted, description)
         return made
+
+
+class ClientTenants(Tenants):
+    """The tenants behind a server, by its default one. Numbers are the store's own business."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._engine: Any = client
+
+    async def aadd(self, name: str) -> Tenant:
+        """Add a tenant."""
+        return await self._post("", {"name": checked_tenant(name)})
+
+    async def aall(self) -> list[Tenant]:
+        """List the tenants."""
+        said = await self._client.wire.get("/tenants")
+        return list(map(_tenant, read(said, reading.TenantPage, self._client.url).items))
+
+    async def aclose(self, name: str) -> Tenant:
+        """Close a tenant: nothing is started or claimed in it; what runs goes on until it parks."""
+        return await self._post(f"/{checked_tenant(name)}/close", {})
+
+    async def aopen(self, name: str) -> Tenant:
+        """Open a tenant again."""
+        return await self._post(f"/{checked_tenant(name)}/open", {})
+
+    async def _post(self, path: str, body: Any) -> Tenant:
+        try:
+            said = await self._client.wire.post(f"/tenants{path}", body)
+        except NotFound as error:
+            raise UnknownTenant(error.what, do=error.do) from None
+        return _tenant(read(said, reading.TenantForm, self._client.url))
+
+
+def _tenant(form: reading.TenantForm) -> Tenant:
+    return Tenant(
+        DEFAULT_NUMBER if form.created_at is None else 0,
+        form.name,
+        reading.us(form.created_at) or 0,
+        reading.us(form.closed_at),
+    )
 
 
 class ClientSchedules(_Asking, Schedules):
@@ -171,9 +214,15 @@ class _Far:
         self._client = client
 
     async def _call(
-        self, method: str, path: str, form: type[T], body: Any = None, **query: Any
+        self,
+        method: str,
+        path: str,
+        form: type[T],
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        **query: Any,
     ) -> T:
-        sent = await self._client.wire.send(method, path, body=body, query=query)
+        sent = await self._client.wire.send(method, path, body=body, query=query, headers=headers)
         return read(sent.content, form, self._client.url)
 
 
@@ -351,8 +400,9 @@ class FarBook(_Far):
         """
         made: list[str] = []
         if request.wish in (Wish.CREATE, Wish.UPDATE) and request.draft is not None:
+            only = "if-none-match" if request.wish is Wish.CREATE else "if-match"
             record = await self._call(
-                "PUT", self._path(name), _ScheduleForm, _put_body(request.draft)
+                "PUT", self._path(name), _ScheduleForm, _put_body(request.draft), {only: "*"}
             )
         elif request.wish is Wish.CANCEL:
             record = await self._call("DELETE", self._path(name), _ScheduleForm)
@@ -538,7 +588,11 @@ class FarHooks(_Far):
         limit: int = 100,
     ) -> Sequence[Delivery]:
         """List what it was told, the newest first."""
-        query = {"state": list(states) or None, "before": before, "limit": min(limit, 500)}
+        query: dict[str, Any] = {
+            "state": list(states) or None,
+            "before": before,
+            "limit": min(limit, 500),
+        }
         page = await self._call("GET", _hook(id, "/deliveries"), _DeliveryPage, **query)
         return [_delivery(id, one) for one in page.items]
 
@@ -614,6 +668,7 @@ __all__ = [
     "ClientLimits",
     "ClientQueues",
     "ClientSchedules",
+    "ClientTenants",
     "ClientWebhooks",
     "FarBook",
     "FarHooks",

@@ -39,7 +39,6 @@ from outlast.errors import (
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import Message, MessageKind, Reason, Transition
 from outlast.store.protocol import (
-    DEFAULT_NUMBER,
     Adjust,
     Answer,
     BudgetEvent,
@@ -299,17 +298,7 @@ class RemoteTenants:
 
     def page(self) -> list[Tenant]:
         """List them; numbers are the store's own business."""
-        data = self._client.run(self._client.wire.get("/tenants"))
-        items = read(data, reading.TenantPage, self._client.url).items
-        return [
-            Tenant(
-                DEFAULT_NUMBER if one.created_at is None else 0,
-                one.name,
-                reading.us(one.created_at) or 0,
-                reading.us(one.closed_at),
-            )
-            for one in items
-        ]
+        return self._client.tenants.all()
 
     def get(self, name: str) -> Tenant | None:
         """Read one."""
@@ -318,15 +307,15 @@ class RemoteTenants:
     def add(self, name: str, now: int, deed: object = None) -> bool:
         """Add one; the server says who did it, and when."""
         try:
-            self._client.run(self._client.wire.post("/tenants", {"name": name}))
+            self._client.tenants.add(name)
         except NameTaken:
             return False
         return True
 
     def close(self, name: str, at: int | None, deed: object = None) -> bool:
         """Close one, or open it."""
-        word = "open" if at is None else "close"
-        self._client.run(self._client.wire.post(f"/tenants/{name}/{word}", {}))
+        change = self._client.tenants.open if at is None else self._client.tenants.close
+        change(name)
         return True
 
 

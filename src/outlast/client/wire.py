@@ -76,10 +76,11 @@ class Wire:
         query: Mapping[str, Any] | None = None,
         body: Any = None,
         key: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         """Send a request and give its answer."""
         given = {name: value for name, value in (query or {}).items() if value is not None}
-        headers = {}
+        headers = dict(headers or {})
         if body is not None:
             headers["content-type"] = "application/json"
         if key is not None:

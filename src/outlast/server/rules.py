@@ -47,11 +47,14 @@ async def put_schedule(call: Call) -> Reply:
     try:
         before = await schedules.aget(name)
     except NotFound:
+        if call.headers.get("if-match") == "*":
+            raise
         made = await schedules.acreate(name, task, plan, *args, **kwargs)
         return Reply(_schedule(call, made), 201)
     call.allow(before.task)
-    changed = await schedules.aupdate(name, task, plan, *args, **kwargs)
-    return Reply(_schedule(call, changed))
+    is_new = call.headers.get("if-none-match") == "*"
+    change = schedules.acreate if is_new else schedules.aupdate
+    return Reply(_schedule(call, await change(name, task, plan, *args, **kwargs)))
 
 
 def _planned(when: WhenBody) -> Schedule:
