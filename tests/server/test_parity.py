@@ -19,7 +19,16 @@ from .conftest import TASKS, TOKEN
 
 ENGINE_ONLY = {
     **dict.fromkeys(
-        ("adopt", "begin_anew", "doubt", "hint", "is_awaiting_others", "look", "look_at_clock"),
+        (
+            "adopt",
+            "begin_anew",
+            "doubt",
+            "hint",
+            "is_awaiting_others",
+            "look",
+            "look_at_clock",
+            "expect",
+        ),
         "it runs executions",
     ),
     **dict.fromkeys(("new_id", "read_secret", "rename", "request", "see_news", "service"), "inner"),

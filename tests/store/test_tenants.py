@@ -15,6 +15,7 @@ from outlast.naming import checked_tenant
 from outlast.store import open_store, owner_of, protocol
 from outlast.store.protocol import Store
 from outlast.store.relational.tables import tables
+from outlast.store.webhooks import Webhooks
 from outlast.testing.conformance import T, born, codes, one
 from outlast.testing.conformance_access import deed
 from outlast.testing.conformance_tenants import OF_ALL, READS, WRITES, alone_with, busy, seen
@@ -48,6 +49,8 @@ NOBODYS = {
     "session": "INSERT INTO session SELECT 9, digest, account, 1, 1, 2 FROM session",
     "audit": "INSERT INTO audit SELECT 9, number, at, actor, via, what, target, detail, previous,"
     " digest FROM audit WHERE number = 1",
+    "webhook": "INSERT INTO webhook VALUES (9, 'wh', 1, 'active', '{}', 1, NULL, 1, 1, 'f', 0, 0, NULL)",
+    "webhook_sender": "INSERT INTO webhook_sender VALUES (9, 'w', 1)",
     "transition": "INSERT INTO transition (tenant, execution_id, seq, kind, from_state, to_state,"
     " fence, actor, at) VALUES (9, 'new', 1, 'create', '', 'queued', 0, 'a', 1)",
     "schedule_entry": "INSERT INTO schedule_entry (tenant, name, seq, kind, at, actor)"
@@ -91,6 +94,13 @@ CROSSING = {
             " ORDER BY seq DESC LIMIT 1"
         ),
         "not a legal successor",
+    ),
+    "a delivery of another tenant's webhook": (
+        (
+            "INSERT INTO webhook_delivery SELECT 2, webhook_id, number, kind, execution_id, seq, state,"
+            " attempts, created_at, next_at, tried_at, status, error FROM webhook_delivery"
+        ),
+        "numbered by its webhook",
     ),
     "a session of another tenant's user": (
         "INSERT INTO session SELECT 2, digest, account, 1, 1, 2 FROM session",
@@ -178,7 +188,7 @@ def test_every_table_has_a_case() -> None:
     about = {
         *("execution", "dependency", "errand", "holder", "spending", "reservation", "budget_event"),
         *("stream_item", "progress", "question", "label", "descent", "schedule", "audit_head"),
-        *("purge_permit", "reseal_permit", "feed"),
+        *("purge_permit", "reseal_permit", "feed", "webhook_delivery"),
     }
     assert set(OURS) == NOBODYS.keys() | about
 
@@ -207,6 +217,7 @@ def verbs() -> Iterator[str]:
         (protocol.Epochs, "epochs."),
         (protocol.Sealing, "sealing."),
         (protocol.Tenants, "tenants."),
+        (Webhooks, "webhooks."),
     ):
         for name, _ in inspect.getmembers(kind, inspect.isfunction):
             if not name.startswith("_"):

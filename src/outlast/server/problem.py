@@ -53,7 +53,7 @@ class Problem(msgspec.Struct, omit_defaults=True):
         where, why, do: where it happened, why we think so, what to do, a remedy each.
         errors: the parts of the request that do not have their form.
         state: the state in which the execution refused an action.
-        refusal: the lifecycle's name for that refusal.
+        refusal: the lifecycle's name, or a schedule's, for that refusal.
         instance: the request; the server's log names it as well.
     """
 
@@ -94,6 +94,8 @@ def problem_of(error: OutlastError, *, instance: str = "") -> Problem:
         problem.errors = [Fault(error.path, error.why)]
     if isinstance(error, TransitionRefused):
         problem.state, problem.refusal = error.state, error.refusal
+    elif isinstance(error, errors.ScheduleRefused):
+        problem.refusal = error.refusal
     return problem
 
 

@@ -34,6 +34,7 @@ from outlast.store.protocol import (
     Tenant,
     WorkerRow,
 )
+from outlast.store.webhooks import DeliveryState
 from outlast.testing.conformance import (
     ASK,
     Owner,
@@ -55,6 +56,8 @@ from outlast.testing.conformance_capacity import limited, rated
 from outlast.testing.conformance_schedules import MINUTE, NAME, Clerk
 from outlast.testing.conformance_streams import alone, said
 from outlast.testing.conformance_structure import calls_child, edge
+from outlast.testing.conformance_webhooks import made as made_webhook
+from outlast.testing.conformance_webhooks import told, tried
 
 Beside = Callable[[str], Store]
 OTHER: Final = "acme"
@@ -117,6 +120,12 @@ def busy(store: Store) -> None:
     gone, item = begun("ex_9", nonce=b"9" * 16, **tenant)
     assert codes(store.commit([item, gone.write(Kind.FINISH, T + 6)])) == [None, None]
     assert store.purge(["ex_9"], deed("purge")) == 1
+    # Webhooks
+    hook = made_webhook(store)
+    assert store.webhooks.hold("w1", T, T + SPAN)
+    assert store.webhooks.advance(hook, "feed", 2, told(("ex_1", 1), ("ex_1", 2)), T)
+    (first,) = store.webhooks.due(hook.id, T, 9)
+    assert store.webhooks.note(tried(first, DeliveryState.DELIVERED, T + 1))
     # People
     access = store.access
     assert access.add_user(user(), deed("add")) and access.add_token(token(), deed("token"))
@@ -186,6 +195,10 @@ READS: Final[dict[str, Callable[[Store], Any]]] = {
     "feed.read": lambda store: sorted(
         (row.execution_id, row.seq) for row in store.feed.read(0, 999)
     ),  # each store has an order of its own between executions
+    "webhooks.page": lambda store: store.webhooks.page(),
+    "webhooks.get": lambda store: store.webhooks.get("wh_1"),
+    "webhooks.due": lambda store: store.webhooks.due("wh_1", T + SPAN, 9),
+    "webhooks.deliveries": lambda store: store.webhooks.deliveries("wh_1"),
     "access.users": lambda store: store.access.users(),
     "access.user": lambda store: store.access.user("ada"),
     "access.held": lambda store: [store.access.held(), store.access.held(["user:ada"])],
@@ -209,6 +222,20 @@ WRITES: Final = frozenset(
         *("capacity.set_queue", "capacity.set_gate", "capacity.reset_gate"),
         *("feed.follow", "feed.settle", "feed.prune", "feed.end"),
         *("feed.hold_export", "feed.note_exported"),
+        *(
+            "webhooks.add",
+            "webhooks.save",
+            "webhooks.remove",
+            "webhooks.ping",
+            "webhooks.redeliver",
+        ),
+        *(
+            "webhooks.hold",
+            "webhooks.let_go",
+            "webhooks.advance",
+            "webhooks.note",
+            "webhooks.prune",
+        ),
         *("access.add_user", "access.set_password", "access.disable", "access.give"),
         *("access.take_back", "access.add_token", "access.revoke_token", "access.use_token"),
         *("access.open_session", "access.see_session", "access.end_session", "access.attempt"),
