@@ -31,7 +31,9 @@ ENGINE_ONLY = {
         ),
         "it runs executions",
     ),
-    **dict.fromkeys(("new_id", "read_secret", "rename", "request", "see_news", "service"), "inner"),
+    **dict.fromkeys(
+        ("new_id", "new_ids", "read_secret", "rename", "request", "see_news", "service"), "inner"
+    ),
     **dict.fromkeys(
         ("open", "prune", "store", "tick_seconds_max", "offer_remote", "attend"), "has a store"
     ),
