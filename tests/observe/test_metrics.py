@@ -95,6 +95,7 @@ async def test_a_scrape_has_every_state_and_each_transition_once(tmp_path: Path)
     assert 1 <= batches <= of(samples, "outlast_commit_items_sum")
     assert of(samples, "outlast_store_up") == 1
     assert of(samples, "outlast_slots_used") == 0
+    assert of(samples, "outlast_warm_copies") == 0
     assert ("process_cpu_seconds_total", frozenset()) in samples
     assert not [key for key in samples if any("ex_" in value for _, value in key[1])]
 

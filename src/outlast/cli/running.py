@@ -392,6 +392,11 @@ def start(
     help="def steps, and def tasks, at once.",
 )
 @click.option(
+    "--warm-copies",
+    type=click.IntRange(0),
+    help="Parked executions with long logs to keep in memory at most.  [default: 128]",
+)
+@click.option(
     "--step-processes",
     default=None,
     type=click.IntRange(1),
@@ -441,6 +446,7 @@ def worker(
     slots: int,
     lease: str,
     threads: int,
+    warm_copies: int | None,
     step_processes: int | None,
     patience: str,
     queues: Sequence[str],
@@ -459,6 +465,7 @@ def worker(
     from outlast.cli.supervising import end_with_supervisor
     from outlast.engine.engine import Engine
     from outlast.engine.registry import TASKS
+    from outlast.engine.warm import WARM_COPIES
 
     span_of("--patience", patience)
     span_of("--lease", lease)
@@ -485,6 +492,7 @@ def worker(
             slots=slots,
             threads=threads,
             processes=step_processes,
+            warm_copies=WARM_COPIES if warm_copies is None else warm_copies,
             patience=patience,
             lease=lease,
             queues=[name for names in queues for name in names.split(",")] or None,

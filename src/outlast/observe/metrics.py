@@ -137,6 +137,9 @@ class Metrics(Collector):
         )
         yield _gauge("outlast_slots_used", "How many it holds.", len(worker.drivers))
         yield _gauge(
+            "outlast_warm_copies", "How many parked ones it keeps in memory.", len(worker.warm)
+        )
+        yield _gauge(
             "outlast_journal_items", "Items that wait for their commit.", engine.journal.backlog
         )
         fleet = engine.fleet
