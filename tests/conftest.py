@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from outlast.engine import current
 from outlast.engine.registry import TASKS, VERSIONS, Task
 from outlast.store import open_store
+from servers.oldest import oldest
 from servers.postgres import Installation, Server, debians, installed_at
 from tests.postgres.emptying import empty_postgres
 
@@ -127,9 +128,11 @@ def postgres() -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="session", params=[None, *debians()], ids=lambda one: str(one or "wheel"))
+@pytest.fixture(
+    scope="session", params=[None, *(oldest() or debians())], ids=lambda one: str(one or "wheel")
+)
 def every_postgres(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Each version there is: the wheel's, and what Debian has installed."""
+    """The newest version, the wheel's, and the oldest one there is: 14, or what Debian has."""
     installation: Installation | None = request.param
     if installation is None:
         yield request.getfixturevalue("postgres")

@@ -24,6 +24,7 @@ from outlast.testing.conformance import Owner, T, begun, born, codes, nonces
 from outlast.testing.conformance_access import deed
 from outlast.testing.conformance_budgets import adjust, spends
 from outlast.testing.conformance_capacity import limited
+from outlast.testing.conformance_structure import calls_child, child_of
 
 from .test_fleet import until
 from .test_writers import WRITERS, at_once
@@ -49,37 +50,61 @@ def waiting(url: str) -> int:
     return int(found[0])
 
 
+@pytest.mark.parametrize(
+    "rule", [QueueSetting("default", None, T, "ada", "why"), QueueSetting("default", 1)]
+)
+@pytest.mark.parametrize("way", ["claimed", "born with its claim", "a child"])
 def test_who_sets_a_queue_waits_for_claims_under_way(
-    store: PostgresStore, postgres_store: str, monkeypatch: pytest.MonkeyPatch
+    store: PostgresStore,
+    postgres_store: str,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+    rule: QueueSetting,
 ) -> None:
-    """So when a pause is told, nothing is claimed any more."""
-    store.commit([born("ex_1")])
+    """So when a pause, or a limit, is told, nobody claims any more who has not seen it."""
+    parent, item = begun("ex_0", queue="other")
+    store.commit([born("ex_1"), item])
+    _, child = child_of(parent, "ex_2")
+    acts: dict[str, tuple[str, str, Callable[[], Any]]] = {
+        "claimed": (
+            "ask_all",
+            "waiting_codes",
+            lambda: store.claim(Lease("w0"), ["t"], 1, T + 1, nonces(1)),
+        ),
+        "born with its claim": ("ask", "taken_ids", lambda: store.commit([begun("ex_2")[1]])),
+        "a child": ("ask", "taken_ids", lambda: store.commit([calls_child(parent, child)])),
+    }
+    verb, statement, act = acts[way]
     reached, go = threading.Event(), threading.Event()
-    plain = store.server.ask_all
+    plain = getattr(store.server, verb)
 
-    def ask_all(name: str, bounds: Any) -> Any:
-        if name == "waiting_codes":
+    def ask(name: str, values: Any) -> Any:
+        found = plain(name, values)
+        if name == statement:
             reached.set()
             assert go.wait(60)
-        return plain(name, bounds)
+        return found
 
-    monkeypatch.setattr(store.server, "ask_all", ask_all)
+    monkeypatch.setattr(store.server, verb, ask)
     claims: list[Any] = []
-    claimer = threading.Thread(
-        target=lambda: claims.extend(store.claim(Lease("w0"), ["t"], 1, T + 1, nonces(1)))
-    )
+    claimer = threading.Thread(target=lambda: claims.extend(act()))
     claimer.start()
     assert reached.wait(60)
     other = PostgresStore(postgres_store, owner="w1", now=T)
-    paused = QueueSetting("default", None, T, "ada", "why")
-    setter = threading.Thread(target=other.capacity.set_queue, args=(paused,))
+    setter = threading.Thread(target=other.capacity.set_queue, args=(rule,))
     setter.start()
     until(lambda: waiting(postgres_store) or not setter.is_alive())
-    assert setter.is_alive(), "the pause was told while a claim that had not seen it went on"
+    assert setter.is_alive(), "the rule was told while a claim that had not seen it went on"
     go.set()
     claimer.join()
     setter.join()
     assert len(claims) == 1
+    id = "ex_1" if way == "claimed" else "ex_2"
+    (record,) = other.get([id])
+    assert record is not None and record.is_leased, "it was claimed before the rule"
+    _, late = begun("ex_3", nonce=b"3" * 16)
+    (answer,) = other.commit([late])
+    assert list(answer.unclaimed) == ["ex_3"]
     assert list(other.claim(Lease("w1"), ["t"], 1, T + 1, nonces(1))) == []
     other.close()
 

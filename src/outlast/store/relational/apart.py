@@ -31,7 +31,7 @@ from outlast.store.protocol import (
 )
 from outlast.store.relational.budgets import lock_money, take_money
 from outlast.store.relational.errands import conclude
-from outlast.store.relational.pending import Pending, touched_by
+from outlast.store.relational.pending import Pending, lock_heads
 
 if TYPE_CHECKING:
     from outlast.store.relational.store import RelationalStore
@@ -71,8 +71,7 @@ class Apart:
     def write(self) -> list[Answer]:
         """Write it; gives each item its answer."""
         answers, batch = self._answers, self._batch
-        if self._store.database.is_shared:
-            self._store.database.lock("executions", touched_by(batch))
+        lock_heads(self._store.database, batch)
         places = sorted(range(len(batch)), key=lambda place: TURN[type(batch[place])])
         deliveries: list[tuple[int, Deliver]] = []
         paying: list[tuple[int, Paying]] = []

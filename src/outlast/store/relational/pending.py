@@ -21,7 +21,26 @@ from outlast.store.protocol import (
     Reserve,
     Write,
 )
+from outlast.store.relational.database import Database
 from outlast.store.relational.rows import Value, plain_values_of, values_of_execution
+
+
+def lock_heads(database: Database, batch: Sequence[Item]) -> None:
+    """Lock what a batch is about, before it is looked at; in the order of all locks.
+
+    Who is born with a claim is claimed like any other: so whoever sets a queue waits for it.
+    """
+    if database.is_shared:
+        if any(map(_claims, batch)):
+            database.lock("queues_shared")
+        database.lock("executions", touched_by(batch))
+
+
+def _claims(item: Item) -> bool:
+    """Tell whether somebody is born in an item who is claimed at once."""
+    if isinstance(item, Create):
+        return item.after.worker is not None
+    return isinstance(item, Write) and any(one.after.worker is not None for one in item.births)
 
 
 def touched_by(batch: Sequence[Item]) -> set[str]:

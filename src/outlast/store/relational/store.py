@@ -106,7 +106,7 @@ from outlast.store.relational.database import Database, json_of
 from outlast.store.relational.epochs import RelationalEpochs
 from outlast.store.relational.errands import conclude, run_errands
 from outlast.store.relational.hearing import Hearing
-from outlast.store.relational.pending import Pending, moved, take_chain, touched_by
+from outlast.store.relational.pending import Pending, lock_heads, moved, take_chain
 from outlast.store.relational.purge import purge
 from outlast.store.relational.rows import (
     Value,
@@ -233,8 +233,7 @@ class RelationalStore:
 
     def _write_batch(self, batch: Sequence[Item]) -> list[Answer]:
         """Write a batch inside the open transaction: heads first, deliveries last."""
-        if self.database.is_shared:
-            self.database.lock("executions", touched_by(batch))
+        lock_heads(self.database, batch)
         answers = [STORED] * len(batch)
         pending = Pending()
         creates: list[tuple[int, Create]] = []
