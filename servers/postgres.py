@@ -253,7 +253,7 @@ class Server:
             os.chown(self.directory, *self._user)
         command: list[str | Path] = [
             *(self._programs / "pg_basebackup", "-D", self.directory / "data", "--no-sync"),
-            *("-d", primary.url(), "--checkpoint=fast", "-X", "stream", "-R"),
+            *("-d", primary.url(), "--checkpoint=fast", "-X", "stream"),
         ]
         done = self._run(command)
         if done.returncode != 0:
@@ -263,7 +263,19 @@ class Server:
         """Make the files of an empty cluster, or of a standby, and write its settings."""
         if primary is not None:
             self._clone(primary)
-            self._configure({"unix_socket_directories": self.directory, **settings})
+            # Not by -R, which writes words that the libpq of an older server does not know.
+            signal_file = self.directory / "data" / "standby.signal"
+            signal_file.touch()
+            if self._user is not None:
+                os.chown(signal_file, *self._user)
+            followed = f"host=127.0.0.1 port={primary.port} user={USER} password={self._password}"
+            self._configure(
+                {
+                    "unix_socket_directories": self.directory,
+                    "primary_conninfo": followed,
+                    **settings,
+                }
+            )
             return
         password = self.directory / "password"
         password.write_text(self._password)

@@ -129,10 +129,10 @@ def postgres() -> Iterator[Server]:
 
 
 @pytest.fixture(
-    scope="session", params=[None, *(oldest() or debians())], ids=lambda one: str(one or "wheel")
+    scope="session", params=[None, *debians(), *oldest()], ids=lambda one: str(one or "wheel")
 )
 def every_postgres(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """The newest version, the wheel's, and the oldest one there is: 14, or what Debian has."""
+    """Each version there is: the wheel's, what Debian has, and 14 where it was fetched."""
     installation: Installation | None = request.param
     if installation is None:
         yield request.getfixturevalue("postgres")
