@@ -24,7 +24,7 @@ from campaigns.simulation.tasks.steps import Witness
 from campaigns.simulation.world.clockwork import Process
 from outlast.lifecycle import FINAL, Execution, Kind, MessageKind, State, Transition, reason_of
 from outlast.lifecycle.states import LEASED, PARKED
-from outlast.store.protocol import Create, Write
+from outlast.store.protocol import Create, CreateMany, Write
 
 _TOKEN: Final = re.compile(rb"T[bs][0-9a-z][^\"\\\\]*")
 _ENDS_BY_CODE: Final = frozenset({Kind.FINISH, Kind.ERROR, Kind.RETRY})
@@ -349,6 +349,8 @@ def _born_in(batch: Iterable[Any]) -> list[str]:
     for item in batch:
         if isinstance(item, Create):
             found.append(item.after.id)
+        elif isinstance(item, CreateMany):
+            found += item.ids
         found += [birth.after.id for birth in getattr(item, "births", ())]
     return found
 
