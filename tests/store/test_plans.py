@@ -62,6 +62,10 @@ PLANS = {
     "forget_sign_ins": ["SEARCH sign_in USING INDEX sign_in_next (tenant=? AND next_at<?)"],
     "audit_head": ["SEARCH audit_head USING PRIMARY KEY (tenant=?)"],
     "refused_heads": ["SEARCH e USING PRIMARY KEY (tenant=? AND id=?) LEFT-JOIN"],
+    "first_between": [
+        "SEARCH execution USING PRIMARY KEY (tenant=? AND id>? AND id<?)",
+        "SEARCH tenant USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
     "taken_ids": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
     "move_executions": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
     "save_executions": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],

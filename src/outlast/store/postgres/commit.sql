@@ -58,6 +58,12 @@ SELECT {tenant}, v.column1, v.column2, 'queued', 1, 0, 0, 'first', 0, 0, 0, 0, 0
        v.column3, v.column3, v.column4, v.column5, v.column6, v.column7, 0
   FROM {rows};
 
+-- name: first_between
+-- The first execution in a range of ids; and since when the tenant is closed, where nothing is born.
+SELECT min(id), (SELECT closed_at FROM tenant WHERE number = {tenant})
+  FROM execution
+ WHERE tenant = {tenant} AND id BETWEEN :first::text AND :last::text;
+
 -- name: bear_transitions
 -- The births of executions that are alike.
 INSERT INTO transition (tenant, execution_id, seq, kind, from_state, to_state, fence, actor, at, data,

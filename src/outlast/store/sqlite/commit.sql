@@ -59,6 +59,12 @@ SELECT {tenant}, column1, column2, 'queued', 1, 0, 0, 'first', 0, 0, 0, 0, 0, 0,
        column3, column4, column5, column6, column7, 0
   FROM (VALUES {rows}) WHERE column1 IS NOT NULL;
 
+-- name: first_between
+-- The first execution in a range of ids; and since when the tenant is closed, where nothing is born.
+SELECT min(id), (SELECT closed_at FROM tenant WHERE number = {tenant})
+  FROM execution
+ WHERE tenant = {tenant} AND id BETWEEN :first AND :last;
+
 -- name: bear_transitions
 -- The births of executions that are alike. Each is one blob: the id, whose width is given, the digest
 -- of its input in 20 digits, the input. What is a text, or an array, of many rows has to be prepared
