@@ -80,7 +80,7 @@ def test_two_thousand_kills(capsys: pytest.CaptureFixture[str]) -> None:
     said = campaign("--kills", KILLS, "--seed", SEED, "--keep")
     counts = Counts(**said["counts"])
     with capsys.disabled():
-        print(f"\n{counts.line()}; {said['seconds']} s", flush=True)
+        print(f"\n{counts.line()}; {said['seconds']} s", file=sys.stderr, flush=True)
     assert said["violations"] == [], f"seed {said['violations'][0]['seed']}: {said['violations']}"
     assert counts.lost == counts.repeated == 0
     for name, least in LEAST.items():

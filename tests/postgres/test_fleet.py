@@ -178,6 +178,7 @@ def test_a_killed_worker_is_taken_over_from(
         print(
             f"\n  killed with {len(held_by_victim)} executions in flight; all are another worker's "
             f"after {took:.2f} s (lease {LEASE_S:g} s, promised {LEASE_S + 1:g} s)",
+            file=sys.stderr,
             flush=True,
         )
     assert took < LEASE_S + 10
@@ -231,6 +232,7 @@ def test_a_stopped_worker_writes_nothing_when_it_goes_on(
         print(
             f"\n  stopped past its lease with {MANY} executions in flight: {late} late results, "
             f"{dict(refused)} refused, {last['losses']} lease lost; 0 rows written",
+            file=sys.stderr,
             flush=True,
         )
     assert set(refused) <= {"fenced", "already_final"}
@@ -267,7 +269,7 @@ def test_workers_come_back_after_the_server(
                 one.end()
             store.close()
     with capsys.disabled():
-        print(f"\n  all ended {took:.1f} s after the server came back", flush=True)
+        print(f"\n  all ended {took:.1f} s after the server came back", file=sys.stderr, flush=True)
 
 
 def reads(store: Store) -> bool:
@@ -310,6 +312,7 @@ def test_hundreds_of_workers_that_died_at_once(
         print(
             f"\n  {dead} dead workers with {dead * each} executions: taken over and finished by 3 "
             f"engines in {took:.1f} s, {taken} each",
+            file=sys.stderr,
             flush=True,
         )
     assert sum(taken) == dead * each
@@ -391,6 +394,7 @@ def test_a_result_comes_from_another_process(
         said = "with hints" if hints else "with all hints lost"
         print(
             f"\n  started here, run there, result here, {said}: median {spans[4] * 1e3:.0f} ms",
+            file=sys.stderr,
             flush=True,
         )
     assert spans[-1] < LONG

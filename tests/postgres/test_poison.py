@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -18,7 +19,7 @@ def test_poison_is_suspended_and_the_others_end(capsys: pytest.CaptureFixture[st
     assert done.stdout, done.stderr
     counts = Counts(**json.loads(done.stdout))
     with capsys.disabled():
-        print("\n  " + counts.lines().replace("\n", "\n  "), flush=True)
+        print("\n  " + counts.lines().replace("\n", "\n  "), file=sys.stderr, flush=True)
     assert counts.suspended == counts.poisonous == EACH * len(POISONS)
     assert counts.ended == counts.good == GOOD
     assert counts.blamed == counts.repeated == counts.doubled == 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -141,6 +142,7 @@ def test_workers_through_a_pooler(
         print(
             f"\n  through {what}: {len(acks)} acknowledged, {found.executions} executions, "
             f"{found.recorded} recorded steps, {len(found.broken)} rules broken{absent}",
+            file=sys.stderr,
             flush=True,
         )
     assert found.broken == []

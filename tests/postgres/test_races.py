@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 import psycopg
@@ -28,7 +29,7 @@ def test_races_have_one_winner(capsys: pytest.CaptureFixture[str]) -> None:
     options = [word for name, size in sizes.items() for word in (f"--{name}", size)]
     counts = race.Counts(**said_by("campaigns.race", *options, "--batches", BATCHES))
     with capsys.disabled():
-        print("\n  " + counts.lines().replace("\n", "\n  "), flush=True)
+        print("\n  " + counts.lines().replace("\n", "\n  "), file=sys.stderr, flush=True)
     wanted = {"claims": RACES, "leases": PLACES, "keys": PLACES, "turns": TURNS}
     for name, count in wanted.items():
         won = getattr(counts, f"{name}_won")
@@ -71,7 +72,7 @@ def test_a_worker_that_is_cut_off_writes_nothing_late(capsys: pytest.CaptureFixt
     rounds = [partition.Round(**one) for one in said["counts"].pop("rounds")]
     counts = partition.Counts(rounds=rounds, **said["counts"])
     with capsys.disabled():
-        print("\n  " + counts.lines().replace("\n", "\n  "), flush=True)
+        print("\n  " + counts.lines().replace("\n", "\n  "), file=sys.stderr, flush=True)
     assert said["broken"] == []
     assert [one.how for one in rounds] == ["held", "swallowed"]
     for one in rounds:

@@ -5,6 +5,8 @@ The campaign runs as a command of its own, and what it counts is asserted.
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from campaigns.restarts import HOLDS_LEAST, HOWS, WORKERS, Counts, Round
@@ -33,7 +35,7 @@ def test_work_goes_on_after_every_kind_of_restart(capsys: pytest.CaptureFixture[
     rounds = [Round(**one) for one in said["counts"].pop("rounds")]
     counts = Counts(rounds=rounds, **said["counts"])
     with capsys.disabled():
-        print("\n  " + counts.lines().replace("\n", "\n  "), flush=True)
+        print("\n  " + counts.lines().replace("\n", "\n  "), file=sys.stderr, flush=True)
     assert said["broken"] == []
     assert counts.lost == counts.doubled == counts.repeated == counts.deadlocks == 0
     assert [one.how for one in rounds] == [*HOWS, WORKERS]

@@ -47,7 +47,7 @@ def simulate(*arguments: object, hash_seed: int = 0) -> dict[str, Any]:
 def test_two_thousand_seeds(capsys: pytest.CaptureFixture[str]) -> None:
     said = simulate("--seeds", SEEDS, "--seed", SEED)
     with capsys.disabled():
-        print(f"\n{said['line']}", flush=True)
+        print(f"\n{said['line']}", file=sys.stderr, flush=True)
     assert said["broken"] == [], (
         f"python -m campaigns.simulation --seed {said['broken'][0]['seed']}"
     )
