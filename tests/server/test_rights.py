@@ -121,6 +121,54 @@ def test_a_schedule_of_others_is_not_there() -> None:
     tell(story, Grant(Role.AUTHOR, "waits"))
 
 
+def test_what_is_in_the_way_is_not_named_to_who_may_not_see_it() -> None:
+    """Where something of another task has a key, or a name, that is all that is said."""
+
+    async def story(world: World) -> None:
+        body = {"task": "waits", "input": {"span": "1h"}, "key": "taken"}
+        held = await world.post(f"{API}/executions", body, 201)
+        wish = {"task": "total", "input": {"a": 1}, "key": "taken"}
+        seen = await world.post(f"{API}/executions", wish, 409)
+        assert held["id"] in json.dumps(seen), "who sees it is told"
+        own = await world.post(f"{API}/executions", {**wish, "key": "own"}, 201, headers=OTHER)
+        rerun = f"{API}/executions/{own['id']}/rerun"
+        for path, said in ((f"{API}/executions", wish), (rerun, {"key": "taken"})):
+            problem = await world.post(path, said, 409, headers=OTHER)
+            assert problem["code"] == "key_conflict"
+            assert held["id"] not in json.dumps(problem) and "waits" not in json.dumps(problem)
+        plan = {"task": "waits", "input": {"span": "1h"}, "when": {"every": "1h"}}
+        await world.call("PUT", f"{API}/schedules/nightly", 201, json=plan)
+        mine = {"task": "total", "input": {"a": 1}, "when": {"every": "1h"}}
+        path = f"{API}/schedules/nightly"
+        problem = await world.call("PUT", path, 403, json=mine, headers=OTHER)
+        assert "waits" not in json.dumps(problem)
+
+    tell(story, Grant(Role.AUTHOR, "total"))
+
+
+class _Once(Tokens):
+    """Knows everybody once: what they came with is taken back while they are answered."""
+
+    async def authenticate(self, headers: Any) -> Identity:
+        found = await super().authenticate(headers)
+        if found.name != "ada":
+            self.known = {TOKEN: self.known[TOKEN]}
+        return found
+
+
+def test_who_waits_is_asked_again_before_the_answer() -> None:
+    async def main() -> None:
+        known = _Once({TOKEN: Identity("ada"), "other": Identity("bob")})
+        async with a_world(known) as world, asyncio.timeout(60):
+            id = await world.start("total", a=1)
+            path = f"{API}/executions/{await world.start('waits', span='1h')}/result?wait=1ms"
+            await world.get(path, 401, headers=OTHER)
+            await world.get(path, 202)
+            assert (await world.result(id))["result"] == 3
+
+    asyncio.run(main())
+
+
 def test_nobody_poses_as_a_schedule() -> None:
     async def story(world: World) -> None:
         body = {"task": "total", "input": {"a": 1}, "origin": "schedule:nightly"}

@@ -303,6 +303,29 @@ def test_who_may_take_what() -> None:
     asyncio.run(main())
 
 
+def test_a_worker_that_is_turned_out_while_it_waits_takes_nothing() -> None:
+    async def main() -> None:
+        known = {TOKEN: Identity("ada"), "worker": rights(Role.WORKER)}
+
+        class Once(Tokens):
+            async def authenticate(self, headers: Any) -> Identity:
+                found = await super().authenticate(headers)
+                self.known = {TOKEN: self.known[TOKEN]}  # taken back while it is answered
+                return found
+
+        async with a_world(Once(known)) as world, asyncio.timeout(60):
+            world.http.headers["authorization"] = "Bearer worker"
+            body = {"steps": ["render"], "worker": "w", "wait_seconds": 20}
+            waiting = asyncio.create_task(world.post(CLAIMS, body, 401))
+            handle = await world.engine.astart(film, "x")
+            assert (await waiting)["code"] == "unauthenticated"
+            world.http.headers["authorization"] = f"Bearer {TOKEN}"
+            (claim,) = await claimed(world, "render")
+            assert claim["execution_id"] == handle.id and claim["attempt"] == 1
+
+    asyncio.run(main())
+
+
 def test_without_a_server_it_runs_here() -> None:
     with Engine("memory:", tasks=OURS) as engine:
         assert engine.start(film, "ab").result() == {"scene": "abab", "by": "Body"}

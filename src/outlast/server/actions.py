@@ -16,7 +16,7 @@ from outlast.lifecycle import MessageKind, State
 from outlast.naming import SCHEDULE_ORIGIN, checked_labels, checked_name, checked_priority
 from outlast.server import veil
 from outlast.server.call import Call, Reply, asked_id
-from outlast.server.executions import aware, etag_of, own_key, row
+from outlast.server.executions import aware, etag_of, hiding_holders, own_key, row
 from outlast.server.shapes import FilterBody
 from outlast.store.protocol import Filter
 
@@ -168,7 +168,8 @@ async def raise_budget(call: Call) -> dict[str, object]:
 
 async def _descend(call: Call, wish: Descent) -> Reply:
     call.allow(call.row.task, Permission.EXECUTIONS_START)
-    made = await call.engine.adescend(call.row.id, wish)
+    with hiding_holders(call):
+        made = await call.engine.adescend(call.row.id, wish)
     return Reply(row(call, made), headers={"location": f"/api/v1/executions/{made.id}"})
 
 

@@ -177,6 +177,7 @@ class _Endpoint:
             raise Overloaded("the engine is not open", where="server")
         call = Call(self._engine, route, identity, scope["path_params"], headers)
         call.source_of = lambda: source_of(scope, headers)
+        call.authenticator = self._authenticator
         if route.scope is Asked.EXECUTION:
             await call.find()
         elif route.scope is Asked.TENANT:
@@ -202,20 +203,12 @@ class _Endpoint:
             said = await route.handler(call)
         call.see_asked()
         if isinstance(said, Live):
-            said.counts_still = lambda: self._counts_still(call)
+            said.counts_still = call.counts_still
         elif isinstance(said, Reply):
             said.value = await veiled(call, said.value)
         elif route.permission is not Permission.ANYONE:
             said = await veiled(call, said)
         return said
-
-    async def _counts_still(self, call: Call) -> bool:
-        """Tell whether the caller is known still, and may do what they might when they came."""
-        try:
-            identity = await self._authenticator.authenticate(call.headers)
-        except OutlastError:
-            return False
-        return identity == call.identity
 
     async def _read(
         self, route: Route, scope: Scope, headers: Mapping[str, str], receive: Receive

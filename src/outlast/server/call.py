@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from outlast.access import Permission
-from outlast.errors import BadRequest, InternalError, NotFound
+from outlast.errors import BadRequest, InternalError, NotFound, OutlastError, Unauthenticated
 from outlast.lifecycle import Execution as Record
 from outlast.naming import checked_name
-from outlast.server.auth import Identity, authorize, may
+from outlast.server.auth import Authenticator, Identity, authorize, may
 from outlast.server.route import Route
 from outlast.server.strict import unfit
 
@@ -64,6 +64,7 @@ class Call:
         record: the row of the execution that the path names, where the scope is an execution.
         asked: whether a permission was asked for already.
         source_of: finds out the address that it comes from, as far as that is known.
+        authenticator: who has said who calls; asked again where a caller waits.
     """
 
     engine: Engine
@@ -76,6 +77,7 @@ class Call:
     record: Record | None = None
     asked: bool = False
     source_of: Callable[[], str] = str
+    authenticator: Authenticator | None = None
 
     @property
     def actor(self) -> str:
@@ -143,6 +145,24 @@ class Call:
         self.asked = True
         assert self.route.permission is not None
         return self.may(self.route.permission, task)
+
+    async def see_still(self) -> None:
+        """See that the caller counts still, where it was waited for something.
+
+        Raises:
+            Unauthenticated: what they came with was taken back meanwhile.
+        """
+        if not await self.counts_still():
+            raise Unauthenticated("this credential counts no more")
+
+    async def counts_still(self) -> bool:
+        """Tell whether the caller is known still, and may do what they might when they came."""
+        if self.authenticator is None:
+            return True
+        try:
+            return await self.authenticator.authenticate(self.headers) == self.identity
+        except OutlastError:
+            return False
 
     async def find(self) -> None:
         """Read the row of the execution that the path names, if the caller may do this to it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -121,7 +121,8 @@ async def _start(
     )
     urls = [checked_url(url, f"$.notify[{place}]") for place, url in enumerate(body.notify)]
     await _see_upstream(call, [one.id for one in body.after])
-    record, is_new = await call.engine.astart_row(options, task, args, kwargs)
+    with hiding_holders(call):
+        record, is_new = await call.engine.astart_row(options, task, args, kwargs)
     if record.task != name:
         raise KeyConflict(f'the key "{key}" is taken by another task')
     for number, url in enumerate(urls):
@@ -130,6 +131,21 @@ async def _start(
     if not is_new:
         headers["idempotency-replayed"] = "true"
     return Reply(row(call, record), 201 if is_new else 200, headers)
+
+
+@contextlib.contextmanager
+def hiding_holders(call: Call) -> Iterator[None]:
+    """Name no holder of a key to who may not see all executions: it may be one of those.
+
+    Raises:
+        KeyConflict: without the holder's id and task.
+    """
+    try:
+        yield
+    except KeyConflict as error:
+        if veil.sees_all(call):
+            raise
+        raise KeyConflict(error.what, why=error.why, do=error.do) from None
 
 
 def own_key(key: str | None) -> str | None:
@@ -327,6 +343,7 @@ async def get_result(call: Call) -> Reply:
     if wait and (not record.is_final or continued_as(record) is not None):
         with contextlib.suppress(WaitTimeout):
             await call.execution.await_(min(wait, WAIT_US_MAX) / 1e6)
+        await call.see_still()
         record = await call.engine.read_one(record.id)
     while (successor := continued_as(record)) is not None:
         record = await call.engine.read_one(successor)
@@ -535,4 +552,4 @@ def _instant(at: Any, name: str) -> int | None:
     return None if at is None else microseconds_of(aware(at, name))
 
 
-__all__ = ["arguments", "aware", "etag_of", "own_key", "row", "task_of"]
+__all__ = ["arguments", "aware", "etag_of", "hiding_holders", "own_key", "row", "task_of"]

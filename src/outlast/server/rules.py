@@ -51,7 +51,8 @@ async def put_schedule(call: Call) -> Reply:
             raise
         made = await schedules.acreate(name, task, plan, *args, **kwargs)
         return Reply(_schedule(call, made), 201)
-    call.allow(before.task)
+    sees = call.identity.rights.see(call.tenant, before.task)
+    call.allow(before.task if sees else None)  # what must not be seen is not named
     is_new = call.headers.get("if-none-match") == "*"
     change = schedules.acreate if is_new else schedules.aupdate
     return Reply(_schedule(call, await change(name, task, plan, *args, **kwargs)))

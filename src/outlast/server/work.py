@@ -12,7 +12,7 @@ from outlast.budget import amounts_of
 from outlast.engine.emit import checked, encoded
 from outlast.engine.logs import line_from
 from outlast.engine.remote import Claim, RemoteDesk
-from outlast.errors import NotFound
+from outlast.errors import NotFound, Unauthenticated
 from outlast.server.call import Call
 from outlast.server.shapes import Incoming
 from outlast.store.protocol import LOGS
@@ -133,9 +133,9 @@ class FailBody(Incoming):
 
 async def claim_steps(call: Call) -> dict[str, Any]:
     """Claim steps to run here; waits a while for the first of them where that is asked for."""
-    body = call.body
+    body, desk = call.body, desk_of(call)
     call.asked = True
-    claims = await desk_of(call).take(
+    claims = await desk.take(
         body.steps,
         call.listed,
         f"{call.actor}/{body.worker}",
@@ -143,6 +143,12 @@ async def claim_steps(call: Call) -> dict[str, Any]:
         body.limit,
         body.wait_seconds,
     )
+    try:
+        await call.see_still()
+    except Unauthenticated:
+        for claim in claims:
+            desk.release(claim)
+        raise
     return {"items": [_written(claim) for claim in claims]}
 
 
