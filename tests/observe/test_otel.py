@@ -298,6 +298,8 @@ async def test_metrics_are_shown_by_the_same_names(tmp_path: Path) -> None:
         for scope in resource.scope_metrics
         for metric in scope.metrics
     }
+    (resource,) = data.resource_metrics
+    assert resource.resource.attributes["outlast.tenant"] == "default"
     states = {
         point.attributes["state"]: point.value for point in found["outlast_executions"].data_points
     }

@@ -122,6 +122,56 @@ def test_an_execution_of_another_tenant_was_never_there(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_the_default_tenant_sees_the_metrics_of_all(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_house(tmp_path) as house:
+            first = house.caller(None, TOKEN)
+            own = house.caller("acme", house.tokens["acme"])
+            await house.start(own)
+            line = 'outlast_executions_ended_total{state="succeeded",task="total"'
+            alone = (await first.get("/metrics")).text
+            assert line not in alone and 'tenant="' not in alone
+            assert f"{line}}} 1.0" in (await own.get("/metrics")).text
+            told = (await first.get("/metrics?tenants=all")).text
+            assert f'{line},tenant="acme"}} 1.0' in told and told.count(line) == 1
+            for name in ("default", "acme", "umbrella"):
+                assert f'outlast_store_up{{tenant="{name}"}} 1.0' in told
+            assert told.count("# TYPE outlast_store_up gauge") == 1
+            assert (await own.get("/metrics?tenants=all")).status_code == 403
+
+    asyncio.run(story())
+
+
+def test_traces_of_each_tenant_are_told(tmp_path: Path) -> None:
+    async def story() -> None:
+        told: list[str] = []
+
+        def telling(engine: Engine) -> Any:
+            @contextlib.asynccontextmanager
+            async def tell() -> AsyncIterator[None]:
+                told.append(engine.tenant)
+                yield
+                told.remove(engine.tenant)
+
+            return tell()
+
+        address = f"sqlite:///{tmp_path}/house.db"
+        async with Engine(address, tasks=TASKS, tenant="default") as engine:
+            await engine.tenants.aadd("acme")
+            door = Front(
+                engine,
+                StoreAuthenticator(engine, FirstToken.of(TOKEN)),
+                lambda name: Engine(address, tasks=TASKS, tenant=name),
+                telling=telling,
+            )
+            await door.open()
+            assert told == ["acme"]
+            await door.aclose()
+            assert told == []
+
+    asyncio.run(story())
+
+
 def test_the_same_key_is_each_tenants_own(tmp_path: Path) -> None:
     async def story() -> None:
         async with a_house(tmp_path) as house:
@@ -252,7 +302,7 @@ def test_an_event_and_a_webhook_stay_in_their_tenant(
         return 200
 
     monkeypatch.setattr(webhook, "send", send)
-    monkeypatch.setattr(webhook, "signed", lambda secret, id, body: {"webhook-signature": secret})
+    monkeypatch.setattr(webhook, "signed", lambda id, body, secret: {"webhook-signature": secret})
 
     async def story() -> None:
         async with a_house(tmp_path) as house:

@@ -165,7 +165,7 @@ def _run(
                 do="--tenant default, too; or name one alone",
             )
         engine = Engine(session.url, tenant=first, slots=slots)
-        telling = telemetry(engine, wanted=otel)
+        telemetry(engine, wanted=otel)  # what it needs is missed now, not once it serves
 
         async def serving() -> None:
             shared, token = first_token(session.url)
@@ -177,7 +177,7 @@ def _run(
                 authenticator,
                 address,
                 lambda url: _say(session, engine, url, token),
-                beside=telling,
+                telling=lambda one: telemetry(one, wanted=otel, records=one is engine),
                 make=lambda name: Engine(session.url, tenant=name, slots=slots),
                 wanted=names or None,
                 provider=provider,

@@ -20,8 +20,12 @@ OTEL: Final = click.option(
 )
 
 
-def telemetry(engine: Engine, *, wanted: bool) -> AbstractAsyncContextManager[object] | None:
+def telemetry(
+    engine: Engine, *, wanted: bool, records: bool = True
+) -> AbstractAsyncContextManager[object] | None:
     """Give what hands on traces and metrics of an engine, if that is wanted.
+
+    What is logged is the process's own: of several engines in it, one has ``records``.
 
     Raises:
         CannotLoad: it needs packages that are not there.
@@ -30,7 +34,7 @@ def telemetry(engine: Engine, *, wanted: bool) -> AbstractAsyncContextManager[ob
         return None
     with needed("otel", "OpenTelemetry"):
         from outlast.observe.otel import Telemetry
-    return Telemetry(engine)
+    return Telemetry(engine, records=records)
 
 
 @contextmanager

@@ -215,6 +215,7 @@ class Engine:
         self.tenants = Tenants(self)
         self.tail = Tail(self)
         self.webhooks = Webhooks(self)
+        self.beside: list[Engine] = []
         self._attending: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
         self._secret: bytes | None = None
         self._doubts = self._settled = 0

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import platform
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -103,6 +103,11 @@ class Metrics(Collector):
     def text(self) -> bytes:
         """Write all metrics, as a scrape reads them."""
         return generate_latest(self.registry)
+
+    @property
+    def tenant(self) -> str:
+        """The tenant whose engine it is."""
+        return self._engine.tenant
 
     def describe(self) -> Iterator[Metric]:
         """Name nothing beforehand: registering must not ask a store that is not open yet."""
@@ -202,6 +207,42 @@ class Metrics(Collector):
             "refusal",
             refused,
         )
+
+
+class HouseMetrics(Collector):
+    """The metrics of all engines of one process, each with its tenant as a label.
+
+    Args:
+        each: gives those of each engine; asked at each scrape.
+    """
+
+    def __init__(self, each: Callable[[], Iterable[Metrics]]) -> None:
+        self._each = each
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
+        ProcessCollector(registry=self.registry)
+
+    def text(self) -> bytes:
+        """Write all metrics, as a scrape reads them."""
+        return generate_latest(self.registry)
+
+    def describe(self) -> Iterator[Metric]:
+        """Name nothing beforehand, as :meth:`Metrics.describe`."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Give all metrics as they are now: each family once, with the samples of all tenants."""
+        families: dict[str, Metric] = {}
+        for metrics in self._each():
+            tenant = {"tenant": metrics.tenant}
+            for family in metrics.collect():
+                known = families.setdefault(
+                    family.name, Metric(family.name, family.documentation, family.type)
+                )
+                known.samples += [
+                    sample._replace(labels={**tenant, **sample.labels}) for sample in family.samples
+                ]
+        return iter(families.values())
 
 
 _DERIVED: Final = (
@@ -322,4 +363,4 @@ def _fill(family: HistogramMetricFamily, labels: tuple[str, ...], spread: Spread
     family.add_metric(labels, buckets, sum_value=total / spread.scale)
 
 
-__all__ = ["MEDIA", "Metrics"]
+__all__ = ["MEDIA", "HouseMetrics", "Metrics"]

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -37,6 +38,10 @@ LOOK_SECONDS: Final = 1.0
 """How often the store is asked for new tenants at most, whatever names are tried."""
 
 
+def _nothing(engine: Engine) -> None:
+    return None
+
+
 class Front:
     """An ASGI app that brings each request to its tenant's.
 
@@ -46,6 +51,7 @@ class Front:
         make: makes the engine of another tenant, which is not open yet.
         wanted: which tenants are served besides; None: all that are open, also later ones.
         provider: says who somebody is that has its token; of each tenant.
+        telling: makes what is entered for as long as the engine of another tenant is open.
         more: what :func:`~outlast.server.app.create_app` is told.
     """
 
@@ -56,8 +62,10 @@ class Front:
         make: Callable[[str], Engine],
         wanted: Iterable[str] | None = None,
         provider: Provider | None = None,
+        telling: Callable[[Engine], AbstractAsyncContextManager[object] | None] = _nothing,
         **more: Any,
     ) -> None:
+        self._telling = telling
         self._engine, self._make, self._provider, self._more = engine, make, provider, more
         self._wanted = None if wanted is None else frozenset(wanted)
         self._first = create_app(engine, authenticator, **more)
@@ -121,6 +129,10 @@ class Front:
                 if tenant.name not in self._apps and self._serves(tenant):
                     engine = self._make(tenant.name)
                     await self._stack.enter_async_context(engine)
+                    told = self._telling(engine)
+                    if told is not None:
+                        await self._stack.enter_async_context(told)
+                    self._engine.beside.append(engine)
                     authenticator = StoreAuthenticator(engine, None, self._provider)
                     self._apps[tenant.name] = create_app(engine, authenticator, **self._more)
 

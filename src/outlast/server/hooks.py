@@ -13,7 +13,7 @@ from outlast.engine.webhooks import DELIVERIES_MAX, DESCRIPTION_LENGTH_MAX, NewW
 from outlast.errors import NotFound
 from outlast.lifecycle import Kind, State
 from outlast.server.call import Call, Reply
-from outlast.server.shapes import Labels, Name, Seq, Span, Text
+from outlast.server.shapes import Incoming, Labels, Name, Seq, Span, Text
 from outlast.server.strict import unfit
 from outlast.store.webhooks import DeliveryKind, DeliveryState, Wanted, WebhookState
 
@@ -21,7 +21,7 @@ Url = Annotated[str, Meta(min_length=1, max_length=2_000, examples=["https://exa
 Description = Annotated[str, Meta(max_length=DESCRIPTION_LENGTH_MAX)]
 
 
-class WantedBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class WantedBody(Incoming):
     """What a webhook is about: all that is given must hold, as in `GET /events`."""
 
     task: Name | None = None
@@ -31,7 +31,7 @@ class WantedBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     labels: Labels = msgspec.field(default_factory=dict)
 
 
-class WebhookBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class WebhookBody(Incoming):
     """A webhook to be."""
 
     url: Url
@@ -39,7 +39,7 @@ class WebhookBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     description: Description = ""
 
 
-class WebhookPatch(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class WebhookPatch(Incoming):
     """What is to be another; a pause keeps its place for seven days."""
 
     url: Url | UnsetType = UNSET
@@ -49,13 +49,13 @@ class WebhookPatch(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     reason: Text | None = None
 
 
-class RotateBody(msgspec.Struct, forbid_unknown_fields=True):
+class RotateBody(Incoming):
     """How long the secret before signs as well, at most 30 days."""
 
     overlap: Span = "24h"
 
 
-class DeliveriesQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class DeliveriesQuery(Incoming):
     """Which deliveries."""
 
     state: list[DeliveryState] = msgspec.field(default_factory=list)

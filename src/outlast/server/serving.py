@@ -102,7 +102,7 @@ async def serve(
     address: Address,
     on_ready: Callable[[str], None] = lambda url: None,
     until: asyncio.Future[None] | None = None,
-    beside: AbstractAsyncContextManager[object] | None = None,
+    telling: Callable[[Engine], AbstractAsyncContextManager[object] | None] = lambda engine: None,
     *,
     make: Callable[[str], Engine] | None = None,
     wanted: Iterable[str] | None = None,
@@ -116,7 +116,7 @@ async def serve(
         address: where to listen.
         on_ready: is told the URL once it answers.
         until: stops it as well, once it is done.
-        beside: is entered as long as the engine is open.
+        telling: makes what is entered as long as an engine is open, for each that is served here.
         make: makes the engine of another tenant; None: this one alone is served.
         wanted: which tenants are served besides; None: all that are open, also later ones.
         provider: an OpenID provider, for the other tenants.
@@ -132,7 +132,11 @@ async def serve(
         "hosts": (*LOCAL, address.host, *address.hosts),
         "origins": address.origins,
     }
-    front = None if make is None else Front(engine, authenticator, make, wanted, provider, **named)
+    front = (
+        None
+        if make is None
+        else Front(engine, authenticator, make, wanted, provider, telling, **named)
+    )
     app = front or create_app(engine, authenticator, **named)
     config = uvicorn.Config(
         app,
@@ -156,7 +160,7 @@ async def serve(
             try:
                 if front is not None:
                     await front.open()
-                async with beside or contextlib.nullcontext():
+                async with telling(engine) or contextlib.nullcontext():
                     await server.serve(sockets=[listener])
             finally:
                 if front is not None:

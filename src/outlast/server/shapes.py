@@ -121,6 +121,12 @@ class LiveQuery(Incoming):
     payload: bool = False
 
 
+class MetricsQuery(Incoming):
+    """Whose metrics."""
+
+    tenants: Literal["all"] | None = None
+
+
 class FeedQuery(Incoming):
     """Which events, and where they begin: all that is given must hold."""
 

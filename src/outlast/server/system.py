@@ -10,6 +10,7 @@ from outlast import __version__, forms
 from outlast.engine.registry import Task
 from outlast.errors import BadPayload, NotFound, StoreUnavailable
 from outlast.server.call import Call, Reply, checked_word
+from outlast.server.tenants import see_default
 
 if TYPE_CHECKING:
     from outlast.engine.engine import Engine
@@ -118,14 +119,28 @@ async def get_doctor(call: Call) -> dict[str, Any]:
 
 
 async def scrape_metrics(call: Call) -> Reply:
-    """Give the metrics of the engine, for Prometheus."""
-    from outlast.observe.metrics import MEDIA, Metrics
+    """Give the metrics of the tenant's engine, for Prometheus.
 
-    metrics = _METRICS.get(call.engine)
+    With `tenants=all` those of all engines of this server, each sample with the label `tenant`; for
+    callers of the default tenant.
+    """
+    from outlast.observe.metrics import MEDIA, HouseMetrics
+
+    engine = call.engine
+    metrics: Metrics | HouseMetrics = _metrics_of(engine)
+    if call.query.tenants is not None:
+        see_default(call)
+        metrics = HouseMetrics(lambda: map(_metrics_of, (engine, *engine.beside)))
+    return Reply(await engine.worker.read(metrics.text), headers={"content-type": MEDIA})
+
+
+def _metrics_of(engine: Engine) -> Metrics:
+    from outlast.observe.metrics import Metrics
+
+    metrics = _METRICS.get(engine)
     if metrics is None:
-        metrics = _METRICS[call.engine] = Metrics(call.engine)
-    text = await call.engine.worker.read(metrics.text)
-    return Reply(text, headers={"content-type": MEDIA})
+        metrics = _METRICS[engine] = Metrics(engine)
+    return metrics
 
 
 _METRICS: Final[WeakKeyDictionary[Engine, Metrics]] = WeakKeyDictionary()

@@ -495,6 +495,7 @@ SYSTEM: Final = (
         handler=system.scrape_metrics,
         permission=P.METRICS_READ,
         scope=S.TENANT,
+        query=shapes.MetricsQuery,
         answer=str,
         media="text/plain",
         tag="system",

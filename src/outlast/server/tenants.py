@@ -38,13 +38,13 @@ class TenantBody(msgspec.Struct, forbid_unknown_fields=True):
 
 async def list_tenants(call: Call) -> TenantPage:
     """List the tenants; only for the default one's."""
-    _see_default(call)
+    see_default(call)
     return TenantPage(list(map(_form, await call.engine.tenants.aall())))
 
 
 async def add_tenant(call: Call) -> TenantForm:
     """Add a tenant; it is served from its first request on."""
-    _see_default(call)
+    see_default(call)
     return _form(await call.engine.tenants.aadd(call.body.name))
 
 
@@ -58,14 +58,19 @@ async def open_tenant(call: Call) -> TenantForm:
     return _form(await call.engine.tenants.aopen(await _known(call)))
 
 
-def _see_default(call: Call) -> None:
+def see_default(call: Call) -> None:
+    """See that the caller is of the tenant that administers the others.
+
+    Raises:
+        Forbidden: it is not.
+    """
     if call.tenant != DEFAULT_NUMBER:
         raise Forbidden("only the default tenant knows of the others", where=call.identity.name)
 
 
 async def _known(call: Call) -> str:
     """Give the name in the path, which is a tenant's."""
-    _see_default(call)
+    see_default(call)
     name = call.path["name"]
     if not any(one.name == name for one in await call.engine.tenants.aall()):
         raise NotFound(f"there is no tenant {name[:80]!a}", do="GET /api/v1/tenants")
@@ -88,4 +93,5 @@ __all__ = [
     "close_tenant",
     "list_tenants",
     "open_tenant",
+    "see_default",
 ]

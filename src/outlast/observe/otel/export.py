@@ -60,7 +60,7 @@ class Telemetry:
         reader: takes the metrics, likewise.
         records: takes what this process logs, likewise.
         resource: who says so; by default as the environment says (``OTEL_SERVICE_NAME``), else the
-            service ``outlast``.
+            service ``outlast``, with the tenant as ``outlast.tenant``.
     """
 
     def __init__(
@@ -73,7 +73,8 @@ class Telemetry:
         resource: Resource | None = None,
     ) -> None:
         self._engine = engine
-        self._resource = resource or Resource({"service.name": "outlast"}).merge(_named())
+        ours = Resource({"service.name": "outlast", "outlast.tenant": engine.tenant})
+        self._resource = resource or ours.merge(_named())
         self._exporter = _otlp_spans() if exporter is True else exporter or None
         self._reader = _otlp_metrics() if reader is True else reader or None
         self._records = _otlp_records() if records is True else records or None
