@@ -27,7 +27,7 @@ from campaigns.reading import Snapshot
 ROOT: Final = Path(__file__).resolve().parent.parent
 _USUAL: Final = 1.5
 """How much longer than its time of processor a birth takes where nobody else wants one."""
-_SLOWEST: Final = 20.0
+_SLOWEST: Final = 8.0
 
 
 @dataclass(slots=True)

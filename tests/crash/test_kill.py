@@ -72,7 +72,7 @@ def campaign(*arguments: object) -> dict[str, Any]:
     return said
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_two_thousand_kills(capsys: pytest.CaptureFixture[str]) -> None:
     from campaigns.campaign import Counts
     from campaigns.points import POINTS

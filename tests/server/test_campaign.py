@@ -20,6 +20,7 @@ REQUESTS: Final = int(os.environ.get("OUTLAST_MATRIX", "15000"))
 """20,000 in CI with those over sockets and those for what is another tenant's."""
 
 
+@pytest.mark.timeout(600)
 def test_every_route_by_everybody_by_every_trick() -> None:
     report = asyncio.run(campaign(REQUESTS, 0))
     assert report.failures == []

@@ -43,7 +43,7 @@ def simulate(*arguments: object, hash_seed: int = 0) -> dict[str, Any]:
     return said
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_two_thousand_seeds(capsys: pytest.CaptureFixture[str]) -> None:
     said = simulate("--seeds", SEEDS, "--seed", SEED)
     with capsys.disabled():
