@@ -753,6 +753,25 @@ def test_schema_refusals_have_the_path() -> None:
         validate({"type": 3}, 1)
 
 
+@pytest.mark.parametrize("kind", ["boolean", "string", "integer", "number", "null", ["string"]])
+@pytest.mark.parametrize("value", [True, 0, 1, 1.0, 1.5, "", "a", None, [], {}, 2**70])
+def test_a_plain_schema_is_checked_as_any_other(kind: object, value: object) -> None:
+    fits = codec_module._checker(json.dumps({"type": kind}).encode()).is_valid(value)
+    if fits:
+        validate({"type": kind}, value)
+    else:
+        with pytest.raises(BadPayload, match="does not fit"):
+            validate({"type": kind}, value)
+
+
+def test_what_fits_a_plain_schema_needs_no_checker() -> None:
+    code = (
+        "import sys; from outlast.codec import validate; validate({'type': 'boolean'}, True); "
+        "assert 'jsonschema' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_schemas_are_never_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr(urllib.request, "urlopen", lambda *args, **kwargs: asked.append(args))

@@ -183,7 +183,8 @@ class Driver:
         self.owner.is_live = self._has_run = True
         started = self.owner.append(Event(Kind.START, "engine", data=self.task.stamp))
         self._wishes.started(started)
-        self._bound_clean_up()
+        if self.owner.record.cancel_at is not None:
+            self._bound_clean_up()
         if self._waiting.ends_at is None:
             self._bound_attempt(first or started)
         try:

@@ -93,10 +93,12 @@ class Playback:
             and the rows of the current try. Results of steps are remembered by key.
         """
         assert self.scope is not None
-        first = 0
+        first = payload_bytes = 0
         for place, row in enumerate(rows):
             if row.kind is Kind.RETRY:
                 first = place + 1
+            if row.payload is not None and place:
+                payload_bytes += len(row.payload)
         if first:
             self._children.take_earlier(rows[:first])
         if rows:
@@ -104,7 +106,7 @@ class Playback:
             if self._owner.purse is not None:
                 self._owner.purse.see(rows[first:])
             self._log = rows
-            self._owner.payload_bytes += sum(len(row.payload or b"") for row in rows[1:])
+            self._owner.payload_bytes += payload_bytes
             self.scope.changes.load(rows)
             self._trail = Trail(rows[first:], code)
         if self._past is not None:

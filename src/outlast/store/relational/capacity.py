@@ -170,11 +170,11 @@ class Claim:
                 if self.desk.is_passed_over(record):
                     return
                 self.births[record.id] = values[_WIDTH:]
-                turn, id = turn_of(record)
                 yield record
             if len(rows) < size:
                 self._read.append((str(bounds.get("gate", "")), str(bounds["queue"])))
                 return
+            turn, id = turn_of(record)
             size = min(4 * size, _PAGE_MAX)
 
     def blocked(self, record: Execution) -> None:
