@@ -537,6 +537,7 @@ class Machine:
         id = dice.choice([*self.pair.ids, "ex_nobody"])
         call = self.pair.call
         call("page", lambda store: store.page(filter))
+        call("part", lambda store: store.part(filter, 10_000).found)
         call("find", lambda store: store.find([id, id[:5], id[-2:], "zz"][number % 4], 5))
         call("with_key", lambda store: store.with_key(f"key {number % 5}"))
         call("get", lambda store: store.get([id, "ex_nobody", id]))

@@ -146,6 +146,48 @@ def test_a_page_names_nothing_of_others_and_lists_all_of_ones_own(few: None) -> 
     tell(story, Grant(Role.VIEWER, "waits"))
 
 
+@pytest.mark.parametrize("grant", [Grant(Role.VIEWER, "waits"), Grant(Role.VIEWER)])
+def test_a_page_is_short_where_few_fit_among_many(
+    monkeypatch: pytest.MonkeyPatch, grant: Grant
+) -> None:
+    """It says where to go on; to who may not see the row that it ends at, in a sealed way."""
+    monkeypatch.setattr(veil, "ROWS_MAX", 3)
+
+    async def story(world: World) -> None:
+        mine = []
+        for n in range(12):
+            if n in (1, 2, 7):
+                mine.append(await world.start("waits", span="1h"))
+            else:
+                await world.start("total", a=n)
+        theirs = {one["id"] for one in (await listed(world, "limit=100"))} - set(mine)
+        assert len(theirs) == 9
+        cursor, seen, lengths = "", [], []
+        while True:
+            text = await told(world, f"/executions?task=waits&limit=10{cursor}")
+            page = json.loads(text)
+            if grant.task:
+                assert not any(id in text for id in theirs)
+            seen += [one["id"] for one in page["items"]]
+            lengths.append(len(page["items"]))
+            if page["next"] is None:
+                break
+            assert page["next"].startswith("~") is bool(grant.task)
+            cursor = f"&cursor={page['next']}"
+        assert seen == mine[::-1] and 0 in lengths and len(lengths) == 5
+
+    async def listed(world: World, query: str) -> list[Any]:
+        items, cursor = [], ""
+        while True:
+            page = await world.get(f"{API}/executions?{query}{cursor}")
+            items += page["items"]
+            if page["next"] is None:
+                return items
+            cursor = f"&cursor={page['next']}"
+
+    tell(story, grant)
+
+
 def test_a_page_of_questions_names_nothing_of_others(few: None) -> None:
     async def story(world: World) -> None:
         world.engine.tasks["billing.asks"] = world.engine.tasks["asks"]

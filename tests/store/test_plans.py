@@ -141,16 +141,58 @@ PLANS = {
     "unread_executions": ["SEARCH execution USING INDEX execution_leased (tenant=? AND worker=?)"],
     "renew_worker": ["SEARCH worker USING PRIMARY KEY (tenant=? AND id=?)"],
     "leave_worker": ["SEARCH worker USING PRIMARY KEY (tenant=? AND id=?)"],
-    "executions_page": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id<?)"],
-    "ended_page": ["SEARCH execution USING INDEX execution_ended (tenant=? AND state=? AND id<?)"],
+    "executions_page": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id>? AND id<?)"],
+    "executions_floor": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id>? AND id<?)"],
+    "task_ids": [
+        (
+            "SEARCH execution USING COVERING INDEX execution_by_task "
+            "(tenant=? AND task=? AND id>? AND id<?)"
+        )
+    ],
+    "picked_page": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
+    "task_floor": [
+        (
+            "SEARCH execution USING COVERING INDEX execution_by_task "
+            "(tenant=? AND task=? AND id>? AND id<?)"
+        )
+    ],
+    "ended_page": [
+        "SEARCH execution USING INDEX execution_ended (tenant=? AND state=? AND id>? AND id<?)"
+    ],
+    "ended_floor": [
+        (
+            "SEARCH execution USING COVERING INDEX execution_ended "
+            "(tenant=? AND state=? AND id>? AND id<?)"
+        )
+    ],
     "parked_page": [
-        "SEARCH execution USING INDEX execution_parked (tenant=? AND state=? AND id<?)"
+        "SEARCH execution USING INDEX execution_parked (tenant=? AND state=? AND id>? AND id<?)"
+    ],
+    "parked_floor": [
+        (
+            "SEARCH execution USING COVERING INDEX execution_parked "
+            "(tenant=? AND state=? AND id>? AND id<?)"
+        )
+    ],
+    "many_open": [
+        "SEARCH execution USING COVERING INDEX execution_queued (tenant=?)",
+        "SEARCH execution USING COVERING INDEX execution_leased (tenant=? AND worker>?)",
+        "SEARCH execution USING COVERING INDEX execution_parked (tenant=? AND state=?)",
     ],
     "open_executions_page": ["SEARCH execution USING PRIMARY KEY (tenant=? AND id=?)"],
     "labelled_page": [
-        "SEARCH l USING PRIMARY KEY (tenant=? AND name=? AND value=? AND execution_id<?)",
+        (
+            "SEARCH l USING PRIMARY KEY "
+            "(tenant=? AND name=? AND value=? AND execution_id>? AND execution_id<?)"
+        ),
         "SEARCH e USING PRIMARY KEY (tenant=? AND id=?)",
         "SEARCH o USING PRIMARY KEY (tenant=? AND name=? AND value=? AND execution_id=?)",
+    ],
+    "labelled_floor": [
+        (
+            "SEARCH label USING PRIMARY KEY "
+            "(tenant=? AND name=? AND value=? AND execution_id>? AND execution_id<?)"
+        )
     ],
     "descents": [
         "SEARCH descent USING PRIMARY KEY (tenant=? AND id=?)",
@@ -199,7 +241,16 @@ PLANS = {
         "SEARCH dependency USING COVERING INDEX dependency_watched (tenant=? AND watched_id=?)"
     ],
     "children_page": [
-        "SEARCH execution USING INDEX execution_children (tenant=? AND parent_id=? AND id<?)"
+        (
+            "SEARCH execution USING INDEX execution_children "
+            "(tenant=? AND parent_id=? AND id>? AND id<?)"
+        )
+    ],
+    "children_floor": [
+        (
+            "SEARCH execution USING COVERING INDEX execution_children "
+            "(tenant=? AND parent_id=? AND id>? AND id<?)"
+        )
     ],
     "end_errands": ["SEARCH errand USING COVERING INDEX errand_next (tenant=? AND number=?)"],
     "schedule_by_name": ["SEARCH schedule USING PRIMARY KEY (tenant=? AND name=?)"],

@@ -30,6 +30,7 @@ BACKENDS: Final = {
 }
 """The backends, and the statements that one has besides."""
 BY_NAME: Final = {
+    "_Walk",
     "_ask",
     "_page",
     "ask",

@@ -80,6 +80,7 @@ def ls(
     cursor: str | None,
 ) -> None:
     """List executions, the newest first."""
+    from outlast.engine.listing import bounded
     from outlast.store.protocol import Filter
 
     span = span_of("--since", since)
@@ -97,7 +98,7 @@ def ls(
             wanted = replace(wanted, before_id=guest.find(cursor))
         if parent is not None:
             wanted = replace(wanted, parent_id=guest.find(parent))
-        found = guest.store.page(wanted)
+        found = guest.store.page(bounded(wanted))
         says = (
             guest.store.progress([record.id for record in found])
             if session.output in ("wide", "json")

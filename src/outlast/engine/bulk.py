@@ -14,7 +14,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from outlast.engine.descent import Descent, Mode
-from outlast.engine.identity import first_id
+from outlast.engine.listing import bounded
 from outlast.engine.request import new_message
 from outlast.errors import OutlastError, TransitionRefused, UsageError
 from outlast.lifecycle import FINAL, OPEN, Execution, Message, MessageKind, State
@@ -112,8 +112,7 @@ class Bulk(Struct, frozen=True):
         filter = replace(
             self.filter, states=self.filter.states or STATES[self.action], limit=READ_MAX
         )
-        if filter.created_before is not None and filter.before_id is None:
-            filter = replace(filter, before_id=first_id(filter.created_before + 1_000_000))
+        filter = bounded(filter)
         while True:
             part = store.page(filter)
             found += part

@@ -78,6 +78,7 @@ from outlast.store.protocol import (
     Deliver,
     Filter,
     Heard,
+    Part,
     ProgressRow,
     Service,
     Store,
@@ -1244,6 +1245,10 @@ class Engine:
     async def read_page(self, filter: Filter) -> list[Record]:
         """List executions, the newest first."""
         return await self.worker.read(lambda: self.store.page(filter))
+
+    async def read_part(self, filter: Filter, rows_max: int) -> Part:
+        """List executions, the newest first, looking at about so many rows at most."""
+        return await self.worker.read(lambda: self.store.part(filter, rows_max))
 
     async def read_stream(self, id: str, name: str, after: int, limit: int) -> list[StreamItem]:
         """Read a stream of an execution from behind an item on."""

@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 from msgspec.structs import replace
 
 from outlast.access import Permission
+from outlast.engine.listing import bounded
 from outlast.lifecycle import Execution as Record
 from outlast.server.strict import unfit
 from outlast.store.protocol import Filter, Store
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 HIDDEN: Final = "ex_hidden"
 """What stands for the id of an execution that the caller may not see."""
 LOOKED_MAX: Final = 10_000
-"""Rows that are looked at for one page."""
+"""Executions that fit and are looked at for one page, where the caller may not see them all."""
+ROWS_MAX: Final = 20_000
+"""Rows that the store looks at for one page, whether they fit or not."""
 AT_ONCE: Final = 500
 SECRET: Final = "cursors"  # noqa: S105 - the name under which the store keeps it
 MARK: Final = "~"
@@ -92,6 +95,8 @@ def _without(value: Any, hidden: set[str]) -> Any:
 async def page(call: Call, wanted: Filter, limit: int) -> tuple[list[Record], str | None]:
     """Read a page of executions that the caller may see, and the cursor of the next one.
 
+    Where few fit among many, or few may be seen, a page is short, or empty, and has a cursor.
+
     Args:
         call: the request; it is asked about each row.
         wanted: which; its ``before_id`` is where the page begins.
@@ -99,20 +104,22 @@ async def page(call: Call, wanted: Filter, limit: int) -> tuple[list[Record], st
     """
     shown: list[Record] = []
     looked, size = 0, limit + 1
+    wanted = bounded(wanted)
     while True:
-        found = await call.engine.read_page(replace(wanted, limit=size))
-        for record in found:
+        part = await call.engine.read_part(replace(wanted, limit=size), ROWS_MAX)
+        for record in part.found:
             if not call.listed(record.task):
                 continue
             if len(shown) == limit:
                 return shown, shown[-1].id
             shown.append(record)
-        if len(found) < size:
+        if part.before_id is None:
             return shown, None
-        looked, last = looked + len(found), found[-1]
-        if looked >= LOOKED_MAX:
-            return shown, await sealed(call.engine, last.id)
-        wanted, size = replace(wanted, before_id=last.id), AT_ONCE
+        looked += len(part.found)
+        if len(part.found) < size or looked >= LOOKED_MAX:
+            is_open = sees_all(call)
+            return shown, part.before_id if is_open else await sealed(call.engine, part.before_id)
+        wanted, size = replace(wanted, before_id=part.before_id), AT_ONCE
 
 
 async def sealed(engine: Engine, cursor: str) -> str:

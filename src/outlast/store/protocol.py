@@ -600,6 +600,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         parent_id: children of this execution.
         roots: only those that no other execution made.
         before_id: with smaller ids than this: the next page.
+        from_id: with this id, or greater ones.
         limit: how many, at most.
     """
 
@@ -613,7 +614,21 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     parent_id: str | None = None
     roots: bool = False
     before_id: str | None = None
+    from_id: str | None = None
     limit: int = 50
+
+
+class Part(msgspec.Struct, frozen=True):
+    """As much of a list as a bounded look has found.
+
+    Attributes:
+        found: executions, the newest first: all that fit above ``before_id``, up to the limit.
+        before_id: where the next part begins, if there may be one. It need not be the id of one
+            that was found, nor of one that whoever asks may see.
+    """
+
+    found: list[Execution]
+    before_id: str | None
 
 
 class Descent(msgspec.Struct, frozen=True):
@@ -1254,7 +1269,15 @@ class Store(Protocol):
         """Read the execution that was submitted under this key."""
 
     def page(self, filter: Filter) -> list[Execution]:
-        """List executions, newest first."""
+        """List executions, newest first; it looks at as many rows as that takes."""
+
+    def part(self, filter: Filter, rows_max: int) -> Part:
+        """List executions, newest first, and look at about so many rows at most.
+
+        Where few fit among many, a part is shorter than its limit, or empty, and the list goes on
+        behind it all the same. A list of what has ended, of one task, of children or of one label
+        is looked up, however many others there are.
+        """
 
     def descents(self, ids: Sequence[str]) -> list[Descent]:
         """Tell of what these executions were made, and what was made of them, in order of ids."""

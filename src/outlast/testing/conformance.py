@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from outlast.lifecycle import (
+    OPEN,
     Decision,
     Event,
     Execution,
@@ -1078,6 +1079,55 @@ class StoreConformance:
         assert ids(created_after=T + 9) == ["ex_10", "ex_09"]
         assert ids(states=(State.QUEUED,), created_after=T + 8, before_id="ex_09") == ["ex_08"]
         assert store.page(Filter(limit=1))[0] == owner.record
+
+    def test_parts_come_to_what_a_page_gives(self, store: Store) -> None:
+        """Whatever little is looked at for one of them; and a part ends above the next."""
+        items: list[Item] = []
+        for n in range(12):
+            data: dict[str, Any] = {"origin": "o"} if n % 2 else {}
+            items.append(
+                born(f"ex_{n:02}", T + n, labels={"a": "b"} if n % 5 == 0 else None, **data)
+            )
+        for n in range(12, 18):
+            owner, item = begun(f"ex_{n}", now=T + n, task="other", nonce=n.to_bytes(16))
+            items += [item] if n == 15 else [item, owner.write(Kind.FINISH)]
+        assert all(answer.refused is None for answer in store.commit(items))
+        pause, cancel = (
+            Message("m", kind, "user") for kind in (MessageKind.PAUSE, MessageKind.CANCEL)
+        )
+        store.commit([Deliver(f"ex_{n:02}", pause, T + 20) for n in range(4)])
+        store.commit([Deliver(f"ex_{n:02}", cancel, T + 20) for n in range(4, 6)])
+        filters: list[dict[str, Any]] = [
+            {},
+            {"task": "other"},
+            {"task": "nobody"},
+            {"origin": "o"},
+            {"labels": {"a": "b"}},
+            {"labels": {"a": "b"}, "states": (State.PAUSED,)},
+            {"states": (State.PAUSED,)},
+            {"states": (State.PAUSED,), "origin": "o"},
+            {"states": (State.CANCELLED,), "task": "other"},
+            {"states": (State.SUCCEEDED, State.CANCELLED)},
+            {"states": (State.SUCCEEDED, State.CANCELLED), "roots": True},
+            {"states": (State.RUNNING, State.QUEUED, State.CANCELLED)},
+            {"states": OPEN, "task": "other"},
+            {"states": (State.FAILED, State.TIMED_OUT)},
+            {"created_before": T + 9, "from_id": "ex_03"},
+            {"created_after": T + 9, "before_id": "ex_13"},
+        ]
+        for filter in (Filter(limit=3, **one) for one in filters):
+            wanted = [one.id for one in store.page(replace(filter, limit=100))]
+            for rows_max in (1, 2, 5, 1_000):
+                found: list[str] = []
+                before, parts = filter.before_id, 0
+                while parts == 0 or before is not None:
+                    part = store.part(replace(filter, before_id=before), rows_max)
+                    ids = [one.id for one in part.found]
+                    assert len(ids) <= 3 and (part.before_id is None or before != part.before_id)
+                    assert part.before_id is None or all(id >= part.before_id for id in ids)
+                    found, before, parts = found + ids, part.before_id, parts + 1
+                    assert parts <= 20
+                assert found == wanted, (filter, rows_max)
 
     def test_find(self, store: Store) -> None:
         store.commit([born(id) for id in ("ex_1aa", "ex_1ab", "ex_2aa", "ex_3xab")])

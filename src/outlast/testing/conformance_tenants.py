@@ -15,7 +15,7 @@ from outlast.access.decide import Grant
 from outlast.access.record import Held, Token
 from outlast.access.table import Role
 from outlast.errors import TenantClosed
-from outlast.lifecycle import Execution, Kind, MessageKind, Transition
+from outlast.lifecycle import Execution, Kind, MessageKind, State, Transition
 from outlast.schedule import ScheduleRecord, Wish
 from outlast.store.epoch import EpochLoss
 from outlast.store.memory import MemoryStore
@@ -142,6 +142,11 @@ READS: Final[dict[str, Callable[[Store], Any]]] = {
     "epochs.losses": lambda store: store.epochs.losses(1),
     "find": lambda store: [store.find(text, 9) for text in ("ex", "1")],
     "with_key": lambda store: store.with_key("order"),
+    "part": lambda store: [
+        store.part(Filter(states=states, task=task), 100)
+        for states in ((), (State.QUEUED,), (State.SUCCEEDED, State.PAUSED))
+        for task in (None, "t")
+    ],
     "page": lambda store: [
         store.page(one)
         for one in (

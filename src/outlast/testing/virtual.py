@@ -34,6 +34,7 @@ from outlast.store.protocol import (
     Adjust,
     BudgetRow,
     Filter,
+    Part,
     ProgressRow,
     Store,
     StreamHead,
@@ -364,6 +365,11 @@ class VirtualEngine(Engine):
         """List executions; see :meth:`outlast.Engine.read_page`."""
         plain = super().read_page
         return await self._here(lambda: plain(filter))
+
+    async def read_part(self, filter: Filter, rows_max: int) -> Part:
+        """List executions; see :meth:`outlast.Engine.read_part`."""
+        plain = super().read_part
+        return await self._here(lambda: plain(filter, rows_max))
 
     async def read_stream(self, id: str, name: str, after: int, limit: int) -> list[StreamItem]:
         """Read a stream; see :meth:`outlast.Engine.read_stream`."""

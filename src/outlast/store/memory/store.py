@@ -82,6 +82,7 @@ from outlast.store.protocol import (
     InboxEntry,
     Item,
     Lease,
+    Part,
     ProgressRow,
     QueueCount,
     Renewal,
@@ -560,6 +561,18 @@ class MemoryStore:
             ]
         return found[: filter.limit]
 
+    def part(self, filter: Filter, rows_max: int) -> Part:
+        """See the protocol. Rows are counted as they are looked at, whether they fit or not."""
+        found: list[Execution] = []
+        with self._lock:
+            below = (id for id in self._records if _is_within(id, filter))
+            for looked, id in enumerate(sorted(below, reverse=True), 1):
+                if _matches(self._records[id], filter):
+                    found.append(copy_of(self._records[id]))
+                if len(found) == filter.limit or looked == rows_max:
+                    return Part(found, id)
+        return Part(found, None)
+
     def descents(self, ids: Sequence[str]) -> list[Descent]:
         """See the protocol."""
         with self._lock:
@@ -785,5 +798,11 @@ def _matches(record: Execution, filter: Filter) -> bool:
         and (filter.created_after is None or record.created_at >= filter.created_after)
         and (filter.created_before is None or record.created_at <= filter.created_before)
         and filter.labels.items() <= (record.labels or {}).items()
-        and (filter.before_id is None or record.id < filter.before_id)
+        and _is_within(record.id, filter)
+    )
+
+
+def _is_within(id: str, filter: Filter) -> bool:
+    return (filter.before_id is None or id < filter.before_id) and (
+        filter.from_id is None or id >= filter.from_id
     )

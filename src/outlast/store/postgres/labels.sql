@@ -1,3 +1,11 @@
+-- name: labelled_floor
+-- How far so many with a label reach.
+SELECT execution_id FROM label
+ WHERE tenant = {tenant} AND name = :label AND value = :label_value AND execution_id < :before_id
+   AND execution_id >= :from_id
+ ORDER BY execution_id DESC
+ LIMIT 1 OFFSET :rows;
+
 -- name: labelled_page
 -- The newest first of those with a label: along the index of that one, the others are looked up.
 SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.high_water, e.cause,
@@ -8,6 +16,7 @@ SELECT e.tenant, e.id, e.task, e.state, e.seq, e.fence, e.nonce, e.worker, e.hig
   FROM label AS l
   JOIN execution AS e ON e.tenant = {tenant} AND e.id = l.execution_id
  WHERE l.tenant = {tenant} AND l.name = :label AND l.value = :label_value AND l.execution_id < :before_id
+   AND l.execution_id >= :from_id
    AND NOT EXISTS (
     SELECT 1 FROM json_each_text(:labels::json) AS j
      WHERE (

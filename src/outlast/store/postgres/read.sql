@@ -149,7 +149,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
- WHERE tenant = {tenant} AND id < :before_id
+ WHERE tenant = {tenant} AND id < :before_id AND id >= :from_id
    AND (:states::json IS NULL
         OR state = ANY (ARRAY(SELECT json_array_elements_text(:states::json))))
    AND (:task::text IS NULL OR task = :task)
@@ -161,6 +161,77 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
  ORDER BY id DESC
  LIMIT nullif(:limit, -1);
 
+-- name: task_ids
+-- The newest of a task, along the index of tasks: that both bounds are pairs keeps the planner from
+-- going along the ids of all, where it takes the task for common.
+SELECT id FROM execution
+ WHERE tenant = {tenant} AND (task, id) < (:task, :before_id) AND (task, id) >= (:task, :from_id)
+ ORDER BY task DESC, id DESC
+ LIMIT :rows;
+
+-- name: picked_page
+-- The same of some ids, as an index gave them.
+SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
+       failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
+       updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
+       version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
+  FROM execution
+ WHERE tenant = {tenant} AND id = ANY (ARRAY(SELECT json_array_elements_text(:ids::json)))
+   AND (:states::json IS NULL
+        OR state = ANY (ARRAY(SELECT json_array_elements_text(:states::json))))
+   AND (:origin::text IS NULL OR origin = :origin)
+   AND (:input_digest::bigint IS NULL OR input_digest = :input_digest)
+   AND (:created_after::bigint IS NULL OR created_at >= :created_after)
+   AND (:created_before::bigint IS NULL OR created_at <= :created_before)
+   AND NOT (:roots::boolean AND parent_id IS NOT NULL)
+ ORDER BY id DESC
+ LIMIT nullif(:limit, -1);
+
+-- name: executions_floor
+-- How far so many rows reach: a page of any filter looks at no others.
+SELECT id FROM execution
+ WHERE tenant = {tenant} AND id < :before_id AND id >= :from_id
+ ORDER BY id DESC
+ LIMIT 1 OFFSET :rows;
+
+-- name: task_floor
+-- The same along the index of tasks.
+SELECT id FROM execution
+ WHERE tenant = {tenant} AND (task, id) < (:task, :before_id) AND (task, id) >= (:task, :from_id)
+ ORDER BY task DESC, id DESC
+ LIMIT 1 OFFSET :rows;
+
+-- name: parked_floor
+-- The same along the index of those that wait.
+SELECT id FROM execution
+ WHERE tenant = {tenant} AND state = :state
+   AND state IN ('scheduled', 'blocked', 'awaiting_input', 'waiting', 'retry_wait', 'paused',
+                 'suspended')
+   AND id < :before_id AND id >= :from_id
+ ORDER BY id DESC
+ LIMIT 1 OFFSET :rows;
+
+-- name: ended_floor
+-- The same along the index of those that have ended.
+SELECT id FROM execution
+ WHERE tenant = {tenant} AND state = :state AND state IN ('succeeded', 'failed', 'timed_out', 'cancelled')
+   AND id < :before_id AND id >= :from_id
+ ORDER BY id DESC
+ LIMIT 1 OFFSET :rows;
+
+-- name: many_open
+-- Whether more are open than so many.
+SELECT 1
+  FROM (
+    SELECT id FROM execution WHERE tenant = {tenant} AND state = 'queued'
+     UNION ALL
+    SELECT id FROM execution WHERE tenant = {tenant} AND worker IS NOT NULL
+     UNION ALL
+    SELECT id FROM execution
+     WHERE tenant = {tenant} AND state IN ('scheduled', 'blocked', 'awaiting_input', 'waiting',
+                                    'retry_wait', 'paused', 'suspended')) AS o
+ LIMIT 1 OFFSET :rows;
+
 -- name: parked_page
 -- The same for one state in which executions wait for something, along the index of those.
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
@@ -168,7 +239,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
- WHERE tenant = {tenant} AND id < :before_id
+ WHERE tenant = {tenant} AND id < :before_id AND id >= :from_id
    AND state = :state
    AND state IN ('scheduled', 'blocked', 'awaiting_input', 'waiting', 'retry_wait', 'paused',
                  'suspended')
@@ -188,7 +259,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
- WHERE tenant = {tenant} AND id < :before_id
+ WHERE tenant = {tenant} AND id < :before_id AND id >= :from_id
    AND state = :state AND state IN ('succeeded', 'failed', 'timed_out', 'cancelled')
    AND (:task::text IS NULL OR task = :task)
    AND (:origin::text IS NULL OR origin = :origin)
@@ -206,7 +277,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
- WHERE tenant = {tenant} AND id < :before_id
+ WHERE tenant = {tenant} AND id < :before_id AND id >= :from_id
    AND id = ANY (ARRAY(
     SELECT id FROM execution WHERE tenant = {tenant} AND state = 'queued'
      UNION ALL

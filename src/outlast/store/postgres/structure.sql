@@ -60,6 +60,14 @@ SELECT number, execution_id, what, source_id, source_state
 -- types: bigint
 DELETE FROM errand WHERE tenant = {tenant} AND number = ANY (ARRAY(SELECT v.column1 FROM {rows}));
 
+-- name: children_floor
+-- How far so many children reach.
+SELECT id FROM execution
+ WHERE tenant = {tenant} AND parent_id = :parent_id AND parent_id IS NOT NULL AND id < :before_id
+   AND id >= :from_id
+ ORDER BY id DESC
+ LIMIT 1 OFFSET :rows;
+
 -- name: children_page
 -- The newest first.
 SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
@@ -67,7 +75,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
- WHERE tenant = {tenant} AND parent_id = :parent_id AND parent_id IS NOT NULL AND id < :before_id
+ WHERE tenant = {tenant} AND parent_id = :parent_id AND parent_id IS NOT NULL AND id < :before_id AND id >= :from_id
    AND (:states::json IS NULL
         OR state = ANY (ARRAY(SELECT json_array_elements_text(:states::json))))
    AND (:task::text IS NULL OR task = :task)

@@ -72,6 +72,7 @@ from outlast.store.protocol import (
     InboxEntry,
     Item,
     Lease,
+    Part,
     ProgressRow,
     QueueCount,
     Renewal,
@@ -85,7 +86,7 @@ from outlast.store.protocol import (
     WorkerRow,
     Write,
 )
-from outlast.store.relational import members
+from outlast.store.relational import listing, members
 from outlast.store.relational.alike import rows_of
 from outlast.store.relational.apart import FAULTS, Apart
 from outlast.store.relational.budgets import (
@@ -131,10 +132,6 @@ _WIDTH: Final = len(COLUMNS)
 _LOG_AT_ONCE: Final = 500
 SOMEBODYS_US: Final = 50_000
 """When to look again at what is due and somebody else has locked."""
-
-
-SINGLE: Final = frozenset(State) - FINAL - {State.QUEUED, State.STARTING, State.RUNNING}
-"""States whose executions have an index in the order of ids."""
 
 
 class _TwoLeases(Exception):
@@ -841,40 +838,11 @@ class RelationalStore:
 
     def page(self, filter: Filter) -> list[Execution]:
         """See the protocol."""
-        states = json_of(filter.states) if filter.states else None
-        label, value = next(iter(filter.labels.items()), ("", ""))
-        only_open = filter.states and not FINAL.intersection(filter.states)
-        alone = filter.states[0] if len(set(filter.states)) == 1 else None
-        rows = self.database.read(
-            "labelled_page"
-            if filter.labels
-            else "children_page"
-            if filter.parent_id is not None
-            else "ended_page"
-            if alone in FINAL
-            else "parked_page"
-            if alone in SINGLE
-            else "open_executions_page"
-            if only_open
-            else "executions_page",
-            {
-                "parent_id": filter.parent_id,
-                "roots": filter.roots,
-                "before_id": filter.before_id or "~",
-                "states": states,
-                "state": alone,
-                "task": filter.task,
-                "origin": filter.origin,
-                "input_digest": filter.input_digest,
-                "created_after": filter.created_after,
-                "created_before": filter.created_before,
-                "label": label,
-                "label_value": value,
-                "labels": json_of(filter.labels),
-                "limit": filter.limit,
-            },
-        )
-        return list(map(execution_of, rows))
+        return listing.page(self.database, filter)
+
+    def part(self, filter: Filter, rows_max: int) -> Part:
+        """See the protocol."""
+        return listing.part(self.database, filter, rows_max)
 
     def descents(self, ids: Sequence[str]) -> list[Descent]:
         """See the protocol."""

@@ -135,7 +135,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
- WHERE tenant = {tenant} AND id < :before_id
+ WHERE tenant = {tenant} AND id < :before_id AND id >= :from_id
    AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
    AND (:task IS NULL OR task = :task)
    AND (:origin IS NULL OR origin = :origin)
@@ -146,6 +146,79 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
  ORDER BY id DESC
  LIMIT :limit;
 
+-- name: task_ids
+-- The newest of a task, along the index of tasks.
+SELECT id FROM execution INDEXED BY execution_by_task
+ WHERE tenant = {tenant} AND task = :task AND id < :before_id AND id >= :from_id
+ ORDER BY id DESC
+ LIMIT :rows;
+
+-- name: picked_page
+-- packed: 39, blobs 7
+-- The same of some ids, as an index gave them.
+SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, paused_from, attempt,
+       failures, claims, idle_claims, inbox_count, inbox_seen, cancel_at, pause_at, created_at,
+       updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
+       version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
+  FROM execution
+ WHERE tenant = {tenant} AND id IN (SELECT value FROM json_each(:ids))
+   AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
+   AND (:origin IS NULL OR origin = :origin)
+   AND (:input_digest IS NULL OR input_digest = :input_digest)
+   AND (:created_after IS NULL OR created_at >= :created_after)
+   AND (:created_before IS NULL OR created_at <= :created_before)
+   AND NOT (:roots AND parent_id IS NOT NULL)
+ ORDER BY id DESC
+ LIMIT :limit;
+
+-- name: executions_floor
+-- How far so many rows reach: a page of any filter looks at no others.
+SELECT id FROM execution
+ WHERE tenant = {tenant} AND id < :before_id AND id >= :from_id
+ ORDER BY id DESC
+ LIMIT 1 OFFSET :rows;
+
+-- name: task_floor
+-- The same along the index of tasks.
+SELECT id FROM execution INDEXED BY execution_by_task
+ WHERE tenant = {tenant} AND task = :task AND id < :before_id AND id >= :from_id
+ ORDER BY id DESC
+ LIMIT 1 OFFSET :rows;
+
+-- name: parked_floor
+-- The same along the index of those that wait.
+SELECT id FROM execution INDEXED BY execution_parked
+ WHERE tenant = {tenant} AND state = :state
+   AND (state = 'scheduled' OR state = 'blocked' OR state = 'awaiting_input' OR state = 'waiting'
+        OR state = 'retry_wait' OR state = 'paused' OR state = 'suspended')
+   AND id < :before_id AND id >= :from_id
+ ORDER BY id DESC
+ LIMIT 1 OFFSET :rows;
+
+-- name: ended_floor
+-- The same along the index of those that have ended.
+SELECT id FROM execution INDEXED BY execution_ended
+ WHERE tenant = {tenant} AND state = :state
+   AND (state = 'succeeded' OR state = 'failed' OR state = 'timed_out' OR state = 'cancelled')
+   AND id < :before_id AND id >= :from_id
+ ORDER BY id DESC
+ LIMIT 1 OFFSET :rows;
+
+-- name: many_open
+-- Whether more are open than so many.
+SELECT 1
+  FROM (
+    SELECT id FROM execution WHERE tenant = {tenant} AND state = 'queued'
+     UNION ALL
+    SELECT id FROM execution INDEXED BY execution_leased WHERE tenant = {tenant} AND worker IS NOT NULL
+     UNION ALL
+    SELECT id FROM execution
+     WHERE tenant = {tenant}
+       AND (state = 'scheduled' OR state = 'blocked' OR state = 'awaiting_input'
+            OR state = 'waiting' OR state = 'retry_wait' OR state = 'paused'
+            OR state = 'suspended')) AS o
+ LIMIT 1 OFFSET :rows;
+
 -- name: parked_page
 -- packed: 39, blobs 7
 -- The same for one state in which executions wait for something, along the index of those.
@@ -154,7 +227,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution INDEXED BY execution_parked
- WHERE tenant = {tenant} AND id < :before_id
+ WHERE tenant = {tenant} AND id < :before_id AND id >= :from_id
    AND state = :state
    AND (state = 'scheduled' OR state = 'blocked' OR state = 'awaiting_input' OR state = 'waiting'
         OR state = 'retry_wait' OR state = 'paused' OR state = 'suspended')
@@ -175,7 +248,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution INDEXED BY execution_ended
- WHERE tenant = {tenant} AND id < :before_id
+ WHERE tenant = {tenant} AND id < :before_id AND id >= :from_id
    AND state = :state
    AND (state = 'succeeded' OR state = 'failed' OR state = 'timed_out' OR state = 'cancelled')
    AND (:task IS NULL OR task = :task)
@@ -195,7 +268,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution
- WHERE tenant = {tenant} AND id < :before_id
+ WHERE tenant = {tenant} AND id < :before_id AND id >= :from_id
    AND id IN (
     SELECT id FROM execution WHERE tenant = {tenant} AND state = 'queued'
      UNION ALL

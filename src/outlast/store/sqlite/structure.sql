@@ -55,6 +55,14 @@ SELECT number, execution_id, what, source_id, source_state
 -- columns: 1
 DELETE FROM errand WHERE tenant = {tenant} AND number IN (VALUES {rows});
 
+-- name: children_floor
+-- How far so many children reach.
+SELECT id FROM execution
+ WHERE tenant = {tenant} AND parent_id = :parent_id AND parent_id IS NOT NULL AND id < :before_id
+   AND id >= :from_id
+ ORDER BY id DESC
+ LIMIT 1 OFFSET :rows;
+
 -- name: children_page
 -- packed: 39, blobs 7
 -- The newest first.
@@ -63,7 +71,7 @@ SELECT tenant, id, task, state, seq, fence, nonce, worker, high_water, cause, pa
        updated_at, state_at, started_at, due_at, deadline_at, queue, priority, key, input_digest,
        version, parent_id, origin, parent_key, root_id, start_by, children, gates, labels, detail
   FROM execution INDEXED BY execution_children
- WHERE tenant = {tenant} AND parent_id = :parent_id AND parent_id IS NOT NULL AND id < :before_id
+ WHERE tenant = {tenant} AND parent_id = :parent_id AND parent_id IS NOT NULL AND id < :before_id AND id >= :from_id
    AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
    AND (:task IS NULL OR task = :task)
    AND (:origin IS NULL OR origin = :origin)
