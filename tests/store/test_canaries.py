@@ -8,12 +8,21 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from campaigns.matrix.world import Canary, a_world
+from outlast import task
 from outlast.engine import token
+from outlast.engine.acting import acting
+from outlast.engine.doctor import examine
+from outlast.engine.registry import TASKS
+from outlast.observe.metrics import Metrics
+from outlast.observe.otel import Telemetry
+from outlast.observe.otel import export as exporting
 from outlast.server import veil, webhook
-from outlast.store import open_store
+from outlast.store import copy_store, open_store
 from outlast.store.keys import drawn_line
+from outlast.store.protocol import LOGS
 from servers.postgres import Server
 
 ROOTS: Final = (token.SECRET_NAME, webhook.SECRET, veil.SECRET)
@@ -107,3 +116,61 @@ def test_no_secret_is_in_a_data_directory_of_postgresql(postgres: Server) -> Non
     known = asyncio.run(sown(url, 1_000, lambda: None))
     postgres.execute("CHECKPOINT")
     assert hits(known, postgres.directory / "data") == []
+
+
+@task(name="billing.aloud")
+async def aloud(text: str) -> None:
+    """Say something into the log, which is kept with the execution."""
+    logging.getLogger("canaries").warning("%s", text)
+
+
+TASKS.pop(aloud.name)
+
+
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_no_secret_is_in_what_is_shown_and_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_sealed: bool
+) -> None:
+    """Metrics, traces, the doctor, the audit: keys or none. A backup and a copy: with keys."""
+    if not is_sealed:
+        monkeypatch.delenv("OUTLAST_KEYS")
+    url, copy = (f"sqlite:///{tmp_path / name}.db" for name in ("own", "copy"))
+    monkeypatch.setattr(exporting, "PAUSE_SECONDS", 0.02)
+    spans = InMemorySpanExporter()
+
+    async def story() -> tuple[dict[bytes, Canary], bytes]:
+        async with (
+            a_world(url, names=False) as world,
+            Telemetry(world.engine, exporter=spans, reader=False, records=False) as telemetry,
+        ):
+            engine = world.engine
+            while not engine.store.feed.head():
+                await asyncio.sleep(0.02)  # sleeps: it looks again
+            await world.fill(1)
+            engine.adopt(aloud)
+            said = world.sower.draw("billing", "payload", "line of a log")
+            with acting("user:ada", "api", "test"):
+                handle = await engine.astart(aloud, said)
+            await handle.aresult()
+            while said not in repr(await engine.read_stream(handle.id, LOGS, 0, 10)):
+                await asyncio.sleep(0.02)  # sleeps: it looks again; who has the keys reads it
+            while telemetry.exported < 5:
+                await asyncio.sleep(0.02)  # sleeps: it looks again
+            read = engine.worker.read
+            shown: list[Any] = [await read(Metrics(engine).text)]
+            shown.append(await read(lambda: examine(engine.store, engine.clock.now(), None)))
+            shown.append(await read(lambda: engine.store.access.audit(None, 500)))
+            shown += [span.to_json() for span in spans.get_finished_spans()]
+            await read(lambda: engine.store.backup(tmp_path / "backup.db"))
+            return dict(world.sower.sown), b" ".join(repr(one).encode() for one in shown)
+
+    known, shown = asyncio.run(story())
+    assert len(shown) > 20_000 and b"outlast_transitions" in shown and b"user:ada" in shown
+    assert b"cnry" not in shown
+    assert copy_store(url, copy, 2**60).defects == []
+    for name in ("backup", "copy"):
+        directory = tmp_path / f"in-{name}"
+        directory.mkdir()
+        (tmp_path / f"{name}.db").rename(directory / f"{name}.db")
+        found = hits(known, directory)
+        assert found == [] if is_sealed else len(found) > 10, name
