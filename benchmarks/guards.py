@@ -186,11 +186,18 @@ def write(bare: Bare, batch: Batch) -> None:
     bare.run(b"COMMIT", ())
 
 
-def measure(server: Server, form: str, work: str, size: int, count: int) -> Cost:
+def measure(
+    server: Server,
+    form: str,
+    work: str,
+    size: int,
+    count: int,
+    make: Callable[[str], None] | None = None,
+) -> Cost:
     """Write batches into a database of their own, and see that all is there."""
-    url = server.database(_make)
+    url = server.database(make or filled)
     with psycopg.connect(url, autocommit=True, options="-c search_path=outlast") as connection:
-        connection.execute(FORMS[form].encode())
+        connection.execute(FORMS.get(form, "").encode())
         connection.execute(b"VACUUM (FREEZE, ANALYZE)")
         for setting in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"):
             connection.execute(f"SET {setting} = off".encode())
@@ -221,8 +228,9 @@ def _count(connection: psycopg.Connection[Any]) -> int:
     return int(row[0])
 
 
-def _make(url: str) -> None:
-    ready(Address.of(url), 1, owner=True, upgrade=False)  # no store has seen itself here
+def filled(url: str, partitions: int = 1) -> None:
+    """Make a schema with many executions; no store has seen itself in it."""
+    ready(Address.of(url), 1, owner=True, upgrade=False, partitions=partitions)
     with psycopg.connect(url) as connection:
         connection.execute(FILL.encode())
 

@@ -31,18 +31,22 @@ def db() -> None:
 
 @db.command()
 @click.option("--upgrade", is_flag=True, help="Bring an older schema to this version as well.")
+@click.option("--partitions", type=int, help="PostgreSQL: have logs in so many partitions.")
 @shared
-def init(session: Session, upgrade: bool) -> None:
+def init(session: Session, upgrade: bool, partitions: int | None) -> None:
     """Make the file, or a server's schema; one that is there is only looked at.
 
     With --upgrade it is what a deployment says before it starts anything: it may be said again.
     """
     from outlast.engine.identity import worker_name
-    from outlast.store import open_store, place_of
+    from outlast.store import open_store, place_of, prepare
 
     there, was = place_of(session.url).exists, "is there already"
     try:
-        session.guest(make=True).close()
+        if partitions is not None:  # and nothing in it: a store may be copied there
+            prepare(session.url, now_us(), partitions)
+        else:
+            session.guest(make=True).close()
     except SchemaMismatch:
         if not upgrade:
             raise
@@ -361,12 +365,13 @@ def grant(session: Session, role: str) -> None:
 
 
 @db.command(name="print-sql")
+@click.option("--partitions", type=int, default=1, help="PostgreSQL: logs in so many partitions.")
 @shared
-def print_sql(session: Session) -> None:
+def print_sql(session: Session, partitions: int) -> None:
     """Print the SQL that makes the schema; for who wants to read it, or must run it by hand."""
     from outlast.store import script
 
-    text = script(session.url)
+    text = script(session.url, partitions)
     if session.as_json:
         session.json({"sql": text})
     else:

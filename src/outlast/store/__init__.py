@@ -216,13 +216,38 @@ def grant(url: str, role: str, tenants: Sequence[str]) -> None:
     importlib.import_module("outlast.store.postgres.grants").grant(url, role, tenants)
 
 
-def script(url: str) -> str:
-    """Write the SQL that makes the schema of a store, for who wants to read it or to run it."""
+def prepare(url: str, now: int, partitions: int) -> None:
+    """Make the schema of a store whose logs lie in so many partitions, and nothing in it.
+
+    Raises:
+        UsageError: the store is a file; nobody wants so many; or it was made with another number.
+    """
+    _check_parted(url, partitions)
+    _postgres().prepare(url, now, partitions)
+
+
+def script(url: str, partitions: int = 1) -> str:
+    """Write the SQL that makes the schema of a store, for who wants to read it or to run it.
+
+    Raises:
+        UsageError: partitions are asked for, and the store is a file; or nobody wants so many.
+    """
     if is_postgres(url):
-        return str(_postgres().script_of(url))
+        return str(_postgres().script_of(url, partitions))
+    if partitions != 1:
+        _check_parted(url, partitions)
     from outlast.store.sql import migrations
 
     return "\n".join(text for _, text in migrations("outlast.store.sqlite"))
+
+
+def _check_parted(url: str, partitions: int) -> None:
+    if not is_postgres(url):
+        raise UsageError(
+            f"a file has no partitions, and cannot have {partitions}",
+            where=url,
+            do="leave --partitions out, or name a store on PostgreSQL",
+        )
 
 
 def _postgres() -> ModuleType:

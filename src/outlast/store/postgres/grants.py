@@ -86,6 +86,9 @@ def _texts(
             for table in (*READ_ONLY, *(("tenant", "meta") if numbers else ()))
         ),
     ]
+    for partition in _partitions(connection, schema):  # whose guards are its whole table's
+        on = sql.Identifier(schema, partition)
+        texts.append(sql.SQL("REVOKE ALL ON {} FROM {}").format(on, sql.Identifier(role)))
     only = sql.Identifier(f"only {role}"[:63])
     listed = sql.SQL(", ").join(map(sql.Literal, numbers))
     for table, column in _kept(connection, schema):
@@ -98,6 +101,15 @@ def _texts(
                 )
             )
     return texts
+
+
+def _partitions(connection: psycopg.Connection[Any], schema: str) -> list[str]:
+    found = connection.execute(
+        "SELECT c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = %s AND c.relispartition AND c.relkind = 'r' ORDER BY c.relname",
+        [schema],
+    ).fetchall()
+    return [str(name) for (name,) in found]
 
 
 def _kept(connection: psycopg.Connection[Any], schema: str) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from outlast.errors import SchemaMismatch, StoreOwned
 from outlast.lifecycle import EDGES
 from outlast.store.postgres.address import Address
 from outlast.store.postgres.connect import connect, path_of, translated
+from outlast.store.postgres.partitions import check, check_made, parted
 from outlast.store.protocol import DEFAULT_NUMBER, DEFAULT_TENANT, Tenant
 from outlast.store.relational.side import UNFINISHED
 from outlast.store.sql import migrations
@@ -32,7 +33,13 @@ def version_of(connection: psycopg.Connection[Any], schema: str) -> int | None:
 
 
 def ready(
-    address: Address, now: int, *, owner: bool, upgrade: bool, tenant: str = DEFAULT_TENANT
+    address: Address,
+    now: int,
+    *,
+    owner: bool,
+    upgrade: bool,
+    tenant: str = DEFAULT_TENANT,
+    partitions: int | None = None,
 ) -> int:
     """Refuse a schema that is not this code's; an owner makes one where there is none.
 
@@ -50,7 +57,9 @@ def ready(
         if version == NEWEST:
             _check_edges(connection, address)
         else:
-            migrate(connection, address, now, upgrade=upgrade)
+            migrate(connection, address, now, upgrade=upgrade, partitions=partitions or 1)
+        if partitions is not None:
+            check_made(connection, address, partitions)
         if tenant == DEFAULT_TENANT:
             return DEFAULT_NUMBER
         table = sql.Identifier(address.schema, "tenant")
@@ -61,7 +70,12 @@ def ready(
 
 
 def migrate(
-    connection: psycopg.Connection[Any], address: Address, now: int, *, upgrade: bool = False
+    connection: psycopg.Connection[Any],
+    address: Address,
+    now: int,
+    *,
+    upgrade: bool = False,
+    partitions: int = 1,
 ) -> None:
     """Apply the missing migrations, all in one transaction; others wait, and find it done."""
     with connection.transaction(), connection.cursor() as cursor:
@@ -73,18 +87,18 @@ def migrate(
         _refuse(version, address, owner=True, upgrade=upgrade)
         if version is not None and version < NEWEST:
             _check_alone(cursor, address)
-        for text in _texts(address, version or 0, now):
+        for text in _texts(address, version or 0, now, partitions):
             cursor.execute(text.encode())
 
 
-def _texts(address: Address, version: int, now: int) -> Iterator[str]:
+def _texts(address: Address, version: int, now: int, partitions: int) -> Iterator[str]:
     """Give the SQL that brings a schema from a version to the newest."""
     path = path_of(address.schema)
     yield f"CREATE SCHEMA IF NOT EXISTS {path.removesuffix(', pg_temp')};"
     yield f"SET LOCAL search_path = {path};"
     for number, text in MIGRATIONS:
         if number > version:
-            yield text
+            yield parted(text, partitions)
             values = f"({number}, {now})"
             yield f"INSERT INTO migration (number, applied_at) VALUES {values};"  # noqa: S608
     yield "DELETE FROM edge;"
@@ -92,9 +106,16 @@ def _texts(address: Address, version: int, now: int) -> Iterator[str]:
     yield f"INSERT INTO edge (kind, from_state, to_state) VALUES\n{rows};"
 
 
-def script_of(url: str) -> str:
+def prepare(url: str, now: int, partitions: int) -> None:
+    """Make the schema with so many partitions; see :func:`outlast.store.prepare`."""
+    check(partitions)
+    ready(Address.of(url), now, owner=True, upgrade=False, partitions=partitions)
+
+
+def script_of(url: str, partitions: int) -> str:
     """Write the SQL that makes the schema from nothing."""
-    texts = _texts(Address.of(url), 0, 0)
+    check(partitions)
+    texts = _texts(Address.of(url), 0, 0, partitions)
     return "\n".join(("BEGIN;", *texts, "COMMIT;"))
 
 

@@ -13,7 +13,7 @@ BEGIN
       FROM pg_class AS c
       JOIN pg_namespace AS n ON n.oid = c.relnamespace
       JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'tenant'
-     WHERE n.nspname = current_schema() AND c.relkind = 'r'
+     WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p')
      ORDER BY c.relname
   LOOP
     EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', kept);
