@@ -1,4 +1,4 @@
-"""What partitions of the logs cost, and what an execution takes: ``python -m benchmarks.partitions``.
+"""What partitions of logs cost, and what an execution takes: ``python -m benchmarks.partitions``.
 
 The batches of ``benchmarks.guards`` (executions that each made a step, and births), guards on, go
 into tables in one piece and in 8 and 32 partitions. Then a store of executions of five steps tells
