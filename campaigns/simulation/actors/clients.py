@@ -51,10 +51,12 @@ class Client:
             deadline_us=order.deadline_us,
             delay_us=order.delay_us,
             after=self._after,
+            priority=order.priority,
         )
 
         async def make(engine: SimEngine) -> str:
-            handle = await engine.astart_with(options, order.sort.task, (order.seed,), {})
+            task = engine.tasks[order.sort.task.name]
+            handle = await engine.astart_with(options, task, (order.seed,), {})
             return handle.id
 
         self.market.ask(make, self._started, self._start_lost)

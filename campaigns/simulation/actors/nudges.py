@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -16,10 +16,17 @@ from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import Message, MessageKind, State
 from outlast.store.protocol import InboxEntry
 
+_RESUME: Final = "resume-"
+
 
 def is_out_of_budget(record: Record) -> bool:
     """Tell whether an execution is suspended as nothing is left for what it wants."""
     return record.state is State.SUSPENDED and (record.detail or {}).get("code") == "budget"
+
+
+def is_misfit(record: Record) -> bool:
+    """Tell whether an execution is suspended as the code is not the one that was recorded."""
+    return record.state is State.SUSPENDED and (record.detail or {}).get("code") == "code_mismatch"
 
 
 def nudges(record: Record, rows: Any, inbox: Sequence[InboxEntry]) -> list[Message]:
@@ -31,8 +38,10 @@ def nudges(record: Record, rows: Any, inbox: Sequence[InboxEntry]) -> list[Messa
     if is_out_of_budget(record):
         return []  # a resume would be of no use
     sent = {(entry.message.kind, entry.message.key) for entry in inbox}
+    if is_misfit(record) and any(one.message.id.startswith(_RESUME) for one in inbox):
+        return [Message(f"give-up-{record.seq}", MessageKind.CANCEL, "nudge")]
     if record.state in (State.PAUSED, State.SUSPENDED) or is_held(record):
-        return [Message(f"resume-{record.seq}", MessageKind.RESUME, "nudge")]
+        return [Message(f"{_RESUME}{record.seq}", MessageKind.RESUME, "nudge")]
     sort, seed = SORTS[record.task], msgspec.json.decode(rows[0].payload)["seed"]
     found = [
         make_message(MessageKind.SIGNAL, f"final-{need.name}", need.name)

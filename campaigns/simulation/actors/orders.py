@@ -24,6 +24,7 @@ class Order:
         ops: what is sent to it, and how long after its start.
         after: what it waits for: the number of an earlier order, what that must come to, and what
             happens where it does not.
+        priority: how much sooner it is to run than others.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Order:
     delay_us: int | None
     ops: tuple[tuple[int, MessageKind], ...]
     after: tuple[tuple[int, str, str], ...] = ()
+    priority: int | None = None
 
 
 def draw_order(number: int, dice: Random, horizon_us: int) -> Order:
@@ -66,4 +68,5 @@ def draw_order(number: int, dice: Random, horizon_us: int) -> Order:
         int(2_000_000 * dice.random()) if dice.random() < 0.1 else None,
         tuple(ops),
         tuple(after),
+        int(12 * dice.random()) - 3 if dice.random() < 0.3 else None,
     )

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from campaigns.simulation.plants.plant import Patch, Plant
+from outlast.lifecycle.gate import waiting_since
 from outlast.store.books import Books
 
 
@@ -45,6 +46,21 @@ def _late_slots_fired() -> list[Patch]:
     return [(module, "takewhile", lambda is_late, due: [])]
 
 
+def _rate_overlooked() -> list[Patch]:
+    admission: Any = import_module("outlast.store.admission")
+    return [(admission, "counts_against_rates", lambda record: False)]
+
+
+def _priority_overlooked() -> list[Patch]:
+    home: Any = import_module("outlast.store.memory.capacity")
+    return [(home, "turn_of", lambda record: (waiting_since(record), record.id))]
+
+
+def _ageing_overlooked() -> list[Patch]:
+    home: Any = import_module("outlast.store.memory.capacity")
+    return [(home, "turn_of", lambda record: (-record.priority, waiting_since(record), record.id))]
+
+
 PLANTS: Final[dict[str, Plant]] = {
     "limit_overlooked": Plant(
         "a claim does not ask whether a limit has room", ("capacity",), _limit_overlooked,
@@ -60,5 +76,15 @@ PLANTS: Final[dict[str, Plant]] = {
     "late_slots_fired": Plant(
         "slots that nobody fired in time are fired all the same",
         ("slots",), _late_slots_fired,
+    ),
+    "rate_overlooked": Plant(
+        "a claim does not ask whether a rate has opened", ("rates",), _rate_overlooked,
+    ),
+    "priority_overlooked": Plant(
+        "who came first is taken first, whatever matters more", ("turns",), _priority_overlooked,
+    ),
+    "ageing_overlooked": Plant(
+        "who matters more is taken first, however long others have waited",
+        ("turns",), _ageing_overlooked,
     ),
 }  # fmt: skip

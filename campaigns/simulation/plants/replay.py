@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from campaigns.simulation.plants.plant import Patch, Plant
+from outlast.engine.change import Changes
 from outlast.engine.children import Children
 from outlast.engine.driver import Driver
 from outlast.engine.playback import Playback
@@ -79,6 +80,16 @@ def _unread_signals_lost() -> list[Patch]:
     return [(Children, "continue_as", continue_as)]
 
 
+def _edit_decided_anew() -> list[Patch]:
+    plain = Changes.ask
+
+    def ask(self: Any, name: str) -> bool:
+        self.is_past = False
+        return plain(self, name)
+
+    return [(Changes, "ask", ask)]
+
+
 PLANTS: Final[dict[str, Plant]] = {
     "replay_delivers_at_once": Plant(
         "a replay delivers all outcomes at once, and not each when the code is quiet",
@@ -103,5 +114,9 @@ PLANTS: Final[dict[str, Plant]] = {
     "unread_signals_lost": Plant(
         "what goes on as a new execution leaves the last signal behind that it has not read",
         ("chains", "reasons"), _unread_signals_lost,
+    ),
+    "edit_decided_anew": Plant(
+        "an execution of before has the edit as soon as new code runs it",
+        ("code",), _edit_decided_anew, seeds=400,
     ),
 }  # fmt: skip

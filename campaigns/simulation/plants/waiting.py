@@ -8,6 +8,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from campaigns.simulation.plants.plant import Patch, Plant, decide_module
+from outlast.engine.body import Body
 from outlast.engine.driver import Driver
 from outlast.engine.owner import Owner
 from outlast.engine.waiting import Waiting
@@ -132,6 +133,32 @@ def _message_wakes_nobody() -> list[Patch]:
     return [(delivery, "is_awaited", lambda record, message: False)]
 
 
+def _attempt_timed_from_its_creation() -> list[Patch]:
+    plain = Driver._bound_attempt
+
+    def bound_attempt(self: Any, first: Any) -> None:
+        plain(self, replace(first, at=first.at - 200_000))
+
+    return [(Driver, "_bound_attempt", bound_attempt)]
+
+
+def _silence_from_the_beginning() -> list[Patch]:
+    return [(Body, "take_beat", lambda self, details: None)]
+
+
+def _step_timed_in_its_queue() -> list[Patch]:
+    limits: Any = import_module("outlast.engine.limits")
+    plain = limits.Limits.first
+
+    def first(self: Any, now: int, **known: Any) -> Any:
+        begun_at = known["begun_at"]
+        if begun_at is not None:
+            known["begun_at"] = begun_at - 10_000
+        return plain(self, now, **known)
+
+    return [(limits.Limits, "first", first)]
+
+
 PLANTS: Final[dict[str, Plant]] = {
     "double_timer": Plant("a timer fires twice", ("timers",), _double_timer),
     "early_timer": Plant("a timer fires 50 ms too early", ("timers",), _early_timer),
@@ -156,5 +183,16 @@ PLANTS: Final[dict[str, Plant]] = {
     "message_wakes_nobody": Plant(
         "what comes for a parked execution is kept, and does not wake it",
         ("reasons",), _message_wakes_nobody,
+    ),
+    "attempt_timed_too_soon": Plant(
+        "an attempt of a task is timed from before it has begun",
+        ("time limits",), _attempt_timed_from_its_creation,
+    ),
+    "silence_from_the_beginning": Plant(
+        "the silence of a body is measured from its beginning, and what it says is not kept",
+        ("time limits", "heartbeats"), _silence_from_the_beginning,
+    ),
+    "step_timed_in_its_queue": Plant(
+        "a step is timed from when it was queued", ("time limits",), _step_timed_in_its_queue,
     ),
 }  # fmt: skip

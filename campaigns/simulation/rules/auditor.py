@@ -16,8 +16,9 @@ from campaigns.simulation.rules.names import Violation
 from campaigns.simulation.rules.promises import Promises
 from campaigns.simulation.rules.reasons import Truth
 from campaigns.simulation.rules.rows import IDLE_CLAIMS_MAX, PROGRESS, ROW_CHECKS
-from campaigns.simulation.rules.seen import Seen
+from campaigns.simulation.rules.seen import Seen, start_by
 from campaigns.simulation.rules.slots import SlotBook
+from campaigns.simulation.rules.times import Times
 from campaigns.simulation.rules.topic import Topic
 from campaigns.simulation.rules.topics import TOPICS
 from campaigns.simulation.tasks.steps import Witness
@@ -49,13 +50,17 @@ class Auditor:
         self.slots = SlotBook(self)
         self.promises = Promises(self)
         self.failovers = Failovers(self)
+        self.times = Times(self)
+        self.is_skewed = False
         self.topics: list[Topic] = [
             self.promises,
             self.failovers,
+            self.times,
             *(topic(self) for topic in TOPICS),
         ]
         self._called = [one.called for one in self.topics if _hears(one, "called")]
         self._of_rows = [one.row for one in self.topics if _hears(one, "row")]
+        self._bodies = [one.body for one in self.topics if _hears(one, "body")]
         self._wrote = [one.wrote for one in self.topics if _hears(one, "wrote")]
 
     def check(self, rule: str, holds: bool, *said: object) -> None:
@@ -261,10 +266,8 @@ class Auditor:
             due = self.edges.cancelled(seen, row)
             self.check("INV-20 parked", asked or due, id, "was cancelled by nobody")
         elif row.kind is Kind.DEADLINE:
-            deadline = seen.record.deadline_at
-            self.check(
-                "INV-20 parked", deadline is not None and row.at >= deadline, id, "timed out early"
-            )
+            late = [at for at in (seen.record.deadline_at, start_by(seen)) if at is not None]
+            self.check("INV-20 parked", bool(late) and row.at >= min(late), id, "timed out early")
         else:
             self.check("INV-20 parked", False, id, "ended by", row.kind)
         if row.from_state in PARKED:
@@ -317,6 +320,8 @@ class Auditor:
             "INV-15 attempts", place not in seen.started, where, "attempt", attempt, "began twice"
         )
         seen.started.add(place)
+        for body in self._bodies:
+            body(process, seen, key, attempt)
 
     # The end
 

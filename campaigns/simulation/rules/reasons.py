@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from campaigns.simulation.tasks import edited
 from outlast.engine.standing import standing
 from outlast.lifecycle import Kind, MessageKind, State, reason_of
 
@@ -119,6 +120,10 @@ def _is_short(truth: Truth, seen: Seen, now: int) -> bool:
     return truth.lacks_budget(seen)
 
 
+def _is_misfit(truth: Truth, seen: Seen, now: int) -> bool:
+    return seen.record.task == edited.NAME  # and the rule of code has seen that it is so
+
+
 _JUDGES: Final[dict[str, Callable[[Truth, Seen, int], bool]]] = {
     "start_time": _later,
     "back_off": _later,
@@ -133,5 +138,6 @@ _JUDGES: Final[dict[str, Callable[[Truth, Seen, int], bool]]] = {
     "paused": _is_paused,
     "crash_loop": _is_looping,
     "budget": _is_short,
+    "code_mismatch": _is_misfit,
 }
 """What must be so at rest, by the reason's code; one that is not here must not be met there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -54,6 +55,12 @@ class Seen:
 def seed_of(seen: Seen) -> int:
     """Give the seed that an execution was started with."""
     return int(msgspec.json.decode(seen.rows[0].payload or b"{}")["seed"])
+
+
+def start_by(seen: Seen) -> int | None:
+    """Give the instant by which it must have begun, as long as it has not."""
+    at: Any = (seen.rows[0].data or {}).get("start_by") if not seen.starts else None
+    return None if at is None else int(at)
 
 
 def name_of(key: str) -> str:

@@ -289,6 +289,7 @@ class _Change:
     def created(self, entry: Entry) -> None:
         """It was made, or made anew."""
         self._known.fired, self._known.waiting = 0, None
+        self._known.decided.clear()  # made anew it decides anew; what it fires is there once
 
     def ended(self, entry: Entry) -> None:
         """Nothing is fired any more."""

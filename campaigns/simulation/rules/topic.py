@@ -26,6 +26,9 @@ class Topic:
     def called(self, process: Process, verb: str, args: tuple[Any, ...], result: Any) -> None:
         """Hear of a call of the store that writes, before its rows are looked at."""
 
+    def body(self, process: Process, seen: Seen, key: str, attempt: int) -> None:
+        """Hear that a body starts, by who has the lease."""
+
     def row(self, seen: Seen, row: Transition) -> None:
         """Hear of a row of a log; ``seen`` is what was known before it."""
 

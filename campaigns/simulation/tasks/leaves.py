@@ -13,6 +13,7 @@ from campaigns.simulation.tasks.steps import (
     STREAM,
     Came,
     Refused,
+    beats,
     flaky,
     flaky_def,
     hasty,
@@ -25,7 +26,7 @@ from campaigns.simulation.tasks.steps import (
     work_def,
 )
 from outlast import blocking
-from outlast.errors import StepTimeout, WaitTimeout
+from outlast.errors import HeartbeatLost, StepTimeout, WaitTimeout
 
 
 class Work(Action):
@@ -112,6 +113,20 @@ class Hasty(Action):
         try:
             life.learned(await hasty(self.body_us, life.witness()))
         except StepTimeout:
+            life.learned(await other(0, life.witness()))
+        return self.number
+
+
+class Beats(Action):
+    """A step that may be silent for too long."""
+
+    weight = 2
+    is_steady = False
+
+    async def run(self, life: Life) -> int:
+        try:
+            life.learned(await beats(self.body_us, life.witness()))
+        except HeartbeatLost:
             life.learned(await other(0, life.witness()))
         return self.number
 
@@ -305,8 +320,8 @@ class Race(Action):
 
 
 LEAVES: Final[tuple[type[Action], ...]] = (
-    Work, ThreadWork, Keyed, Flaky, Hopeless, Fails, Hasty, Limited, Sleeps, Asks, AsksBriefly,
-    WaitsFor, WaitsBriefly, Calls, CallsBriefly, Starts, Pays, Talks, Says, Race,
+    Work, ThreadWork, Keyed, Flaky, Hopeless, Fails, Hasty, Beats, Limited, Sleeps, Asks,
+    AsksBriefly, WaitsFor, WaitsBriefly, Calls, CallsBriefly, Starts, Pays, Talks, Says, Race,
 )  # fmt: skip
 """All actions without parts."""
 

@@ -8,13 +8,14 @@ from functools import lru_cache
 from random import Random
 from typing import Any, Final
 
+from campaigns.simulation.tasks import edited
 from campaigns.simulation.tasks.action import Action, Life, Need
 from campaigns.simulation.tasks.catalogue import choices, draw_nap
 from campaigns.simulation.tasks.leaves import Work
 from campaigns.simulation.tasks.nodes import Chain
 from campaigns.simulation.tasks.small import chain_needs, goes_on, little, little_needs
 from campaigns.simulation.tasks.steps import Came, other, pay, refuse, tidy
-from outlast import Budget, Limit, Retry, task
+from outlast import Budget, Limit, Rate, Retry, task
 
 TASK_RETRIES: Final = 4
 DOOMED_RETRIES: Final = 2
@@ -71,6 +72,32 @@ async def gated(seed: int) -> Came:
     """Run the program of a seed, one at a time while its code runs."""
     life = Life()
     return Came(await plan(seed).run(life), life.tokens)
+
+
+PACE_US: Final = 200_000
+
+
+@task(name="sim_paced", rate=Rate(5, "1s"))
+async def paced(seed: int) -> Came:
+    """Run the program of a seed; beginnings are spaced."""
+    life = Life()
+    return Came(await plan(seed).run(life), life.tokens)
+
+
+ATTEMPT_US: Final = 400_000
+HURRIED_RETRIES: Final = 1
+
+
+@task(
+    name="sim_hurried",
+    queue_timeout="150ms",
+    attempt_timeout="400ms",
+    retries=Retry(HURRIED_RETRIES, base="1ms", cap="100ms"),
+)
+async def hurried(seed: int) -> Came:
+    """Run the steady program of a seed; begin soon, and do not take long."""
+    life = Life(silent=True)
+    return Came(await plan(seed, steady=True).run(life), life.tokens)
 
 
 @task(name="sim_held", limit=Limit(1, hold=True))
@@ -132,7 +159,7 @@ class Sort:
 
     def plan(self, seed: int) -> Action:
         """Give the program of a seed."""
-        if self.task in (little, goes_on):
+        if self.task in (little, goes_on, edited.VERSIONS["old"]):
             return Work(seed, 0)
         return plan(seed, steady=self.steady, plain=self.plain)
 
@@ -142,6 +169,8 @@ class Sort:
             return list(little_needs(seed))
         if self.task is goes_on:
             return list(chain_needs(seed))
+        if self.task is edited.VERSIONS["old"]:
+            return list(edited.NEEDS)
         return [need for action in self.plan(seed).walk() for need in action.needs]
 
 
@@ -152,6 +181,11 @@ SORTS: Final = {
     "sim_plain": Sort(plain, 2, 0, _DONE, plain=True),
     "sim_gated": Sort(gated, 2, 0, _DONE),
     "sim_held": Sort(held, 1, 0, _DONE),
+    "sim_paced": Sort(paced, 2, 0, _DONE),
+    "sim_hurried": Sort(
+        hurried, 2, HURRIED_RETRIES, frozenset({"succeeded", "failed", "timed_out"}), steady=True
+    ),
+    "sim_edited": Sort(edited.VERSIONS["old"], 2, 0, _DONE),
     "sim_bounded": Sort(bounded, 2, 0, _DONE),
     "sim_retried": Sort(retried, 2, TASK_RETRIES, frozenset({"succeeded", "failed"}), steady=True),
     "sim_little": Sort(little, 0, 0, _DONE),
@@ -159,4 +193,9 @@ SORTS: Final = {
     "sim_doomed": Sort(doomed, 1, DOOMED_RETRIES, frozenset({"failed"}), steady=True),
 }
 """The sorts of tasks by name."""
-TASKS: Final = tuple(sort.task for sort in SORTS.values())
+
+
+def tasks_of(version: str) -> list[Any]:
+    """Give the tasks that an engine knows with one version of the code."""
+    others = [sort.task for name, sort in SORTS.items() if name != edited.NAME]
+    return [*others, edited.VERSIONS[version]]

@@ -23,6 +23,7 @@ class _Stage:
     """Who hears that a body begins; the simulation puts itself here."""
 
     began: Callable[[str, str, int, Witness], str]
+    beaten: Callable[[str, str, int], None]
 
 
 stage: Final = _Stage()
@@ -107,10 +108,30 @@ async def flaky(fails: int, nap_us: int, witness: Witness) -> str:
     return token
 
 
+HASTY_US: Final = 20_000
+
+
 @step(name="sim_hasty", timeout="20ms")
 async def hasty(nap_us: int, witness: Witness) -> str:
     """Sometimes take too long."""
     token = _begin(witness)
+    await _nap(nap_us)
+    return token
+
+
+SILENCE_US: Final = 30_000
+BEATS: Final = 3
+
+
+@step(name="sim_beats", heartbeat="30ms", retries=Retry(2, base="1ms", cap="50ms"))
+async def beats(nap_us: int, witness: Witness) -> str:
+    """Say a few times that it is alive, and be silent for a while then; go on where it was."""
+    token = _begin(witness)
+    info = outlast.this_step()
+    for number in range(int(str(info.last_heartbeat or 0)), BEATS):
+        await asyncio.sleep(0.01)
+        stage.beaten(info.execution_id, info.key, number + 1)
+        outlast.heartbeat(number + 1)
     await _nap(nap_us)
     return token
 
@@ -150,5 +171,5 @@ class Came:
     tokens: list[str] = field(default_factory=list)
 
 
-STEP_RETRIES: Final = {"sim_flaky": FLAKY_RETRIES, "sim_flaky_def": FLAKY_RETRIES}
+STEP_RETRIES: Final = {"sim_flaky": FLAKY_RETRIES, "sim_flaky_def": FLAKY_RETRIES, "sim_beats": 2}
 """How often each step may be tried again."""

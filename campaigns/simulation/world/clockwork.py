@@ -88,6 +88,7 @@ class Process:
 
     Attributes:
         number: which incarnation of all this is.
+        code: which version of it it runs.
         skew_us: how far its clock is ahead of the true time.
         frozen_until: until when nothing of it runs.
         thread: the thread of it that just runs; None: its loop.
@@ -97,6 +98,7 @@ class Process:
         self.clockwork = clockwork
         self.number = number
         self.skew_us = skew_us
+        self.code = ""
         self.is_dead = False
         self.frozen_until = 0
         self.lanes: list[Lane] = []

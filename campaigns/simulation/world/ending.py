@@ -31,6 +31,7 @@ class Ending:
         world.is_calm = True
         world.due = []
         world.note("the weather clears")
+        world.deploys.finish()
         for disk in world.disks.values():
             disk.is_calm = True
         for process in world.clockwork.processes:

@@ -105,9 +105,12 @@ class Faults:
         """Stop a worker gracefully: it hands back what it holds."""
         world = self._world
         places = sorted(world.open_places)
-        if not places or world.is_calm:
-            return
-        place = places[int(world.fate.random() * len(places))]
+        if places and not world.is_calm:
+            self.stop(places[int(world.fate.random() * len(places))])
+
+    def stop(self, place: int) -> None:
+        """Stop this worker gracefully."""
+        world = self._world
         engine = world.engines[place]
         world.open_places.discard(place)
         world.counts["stops"] += 1

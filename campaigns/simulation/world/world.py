@@ -20,10 +20,11 @@ from campaigns.simulation.actors.planner import Planner
 from campaigns.simulation.rules.auditor import Auditor
 from campaigns.simulation.rules.leases import Book
 from campaigns.simulation.rules.names import Violation
-from campaigns.simulation.tasks.programs import TASKS
+from campaigns.simulation.tasks.programs import tasks_of
 from campaigns.simulation.tasks.steps import PRICE, stage
 from campaigns.simulation.world.chance import deterministic
 from campaigns.simulation.world.clockwork import EPOCH_US, Clockwork, Process
+from campaigns.simulation.world.deploys import Deploys
 from campaigns.simulation.world.disk import CALM, Disk
 from campaigns.simulation.world.ending import Ending
 from campaigns.simulation.world.faults import Faults
@@ -115,6 +116,7 @@ class World:
         self.memory.members.clock = lambda: EPOCH_US + self.clockwork.now_us
         self.reader: Any = self.memory
         self.auditor = Auditor(self.memory, self.counts)
+        self.auditor.is_skewed = any(self.skews)
         if self.lease_us is not None:
             self.auditor.leases = Book(self.auditor, self.lease_us)
         self.guest = Process(self.clockwork, 0, 0)
@@ -122,6 +124,7 @@ class World:
         self.faults = Faults(self)
         self.ending = Ending(self)
         self.standby = Standby(self)
+        self.deploys = Deploys(self)
         self.answering: Process | None = None
 
     # What parts of the world call
@@ -333,7 +336,8 @@ class World:
         process = Process(self.clockwork, self._incarnations, self.skews[place])
         self.clockwork.processes.append(process)
         self.standby.joined(process)
-        engine = SimEngine(process, self, TASKS, self.slots)
+        process.code = self.deploys.version
+        engine = SimEngine(process, self, tasks_of(process.code), self.slots)
         process.loop.on_error = self._went_wrong
         self.engines[place] = engine
         self.note(process.number, "begins")
@@ -401,7 +405,7 @@ class World:
         broken: Violation | None = None
         state = getstate()
         seed_module(self.seed)  # the jitter of back-offs is drawn from it
-        stage.began = self._began
+        stage.began, stage.beaten = self._began, self._beaten
         try:
             with deterministic(Random(f"{self.seed}/nonces")):
                 try:
@@ -444,6 +448,14 @@ class World:
             self.errors.append(violation)
         return f"Tb{self._body_count}"
 
+    def _beaten(self, id: str, key: str, number: int) -> None:
+        process = self.clockwork.current
+        if process is not None and self.standby.knows(process):
+            try:
+                self.auditor.times.beaten(process, id, key, number)
+            except Violation as violation:
+                self.errors.append(violation)
+
     def _live(self) -> None:
         if self.is_on_disk:
             shm = Path("/dev/shm")
@@ -456,6 +468,7 @@ class World:
         self.planners = {plan.name: Planner(self, plan) for plan in self.plans}
         self.faults.begin()
         self.standby.begin()
+        self.deploys.begin()
         if self.weather_lease_us is not None:
             self._look_for_expired()
         if self.horizon_us > 1_000_000:

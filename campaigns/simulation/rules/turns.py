@@ -1,0 +1,63 @@
+"""Turns: who waits longer, or matters more, is taken first; and beginnings are spaced."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from campaigns.simulation.rules.seen import Seen
+from campaigns.simulation.rules.topic import Topic
+from campaigns.simulation.tasks.programs import PACE_US
+from outlast.lifecycle import Execution, Kind, State, Transition
+
+if TYPE_CHECKING:
+    from campaigns.simulation.rules.auditor import Auditor
+    from campaigns.simulation.world.clockwork import Process
+
+STEP_US: Final = 60_000_000
+"""What a step of priority is worth, in waiting."""
+_SUSPECT: Final = 3
+
+
+class Turns(Topic):
+    """At each claim nobody is left behind whose turn is before that of one who is taken."""
+
+    def called(self, process: Process, verb: str, args: tuple[Any, ...], result: Any) -> None:
+        """Look at a claim."""
+        if verb != "claim" or not result:
+            return
+        records = [seen.record for seen in self.auditor.seen.values()]
+        waiting = {one.id: one for one in records if _waits(one) and one.task in args[1]}
+        taken = [waiting.pop(one.execution.id, None) for one in result]
+        last = max((_turn(one) for one in taken if one is not None), default=None)
+        first = min((_turn(one) for one in waiting.values()), default=None)
+        if last is not None and first is not None:
+            self.auditor.counts["turns"] += 1
+            self.auditor.check("turns", last < first, "took", last, "and left", first)
+
+
+class Paces(Topic):
+    """Knows when each rate opens again, by the clocks of those who claim."""
+
+    def __init__(self, auditor: Auditor) -> None:
+        super().__init__(auditor)
+        self._opens_at = 0
+
+    def row(self, seen: Seen, row: Transition) -> None:
+        """A claim of what has not begun, or is tried anew, takes from its rate."""
+        if row.kind is not Kind.CLAIM or seen.record.task != "sim_paced":
+            return
+        if self.auditor.is_skewed or any(one.kind is Kind.CLAIM for one in seen.rows):
+            return
+        self.auditor.counts["paced"] += 1
+        id = row.execution_id
+        self.auditor.check("rates", row.at >= self._opens_at, id, row.at, self._opens_at)
+        self._opens_at = row.at + PACE_US
+
+
+def _waits(record: Execution) -> bool:
+    return record.state is State.QUEUED and record.gates is None and record.idle_claims < _SUSPECT
+
+
+def _turn(record: Execution) -> tuple[int, str]:
+    since: Any = (record.detail or {}).get("since", record.state_at)
+    return int(since) - record.priority * STEP_US, record.id
