@@ -63,6 +63,14 @@ LEAST_PER_THOUSAND: Final = {
     "failovers": 20,
     "failover_rows": 30,
     "losses_told": 5,
+    "turns": 80,
+    "paced": 25,
+    "timed_out_steps": 80,
+    "timed_out_attempts": 40,
+    "timed_out_not_begun": 5,
+    "deploys": 120,
+    "edited": 3,
+    "mismatches_bad": 1,
     **{str(fault): 60 for fault in Fault},
 }
 """What a thousand seeds must at least have come to; a campaign of less than 200 is not asked."""

@@ -11,11 +11,12 @@ import pytest
 
 from outlast.engine import failover as failovers
 from outlast.engine.failover import Failover
+from outlast.engine.journal import Journal
 from outlast.errors import StoreFailedOver, StoreUnavailable
 from outlast.lifecycle import Message, MessageKind
 from outlast.store.epoch import EpochLoss
 from outlast.store.memory import MemoryStore
-from outlast.store.protocol import Deliver
+from outlast.store.protocol import Answer, Deliver
 from outlast.testing.conformance import T, begun, born
 
 
@@ -29,6 +30,7 @@ class Stub:
         self.journal: Any = SimpleNamespace(recall=None, call=self.call)
         self.worker: Any = SimpleNamespace(drivers={}, read=self.call)
         self.clock = SimpleNamespace(now=lambda: T)
+        self.fleet = SimpleNamespace(membership=SimpleNamespace(name="w1"))
 
     async def call(self, act: Callable[[], Any]) -> Any:
         """Do something in another thread."""
@@ -79,6 +81,20 @@ def test_what_was_dropped_before_is_forgotten_once_it_has_joined_again() -> None
     assert loss.known == 0
 
 
+def test_who_comes_back_by_a_name_that_is_given_up_forgets_nothing() -> None:
+    store = MemoryStore(is_shared=True)
+    engine: Any = Stub(store)
+    failover = Failover(engine)
+    engine.runs(begun("ex_1")[0].record, 7)
+    failover.dropping(None)
+    engine.worker.drivers.clear()
+    engine.name = "w2"  # has not joined yet; who was on the way back as w1 comes back now
+    losses(store, failover)
+    failover.dropping(StoreFailedOver("promoted", epoch=1))
+    (loss,) = losses(store, failover)
+    assert (loss.known, loss.missing) == (1, 1)
+
+
 def test_a_message_that_was_there_already_was_acknowledged_as_well() -> None:
     before, after = MemoryStore(is_shared=True), MemoryStore(is_shared=True)
     engine: Any = Stub(after)
@@ -91,6 +107,43 @@ def test_a_message_that_was_there_already_was_acknowledged_as_well() -> None:
     failover.dropping(StoreFailedOver("promoted", epoch=1))
     (loss,) = losses(after, failover)
     assert loss.messages == 1
+
+
+def test_a_start_whose_key_was_there_was_acknowledged_as_well() -> None:
+    before, after = MemoryStore(is_shared=True), MemoryStore(is_shared=True)
+    engine: Any = Stub(after)
+    failover = Failover(engine)
+    before.commit([born("ex_1", key="k")])  # of unknown outcome: it is started again
+    again = born("ex_2", key="k")
+    failover.recall.take([(again, None)], before.commit([again]))
+    failover.dropping(StoreFailedOver("promoted", epoch=1))
+    (loss,) = losses(after, failover)
+    assert (loss.missing, loss.examples) == (1, ("ex_1",))
+
+
+def test_what_ran_is_noted_before_those_who_wrote_hear_that_their_commit_failed() -> None:
+    """They let go of what they ran, in the very commit that says that the store went back."""
+    store = MemoryStore(is_shared=True)
+    engine: Any = Stub(store)
+
+    class Owner:
+        def settled(self, item: Any, answer: Answer) -> None:
+            engine.worker.drivers.clear()
+
+    async def fail(error: StoreFailedOver) -> None:
+        journal = Journal(store, asyncio.get_running_loop())
+        engine.journal = journal
+        failover = Failover(engine)
+        journal.on_failure = failover.dropping
+        engine.runs(begun("ex_1")[0].record, 7)
+        journal._pending = 1
+        journal._settle([(born("ex_2"), Owner())], [Answer("unknown", error=error)])
+        await failover.account()
+        await journal.close()
+
+    asyncio.run(fail(StoreFailedOver("promoted", epoch=1)))
+    (loss,) = store.epochs.losses(1)
+    assert loss.examples == ("ex_1",)
 
 
 def test_who_comes_back_twice_at_once_says_it_once() -> None:

@@ -56,11 +56,6 @@ def _priority_overlooked() -> list[Patch]:
     return [(home, "turn_of", lambda record: (waiting_since(record), record.id))]
 
 
-def _ageing_overlooked() -> list[Patch]:
-    home: Any = import_module("outlast.store.memory.capacity")
-    return [(home, "turn_of", lambda record: (-record.priority, waiting_since(record), record.id))]
-
-
 PLANTS: Final[dict[str, Plant]] = {
     "limit_overlooked": Plant(
         "a claim does not ask whether a limit has room", ("capacity",), _limit_overlooked,
@@ -82,9 +77,5 @@ PLANTS: Final[dict[str, Plant]] = {
     ),
     "priority_overlooked": Plant(
         "who came first is taken first, whatever matters more", ("turns",), _priority_overlooked,
-    ),
-    "ageing_overlooked": Plant(
-        "who matters more is taken first, however long others have waited",
-        ("turns",), _ageing_overlooked,
     ),
 }  # fmt: skip

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
@@ -56,9 +56,14 @@ class Known(Struct, frozen=True):
 
 
 class Recall:
-    """What was acknowledged to this process last, beside the rows of executions that run here."""
+    """What was acknowledged to this process last, beside the rows of executions that run here.
 
-    def __init__(self) -> None:
+    Attributes:
+        keep: is called when a commit has failed, before those who sent it hear of that.
+    """
+
+    def __init__(self, keep: Callable[[], None]) -> None:
+        self.keep = keep
         self.births: deque[str] = deque(maxlen=RECALLED_MAX)
         self.messages: deque[tuple[str, str]] = deque(maxlen=RECALLED_MAX)
 
@@ -66,6 +71,8 @@ class Recall:
         """Hear what became of a batch."""
         for (item, _), answer in zip(batch, answers, strict=True):
             kind = type(item)
+            if answer.refused == "already_exists" and answer.execution is not None:
+                self.births.append(answer.execution.id)  # it was there, and is acknowledged now
             if kind is Write or answer.refused is not None:
                 continue
             if kind is Create:
@@ -83,7 +90,7 @@ class Failover:
         self._engine = engine
         self._pending: list[tuple[int, str, dict[str, Known], set[tuple[str, str]]]] = []
         self._dropped: dict[str, Known] = {}
-        self.recall = Recall()
+        self.recall = Recall(self._keep)
         engine.journal.recall = self.recall
 
     def dropping(self, error: OutlastError | None) -> None:
@@ -91,12 +98,15 @@ class Failover:
 
         A lease may be found gone before anybody says that it went with the history it was in.
         """
+        self._keep()
+        if isinstance(error, StoreFailedOver):
+            self._noticed(error)
+
+    def _keep(self) -> None:
         for driver in self._engine.worker.drivers.values():
             owner = driver.owner
             held = owner.before_park or owner.record
             self._dropped[held.id] = Known(owner.durable, held.nonce)
-        if isinstance(error, StoreFailedOver):
-            self._noticed(error)
 
     def _noticed(self, error: StoreFailedOver) -> None:
         """Write down all that was acknowledged."""
@@ -119,7 +129,9 @@ class Failover:
     async def account(self) -> None:
         """Look for what was acknowledged, and say what of it is lost."""
         engine = self._engine
-        self._dropped.clear()  # it has joined: the history is the one that is known
+        membership = engine.fleet.membership if engine.fleet is not None else None
+        if membership is not None and membership.name == engine.name:
+            self._dropped.clear()  # it has joined since: the history is the one that is known
         while self._pending and engine.is_open:
             pending = self._pending[0]
             epoch, worker, known, messages = pending

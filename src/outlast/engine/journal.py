@@ -243,6 +243,16 @@ class Journal:
         self.batches += 1
         self.items += len(batch)
         self._pending -= len(batch)
+        failed = next(
+            (
+                answer
+                for (item, _), answer in zip(batch, answers, strict=True)
+                if answer.refused == "unknown" and not _is_spared(item, answer)
+            ),
+            None,
+        )
+        if failed is not None and self.recall is not None:
+            self.recall.keep()  # whoever hears of it below drops what it knows
         self._posting = True  # what this leads to is handed over below
         try:
             for (item, submitter), answer in zip(batch, answers, strict=True):
@@ -254,14 +264,6 @@ class Journal:
                     )
         finally:
             self._post()
-        failed = next(
-            (
-                answer
-                for (item, _), answer in zip(batch, answers, strict=True)
-                if answer.refused == "unknown" and not _is_spared(item, answer)
-            ),
-            None,
-        )
         if failed is not None:
             assert isinstance(failed.error, OutlastError)
             self._failed(failed.error)
