@@ -6,12 +6,11 @@ import asyncio
 
 import pytest
 
-from outlast import Engine, State, task
+from outlast import Engine, task
 from outlast.engine import births
 from outlast.engine.registry import StartOptions
 from outlast.errors import KeyConflict, StoreUnavailable
 from outlast.store.protocol import Answer
-from outlast.testing import VirtualEngine
 
 
 @task
@@ -146,12 +145,3 @@ def test_a_commit_that_fails_is_told(url: str, monkeypatch: pytest.MonkeyPatch) 
             monkeypatch.undo()
 
     asyncio.run(main())
-
-
-def test_who_waits_for_what_has_ended_begins_at_once(outlast_engine: VirtualEngine) -> None:
-    """It is born queued in all but name; no clock moves it, so somebody has to take it."""
-    first = echoed.start(1)
-    assert first.result() == 1
-    second = echoed.options(after=first).start(2)
-    outlast_engine.advance("1ms")
-    assert second.status() is State.SUCCEEDED
