@@ -30,7 +30,7 @@ LEAST_PER_THOUSAND: Final = {
     "late_renewals": 20,
     "lease_takeovers": 150,
     "stale_starts": 20,
-    "refused_fenced": 100,
+    "refused_fenced": 70,
     "refused_moved": 50,
     "stops": 200,
     "guest_writes": 800,
