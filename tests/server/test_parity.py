@@ -35,7 +35,8 @@ ENGINE_ONLY = {
         ("new_id", "new_ids", "read_secret", "rename", "request", "see_news", "service"), "inner"
     ),
     **dict.fromkeys(
-        ("open", "prune", "store", "tick_seconds_max", "offer_remote", "attend"), "has a store"
+        ("open", "prune", "store", "read_part", "tick_seconds_max", "offer_remote", "attend"),
+        "has a store",
     ),
 }
 """What only makes sense where executions run, and why."""
