@@ -283,7 +283,29 @@ ASKING = [
     "SEARCH e USING INDEX execution_parked (tenant=? AND state=? AND id",
     "SEARCH t",
 ]
+_WEBHOOK = ["SEARCH webhook USING PRIMARY KEY (tenant=? AND id=?)"]
+_DELIVERY = [
+    "SEARCH webhook_delivery USING PRIMARY KEY (tenant=? AND webhook_id=? AND number=?)",
+]
+_PENDING = "SEARCH d USING COVERING INDEX webhook_delivery_pending (tenant=? AND webhook_id=?)"
 PLANS |= {
+    **dict.fromkeys(
+        (
+            *("delete_webhook", "move_webhook", "note_attempt", "number_deliveries", "numbered"),
+            "save_webhook",
+        ),
+        _WEBHOOK,
+    ),
+    **dict.fromkeys(("note_delivery", "redeliver"), _DELIVERY),
+    "prune_deliveries": [
+        *_DELIVERY,
+        "SEARCH d USING INDEX webhook_delivery_over (tenant=? AND created_at<?)",
+    ],
+    "webhook_by_id": ["SEARCH w USING PRIMARY KEY (tenant=? AND id=?)", _PENDING],
+    "webhooks": ["SEARCH w USING PRIMARY KEY (tenant=?)", _PENDING],
+    "deliveries": [
+        "SEARCH d USING PRIMARY KEY (tenant=? AND webhook_id=? AND number<?)",
+    ],
     "any_stirred": ["SEARCH b EXISTS USING COVERING INDEX budget_stirred (tenant=?)"],
     "spent_up_budgets": [
         "SEARCH budget USING INDEX budget_spent_up (tenant=? AND scope>? AND scope<?)"
@@ -328,6 +350,7 @@ PLANS |= {
     "purge_progress": ["SEARCH progress USING PRIMARY KEY (tenant=? AND execution_id=?)"],
 }
 WRITES_ONLY = {
+    *("insert_webhook", "insert_deliveries", "hold_webhooks"),
     "hold_writers",
     *("add_spending", "insert_reservations", "insert_budget_events"),
     *("keep_secret", "begin_feed"),
@@ -344,6 +367,8 @@ WRITES_ONLY = {
     *("insert_session", "save_sign_in", "insert_audit", "insert_epoch", "put_identity"),
 }
 READS_ALL = {
+    *("count_webhooks", "webhook_floor", "let_webhooks_go"),  # a tenant has some webhooks
+    *("delete_deliveries", "due_deliveries"),  # those that are kept of one webhook
     *("stale_log", "stale_inbox", "stale_streams", "stale_schedules", "left_reseals"),
     *("reseal_log", "reseal_inbox", "reseal_streams", "reseal_schedules"),
     *("permit_reseal", "end_reseal"),

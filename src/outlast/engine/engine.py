@@ -117,6 +117,8 @@ PROBE_SECONDS: Final = 0.5
 """How often it tries again after the store has failed."""
 WATCH_AT_MOST_SECONDS: Final = 0.25
 """How often a watcher looks for itself: the net under the wake-ups."""
+WATCHERS_AT_ONCE: Final = 250
+"""With more of them, each looks more seldom: together they take no more than these."""
 
 
 class Engine:
@@ -712,8 +714,11 @@ class Engine:
         future: asyncio.Future[None] = self.loop.create_future()
         self._watchers.setdefault(id, []).append(future)
         self.worker.watched += 1
+        at_most = WATCH_AT_MOST_SECONDS * (1 + self.worker.watched // WATCHERS_AT_ONCE)
+        # All look in the same turn of the loop, in which what they read is read together.
+        until = (self.loop.time() // at_most + 1) * at_most
         try:
-            async with asyncio.timeout(WATCH_AT_MOST_SECONDS):
+            async with asyncio.timeout_at(until):
                 await future
         except TimeoutError:
             pass

@@ -53,8 +53,16 @@ async def watch_execution(call: Call) -> Live:
 async def _rows(call: Call, id: str, seq: int, *, payload: bool) -> AsyncIterator[str]:
     engine = call.engine
     while True:
-        rows = await _page(call, id, seq)
-        for row in rows:
+        # Rows of executions are read together for all who ask in one turn, logs one by one.
+        record = await engine.read_one(id)
+        if record.seq <= seq:
+            if record.is_final:
+                yield event("end", {"id": id, "state": record.state}, None)
+                return
+            yield ""
+            await engine.next_change(id)
+            continue
+        for row in await _page(call, id, seq):
             seq = row.seq
             form = await veiled(call, forms.log_form(row, payload=payload))
             yield event("transition", form, seq)
@@ -64,14 +72,6 @@ async def _rows(call: Call, id: str, seq: int, *, payload: bool) -> AsyncIterato
                     end["continued_as"] = row.data["continued_as"]
                 yield event("end", await veiled(call, end), None)
                 return
-        if len(rows) < ROWS_MAX:
-            record = await engine.read_one(id)
-            if record.is_final and record.seq <= seq:
-                yield event("end", {"id": id, "state": record.state}, None)
-                return
-            if record.seq <= seq:
-                yield ""
-                await engine.next_change(id)
 
 
 async def _page(call: Call, id: str, seq: int) -> list[Any]:
