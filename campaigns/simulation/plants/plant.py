@@ -29,4 +29,4 @@ class Plant:
     says: str
     rules: tuple[str, ...]
     patches: Callable[[], list[Patch]]
-    seeds: int = 200
+    seeds: int = 600
