@@ -322,7 +322,7 @@ def test_every_statement_with_facts_is_known() -> None:
     for path in (Path(__file__).parents[2] / "src/outlast/store/sqlite").glob("*.sql"):
         pieces = re.split(r"^-- name: (\w+)$", path.read_text("utf-8"), flags=re.MULTILINE)
         for name, body in zip(pieces[1::2], pieces[2::2], strict=True):
-            if re.search(r"\b(data|detail|text)\b", re.sub(r"--.*", "", body)):
+            if re.search(r"\b(data|detail|text|terms)\b", re.sub(r"--.*", "", body)):
                 found.add(name)
     assert found - LOOKS_ONLY - PLAIN_ONLY == TEXT_WRITES.keys() | TEXT_READS.keys()
 

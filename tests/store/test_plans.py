@@ -32,6 +32,37 @@ SOURCE = "".join(
 
 # One line of a plan each, the parts that matter; "v" is the batch's own rows.
 PLANS = {
+    "webhook_by_id": [
+        "SEARCH w USING PRIMARY KEY (tenant=? AND id=?)",
+        "SEARCH d USING COVERING INDEX webhook_delivery_pending (tenant=? AND webhook_id=?)",
+        "SEARCH d USING INDEX webhook_delivery_pending (tenant=? AND webhook_id=?)",
+    ],
+    "save_webhook": ["SEARCH webhook USING PRIMARY KEY (tenant=? AND id=?)"],
+    "delete_webhook": ["SEARCH webhook USING PRIMARY KEY (tenant=? AND id=?)"],
+    "move_webhook": ["SEARCH webhook USING PRIMARY KEY (tenant=? AND id=?)"],
+    "number_deliveries": ["SEARCH webhook USING PRIMARY KEY (tenant=? AND id=?)"],
+    "numbered": ["SEARCH webhook USING PRIMARY KEY (tenant=? AND id=?)"],
+    "note_attempt": [
+        "SEARCH webhook USING PRIMARY KEY (tenant=? AND id=?)",
+        "SEARCH d USING PRIMARY KEY (tenant=? AND webhook_id=? AND number=?)",
+    ],
+    "note_delivery": [
+        "SEARCH webhook_delivery USING PRIMARY KEY (tenant=? AND webhook_id=? AND number=?)"
+    ],
+    "redeliver": [
+        "SEARCH webhook_delivery USING PRIMARY KEY (tenant=? AND webhook_id=? AND number=?)"
+    ],
+    "deliveries": [
+        "SEARCH d USING PRIMARY KEY (tenant=? AND webhook_id=? AND number<?)",
+    ],
+    "delete_deliveries": [
+        "SEARCH webhook_delivery USING PRIMARY KEY (tenant=? AND webhook_id=?)",
+    ],
+    "prune_deliveries": [
+        "SEARCH webhook_delivery USING PRIMARY KEY (tenant=? AND webhook_id=? AND number=?)",
+        "SEARCH d USING INDEX webhook_delivery_over (tenant=? AND created_at<?)",
+    ],
+    "let_webhooks_go": ["SEARCH webhook_sender USING INTEGER PRIMARY KEY (rowid=?)"],
     "feed_rows": [
         "SEARCH f USING INTEGER PRIMARY KEY (rowid>?)",
         "SEARCH t USING PRIMARY KEY (tenant=? AND execution_id=? AND seq=?) LEFT-JOIN",
@@ -354,6 +385,7 @@ WRITES_ONLY = {
     "hold_writers",
     *("add_spending", "insert_reservations", "insert_budget_events"),
     *("keep_secret", "begin_feed"),
+    *("insert_webhook", "insert_deliveries", "hold_webhooks"),
     "insert_descents",
     "insert_transitions",
     *("insert_executions", "insert_plain_executions", "bear_transitions", "bear_executions"),
@@ -373,6 +405,8 @@ READS_ALL = {
     *("reseal_log", "reseal_inbox", "reseal_streams", "reseal_schedules"),
     *("permit_reseal", "end_reseal"),
     *("data_keys", "save_data_key", "insert_data_key", "is_used"),
+    *("webhooks", "count_webhooks", "webhook_floor"),  # a hundred rows
+    "due_deliveries",  # sorts what is pending, about a thousand rows
     *("tenants", "tenant_by_name", "insert_tenant", "set_closed"),  # a handful of rows
     *("accounts", "grants", "tokens", "wrong_sessions", "wrong_tokens", "wrong_grants"),
     *("audit_oldest", "audit_newest"),  # by the numbers of its key, or a filter nobody waits for

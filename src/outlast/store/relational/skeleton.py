@@ -155,6 +155,7 @@ TEXT_READS: Final[Mapping[str, tuple[tuple[int, Show, Callable[[Row, Bounds], Pl
                 "waiting_for_budget",
                 "parked_page",
                 "ended_page",
+                "picked_page",
             ),
         ),
         _DETAILS,

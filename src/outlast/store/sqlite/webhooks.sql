@@ -1,9 +1,9 @@
 -- name: webhooks
 SELECT w.tenant, w.id, w.revision, w.state, w.terms, w.secret_version, w.former_until, w.created_at,
        w.updated_at, w.feed, w.position, w.numbered, w.failing_since,
-       (SELECT count(*) FROM webhook_delivery AS d
+       (SELECT count(*) FROM webhook_delivery AS d INDEXED BY webhook_delivery_pending
          WHERE d.tenant = {tenant} AND d.webhook_id = w.id AND d.state = 'pending'),
-       (SELECT min(d.created_at) FROM webhook_delivery AS d
+       (SELECT min(d.created_at) FROM webhook_delivery AS d INDEXED BY webhook_delivery_pending
          WHERE d.tenant = {tenant} AND d.webhook_id = w.id AND d.state = 'pending')
   FROM webhook AS w
  WHERE w.tenant = {tenant}
@@ -12,9 +12,9 @@ SELECT w.tenant, w.id, w.revision, w.state, w.terms, w.secret_version, w.former_
 -- name: webhook_by_id
 SELECT w.tenant, w.id, w.revision, w.state, w.terms, w.secret_version, w.former_until, w.created_at,
        w.updated_at, w.feed, w.position, w.numbered, w.failing_since,
-       (SELECT count(*) FROM webhook_delivery AS d
+       (SELECT count(*) FROM webhook_delivery AS d INDEXED BY webhook_delivery_pending
          WHERE d.tenant = {tenant} AND d.webhook_id = w.id AND d.state = 'pending'),
-       (SELECT min(d.created_at) FROM webhook_delivery AS d
+       (SELECT min(d.created_at) FROM webhook_delivery AS d INDEXED BY webhook_delivery_pending
          WHERE d.tenant = {tenant} AND d.webhook_id = w.id AND d.state = 'pending')
   FROM webhook AS w
  WHERE w.tenant = {tenant} AND w.id = :id;
@@ -76,7 +76,7 @@ SELECT CASE column1 WHEN {tenant} THEN column1 END, column2, column3, column4, c
 -- Of each execution the first that is pending, so that its rows arrive in their order.
 SELECT d.webhook_id, d.number, d.kind, d.execution_id, d.seq, d.state, d.attempts, d.created_at,
        d.next_at, d.tried_at, d.status, d.error
-  FROM webhook_delivery AS d
+  FROM webhook_delivery AS d INDEXED BY webhook_delivery_pending
  WHERE d.tenant = {tenant} AND d.webhook_id = :id AND d.state = 'pending' AND d.next_at <= :now
    AND (SELECT w.state FROM webhook AS w WHERE w.tenant = {tenant} AND w.id = :id) = 'active'
    AND NOT EXISTS (
