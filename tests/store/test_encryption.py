@@ -411,7 +411,7 @@ def test_everything_is_sealed_anew_through_kills(
         store.close()
         if not count:
             break
-    assert done == 48 and kills == 5
+    assert done == 49 and kills == 5
     store = opened(tmp_path)
     database = store.database
     assert isinstance(database, SealedDatabase) and not database.vault.whole
