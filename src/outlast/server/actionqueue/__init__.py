@@ -18,6 +18,7 @@ from outlast.access import Permission
 from outlast.server.actionqueue import actors, forms, runs
 from outlast.server.actionqueue.names import STYLE
 from outlast.server.route import Route, Scope
+from outlast.server.shapes import MetricsQuery
 
 HOME: Final = "/actionqueue"
 P, S = Permission, Scope
@@ -45,6 +46,7 @@ ROUTES: Final = (
         "/metrics",
         runs.aq_metrics,
         str,
+        query=MetricsQuery,
         permission=P.METRICS_READ,
         scope=S.TENANT,
         media="text/plain",
