@@ -24,6 +24,7 @@
     │   ├─ TransitionRefused      the lifecycle has no such row
     │   ├─ OverBudget             a reservation does not fit into a budget
     │   ├─ LeaseLost              another owner holds the execution; nothing was written
+    │   ├─ Misdirected            the claim is another server's; nothing was done
     │   ├─ KeyConflict            the key is taken by another input
     │   ├─ FeedGap                what came behind this cursor is not all kept any more
     │   ├─ ScheduleRefused        the schedule has ended, is paused already, or is there already
@@ -291,6 +292,12 @@ class LeaseLost(Refused):
     """Another owner holds the execution now; nothing was written."""
 
     code = "lease_lost"
+
+
+class Misdirected(Refused):
+    """The claim is one of another server of this store; nothing was done."""
+
+    code = "misdirected"
 
 
 class KeyConflict(Refused):

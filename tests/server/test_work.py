@@ -12,6 +12,7 @@ import pytest
 
 from outlast import Engine, heartbeat, progress, spend, step, stream, task, this_step
 from outlast.access import Grant, Rights, Role
+from outlast.client import remote
 from outlast.client.remote import RemoteWorker
 from outlast.engine.current import current_step
 from outlast.engine.registry import Retry
@@ -361,6 +362,65 @@ class _Body:
 
     def take_beat(self, details: bytes | None) -> None:
         self.beats += 1
+
+
+class Turning(httpx.AsyncBaseTransport):
+    """A proxy that hands out its servers in turn, one to each connection."""
+
+    def __init__(self, *apps: Any) -> None:
+        self.behind = [httpx.ASGITransport(app) for app in apps]
+        self.refused = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        answer = await self.behind[0].handle_async_request(request)
+        self.refused += answer.status_code == 421
+        if request.headers.get("connection") == "close":
+            self.behind.append(self.behind.pop(0))
+        return answer
+
+
+def test_a_claim_finds_its_server_behind_a_shared_address(
+    postgres_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "WAIT_SECONDS", 0.1)
+
+    async def main() -> None:
+        async with (
+            asyncio.timeout(90),
+            a_world(store=postgres_store) as one,
+            a_world(store=postgres_store) as other,
+        ):
+            id = await one.start("film", scene="ab")
+            holder, stranger = one, other
+            while not (found := await claimed(holder, "render", wait_seconds=0.05)):
+                holder, stranger = stranger, holder
+            (claim,) = found
+            beat = f"{CLAIMS}/{claim['id']}/heartbeat"
+            body = {"token": claim["token"], "number": 1}
+            said = await stranger.post(beat, body, 421)
+            assert said["code"] == "misdirected"
+            await holder.post(beat, body, 200)
+            await holder.post(f"{CLAIMS}/{claim['id']}/release", {"token": claim["token"]}, 204)
+            proxy = Turning(stranger.app, holder.app)
+            worker = RemoteWorker("http://test", token=TOKEN, steps=[render], transport=proxy)
+            until = asyncio.Event()
+            running = asyncio.create_task(worker.run(until))
+            ids = [await world.start("film", scene="x") for world in (one, other) * 3]
+            for world, each in zip((one, *(one, other) * 3), (id, *ids), strict=True):
+                assert (await world.result(each))["state"] == "succeeded"
+            until.set()
+            await running
+            assert (worker.done, worker.lost) == (7, 0)
+
+    asyncio.run(main())
+
+
+def test_a_claim_that_a_file_does_not_know_is_lost(tell: Callable[[Story], None]) -> None:
+    async def story(world: World) -> None:
+        said = await world.post(f"{CLAIMS}/cl_0_1/release", {"token": "t" * 32}, 409)
+        assert said["code"] == "lease_lost"
+
+    tell(story)
 
 
 async def taken(desk: RemoteDesk, lease_seconds: float = 60) -> Any:

@@ -55,6 +55,7 @@ EXITS: Final[dict[type[errors.OutlastError], int]] = {
     errors.Refused: CONFLICT,
     errors.TransitionRefused: CONFLICT,
     errors.LeaseLost: CONFLICT,
+    errors.Misdirected: CONFLICT,
     errors.KeyConflict: CONFLICT,
     errors.ScheduleRefused: CONFLICT,
     errors.FeedGap: CONFLICT,

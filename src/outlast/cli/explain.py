@@ -125,6 +125,13 @@ _TEXTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         "the process was taken for dead, or the execution was ended by force",
         ("nothing: the new owner goes on from the log",),
     ),
+    "misdirected": (
+        "several servers share an address, and a worker came to another one than gave the claim",
+        (
+            "try again over a new connection, as outlast worker does: it comes to the right one",
+            "give each server an address, and each its workers",
+        ),
+    ),
     "key_conflict": (
         "a key means one execution: the same task with the same input",
         ("use another key, or the same input",),

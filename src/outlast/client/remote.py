@@ -35,6 +35,7 @@ from outlast.engine.logs import begin_capture, end_capture
 from outlast.engine.registry import REMOTE_STEPS
 from outlast.errors import (
     LeaseLost,
+    Misdirected,
     Overloaded,
     ServerUnreachable,
     StoreUnavailable,
@@ -57,6 +58,8 @@ SAID_MAX: Final = 1_000
 SAY_SECONDS: Final = 0.25
 """How soon it passes on what a body says of itself."""
 _AWAY: Final = (ServerUnreachable, StoreUnavailable, Overloaded)
+MISDIRECTED_SECONDS: Final = (0.0, 0.0, *[0.05] * 18)
+"""The pauses between tries to find the server that has given a claim."""
 
 
 class RemoteWorker:
@@ -102,6 +105,7 @@ class RemoteWorker:
             )
         self.name = name or f"{socket.gethostname()}.{os.getpid()}"
         self.done = self.failed = self.lost = 0
+        self._turns = False
         self._wire = Wire(
             url,
             token or os.environ.get("OUTLAST_TOKEN"),
@@ -176,15 +180,21 @@ class RemoteWorker:
         await self._wire.close()
 
     async def _claim(self, limit: int) -> list[dict[str, Any]]:
+        """Ask for steps; where there was nothing, go on over another connection.
+
+        Behind an address that several servers share, that leads to another one of them.
+        """
         body = {
             "steps": list(self.steps),
             "worker": self.name,
             "limit": min(limit, 100),
-            "wait_seconds": WAIT_SECONDS,
+            "wait_seconds": 0.0 if self._turns else WAIT_SECONDS,
             "lease_seconds": self._lease_seconds,
         }
-        answer = msgspec.json.decode(await self._wire.post("/claims", body))
-        items: list[dict[str, Any]] = answer["items"]
+        headers = {"connection": "close"} if self._turns else {}
+        answer = await self._wire.send("POST", "/claims", body=body, headers=headers)
+        items: list[dict[str, Any]] = msgspec.json.decode(answer.content)["items"]
+        self._turns = not items and not self._turns
         return items
 
     async def _serve(self, claim: dict[str, Any]) -> None:
@@ -221,7 +231,7 @@ class RemoteWorker:
                 task.cancel()
             await asyncio.gather(running, beating, return_exceptions=True)
             with contextlib.suppress(Exception):  # else its lease runs out
-                await self._wire.post(place + "release", {"token": claim["token"]})
+                await self._post(place + "release", {"token": claim["token"]})
             raise
 
     async def _run(
@@ -267,7 +277,7 @@ class RemoteWorker:
                     await asyncio.sleep(min(SAY_SECONDS, rhythm))
             asked_at = loop.time()
             try:
-                answer = await self._wire.post(place + "heartbeat", body.take(claim["token"]))
+                answer = await self._post(place + "heartbeat", body.take(claim["token"]))
                 body.was_taken()
             except LeaseLost:
                 return
@@ -278,13 +288,33 @@ class RemoteWorker:
                 return
             until = asked_at + self._lease_seconds
 
+    async def _post(self, place: str, said: dict[str, Any]) -> bytes:
+        """Say something of a claim to the server that gave it.
+
+        Where several share an address, another connection leads to another one of them.
+        """
+        headers: dict[str, str] = {}
+        for pause in MISDIRECTED_SECONDS:
+            try:
+                answer = await self._wire.send("POST", place, body=said, headers=headers)
+            except Misdirected:
+                headers = {"connection": "close"}
+                await asyncio.sleep(pause)
+            else:
+                return answer.content
+        raise ServerUnreachable(
+            "the server that gave a claim is not found again behind its address",
+            where=self._wire.url,
+            do="give each server an address, and each its workers",
+        )
+
     async def _tell(self, place: str, said: dict[str, Any]) -> bool:
         """Say what came of a body, as long as the claim may hold; gives whether it was taken."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._lease_seconds
         while True:
             try:
-                await self._wire.post(place, said)
+                await self._post(place, said)
             except LeaseLost:
                 return False
             except _AWAY:

@@ -236,7 +236,7 @@ class Engine:
         ``@task(needs="remote")`` is run only where that is so.
         """
         if self.is_open and self.worker.remote is None:
-            self.worker.remote = RemoteDesk(self.loop)
+            self.worker.remote = RemoteDesk(self.loop, has_others=self.store.is_shared)
         elif not self.is_open:
             self._offers_remote = True
             self._capabilities |= {REMOTE}
@@ -293,7 +293,7 @@ class Engine:
         self.worker.versions = self._versions
         self.worker.context.run(current.current_engine.set, self)
         if self._offers_remote:
-            self.worker.remote = RemoteDesk(self.loop)
+            self.worker.remote = RemoteDesk(self.loop, has_others=self.store.is_shared)
         self._wake = asyncio.Event()
         self.scheduler = Scheduler(self)
         if self._store.is_shared:

@@ -25,7 +25,7 @@ import msgspec
 
 from outlast import failure
 from outlast.engine import eager
-from outlast.errors import LeaseLost, PayloadTooLarge, ProcessDied
+from outlast.errors import LeaseLost, Misdirected, PayloadTooLarge, ProcessDied
 from outlast.lifecycle import Reason
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Claim:
     """
 
     def __init__(self, call: RemoteCall, worker: str, lease_seconds: float) -> None:
-        self.id = "cl_" + secrets.token_hex(10)
+        self.id = call.desk.mark + secrets.token_hex(10)
         self.token = secrets.token_urlsafe(TOKEN_BYTES)
         self.body = call.body
         self.task = call.task
@@ -100,19 +100,19 @@ class RemoteCall:
         self.claim: Claim | None = None
         self.losses = 0
         self.is_stopped = False
-        self._desk = desk
+        self.desk = desk
 
     def stop(self, grace_us: int) -> None:
         """Stop it: its worker hears it with the next heartbeat, and is not waited for longer."""
         if self.future.done() or self.claim is None or not grace_us:
             self.leave()
         elif not self.is_stopped:
-            self._desk.loop.call_later(grace_us / 1e6, self.leave)
+            self.desk.loop.call_later(grace_us / 1e6, self.leave)
         self.is_stopped = True
 
     def leave(self) -> None:
         """Wait no longer; nobody hears of a value."""
-        self._desk.forget(self)
+        self.desk.forget(self)
         if not self.future.done():
             self.future.set_result(None)
 
@@ -122,10 +122,16 @@ class RemoteDesk:
 
     Args:
         loop: the engine's loop; everything here is for it alone.
+        has_others: whether other servers of this store may have desks of their own.
+
+    Attributes:
+        mark: what the names of its claims begin with; no other desk has the same.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, has_others: bool = False) -> None:
         self.loop = loop
+        self.mark = f"cl_{secrets.token_hex(4)}_"
+        self._has_others = has_others
         self._offers: dict[str, deque[RemoteCall]] = {}
         self._claims: dict[str, Claim] = {}
         self._waiting: set[asyncio.Future[None]] = set()
@@ -280,7 +286,15 @@ class RemoteDesk:
 
         Raises:
             LeaseLost: it is no more, or was never this caller's.
+            Misdirected: another server gave it, one that may still live.
         """
+        if self._has_others and not id.startswith(self.mark):
+            raise Misdirected(
+                "this claim was given by another server of this store",
+                where=id[:80],
+                why="steps for other machines belong to the server that runs their executions",
+                do="try again over a new connection, where several servers share an address",
+            )
         claim = self._claims.get(id)
         if claim is None or not hmac.compare_digest(claim.token.encode(), token.encode()):
             raise LeaseLost(

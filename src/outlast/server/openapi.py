@@ -38,7 +38,7 @@ _TITLES: Final = {
     413: "The body, or what it carries, is too long.",
     414: "The address is too long.",
     415: "The body is not JSON.",
-    421: "The server is not called by this name.",
+    421: "The server is not called by this name, or the claim is another server's.",
     422: "A part of the request does not have its form; the problem names it.",
     429: "Too many requests; Retry-After says when to come again.",
     431: "The headers are too long.",

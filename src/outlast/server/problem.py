@@ -22,6 +22,7 @@ STATUSES: Final[dict[type[OutlastError], int]] = {
     errors.NotFound: 404,
     errors.Refused: 409,
     errors.FeedGap: 410,
+    errors.Misdirected: 421,
     errors.Stale: 412,
     errors.TokenRefused: 403,
     errors.Unauthenticated: 401,

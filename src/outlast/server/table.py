@@ -11,6 +11,7 @@ from outlast.errors import (
     FeedGap,
     KeyConflict,
     LeaseLost,
+    Misdirected,
     NameTaken,
     NotFound,
     NotRecoverable,
@@ -338,7 +339,7 @@ def _work(
     word: str, handler: Any, answer: Any, body: Any, *refusals: type[OutlastError], **more: Any
 ) -> Route:
     """Make a route for workers on other machines."""
-    known = () if not word else (LeaseLost, PayloadTooLarge)
+    known = () if not word else (LeaseLost, Misdirected, PayloadTooLarge)
     return _task(
         "POST",
         f"/claims{word}",
