@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ TOKEN: Final = re.compile(rb"T[0-9a-f]{10}")
 _counter: Final = itertools.count(1)
 _open: Final[list[tuple[int, int]]] = []
 _path: Final[list[str]] = []
+_heard: Final[list[Callable[[], object]]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,14 @@ def began(execution: str, key: str, attempt: int, witness: Sequence[str]) -> str
     token = f"T{life & 0xFFFFF:05x}{next(_counter) & 0xFFFFF:05x}"
     line = f"S\t{execution}\t{key}\t{attempt}\t{life}\t{token}\t{','.join(witness)}\n"
     os.write(descriptor, line.encode())
+    if _heard:
+        _heard.pop()()
     return token
+
+
+def on_first_body(hear: Callable[[], object]) -> None:
+    """Have a function called when the next body of this process has begun."""
+    _heard[:] = [hear]
 
 
 def ended(token: str) -> None:

@@ -12,9 +12,9 @@ import os
 import random
 import signal
 import sys
-import time
 import traceback
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final, NoReturn
 
 import msgspec
@@ -39,7 +39,8 @@ from outlast.store.protocol import Filter
 class Word(StrEnum):
     """What a life tells its parent."""
 
-    READY = "ready"  # the seconds of processor that this took
+    READY = "ready"
+    BODY = "body"  # the first body of this life has begun
     START = "start"  # key, id
     ANSWER = "answer"  # execution, question
     SENT = "sent"  # execution, message id
@@ -109,6 +110,7 @@ class Life:
     async def run(self) -> None:
         """Live."""
         plan = self._plan
+        ledger.on_first_body(partial(self.tell, Word.BODY))
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.set_exception_handler(self._crashed)
@@ -116,7 +118,7 @@ class Life:
             f"sqlite:///{plan.path}", slots=plan.slots, threads=6, patience="300ms"
         ).open()
         self._engine = engine
-        self.tell(Word.READY, time.process_time())
+        self.tell(Word.READY)
         for one in plan.known:
             if plan.drain or self._dice.random() < 0.3:
                 self._follow(engine.execution(one.id))

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -25,9 +25,8 @@ from campaigns.life import Plan, Word, live
 from campaigns.reading import Snapshot
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-_USUAL: Final = 1.5
-"""How much longer than its time of processor a birth takes where nobody else wants one."""
-_SLOWEST: Final = 8.0
+_IDLE_SECONDS: Final = 0.25
+"""How long after its engine has opened a life is killed that was to begin a body, and has not."""
 
 
 @dataclass(slots=True)
@@ -55,14 +54,14 @@ class When:
 
     Attributes:
         after: seconds, then a signal is sent; None: it ends by itself, or at its point.
-        from_birth: whether they count from the fork, else from the moment the engine is open. Then
-            they are seconds of a machine that does nothing else: more, where the birth took more.
+        since: from when they count: the fork, the moment the engine is open, or the beginning of
+            the first body, which comes when it comes on a machine that others use as well.
         by: the signal.
         fresh: whether it is a fresh interpreter.
     """
 
     after: float | None
-    from_birth: bool = False
+    since: Literal["birth", "open", "body"] = "open"
     by: signal.Signals = signal.SIGKILL
     fresh: bool = False
 
@@ -111,8 +110,9 @@ def _attend(ending: Ending, read: int, pid: int, when: When, patience: float) ->
     """Read what the life tells until its end, and send the signal in time."""
     poll = select.poll()
     poll.register(read, select.POLLIN | select.POLLHUP)
-    born = now = time.monotonic()
-    at = now + when.after if when.after is not None and when.from_birth else None
+    now = time.monotonic()
+    at = now + when.after if when.after is not None and when.since == "birth" else None
+    awaits_body = when.after is not None and when.since == "body"
     give_up_at = now + patience
     rest = b""
     while True:
@@ -135,17 +135,16 @@ def _attend(ending: Ending, read: int, pid: int, when: When, patience: float) ->
         ending.lines += map(msgspec.json.decode, lines)
         if lines:
             give_up_at = time.monotonic() + patience
-        ready = next((line for line in ending.lines if line[0] == Word.READY), None)
-        if not ending.opened and ready is not None:
+        said = {line[0] for line in ending.lines}
+        if not ending.opened and Word.READY in said:
             ending.opened = True
-            if when.after is not None and not when.from_birth:
-                now = time.monotonic()
-                at = now + when.after * _slowness(now - born, ready[1])
-
-
-def _slowness(took: float, processor: float) -> float:
-    """Say how much more time a life needs for the same work than on a machine of its own."""
-    return min(max(1.0, took / processor / _USUAL), _SLOWEST)
+            if when.after is not None and when.since == "open":
+                at = time.monotonic() + when.after
+            elif awaits_body:
+                at = time.monotonic() + _IDLE_SECONDS
+        if awaits_body and Word.BODY in said:
+            awaits_body = False
+            at = time.monotonic() + (when.after or 0.0)
 
 
 def read_file(path: Path, seqs: dict[str, int], inboxes: dict[str, int], *, full: bool) -> Snapshot:
@@ -190,5 +189,7 @@ def when_of(dice: random.Random, *, fresh: bool = False) -> When:
     if fresh:
         return When(dice.uniform(0.001, 0.04), fresh=True)
     if dice.random() < 0.12:
-        return When(dice.uniform(0.001, 0.012), from_birth=True)
+        return When(dice.uniform(0.001, 0.012), since="birth")
+    if dice.random() < 0.5:
+        return When(dice.uniform(0.0, 0.02), since="body")
     return When(dice.uniform(0.001, 0.04))

@@ -222,6 +222,7 @@ MEANT = {
     *("meta", "migration", "edge", "worker", "execution", "transition", "inbox", "schedule"),
     *("queue_setting", "gate_setting", "rate", "account", "sign_in", "data_key", "secret"),
     *("tenant", "feed_state", "feed", "sight", "epoch", "epoch_loss"),
+    *("webhook", "webhook_delivery", "webhook_sender"),
 }
 """Tables that say something of their own, or are checked with the executions' rows."""
 

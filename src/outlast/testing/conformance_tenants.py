@@ -135,6 +135,11 @@ def busy(store: Store) -> None:
     assert access.open_session(session(), user().password, b"b" * 32, deed("sign in"))
 
 
+def _part(store: Store, filter: Filter) -> tuple[list[Execution], str | None]:
+    part = store.part(filter, 100)
+    return part.found, part.before_id
+
+
 READS: Final[dict[str, Callable[[Store], Any]]] = {
     "get": lambda store: store.get(IDS),
     "epochs.current": lambda store: store.epochs.current().floor,
@@ -143,7 +148,7 @@ READS: Final[dict[str, Callable[[Store], Any]]] = {
     "find": lambda store: [store.find(text, 9) for text in ("ex", "1")],
     "with_key": lambda store: store.with_key("order"),
     "part": lambda store: [
-        store.part(Filter(states=states, task=task), 100)
+        _part(store, Filter(states=states, task=task))
         for states in ((), (State.QUEUED,), (State.SUCCEEDED, State.PAUSED))
         for task in (None, "t")
     ],
