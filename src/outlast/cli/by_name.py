@@ -6,10 +6,8 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from outlast.cli.prompting import read_json, read_value
+from outlast.cli.prompting import NO, YES, read_json, read_value
 from outlast.errors import UsageError, WrongArguments
-
-_SWITCHES = ("true", "false", "yes", "no", "on", "off")
 
 
 def is_name(target: str) -> bool:
@@ -73,7 +71,7 @@ class _Reader:
                 given[off] = False
             elif has_value:
                 given[name] = self._read(name, text)
-            elif self._is_switch(name) and not (left and left[0].lower() in _SWITCHES):
+            elif self._is_switch(name) and not (left and left[0].lower() in YES + NO):
                 given[name] = True
             elif left:
                 given[name] = self._read(name, left.pop(0))

@@ -17,8 +17,8 @@ from outlast.codec import validate
 from outlast.errors import BadPayload, UsageError
 
 Schema = Mapping[str, Any]
-_YES: Final = ("true", "yes", "y", "on", "1", "ok")
-_NO: Final = ("false", "no", "n", "off", "0")
+YES: Final = ("true", "yes", "y", "on", "1", "ok")
+NO: Final = ("false", "no", "n", "off", "0")
 _NONE: Final = ("null", "none")
 _SCALARS: Final = frozenset({"boolean", "integer", "number", "string", "null"})
 DEPTH_MAX: Final = 50
@@ -147,8 +147,8 @@ class _Form:
         kinds = {part.get("type") for part in members}
         if "null" in kinds and word in _NONE:
             return None
-        if "boolean" in kinds and word in _YES + _NO and not (kinds & _NUMBERS and word in "01"):
-            return word in _YES
+        if "boolean" in kinds and word in YES + NO and not (kinds & _NUMBERS and word in "01"):
+            return word in YES
         if kinds & _NUMBERS:
             try:
                 number = json.loads(word)
@@ -324,7 +324,7 @@ class Asker:
         return value
 
     def _yes(self, title: str, space: str) -> bool:
-        return self._read(f"{space}{title} [y/N]").strip().lower() in _YES
+        return self._read(f"{space}{title} [y/N]").strip().lower() in YES
 
     def _json(self, schema: Any, title: str, space: str) -> Any:
         while True:

@@ -142,12 +142,14 @@ def _called_there(
 ) -> tuple[Task[Any, Any] | str, Call]:
     """Read a call for a server, which knows tasks by name whose code need not be here."""
     from outlast.cli.by_name import is_name, read_arguments
-    from outlast.client.guest import RemoteGuest
     from outlast.errors import CannotLoad, NotFound
 
+    if not is_name(target):
+        return called(target, words, document)
     with session.guest() as guest:
-        if not (is_name(target) and isinstance(guest, RemoteGuest)):
-            return called(target, words, document)
+        from outlast.client.guest import RemoteGuest
+
+        assert isinstance(guest, RemoteGuest)
         try:
             schema = guest.input_schema(target)
         except NotFound as unknown:
