@@ -42,7 +42,10 @@ class Receiver:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
+                size = int(self.headers["content-length"])
+                body = self.rfile.read(size)
+                if len(body) < size:  # who told was killed in mid-sentence
+                    return
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 receiver.came.put((headers, body))
                 status = 204 if receiver.statuses.empty() else receiver.statuses.get()

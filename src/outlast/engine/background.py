@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import wait
@@ -53,6 +54,8 @@ class LoopThread:
             raise NoEngine(_ENDED, do=_REOPEN) from None
         while not wait([future], LOOK_SECONDS).done:
             if not self._thread.is_alive():
+                if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                    coroutine.close()  # it came between the loop's last turn and its close
                 raise NoEngine(_ENDED, do=_REOPEN)
         return future.result()
 
