@@ -21,7 +21,7 @@ from outlast.client.reading import read
 from outlast.duration import Duration, instant, microseconds, microseconds_of
 from outlast.engine.capacity import Limits, Queues
 from outlast.engine.handle import Execution
-from outlast.engine.schedules import Schedules, backfilling, by_hand, checked_schedule_name
+from outlast.engine.schedules import Schedules, asked, backfilling, by_hand
 from outlast.engine.tenants import Tenants
 from outlast.engine.webhooks import OVERLAP, NewWebhook, Webhooks
 from outlast.errors import NotFound, ScheduleRefused, UnknownTenant
@@ -146,21 +146,11 @@ class ClientSchedules(_Asking, Schedules):
     def __init__(self, client: Client) -> None:
         super().__init__(client, FarBook(client))
 
-    async def _change(self, name: str, request: Request) -> ScheduleRecord:  # type: ignore[override]
-        record = (await self._apply(name, request)).record
-        assert record is not None
-        return record
-
-    async def _apply(self, name: str, request: Request) -> ScheduleAnswer:
-        checked_schedule_name(name)
-        answer: ScheduleAnswer = await self._far.apply(name, request)
-        return answer
-
     async def atrigger(
         self, name: str, why: str | None = None, *, actor: str = "user"
     ) -> Execution[Any]:
         """Make an execution at once, whatever is open; its slots and its count stay as they are."""
-        (made,) = (await self._apply(name, by_hand(Wish.TRIGGER, actor, why))).made
+        (made,) = (await self._change(asked(name, by_hand(Wish.TRIGGER, actor, why)))).made
         handle: Execution[Any] = self._engine.execution(made)
         return handle
 
@@ -169,7 +159,7 @@ class ClientSchedules(_Asking, Schedules):
     ) -> Sequence[Execution[Any]]:
         """Make the executions of past slots, both ends included, that have none."""
         bounds = microseconds_of(since), microseconds_of(until)
-        answer = await self._apply(name, backfilling(*bounds, actor, ()))
+        answer = await self._change(asked(name, backfilling(*bounds, actor, ())))
         return [self._engine.execution(id) for id in answer.made]
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 from outlast.duration import Duration
 from outlast.engine.acting import deed
-from outlast.errors import NotFound, StoreUnavailable, UsageError
+from outlast.engine.asking import Asking
+from outlast.errors import NotFound, UsageError
 from outlast.lifecycle.gate import RATE
 from outlast.naming import checked_name, checked_text
 from outlast.store.protocol import GateRow, QueueRow, QueueSetting, Setting, Store
@@ -18,7 +18,6 @@ from outlast.store.protocol import GateRow, QueueRow, QueueSetting, Setting, Sto
 if TYPE_CHECKING:
     from outlast.engine.engine import Engine
 
-T = TypeVar("T")
 CAPACITY_MAX = 2**31
 
 
@@ -118,35 +117,17 @@ def _checked(capacity: int | None) -> int | None:
     raise UsageError(f"{capacity!r} is no whole number from 0 on")
 
 
-class _Service:
-    """Calls an office on an engine's own threads."""
+class _Manager(Asking[Office]):
+    """Has the engine look at its gates again after each change."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine, Office)
 
-    async def _change(self, call: Callable[[Office], T]) -> T:
-        return await self._engine.request(partial(self._changed, call))
-
-    async def _changed(self, call: Callable[[Office], T]) -> T:
-        engine = self._engine
-        office = Office(engine.store, engine.clock.now)
-        try:
-            done = await engine.journal.call(lambda: call(office))
-        except StoreUnavailable:
-            engine.doubt()
-            raise
-        engine.look()
-        return done
-
-    async def _read(self, call: Callable[[Office], T]) -> T:
-        return await self._engine.request(partial(self._looked, call))
-
-    async def _looked(self, call: Callable[[Office], T]) -> T:
-        engine = self._engine
-        return await engine.worker.read(lambda: call(Office(engine.store, engine.clock.now)))
+    def _changed(self, done: Any) -> None:
+        self._engine.look()
 
 
-class Queues(_Service):
+class Queues(_Manager):
     """The queues of an engine's store. Every method has an async twin, with an ``a`` before it.
 
     What is set lasts: it is in the store, and counts from the next claim on.
@@ -187,7 +168,7 @@ class Queues(_Service):
         return self._engine.run(self.alimit(queue, capacity))
 
 
-class Limits(_Service):
+class Limits(_Manager):
     """The limits and rates of an engine's store. Every method has an async twin, with an ``a``.
 
     A name is that of a limit (``fulfil:ada``), or of its family (``fulfil``), which counts for all

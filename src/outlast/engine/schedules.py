@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from outlast.codec import digest
 from outlast.duration import microseconds_of
 from outlast.engine.acting import deed
+from outlast.engine.asking import Asking
 from outlast.engine.handle import Execution
 from outlast.engine.registry import StartOptions, Task
 from outlast.engine.request import birth_event
-from outlast.errors import NotFound, ScheduleRefused, StoreUnavailable, UsageError
+from outlast.errors import NotFound, ScheduleRefused, UsageError
 from outlast.naming import checked_name, checked_text
 from outlast.schedule import (
     REFUSALS,
@@ -33,7 +34,6 @@ from outlast.store.protocol import DEFAULT_NUMBER, ScheduleAnswer, Store
 if TYPE_CHECKING:
     from outlast.engine.engine import Engine
 
-T = TypeVar("T")
 SCHEDULE_NAME_LENGTH_MAX: Final = 200
 NEXT_MAX: Final = 1_000
 """Slots that are shown at once."""
@@ -195,7 +195,7 @@ def upcoming(record: ScheduleRecord, now: int, count: int) -> list[int]:
     return list(islice(slots_after(record.plan, after), count))
 
 
-class Schedules:
+class Schedules(Asking[Book]):
     """The schedules of an engine's store. Every method has an async twin, with an ``a`` before it.
 
     All raise ``NotFound`` where there is no such schedule, and ``ScheduleRefused`` where it cannot
@@ -203,7 +203,7 @@ class Schedules:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine, Book)
 
     async def acreate(
         self,
@@ -221,7 +221,7 @@ class Schedules:
             WrongArguments, BadPayload, PayloadTooLarge: the task does not take these arguments.
         """
         draft = drafted(name, task, schedule, args, kwargs)
-        return await self._change(name, Request(wish=Wish.CREATE, draft=draft))
+        return await self._decide(name, Request(wish=Wish.CREATE, draft=draft))
 
     def create(
         self,
@@ -249,7 +249,7 @@ class Schedules:
         What is late stays due where the slots are the same; else it begins after now.
         """
         draft = drafted(name, task, schedule, args, kwargs)
-        return await self._change(name, Request(wish=Wish.UPDATE, draft=draft))
+        return await self._decide(name, Request(wish=Wish.UPDATE, draft=draft))
 
     def update(
         self,
@@ -308,7 +308,7 @@ class Schedules:
         self, name: str, why: str | None = None, *, actor: str = "user"
     ) -> ScheduleRecord:
         """Hold it: no slot is fired until it is resumed. Open executions go on."""
-        return await self._change(name, by_hand(Wish.PAUSE, actor, why))
+        return await self._decide(name, by_hand(Wish.PAUSE, actor, why))
 
     def pause(self, name: str, why: str | None = None, *, actor: str = "user") -> ScheduleRecord:
         """Hold it, as :meth:`apause`."""
@@ -318,7 +318,7 @@ class Schedules:
         self, name: str, why: str | None = None, *, actor: str = "user"
     ) -> ScheduleRecord:
         """Let it go on, with the next slot; those of the pause are missed (see ``backfill``)."""
-        return await self._change(name, by_hand(Wish.RESUME, actor, why))
+        return await self._decide(name, by_hand(Wish.RESUME, actor, why))
 
     def resume(self, name: str, why: str | None = None, *, actor: str = "user") -> ScheduleRecord:
         """Let it go on, as :meth:`aresume`."""
@@ -328,7 +328,7 @@ class Schedules:
         self, name: str, why: str | None = None, *, actor: str = "user"
     ) -> ScheduleRecord:
         """End it for good; open executions go on. A redeploy does not bring it back."""
-        return await self._change(name, by_hand(Wish.CANCEL, actor, why))
+        return await self._decide(name, by_hand(Wish.CANCEL, actor, why))
 
     def cancel(self, name: str, why: str | None = None, *, actor: str = "user") -> ScheduleRecord:
         """End it for good, as :meth:`acancel`."""
@@ -341,7 +341,7 @@ class Schedules:
 
         async def make() -> Execution[Any]:
             id = self._engine.new_id()
-            await self._apply(name, by_hand(Wish.TRIGGER, actor, why, ids=(id,)))
+            await self._apply(asked(name, by_hand(Wish.TRIGGER, actor, why, ids=(id,))))
             return self._engine.execution(id)
 
         return await self._engine.request(make)
@@ -362,7 +362,7 @@ class Schedules:
 
         async def make() -> Sequence[Execution[Any]]:
             ids = tuple(self._engine.new_id() for _ in range(BACKFILL_MAX))
-            answer = await self._apply(name, backfilling(*bounds, actor, ids))
+            answer = await self._apply(asked(name, backfilling(*bounds, actor, ids)))
             return [self._engine.execution(id) for id in answer.made]
 
         return await self._engine.request(make)
@@ -373,33 +373,25 @@ class Schedules:
         """Make the executions of past slots, as :meth:`abackfill`."""
         return self._engine.run(self.abackfill(name, since, until, actor=actor))
 
-    async def _read(self, call: Callable[[Book], T]) -> T:
-        engine = self._engine
+    async def _decide(self, name: str, request: Request) -> ScheduleRecord:
+        record = (await self._change(asked(name, request))).record
+        assert record is not None
+        return record
 
-        async def make() -> T:
-            book = Book(engine.store, engine.clock.now)
-            return await engine.worker.read(lambda: call(book))
+    def _changed(self, done: ScheduleAnswer) -> None:
+        self._engine.scheduler.look()
+        if done.made:
+            self._engine.look()
 
-        return await engine.request(make)
 
-    async def _change(self, name: str, request: Request) -> ScheduleRecord:
-        answer = await self._engine.request(lambda: self._apply(name, request))
-        assert answer.record is not None
-        return answer.record
+def asked(name: str, request: Request) -> Callable[[Book], ScheduleAnswer]:
+    """Make the call of a book for a request.
 
-    async def _apply(self, name: str, request: Request) -> ScheduleAnswer:
-        engine = self._engine
-        checked_schedule_name(name)
-        book = Book(engine.store, engine.clock.now)
-        try:
-            answer = await engine.journal.call(lambda: book.apply(name, request))
-        except StoreUnavailable:
-            engine.doubt()
-            raise
-        engine.scheduler.look()
-        if answer.made:
-            engine.look()
-        return answer
+    Raises:
+        UsageError: that is no name of a schedule.
+    """
+    checked_schedule_name(name)
+    return lambda book: book.apply(name, request)
 
 
 def by_hand(wish: Wish, actor: str, why: str | None, ids: tuple[str, ...] = ()) -> Request:

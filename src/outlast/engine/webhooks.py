@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -16,8 +16,9 @@ from msgspec.structs import replace
 
 from outlast.duration import Duration, microseconds
 from outlast.engine.acting import deed
+from outlast.engine.asking import Asking
 from outlast.engine.feed import EventFilter, filter_of, follow_outside
-from outlast.errors import NotFound, StoreUnavailable, UsageError
+from outlast.errors import NotFound, UsageError
 from outlast.naming import checked_text
 from outlast.store.protocol import Store
 from outlast.store.webhooks import (
@@ -32,7 +33,6 @@ from outlast.store.webhooks import (
 if TYPE_CHECKING:
     from outlast.engine.engine import Engine
 
-T = TypeVar("T")
 WEBHOOKS_MAX: Final = 100
 """How many a tenant has at most."""
 DESCRIPTION_LENGTH_MAX: Final = 500
@@ -292,7 +292,7 @@ def no_webhook(id: str) -> NotFound:
     return NotFound(f"there is no webhook {id[:64]!a}", do="outlast webhook ls")
 
 
-class Webhooks:
+class Webhooks(Asking[Hooks]):
     """The webhooks of an engine's store. Every method has an async twin, with an ``a`` before it.
 
     All but ``list`` and ``add`` raise ``NotFound`` where there is no such webhook. Deliveries are
@@ -300,7 +300,7 @@ class Webhooks:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine, Hooks)
 
     async def aadd(
         self,
@@ -492,28 +492,6 @@ class Webhooks:
     def redeliver(self, id: str, number: int) -> Delivery:
         """Deliver something again, as :meth:`aredeliver`."""
         return self._engine.run(self.aredeliver(id, number))
-
-    async def _read(self, call: Callable[[Hooks], T]) -> T:
-        engine = self._engine
-
-        async def make() -> T:
-            hooks = Hooks(engine.store, engine.clock.now)
-            return await engine.worker.read(lambda: call(hooks))
-
-        return await engine.request(make)
-
-    async def _change(self, call: Callable[[Hooks], T]) -> T:
-        engine = self._engine
-
-        async def make() -> T:
-            hooks = Hooks(engine.store, engine.clock.now)
-            try:
-                return await engine.journal.call(lambda: call(hooks))
-            except StoreUnavailable:
-                engine.doubt()
-                raise
-
-        return await engine.request(make)
 
 
 __all__ = ["Hooks", "NewWebhook", "Webhooks", "fits", "no_webhook", "wanted_of"]
