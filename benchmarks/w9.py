@@ -21,7 +21,7 @@ from benchmarks.place import remove
 from benchmarks.report import Result
 from benchmarks.tasks import chain
 from outlast.codec import digest
-from outlast.engine.identity import IdMaker
+from outlast.engine.write.identity import IdMaker
 from outlast.lifecycle import Event, Kind, Refusal, Transition, apply, create, decide
 from outlast.store import open_store
 from outlast.store.protocol import DEFAULT_NUMBER, Create, Filter

@@ -32,7 +32,7 @@ from schemathesis.core.result import Ok
 from schemathesis.generation import GenerationMode
 
 from outlast import Engine, State, ask, sleep, step, stream, task
-from outlast.engine.handle import Execution
+from outlast.engine.control.handle import Execution
 from outlast.server.auth import FirstToken
 from outlast.server.openapi import document
 from outlast.server.serving import Address, serve

@@ -22,8 +22,8 @@ import msgspec
 import outlast.store.sqlite.store  # noqa: F401 - before the fork: it takes longer than most lives
 from campaigns import ledger, plants, points, programs
 from outlast import Engine, State
-from outlast.engine.handle import Execution
-from outlast.engine.request import new_message
+from outlast.engine.control.handle import Execution
+from outlast.engine.write.request import new_message
 from outlast.errors import (
     AlreadyAnswered,
     ExecutionCancelled,
@@ -290,7 +290,7 @@ def live(plan: Plan, pipe: int) -> NoReturn:
 
 def prepare(plan: Plan) -> None:
     """Set up the process: its ledger, its dice, and the limits that make rare things common."""
-    from outlast.engine import waiting
+    from outlast.engine.drive import waiting
     from outlast.store.sqlite import connect
 
     random.seed(plan.seed)

@@ -31,8 +31,8 @@ import msgspec
 import outlast
 from campaigns import ledger, plants
 from outlast import Engine, State, step, task
-from outlast.engine.handle import Execution
-from outlast.engine.registry import Task
+from outlast.engine.control.handle import Execution
+from outlast.engine.task.registry import Task
 from outlast.errors import (
     AlreadyAnswered,
     NotFound,
@@ -392,7 +392,7 @@ def _key_is_forgotten() -> None:
 
 def _effects_again() -> None:
     """Do again, when an execution is replayed, what its recorded steps did."""
-    from outlast.engine.driver import Driver
+    from outlast.engine.drive.driver import Driver
 
     plain = Driver.replay
 

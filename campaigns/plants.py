@@ -30,7 +30,7 @@ def _find(name: str) -> Any:
 
 def _ack_before_commit() -> None:
     """Tell the waiters that their items are stored, and store them afterwards."""
-    journal = _find("engine.journal:Journal")
+    journal = _find("engine.write.journal:Journal")
     answer = _find("store.protocol:Answer")
     create = _find("store.protocol:Create")
     original = journal._tell
@@ -49,13 +49,13 @@ def _ack_before_commit() -> None:
 
 def _skip_durable_wait() -> None:
     """Start bodies although the outcomes before them are not in the file yet."""
-    owner = _find("engine.owner:Owner")
+    owner = _find("engine.write.owner:Owner")
     owner.durable = property(lambda self: 1 << 62, lambda self, value: None)
 
 
 def _replay_forgets_last_step() -> None:
     """Replay all but the last recorded step."""
-    driver = _find("engine.driver:Driver")
+    driver = _find("engine.drive.driver:Driver")
     original = driver.replay
 
     def replay(self: Any, rows: Any, unseen: Any) -> None:
@@ -80,7 +80,7 @@ def _recover_without_fence() -> None:
 
 def _park_overlooks_messages() -> None:
     """Give the lease up without comparing the inbox: the classic lost wake-up."""
-    owner = _find("engine.owner:Owner")
+    owner = _find("engine.write.owner:Owner")
     original = owner.try_append
 
     def try_append(self: Any, event: Any, **more: Any) -> Any:
@@ -91,8 +91,8 @@ def _park_overlooks_messages() -> None:
 
 def _park_runs_clean_up() -> None:
     """Unwind parked code as a cancel does: the steps of its clean-up then really run."""
-    driver, outcome = _find("engine.driver:Driver"), _find("engine.scope:Outcome")
-    body = _find("engine.body:Body")
+    driver, outcome = _find("engine.drive.driver:Driver"), _find("engine.replay.scope:Outcome")
+    body = _find("engine.steps.body:Body")
     original = driver._leave
 
     def ignore(*_: Any) -> None:
@@ -115,7 +115,7 @@ def _park_runs_clean_up() -> None:
 
 def _stop_fails_what_runs() -> None:
     """Mark what a graceful stop interrupts as failed, as several peers do."""
-    driver = _find("engine.driver:Driver")
+    driver = _find("engine.drive.driver:Driver")
     event = _find("lifecycle:Event")
     kind = _find("lifecycle:Kind")
 
@@ -130,7 +130,7 @@ def _stop_fails_what_runs() -> None:
 
 def _timer_forgotten() -> None:
     """Park for a timer without the instant at which it is due."""
-    waiting = _find("engine.waiting:Waiting")
+    waiting = _find("engine.drive.waiting:Waiting")
     original = waiting.waits
 
     def waits(self: Any, scope: Any) -> Any:

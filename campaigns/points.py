@@ -94,8 +94,8 @@ def _in_transaction(place: str) -> Callable[[str], None]:
 
 
 _STORE: Final = "store.sqlite.store:SqliteStore"
-_DRIVER: Final = "engine.driver:Driver"
-_ATTEMPTS: Final = "engine.attempts:Attempts"
+_DRIVER: Final = "engine.drive.driver:Driver"
+_ATTEMPTS: Final = "engine.drive.attempts:Attempts"
 
 POINTS: Final[dict[str, Callable[[str], None] | None]] = {
     "open.before_migrate": _before("store.sqlite.database", "migrate"),
@@ -104,14 +104,14 @@ POINTS: Final[dict[str, Callable[[str], None] | None]] = {
     "transaction.between_statements": _after("store.sqlite.database:SqliteDatabase", "send"),
     "transaction.before_commit": _in_transaction("ending"),
     "transaction.committed": _in_transaction("committed"),
-    "batch.before": _before("engine.journal:Journal", "_write_batch"),
+    "batch.before": _before("engine.write.journal:Journal", "_write_batch"),
     "batch.committed": _after(_STORE, "commit"),
-    "batch.before_settle": _before("engine.journal:Journal", "_settle"),
-    "batch.settled": _after("engine.journal:Journal", "_settle"),
+    "batch.before_settle": _before("engine.write.journal:Journal", "_settle"),
+    "batch.settled": _after("engine.write.journal:Journal", "_settle"),
     "recover.committed": _after(_STORE, "recover"),
     "sweep.done": _after(_STORE, "sweep"),
     "claim.committed": _after(_STORE, "claim"),
-    "claim.before_start": _before("engine.worker:Worker", "_take"),
+    "claim.before_start": _before("engine.drive.worker:Worker", "_take"),
     "replay.before": _before(_DRIVER, "replay"),
     "replay.after": _after(_DRIVER, "replay"),
     "birth.before_begin": _before(_DRIVER, "begin"),

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from outlast.engine import current
-from outlast.engine.registry import TASKS, VERSIONS, Task
+from outlast.engine.task import current
+from outlast.engine.task.registry import TASKS, VERSIONS, Task
 from outlast.store import open_store
 from servers.oldest import oldest
 from servers.postgres import Installation, Server, debians, installed_at

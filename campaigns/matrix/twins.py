@@ -24,7 +24,7 @@ from outlast.access import Grant, Role
 from outlast.access.audit import Deed
 from outlast.accounts.desk import Desk
 from outlast.accounts.secret import form_secret
-from outlast.engine.registry import TASKS, StartOptions, Task
+from outlast.engine.task.registry import TASKS, StartOptions, Task
 from outlast.lifecycle import Kind
 from outlast.schedule import Schedule
 from outlast.server.auth import COOKIE

@@ -11,7 +11,7 @@ from typing import Any, Final
 from campaigns.matrix.callers import AREAS, TENANT
 from outlast import Engine, Retry, State, ask, heartbeat, progress, step, stream, task, wait_for
 from outlast.access import Permission, Rights
-from outlast.engine.registry import TASKS, StartOptions, Task
+from outlast.engine.task.registry import TASKS, StartOptions, Task
 from outlast.schedule import Schedule
 from outlast.store.protocol import Filter
 

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from outlast.budget import Budget
     from outlast.client.client import Client
     from outlast.client.remote import RemoteWorker
-    from outlast.engine.after import After
-    from outlast.engine.budgets import BudgetState
-    from outlast.engine.calls import (
+    from outlast.engine.control.budgets import BudgetState
+    from outlast.engine.control.handle import Execution
+    from outlast.engine.engine import Engine
+    from outlast.engine.primitives.calls import (
         ask,
         changed,
         heartbeat,
@@ -29,15 +30,14 @@ if TYPE_CHECKING:
         uuid4,
         wait_for,
     )
-    from outlast.engine.current import StepInfo
-    from outlast.engine.emit import progress, stream
-    from outlast.engine.engine import Engine
-    from outlast.engine.gate import Limit, Rate
-    from outlast.engine.handle import Execution
-    from outlast.engine.registry import Retry, step, task
-    from outlast.engine.saga import saga
-    from outlast.engine.spend import reserve, spend
-    from outlast.engine.task_call import Started
+    from outlast.engine.primitives.emit import progress, stream
+    from outlast.engine.primitives.saga import saga
+    from outlast.engine.primitives.spend import reserve, spend
+    from outlast.engine.task.after import After
+    from outlast.engine.task.current import StepInfo
+    from outlast.engine.task.gate import Limit, Rate
+    from outlast.engine.task.registry import Retry, step, task
+    from outlast.engine.task.task_call import Started
     from outlast.errors import Fatal, OutlastError, RetryAfter
     from outlast.lifecycle import Reason, State
     from outlast.retention import Retention
@@ -45,43 +45,43 @@ if TYPE_CHECKING:
     from outlast.store.protocol import Filter
 
 _HOMES: Final = {
-    "After": "outlast.engine.after",
+    "After": "outlast.engine.task.after",
     "Budget": "outlast.budget",
-    "BudgetState": "outlast.engine.budgets",
+    "BudgetState": "outlast.engine.control.budgets",
     "Client": "outlast.client.client",
-    "reserve": "outlast.engine.spend",
-    "spend": "outlast.engine.spend",
+    "reserve": "outlast.engine.primitives.spend",
+    "spend": "outlast.engine.primitives.spend",
     "Engine": "outlast.engine.engine",
-    "Execution": "outlast.engine.handle",
+    "Execution": "outlast.engine.control.handle",
     "Fatal": "outlast.errors",
     "Filter": "outlast.store.protocol",
-    "Limit": "outlast.engine.gate",
-    "Rate": "outlast.engine.gate",
+    "Limit": "outlast.engine.task.gate",
+    "Rate": "outlast.engine.task.gate",
     "RemoteWorker": "outlast.client.remote",
     "OutlastError": "outlast.errors",
     "Reason": "outlast.lifecycle",
     "Retention": "outlast.retention",
-    "Retry": "outlast.engine.registry",
+    "Retry": "outlast.engine.task.registry",
     "RetryAfter": "outlast.errors",
     "Schedule": "outlast.schedule.plan",
-    "Started": "outlast.engine.task_call",
+    "Started": "outlast.engine.task.task_call",
     "State": "outlast.lifecycle",
-    "StepInfo": "outlast.engine.current",
-    "ask": "outlast.engine.calls",
-    "changed": "outlast.engine.calls",
-    "heartbeat": "outlast.engine.calls",
-    "now": "outlast.engine.calls",
-    "progress": "outlast.engine.emit",
-    "random": "outlast.engine.calls",
-    "saga": "outlast.engine.saga",
-    "sleep": "outlast.engine.calls",
-    "slot": "outlast.engine.calls",
-    "step": "outlast.engine.registry",
-    "stream": "outlast.engine.emit",
-    "task": "outlast.engine.registry",
-    "this_step": "outlast.engine.calls",
-    "uuid4": "outlast.engine.calls",
-    "wait_for": "outlast.engine.calls",
+    "StepInfo": "outlast.engine.task.current",
+    "ask": "outlast.engine.primitives.calls",
+    "changed": "outlast.engine.primitives.calls",
+    "heartbeat": "outlast.engine.primitives.calls",
+    "now": "outlast.engine.primitives.calls",
+    "progress": "outlast.engine.primitives.emit",
+    "random": "outlast.engine.primitives.calls",
+    "saga": "outlast.engine.primitives.saga",
+    "sleep": "outlast.engine.primitives.calls",
+    "slot": "outlast.engine.primitives.calls",
+    "step": "outlast.engine.task.registry",
+    "stream": "outlast.engine.primitives.emit",
+    "task": "outlast.engine.task.registry",
+    "this_step": "outlast.engine.primitives.calls",
+    "uuid4": "outlast.engine.primitives.calls",
+    "wait_for": "outlast.engine.primitives.calls",
 }
 
 # fmt: off

@@ -6,14 +6,22 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeVar, overload
 
 from outlast.duration import Duration, microseconds
-from outlast.engine.calls import changed, now, random, slot, unanswered, unsignalled, uuid4
-from outlast.engine.current import the_scope
-from outlast.engine.emit import progress_in_thread as progress
-from outlast.engine.emit import stream_in_thread as stream
-from outlast.engine.question import Escalation, question_of
-from outlast.engine.saga import BlockingSaga
-from outlast.engine.signal import Match, Signal
-from outlast.engine.thread_scope import ThreadScope
+from outlast.engine.primitives.calls import (
+    changed,
+    now,
+    random,
+    slot,
+    unanswered,
+    unsignalled,
+    uuid4,
+)
+from outlast.engine.primitives.emit import progress_in_thread as progress
+from outlast.engine.primitives.emit import stream_in_thread as stream
+from outlast.engine.primitives.saga import BlockingSaga
+from outlast.engine.replay.thread_scope import ThreadScope
+from outlast.engine.task.current import the_scope
+from outlast.engine.task.question import Escalation, question_of
+from outlast.engine.task.signal import Match, Signal
 from outlast.errors import BadPayload, WrongColour
 
 __all__ = [

@@ -17,10 +17,10 @@ from outlast.story import Step, Story
 
 if TYPE_CHECKING:
     from outlast.dialects import Dialect, DialectTransition
-    from outlast.engine.doctor import Finding
-    from outlast.engine.logs import LogLine
-    from outlast.engine.measures import Measures
-    from outlast.engine.questions import OpenQuestion
+    from outlast.engine.read.doctor import Finding
+    from outlast.engine.read.logs import LogLine
+    from outlast.engine.read.measures import Measures
+    from outlast.engine.read.questions import OpenQuestion
     from outlast.schedule import Entry, ScheduleRecord
     from outlast.store.protocol import (
         BudgetEvent,

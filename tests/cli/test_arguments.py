@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from outlast.cli.arguments import read_call
-from outlast.engine.registry import Task
+from outlast.engine.task.registry import Task
 from outlast.errors import BadPayload, OutlastError, WrongArguments
 
 

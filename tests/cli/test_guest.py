@@ -10,7 +10,7 @@ import pytest
 from outlast import Engine, State, ask, step, task, wait_for
 from outlast.blocking import ask as ask_blocking
 from outlast.engine.guest import Guest
-from outlast.engine.registry import StartOptions
+from outlast.engine.task.registry import StartOptions
 from outlast.errors import (
     AlreadyAnswered,
     BadPayload,

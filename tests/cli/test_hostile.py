@@ -191,7 +191,7 @@ def test_an_instant_without_a_date_is_shown(terminal: Terminal) -> None:
     terminal.here("db", "init")
     code = (
         "from tasks import nap; from outlast.engine.guest import Guest;"
-        "from outlast.engine.registry import StartOptions\n"
+        "from outlast.engine.task.registry import StartOptions\n"
         "with Guest('sqlite:///outlast.db') as guest:"
         f" guest.start(nap, (), {{}}, StartOptions(delay_us={far}))"
     )

@@ -66,7 +66,7 @@ def _populate(tasks: object, url: str) -> Zoo:
         handles["cancelled"].cancel("not needed", actor="eve")
         until(lambda: handles["cancelled"].status() is State.CANCELLED)
     with Guest(url) as guest:
-        from outlast.engine.registry import StartOptions
+        from outlast.engine.task.registry import StartOptions
 
         queued, _ = guest.start(tasks.hello, ("Bob",), {}, StartOptions(key="bob"))  # type: ignore[attr-defined]
         due, _ = guest.start(tasks.hello, ("Eve",), {}, StartOptions(delay_us=3_600_000_000))  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from outlast.cli.supervising import Supervisor, own_command
-from outlast.engine.presence import no_taker, serving
+from outlast.engine.read.presence import no_taker, serving
 from outlast.lifecycle import Execution
 from outlast.store import open_store
 from outlast.store.memory import MemoryStore

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from outlast import Engine, State
-from outlast.engine.handle import Execution
+from outlast.engine.control.handle import Execution
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from outlast import Engine, Fatal, State, ask, sleep, step, task, wait_for
-from outlast.engine.handle import Execution
+from outlast.engine.control.handle import Execution
 from outlast.errors import NoEngine, OutlastError, StoreFull, StoreUnavailable
 from outlast.lifecycle import Kind
 from outlast.store.protocol import Filter

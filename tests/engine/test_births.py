@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from outlast import Engine, task
-from outlast.engine import births
-from outlast.engine.registry import StartOptions
+from outlast.engine.control import births
+from outlast.engine.task.registry import StartOptions
 from outlast.errors import KeyConflict, StoreUnavailable
 from outlast.store.protocol import Answer
 

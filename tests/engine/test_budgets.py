@@ -11,7 +11,7 @@ import pytest
 
 from outlast import Budget, Engine, Retry, State, ask, reserve, sleep, spend, step, task
 from outlast.budget import charged_by, decimal_of, millionths, shown, spent_by
-from outlast.engine.handle import Execution
+from outlast.engine.control.handle import Execution
 from outlast.errors import NotFound, OverBudget, TransitionRefused, UsageError
 from outlast.lifecycle import Kind
 from outlast.testing import VirtualEngine, crash_everywhere

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from outlast import State, ask, blocking, changed, sleep, step, task, this_step, wait_for
-from outlast.engine.handle import Execution
-from outlast.engine.registry import TASKS, VERSIONS, Task
+from outlast.engine.control.handle import Execution
+from outlast.engine.task.registry import TASKS, VERSIONS, Task
 from outlast.lifecycle import Kind
 from outlast.testing import VirtualEngine, crash_everywhere
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from outlast.engine.cleanup import has_clean_up
+from outlast.engine.replay.cleanup import has_clean_up
 
 Code = Callable[[], Coroutine[Any, Any, Any]]
 

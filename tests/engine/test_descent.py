@@ -10,7 +10,7 @@ import pytest
 import outlast
 import outlast.errors
 from outlast import State, sleep, step, task, testing
-from outlast.engine.descent import steps_of
+from outlast.engine.control.descent import steps_of
 from outlast.errors import BadPayload, NotRecoverable, UnknownStep, WrongArguments
 from outlast.store.protocol import Filter
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from outlast import State, ask, blocking, now, sleep, step, task, testing, wait_for
-from outlast.engine.descent import steps_of
-from outlast.engine.handle import Execution
+from outlast.engine.control.descent import steps_of
+from outlast.engine.control.handle import Execution
 from outlast.lifecycle import Kind
 from outlast.testing import VirtualEngine
 

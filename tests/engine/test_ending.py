@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 from outlast import Engine, Retry, task, wait_for
-from outlast.engine.ending import end_by_error
-from outlast.engine.registry import Task
+from outlast.engine.drive.ending import end_by_error
+from outlast.engine.task.registry import Task
 from outlast.lifecycle import Event, Execution, Kind, Message, MessageKind
 from outlast.store import open_store
 from outlast.store.protocol import Deliver

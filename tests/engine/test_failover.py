@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from outlast.engine import failover as failovers
-from outlast.engine.failover import Failover
-from outlast.engine.journal import Journal
+from outlast.engine.cluster import failover as failovers
+from outlast.engine.cluster.failover import Failover
+from outlast.engine.write.journal import Journal
 from outlast.errors import StoreFailedOver, StoreUnavailable
 from outlast.lifecycle import Message, MessageKind
 from outlast.store.epoch import EpochLoss

@@ -13,8 +13,8 @@ import pytest
 
 import outlast
 from outlast import Engine, Retry, State, blocking, step, task, this_step
-from outlast.engine.request import new_message
-from outlast.engine.waiting import Waiting
+from outlast.engine.drive.waiting import Waiting
+from outlast.engine.write.request import new_message
 from outlast.errors import StoreUnavailable
 from outlast.lifecycle import Kind, Message, MessageKind
 from outlast.store.protocol import Deliver, Store

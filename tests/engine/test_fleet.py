@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from outlast import Engine, step, task, wait_for
-from outlast.engine.membership import Membership, in_parts
+from outlast.engine.cluster.membership import Membership, in_parts
 from outlast.errors import StoreUnavailable, UsageError
 from outlast.lifecycle import Kind, State
 from outlast.store.memory import MemoryStore
@@ -121,7 +121,7 @@ def kill(engine: Engine) -> None:
     engine.worker._open = False
     for driver in list(engine.worker.drivers.values()):
         driver.drop(at_once=True)
-    from outlast.engine.current import closed
+    from outlast.engine.task.current import closed
 
     closed(engine)
 

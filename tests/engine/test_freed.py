@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from outlast import Engine, ask, sleep, step, task
-from outlast.engine.body import Body
-from outlast.engine.driver import Driver
-from outlast.engine.scope import Scope
+from outlast.engine.drive.driver import Driver
+from outlast.engine.replay.scope import Scope
+from outlast.engine.steps.body import Body
 
 from .conftest import run, until
 
@@ -71,7 +71,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[Any]]]:
                 made.append(weakref.ref(self))
 
         for module in ("worker", "driver", "attempts"):
-            home = f"outlast.engine.{module}.{kind.__name__}"
+            home = f"outlast.engine.drive.{module}.{kind.__name__}"
             monkeypatch.setattr(home, Watched, raising=False)
 
     for kind in (Driver, Scope, Body):

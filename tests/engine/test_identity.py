@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 
-from outlast.engine.identity import IdMaker, first_id
+from outlast.engine.write.identity import IdMaker, first_id
 
 NOW = 1_790_000_000_000_000
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from outlast import Engine, ask, step, task
 from outlast.engine.guest import Guest
-from outlast.engine.inbox import QuestionPage
+from outlast.engine.read.inbox import QuestionPage
 from outlast.errors import UsageError
 from outlast.testing import engine as virtual
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from outlast.engine import journal as module
-from outlast.engine.journal import Journal
+from outlast.engine.write import journal as module
+from outlast.engine.write.journal import Journal
 from outlast.errors import NoEngine, StoreBusy, StoreFull, StoreUnavailable
 from outlast.lifecycle import Kind
 from outlast.store.memory import MemoryStore

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from outlast.engine.loop import BranchTask, DeterministicLoop, _Parked
-from outlast.engine.scope import _leak
+from outlast.engine.replay.loop import BranchTask, DeterministicLoop, _Parked
+from outlast.engine.replay.scope import _leak
 from outlast.errors import InternalError, NotDurable
 
 START = 1_700_000_000_000_000

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from outlast import Engine, State, now, step, task
-from outlast.engine import processes
-from outlast.engine.handle import Execution
+from outlast.engine.control.handle import Execution
+from outlast.engine.steps import processes
 from outlast.errors import (
     AttemptTimeout,
     CannotLoad,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from outlast import Engine, sleep, step, task, wait_for
-from outlast.engine import publishing
+from outlast.engine.primitives import publishing
 from outlast.errors import KeyConflict, UsageError
 from outlast.testing import VirtualEngine, crash_everywhere
 

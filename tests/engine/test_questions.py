@@ -13,8 +13,8 @@ import pytest
 from pydantic import BaseModel, field_validator
 
 from outlast import Engine, Retry, State, ask, blocking, sleep, step, task
+from outlast.engine.control.handle import Execution
 from outlast.engine.guest import Guest
-from outlast.engine.handle import Execution
 from outlast.errors import (
     AlreadyAnswered,
     BadPayload,

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from outlast import Engine, Retry, State, ask, sleep, step, task, wait_for
-from outlast.engine.driver import Driver
-from outlast.engine.handle import Execution
-from outlast.engine.registry import TASKS
+from outlast.engine.control.handle import Execution
+from outlast.engine.drive.driver import Driver
+from outlast.engine.task.registry import TASKS
 from outlast.lifecycle import Kind
 
 from .conftest import crash, in_state, run, until

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from outlast import Engine, Retention, State, ask, step, task
-from outlast.engine.pruner import READ_MAX
+from outlast.engine.control.pruner import READ_MAX
 from outlast.errors import UsageError
 from outlast.store.protocol import Filter
 

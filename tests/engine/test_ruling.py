@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from outlast import Engine, Retry, State, ask, sleep, step, task, wait_for
+from outlast.engine.control.handle import Execution
 from outlast.engine.guest import Guest
-from outlast.engine.handle import Execution
-from outlast.engine.request import new_message
-from outlast.engine.ruling import hear, was_too_late
+from outlast.engine.read.ruling import hear, was_too_late
+from outlast.engine.write.request import new_message
 from outlast.errors import AlreadyAnswered, NotFound
 from outlast.lifecycle import Kind, MessageKind, Transition
 from outlast.lifecycle.lateness import late_answers

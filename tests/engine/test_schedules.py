@@ -11,7 +11,7 @@ import pytest
 
 from outlast import Engine, Schedule, ask, blocking, now, sleep, slot, step, task, testing
 from outlast.duration import instant
-from outlast.engine.registry import TASKS, Task
+from outlast.engine.task.registry import TASKS, Task
 from outlast.errors import (
     BadSchedule,
     NotFound,
@@ -495,8 +495,8 @@ def test_no_crash_loses_or_doubles_a_slot() -> None:
 
 
 def test_another_process_may_make_and_trigger(url: str) -> None:
+    from outlast.engine.control.schedules import by_hand
     from outlast.engine.guest import Guest
-    from outlast.engine.schedules import by_hand
     from outlast.schedule import Wish
 
     async def main(engine: Engine) -> str:

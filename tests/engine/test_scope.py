@@ -18,10 +18,18 @@ from typing import Any
 
 import pytest
 
-from outlast.engine import scope as scope_module
-from outlast.engine.current import current_scope
-from outlast.engine.loop import _Parked
-from outlast.engine.scope import Call, CallState, DurableCall, Mismatch, Outcome, Scope, Timer
+from outlast.engine.replay import scope as scope_module
+from outlast.engine.replay.loop import _Parked
+from outlast.engine.replay.scope import (
+    Call,
+    CallState,
+    DurableCall,
+    Mismatch,
+    Outcome,
+    Scope,
+    Timer,
+)
+from outlast.engine.task.current import current_scope
 from outlast.errors import InternalError, NotDurable, UsageError
 
 START = 1_700_000_000_000_000
@@ -1044,7 +1052,7 @@ def test_the_end_of_the_process_runs_no_code(closed: bool, tmp_path: Path) -> No
     script = tmp_path / "script.py"
     script.write_text(
         "import asyncio\n"
-        "from outlast.engine.scope import Scope\n"
+        "from outlast.engine.replay.scope import Scope\n"
         "async def main():\n"
         "    while True:\n"
         "        try: await asyncio.sleep(1)\n"

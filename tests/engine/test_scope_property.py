@@ -19,8 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from outlast.engine.current import current_scope
-from outlast.engine.scope import Call, Outcome, Scope
+from outlast.engine.replay.scope import Call, Outcome, Scope
+from outlast.engine.task.current import current_scope
 
 START = 1_700_000_000_000_000
 Body = list[tuple[Any, ...]]

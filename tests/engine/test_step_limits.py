@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from outlast import Retry, State, blocking, heartbeat, sleep, step, task, this_step
-from outlast.engine.body import Body
+from outlast.engine.steps.body import Body
 from outlast.errors import (
     BadPayload,
     HeartbeatLost,

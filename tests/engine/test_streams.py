@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from outlast import Engine, Fatal, ask, blocking, progress, sleep, step, stream, task, this_step
-from outlast.engine.emitter import WAITING_MAX, Emitter
 from outlast.engine.guest import Guest
+from outlast.engine.write.emitter import WAITING_MAX, Emitter
 from outlast.errors import PayloadTooLarge, UsageError, WrongColour
 from outlast.lifecycle import State
 from outlast.store.emitting import Ends, Parts, placed

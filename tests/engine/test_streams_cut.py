@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from outlast import Engine, State, blocking, step, stream, task, wait_for
-from outlast.engine import emitter
-from outlast.engine.driver import Driver
-from outlast.engine.registry import TASKS
+from outlast.engine.drive.driver import Driver
+from outlast.engine.task.registry import TASKS
+from outlast.engine.write import emitter
 
 from .conftest import crash, in_state, until
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outlast import Engine, State, ask, task
-from outlast.engine import token as tokens
+from outlast.engine.control import token as tokens
 from outlast.engine.guest import Guest
 from outlast.errors import (
     AlreadyAnswered,

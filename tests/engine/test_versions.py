@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from outlast import State, sleep, step, task
-from outlast.engine.registry import Task, is_newer
+from outlast.engine.task.registry import Task, is_newer
 from outlast.errors import UsageError
 from outlast.lifecycle import Kind
 from outlast.store import open_store

@@ -23,8 +23,8 @@ from outlast import (
     uuid4,
     wait_for,
 )
-from outlast.engine.driver import Driver
-from outlast.engine.warm import BYTES_MAX, KEPT_US, ROWS_MIN, WarmCopies
+from outlast.engine.drive.driver import Driver
+from outlast.engine.drive.warm import BYTES_MAX, KEPT_US, ROWS_MIN, WarmCopies
 from outlast.lifecycle import Kind, Transition
 from outlast.testing import VirtualEngine, crash_everywhere
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from outlast.engine.doctor import CHECKS, Finding, Level, Patient, examine, worst
+from outlast.engine.read.doctor import CHECKS, Finding, Level, Patient, examine, worst
 from outlast.errors import StoreUnavailable
 from outlast.lifecycle import Event, Kind, create
 from outlast.store import open_store

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from outlast import Engine, Retry, ask, blocking, sleep, step, stream, task
-from outlast.engine.emitter import LINES_MAX, Emitter
-from outlast.engine.events import EVENTS, tell
-from outlast.engine.logs import MESSAGE_MAX, line_of
-from outlast.engine.registry import TASKS as KNOWN
+from outlast.engine.read.logs import MESSAGE_MAX, line_of
+from outlast.engine.task.registry import TASKS as KNOWN
+from outlast.engine.write.emitter import LINES_MAX, Emitter
+from outlast.engine.write.events import EVENTS, tell
 from outlast.errors import UsageError
 from outlast.lifecycle import Kind, State, Transition
 from outlast.observe.logs import Ids, Json, Text, setup_logs
@@ -338,7 +338,7 @@ def test_nobody_pays_for_events_that_nobody_hears(monkeypatch: pytest.MonkeyPatc
 def test_warnings_still_reach_stderr_where_nobody_listens(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from outlast.engine.logs import Capture
+    from outlast.engine.read.logs import Capture
 
     logger = logging.getLogger("lonely")
     logger.propagate = False

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from outlast import Engine, Retry, ask, sleep, step, task
-from outlast.engine.measures import LEAST_US, measures_of, told
-from outlast.engine.registry import TASKS as KNOWN
+from outlast.engine.read.measures import LEAST_US, measures_of, told
+from outlast.engine.task.registry import TASKS as KNOWN
 from outlast.forms import measures_form
 from outlast.lifecycle import State
 from outlast.testing import engine as virtual

@@ -13,8 +13,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from outlast import Engine, Retry, sleep, step, task
-from outlast.engine.registry import TASKS as KNOWN
-from outlast.engine.tally import FRESH_MAX, OTHERS, TASKS_MAX, Spread, Tally
+from outlast.engine.task.registry import TASKS as KNOWN
+from outlast.engine.write.tally import FRESH_MAX, OTHERS, TASKS_MAX, Spread, Tally
 from outlast.errors import StoreUnavailable
 from outlast.lifecycle import EDGES, Kind, State, Transition
 from outlast.lifecycle.table import RULES

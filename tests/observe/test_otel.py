@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace.status import StatusCode
 
 from outlast import Engine, Retry, step, task
-from outlast.engine.registry import TASKS as KNOWN
+from outlast.engine.task.registry import TASKS as KNOWN
 from outlast.lifecycle import State
 from outlast.observe.otel import Telemetry
 from outlast.observe.otel import export as exporting

@@ -11,7 +11,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from outlast import Engine, task
-from outlast.engine.registry import TASKS as KNOWN
+from outlast.engine.task.registry import TASKS as KNOWN
 from outlast.observe.metrics import Metrics
 
 from . import awaited

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 import outlast.store.relational.store as module
-from outlast.engine.fleet import Fleet
+from outlast.engine.cluster.fleet import Fleet
 from outlast.errors import StoreBusy, StoreUnavailable
 from outlast.lifecycle import Kind, Message, MessageKind
 from outlast.store.auditing import FREE_FAILURES

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from outlast import Engine, ask, sleep, step, stream, task
-from outlast.engine.registry import TASKS as KNOWN
+from outlast.engine.task.registry import TASKS as KNOWN
 from outlast.server.app import create_app
 from outlast.server.auth import FirstToken, Identity
 from outlast.server.problem import MEDIA

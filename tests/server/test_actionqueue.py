@@ -11,7 +11,7 @@ import pytest
 
 from outlast import Limit, Retry, Schedule, task
 from outlast.access import Grant, Rights, Role
-from outlast.engine.identity import IdMaker
+from outlast.engine.write.identity import IdMaker
 from outlast.server.actionqueue import HOME, ROUTES
 from outlast.server.actionqueue.actors import ledger
 from outlast.server.actionqueue.names import id_of, named, schedule_id

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from outlast import Client, Engine, Filter, State
-from outlast.engine.handle import Execution
+from outlast.engine.control.handle import Execution
 from outlast.errors import (
     AlreadyAnswered,
     BadPayload,

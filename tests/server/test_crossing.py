@@ -13,8 +13,9 @@ from argon2 import PasswordHasher
 from campaigns.matrix.crossing import Crossed, crossing
 from outlast.accounts import password
 from outlast.accounts.desk import unknown
-from outlast.engine import current, publishing
 from outlast.engine.engine import Engine
+from outlast.engine.primitives import publishing
+from outlast.engine.task import current
 from outlast.errors import Forbidden, NotFound, Unauthenticated
 from outlast.server import veil
 from outlast.server.call import Call

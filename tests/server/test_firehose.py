@@ -14,7 +14,7 @@ import pytest
 
 from outlast import Client
 from outlast.access import Grant, Rights, Role
-from outlast.engine import feed
+from outlast.engine.read import feed
 from outlast.errors import BadPayload, FeedGap, UsageError
 from outlast.server.auth import Identity
 

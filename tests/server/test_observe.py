@@ -13,7 +13,7 @@ import pytest
 from outlast import Engine, step, task
 from outlast.access import Role
 from outlast.access.decide import Grant, Rights
-from outlast.engine.registry import TASKS as KNOWN
+from outlast.engine.task.registry import TASKS as KNOWN
 from outlast.server.app import create_app
 from outlast.server.auth import Identity
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from outlast import Client, Engine, Schedule
-from outlast.engine.feed import Events
-from outlast.engine.handle import Execution
-from outlast.engine.stream import Stream
+from outlast.engine.control.handle import Execution
+from outlast.engine.read.feed import Events
+from outlast.engine.read.stream import Stream
 from outlast.errors import NotFound, ScheduleRefused, UnknownTenant
 
 from .conftest import TASKS, TOKEN

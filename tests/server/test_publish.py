@@ -7,7 +7,7 @@ from typing import Any
 
 from outlast import Client, task, wait_for
 from outlast.access import Grant, Rights, Role
-from outlast.engine.registry import TASKS as KNOWN
+from outlast.engine.task.registry import TASKS as KNOWN
 from outlast.server.auth import Identity
 
 from . import conftest

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from outlast import Retry, task
 from outlast.access import Grant, Rights, Role
-from outlast.engine.registry import TASKS as KNOWN
+from outlast.engine.task.registry import TASKS as KNOWN
 from outlast.server.auth import Identity
 
 from .conftest import TOKEN, Tokens, World, a_world

@@ -12,7 +12,7 @@ import pytest
 
 from outlast import ask, progress, sleep, stream, task, wait_for
 from outlast.access import Grant, Rights, Role
-from outlast.engine.registry import TASKS as KNOWN
+from outlast.engine.task.registry import TASKS as KNOWN
 from outlast.lifecycle import Message, MessageKind
 from outlast.lifecycle.record import continued_as
 from outlast.server import guard, veil

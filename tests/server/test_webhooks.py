@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from outlast import Engine, Retry
-from outlast.engine import posting
-from outlast.engine.posting import send, signed
+from outlast.engine.control import posting
+from outlast.engine.control.posting import send, signed
 from outlast.errors import Fatal
 from outlast.server.app import create_app
 from outlast.server.auth import Identity

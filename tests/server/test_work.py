@@ -14,9 +14,9 @@ from outlast import Engine, heartbeat, progress, spend, step, stream, task, this
 from outlast.access import Grant, Rights, Role
 from outlast.client import remote
 from outlast.client.remote import RemoteWorker
-from outlast.engine.current import current_step
-from outlast.engine.registry import Retry
-from outlast.engine.remote import LOSSES_MAX, RemoteDesk
+from outlast.engine.steps.remote import LOSSES_MAX, RemoteDesk
+from outlast.engine.task.current import current_step
+from outlast.engine.task.registry import Retry
 from outlast.errors import Fatal, LeaseLost, ProcessDied, StepTimeout, UsageError
 from outlast.server.auth import Identity
 

@@ -12,10 +12,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from campaigns.matrix.world import Canary, a_world
 from outlast import task
-from outlast.engine import token
-from outlast.engine.acting import acting
-from outlast.engine.doctor import examine
-from outlast.engine.registry import TASKS
+from outlast.engine.control import token
+from outlast.engine.read.doctor import examine
+from outlast.engine.task.registry import TASKS
+from outlast.engine.write.acting import acting
 from outlast.observe.metrics import Metrics
 from outlast.observe.otel import Telemetry
 from outlast.observe.otel import export as exporting

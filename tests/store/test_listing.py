@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from outlast.engine.identity import IdMaker
-from outlast.engine.listing import SLACK_US, bounded
+from outlast.engine.control.listing import SLACK_US, bounded
+from outlast.engine.write.identity import IdMaker
 from outlast.lifecycle import FINAL, OPEN, Kind, State
 from outlast.store.protocol import Filter, Item, Part
 from outlast.store.sqlite import SqliteStore

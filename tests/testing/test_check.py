@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from outlast import Engine, State, ask, blocking, changed, sleep, step, task
-from outlast.engine.registry import TASKS, Task
+from outlast.engine.task.registry import TASKS, Task
 from outlast.errors import ReplayMismatch
 from outlast.testing import VirtualEngine, assert_fits, check, save_history
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from outlast import Retry, ask, blocking, now, random, sleep, step, task, uuid4, wait_for
-from outlast.engine.playback import Playback
+from outlast.engine.drive.playback import Playback
 from outlast.errors import ExecutionCancelled
 from outlast.lifecycle import Kind
 from outlast.testing import VirtualEngine, crash_everywhere
@@ -241,7 +241,7 @@ def test_a_scenario_that_is_not_the_same_each_time_is_found() -> None:
 
 
 def test_nothing_stays_behind() -> None:
-    from outlast.engine.body import Body
+    from outlast.engine.steps.body import Body
 
     plain = Body.start
     with pytest.raises(ZeroDivisionError):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from outlast import Engine, Retry, State, ask, blocking, sleep, step, task, wait_for
-from outlast.engine.registry import Task
+from outlast.engine.task.registry import Task
 from outlast.errors import CannotLoad, NotFound, ReplayMismatch
 from outlast.lifecycle import Kind
 from outlast.testing import VirtualEngine, engine, load_history, replay, save_history

@@ -177,7 +177,7 @@ def test_a_recorded_body_that_runs_again_fails_it(project: pytest.Pytester) -> N
         """
         import pytest
         import shop
-        from outlast.engine.playback import Playback
+        from outlast.engine.drive.playback import Playback
 
         @pytest.fixture(autouse=True)
         def forgetful(monkeypatch):

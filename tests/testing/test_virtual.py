@@ -431,7 +431,7 @@ def test_what_is_under_way_ends_with_the_engine() -> None:
 def test_a_fault_of_the_engine_ends_the_test(
     outlast_engine: VirtualEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from outlast.engine.driver import Driver
+    from outlast.engine.drive.driver import Driver
 
     def broken(*args: object) -> None:
         raise ZeroDivisionError
@@ -444,7 +444,7 @@ def test_a_fault_of_the_engine_ends_the_test(
 def test_an_engine_that_goes_round_in_circles_hangs_nobody(
     outlast_engine: VirtualEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from outlast.engine.waiting import Waiting
+    from outlast.engine.drive.waiting import Waiting
 
     @task
     async def asks() -> bool:

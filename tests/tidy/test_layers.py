@@ -27,6 +27,22 @@ FLOORS: Final = (
 """From the ground up; a room sees the floors below its own, and nobody on its own."""
 FLOOR_OF: Final = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
+ENGINE_FLOORS: Final = (
+    {"task"},
+    {"replay"},
+    {"read"},
+    {"write"},
+    {"steps"},
+    {"drive", "primitives", "cluster", "control"},
+    {"background", "engine", "guest"},
+)
+"""The engine's own floors. A room sees nothing beside it or above; for types alone, all."""
+ENGINE_FLOOR_OF: Final = {
+    room: floor for floor, rooms in enumerate(ENGINE_FLOORS) for room in rooms
+}
+UP_THE_STAIRS: Final = {("outlast.engine.task.registry", "outlast.engine.control.within")}
+"""``task.start`` is said of a task, and starts it where that happens: loaded as it is called."""
+
 MAY_SEE_THE_PACKAGE: Final = {"__version__", "__file__"}
 """What lower floors may take from ``outlast`` itself."""
 
@@ -104,6 +120,27 @@ def faults(sources: dict[str, str]) -> list[str]:
     return found
 
 
+def engine_faults(sources: dict[str, str]) -> list[str]:
+    """Give every import of one of the engine's packages that points up or sideways."""
+    known = frozenset(sources)
+    found = []
+    for module, text in sources.items():
+        if room_of(module) != "engine" or module == "outlast.engine":
+            continue
+        tree = ast.parse(text)
+        tree.body = [node for node in tree.body if not _is_for_types(node)]
+        own = module.split(".")[2]
+        for imported in imports_of(module, ast.unparse(tree), known):
+            if not imported.startswith("outlast.engine.") or (module, imported) in UP_THE_STAIRS:
+                continue
+            target = imported.split(".")[2]
+            # the files right under the engine are the top floor, and see each other
+            top = ENGINE_FLOOR_OF[own] == ENGINE_FLOOR_OF[target] == len(ENGINE_FLOORS) - 1
+            if target != own and not top and ENGINE_FLOOR_OF[target] >= ENGINE_FLOOR_OF[own]:
+                found.append(f"{module} imports {imported}: up, or sideways")
+    return found
+
+
 def cycle(sources: dict[str, str]) -> list[str]:
     """Give a cycle of imports that happen when a module is loaded, or nothing."""
     known = frozenset(sources)
@@ -147,12 +184,18 @@ def test_imports_point_down() -> None:
     assert faults(texts()) == []
 
 
+def test_the_engines_imports_point_down() -> None:
+    assert engine_faults(texts()) == []
+
+
 def test_no_import_is_circular() -> None:
     assert cycle(texts()) == []
 
 
 def test_every_room_has_a_floor() -> None:
     assert {room_of(module) for module in MODULES} == FLOOR_OF.keys()
+    rooms = {module.split(".")[2] for module in MODULES if module.startswith("outlast.engine.")}
+    assert rooms == ENGINE_FLOOR_OF.keys()
 
 
 def test_faults_are_seen() -> None:
@@ -164,7 +207,7 @@ def test_faults_are_seen() -> None:
         "outlast.access.roles": "from msgspec import Struct",
         "outlast.store.protocol": "if TYPE_CHECKING:\n    from outlast.engine.engine import Engine",
         "outlast.engine.engine": "def f():\n    from outlast.store.sqlite import SqliteStore",
-        "outlast.engine.driver": "from outlast import failure",  # legal
+        "outlast.engine.drive.driver": "from outlast import failure",  # legal
         "outlast.failure": "from outlast.codec import codec_for",
         "outlast.store.sqlite": "",
         "outlast.codec": "",
@@ -172,10 +215,20 @@ def test_faults_are_seen() -> None:
     seen = faults(planted)
     for module in planted:
         legal = not planted[module] or module in (
-            "outlast.engine.driver",
+            "outlast.engine.drive.driver",
             "outlast.lifecycle.record",
         )
         assert any(fault.startswith(module + " ") for fault in seen) != legal, (module, seen)
+    rooms = {
+        "outlast.engine.task.gate": "def f():\n    from outlast.engine.write.purse import Purse",
+        "outlast.engine.drive.driver": "from outlast.engine.control.bulk import Bulk",
+        "outlast.engine.write.purse": (
+            "if TYPE_CHECKING:\n    from outlast.engine.drive.driver import Driver"  # legal
+        ),
+        "outlast.engine.control.bulk": "from outlast.engine.write.purse import Purse",  # legal
+    }
+    blamed = {fault.split()[0] for fault in engine_faults(rooms)}
+    assert blamed == {"outlast.engine.task.gate", "outlast.engine.drive.driver"}
     circle = {"outlast.a": "import outlast.b", "outlast.b": "from outlast.a import x"}
     assert cycle(circle) == ["outlast.a", "outlast.b", "outlast.a"]
     assert cycle({**circle, "outlast.b": "def f():\n    import outlast.a"}) == []

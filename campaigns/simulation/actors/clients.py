@@ -15,9 +15,9 @@ from campaigns.simulation.actors.market import Market
 from campaigns.simulation.actors.orders import Order
 from campaigns.simulation.tasks.action import Need
 from campaigns.simulation.world.node import SimEngine
-from outlast.engine.after import After
-from outlast.engine.questions import open_questions
-from outlast.engine.registry import StartOptions
+from outlast.engine.read.questions import open_questions
+from outlast.engine.task.after import After
+from outlast.engine.task.registry import StartOptions
 from outlast.errors import NoEngine, NotFound, OutlastError, StoreBusy, StoreFull, StoreUnavailable
 from outlast.lifecycle import FINAL, Kind, Message, MessageKind, Transition
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from campaigns.simulation.rules.descents import RULE
-from outlast.engine.descent import Descent, Mode, steps_of
+from outlast.engine.control.descent import Descent, Mode, steps_of
 from outlast.errors import NotRecoverable, OutlastError, StoreUnavailable, UnknownStep
 from outlast.lifecycle import State
 

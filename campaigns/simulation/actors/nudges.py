@@ -11,7 +11,7 @@ from campaigns.simulation.actors.clients import make_message
 from campaigns.simulation.rules.edges import is_held
 from campaigns.simulation.tasks.programs import SORTS
 from campaigns.simulation.tasks.small import goes_on
-from outlast.engine.questions import open_questions
+from outlast.engine.read.questions import open_questions
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import Message, MessageKind, State
 from outlast.store.protocol import InboxEntry

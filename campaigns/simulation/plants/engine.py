@@ -8,11 +8,11 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from campaigns.simulation.plants.plant import Patch, Plant, decide_module
-from outlast.engine.attempts import Attempts
-from outlast.engine.body import Body
-from outlast.engine.driver import Driver
-from outlast.engine.journal import Journal
-from outlast.engine.scope import Outcome, Scope
+from outlast.engine.drive.attempts import Attempts
+from outlast.engine.drive.driver import Driver
+from outlast.engine.replay.scope import Outcome, Scope
+from outlast.engine.steps.body import Body
+from outlast.engine.write.journal import Journal
 from outlast.errors import OutlastError
 from outlast.lifecycle import Event, Kind
 from outlast.store.protocol import Answer, Create

@@ -8,9 +8,9 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from campaigns.simulation.plants.plant import Patch, Plant, decide_module
-from outlast.engine.failover import Failover
-from outlast.engine.membership import Membership
-from outlast.engine.worker import Worker
+from outlast.engine.cluster.failover import Failover
+from outlast.engine.cluster.membership import Membership
+from outlast.engine.drive.worker import Worker
 from outlast.lifecycle import Event, Kind
 from outlast.lifecycle import decide as decide_function
 from outlast.store.memory import MemoryStore

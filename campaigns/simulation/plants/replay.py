@@ -6,12 +6,12 @@ from importlib import import_module
 from typing import Any, Final
 
 from campaigns.simulation.plants.plant import Patch, Plant
-from outlast.engine.change import Changes
-from outlast.engine.children import Children
-from outlast.engine.driver import Driver
-from outlast.engine.playback import Playback
-from outlast.engine.scope import Scope
-from outlast.engine.script import Script
+from outlast.engine.drive.children import Children
+from outlast.engine.drive.driver import Driver
+from outlast.engine.drive.playback import Playback
+from outlast.engine.replay.scope import Scope
+from outlast.engine.replay.script import Script
+from outlast.engine.task.change import Changes
 from outlast.lifecycle import Kind
 
 
@@ -61,7 +61,7 @@ def _known_steps_run_again() -> list[Patch]:
 
 
 def _fork_knows_its_step() -> list[Patch]:
-    descent: Any = import_module("outlast.engine.descent")
+    descent: Any = import_module("outlast.engine.control.descent")
     plain = descent._copies
 
     def copies(source: Any, log: Any, wish: Any) -> Any:

@@ -8,10 +8,10 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from campaigns.simulation.plants.plant import Patch, Plant, decide_module
-from outlast.engine.body import Body
-from outlast.engine.driver import Driver
-from outlast.engine.owner import Owner
-from outlast.engine.waiting import Waiting
+from outlast.engine.drive.driver import Driver
+from outlast.engine.drive.waiting import Waiting
+from outlast.engine.steps.body import Body
+from outlast.engine.write.owner import Owner
 from outlast.lifecycle import Event, Kind
 from outlast.lifecycle.record import copy_of
 from outlast.lifecycle.states import LEASED
@@ -147,7 +147,7 @@ def _silence_from_the_beginning() -> list[Patch]:
 
 
 def _step_timed_in_its_queue() -> list[Patch]:
-    limits: Any = import_module("outlast.engine.limits")
+    limits: Any = import_module("outlast.engine.task.limits")
     plain = limits.Limits.first
 
     def first(self: Any, now: int, **known: Any) -> Any:

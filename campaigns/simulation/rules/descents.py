@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from outlast.engine.descent import Mode
-from outlast.engine.script import REUSABLE, is_reusable
+from outlast.engine.control.descent import Mode
+from outlast.engine.replay.script import REUSABLE, is_reusable
 from outlast.lifecycle import Kind, State, Transition
 
 if TYPE_CHECKING:

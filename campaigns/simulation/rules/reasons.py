@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from campaigns.simulation.tasks import edited
-from outlast.engine.standing import standing
+from outlast.engine.read.standing import standing
 from outlast.lifecycle import Kind, MessageKind, State, reason_of
 
 if TYPE_CHECKING:

@@ -9,8 +9,10 @@ from random import Random
 from typing import Any, Final
 
 from campaigns.simulation.world.threads import SimThreadScope
-from outlast.engine import driver, engine, identity
-from outlast.engine.identity import IdMaker, _base32
+from outlast.engine import engine
+from outlast.engine.drive import driver
+from outlast.engine.write import identity
+from outlast.engine.write.identity import IdMaker, _base32
 
 
 class SimIds(IdMaker):

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from campaigns.simulation.world.clockwork import Process
 from campaigns.simulation.world.disk import Frozen
-from outlast.engine.fleet import TOPICS, Fleet
-from outlast.engine.membership import Membership
+from outlast.engine.cluster.fleet import TOPICS, Fleet
+from outlast.engine.cluster.membership import Membership
 
 LONG_US: Final = 10**15
 LEASES_US: Final = (150_000, 400_000, 1_500_000, 6_000_000)

@@ -13,11 +13,11 @@ from campaigns.simulation.world.clockwork import Process
 from campaigns.simulation.world.disk import Disk, Frozen
 from campaigns.simulation.world.fleet import SimFleet
 from campaigns.simulation.world.threads import StepThreads, TaskThreads
-from outlast.engine.current import closed
+from outlast.engine.cluster.fleet import Fleet
+from outlast.engine.drive.warm import WarmCopies
 from outlast.engine.engine import SWEEP_MAX, Engine
-from outlast.engine.fleet import Fleet
-from outlast.engine.journal import Journal
-from outlast.engine.warm import WarmCopies
+from outlast.engine.task.current import closed
+from outlast.engine.write.journal import Journal
 from outlast.errors import OutlastError
 from outlast.store.protocol import Store, WorkerRow
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from campaigns.simulation.world.clockwork import Process, ThreadOf
-from outlast.engine.thread_scope import ThreadScope
+from outlast.engine.replay.thread_scope import ThreadScope
 
 
 class Turn:

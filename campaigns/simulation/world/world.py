@@ -33,7 +33,7 @@ from campaigns.simulation.world.node import SimEngine, request
 from campaigns.simulation.world.plan import draw_plan
 from campaigns.simulation.world.standby import Standby
 from outlast.budget import UNIT
-from outlast.engine.current import current_step
+from outlast.engine.task.current import current_step
 from outlast.errors import OutlastError
 from outlast.lifecycle import Execution, Kind, Message
 from outlast.store.memory import MemoryStore

@@ -25,7 +25,7 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 @contextmanager
 def _desk(session: Session) -> Iterator[tuple[Desk, Deed]]:
     from outlast.accounts.desk import Desk
-    from outlast.engine.acting import deed
+    from outlast.engine.write.acting import deed
 
     with session.guest() as guest:
         done = deed()

@@ -13,7 +13,7 @@ from outlast.codec import Codec, codec_for, hints_of, type_name
 from outlast.errors import BadPayload, WrongArguments
 
 if TYPE_CHECKING:
-    from outlast.engine.registry import Task
+    from outlast.engine.task.registry import Task
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 _YES: Final = ("true", "yes", "y", "on", "1")

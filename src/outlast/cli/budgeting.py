@@ -87,7 +87,7 @@ def set_(
     """Give a scope its limits, as usd=50; METER=none only counts."""
     from outlast.budget import share_of
     from outlast.duration import microseconds
-    from outlast.engine.budgets import limits_of
+    from outlast.engine.control.budgets import limits_of
 
     limits = limits_of({meter: None if said == "none" else said for meter, said in _pairs(amounts)})
     period_us = None if period is None else microseconds(period)
@@ -117,7 +117,7 @@ def reset(session: Session, scope: str, meters: Sequence[str]) -> None:
 
 
 def _change(session: Session, scope: str, what: str, amounts: dict[str, Any], **more: Any) -> None:
-    from outlast.engine.budgets import adjustment, check_open, no_budget, read_adjusted
+    from outlast.engine.control.budgets import adjustment, check_open, no_budget, read_adjusted
 
     if not amounts:
         raise no_budget(scope)
@@ -145,7 +145,7 @@ def _pairs(amounts: Iterable[str]) -> list[tuple[str, str]]:
 def _scopes(guest: Guest, text: str) -> list[str]:
     """Give the scopes that somebody means: a scope, or an execution's own."""
     from outlast.budget import checked_scope
-    from outlast.engine.budgets import own_scopes
+    from outlast.engine.control.budgets import own_scopes
 
     try:
         return [checked_scope(text)]

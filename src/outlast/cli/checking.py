@@ -38,7 +38,7 @@ def check(
     written and no step runs. The exit code is 1 if one of them would not go on.
     """
     from outlast.cli.loading import load_module
-    from outlast.engine.registry import TASKS
+    from outlast.engine.task.registry import TASKS
     from outlast.testing.rehearsal import Checked, Rehearsal, checks
 
     for app in apps:

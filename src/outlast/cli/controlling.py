@@ -19,10 +19,10 @@ from outlast.lifecycle import Execution, State
 from outlast.naming import checked_name
 
 if TYPE_CHECKING:
-    from outlast.engine.bulk import BulkReport
-    from outlast.engine.descent import Descent
+    from outlast.engine.control.bulk import BulkReport
+    from outlast.engine.control.descent import Descent
     from outlast.engine.guest import Guest
-    from outlast.engine.registry import Task
+    from outlast.engine.task.registry import Task
     from outlast.store.protocol import Filter
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -289,7 +289,7 @@ def _each(
 
 def _tell_made(session: Session, guest: Guest, record: Execution, source: str) -> None:
     """Tell of which execution a new one was made, and what it reuses."""
-    from outlast.engine.script import is_reusable
+    from outlast.engine.replay.script import is_reusable
 
     log = guest.log(record.id)
     (told,) = (one for one in guest.store.descents([record.id]) if one.id == record.id)
@@ -304,7 +304,7 @@ def _tell_made(session: Session, guest: Guest, record: Execution, source: str) -
 
 
 def _descent(mode: str, why: str | None, step: str | None = None) -> Descent:
-    from outlast.engine.descent import Descent, Mode
+    from outlast.engine.control.descent import Descent, Mode
 
     return Descent(mode=Mode(mode), step=step, why=why, actor=actor())
 
@@ -385,7 +385,7 @@ def _all(
 
 
 def _meant(report: BulkReport) -> str:
-    from outlast.engine.bulk import Action
+    from outlast.engine.control.bulk import Action
 
     verbs = {Action.RETRY: "retries"}
     verb = verbs.get(report.action, f"{report.action}s")

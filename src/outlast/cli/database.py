@@ -38,7 +38,7 @@ def init(session: Session, upgrade: bool, partitions: int | None) -> None:
 
     With --upgrade it is what a deployment says before it starts anything: it may be said again.
     """
-    from outlast.engine.identity import worker_name
+    from outlast.engine.write.identity import worker_name
     from outlast.store import open_store, place_of, prepare
 
     there, was = place_of(session.url).exists, "is there already"
@@ -81,7 +81,7 @@ def rewrap(session: Session, data_key: bool) -> None:
     No payload is touched, and an engine may run meanwhile. --data-key also draws another data key,
     which seals from now on.
     """
-    from outlast.engine.acting import deed
+    from outlast.engine.write.acting import deed
 
     count, rows = 0, []
     for tenant in session.each_tenant():  # each has data keys of its own
@@ -113,8 +113,8 @@ def encrypt(session: Session) -> None:
 
     Killed at any moment, type it again: it goes on. When all is sealed, the clear is refused.
     """
-    from outlast.engine.acting import deed
-    from outlast.engine.identity import worker_name
+    from outlast.engine.write.acting import deed
+    from outlast.engine.write.identity import worker_name
     from outlast.store import open_store
 
     session.act()
@@ -312,8 +312,8 @@ def restored(session: Session, why: str) -> None:
     Every lease ends, fences go on above all that were ever given out, and engines come back. A
     promoted standby, a dump and a copy that outlast db backup made are seen without this.
     """
-    from outlast.engine.acting import deed
-    from outlast.engine.identity import worker_name
+    from outlast.engine.write.acting import deed
+    from outlast.engine.write.identity import worker_name
     from outlast.store import open_store
 
     session.act()
@@ -332,7 +332,7 @@ def restored(session: Session, why: str) -> None:
 @shared
 def upgrade(session: Session) -> None:
     """Bring the schema of an older database to this version; make a copy of it first."""
-    from outlast.engine.identity import worker_name
+    from outlast.engine.write.identity import worker_name
     from outlast.store import open_store, place_of
 
     if not place_of(session.url).exists:
@@ -475,8 +475,8 @@ def prune(
     A running engine does this by itself, as the retention of its tasks says.
     """
     from outlast.duration import microseconds
-    from outlast.engine.acting import deed
-    from outlast.engine.pruner import Rules, due, parts
+    from outlast.engine.control.pruner import Rules, due, parts
+    from outlast.engine.write.acting import deed
     from outlast.lifecycle import FINAL
     from outlast.retention import Retention
 

@@ -18,10 +18,10 @@ from outlast.lifecycle import Execution
 
 if TYPE_CHECKING:
     from outlast.engine.guest import Guest
-    from outlast.engine.questions import OpenQuestion
+    from outlast.engine.read.questions import OpenQuestion
 
 EXPIRES: Final = "7d"
-"""As :data:`outlast.engine.token.EXPIRES`, which only --give-token has to import."""
+"""As :data:`outlast.engine.control.token.EXPIRES`, which only --give-token has to import."""
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

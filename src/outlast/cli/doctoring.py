@@ -13,7 +13,7 @@ from outlast.cli.session import Session, shared
 from outlast.cli.words import now_us, one_line
 
 if TYPE_CHECKING:
-    from outlast.engine.doctor import Finding
+    from outlast.engine.read.doctor import Finding
 
 _MARKS = {"fail": ("✗", "red"), "warn": ("!", "yellow"), "ok": ("✓", "green")}
 
@@ -27,7 +27,7 @@ def doctor(session: Session, strict: bool) -> int:
     It changes nothing and looks at samples where there is much, so it takes a second or two. The
     exit code is 1 where work stands still or may be lost.
     """
-    from outlast.engine.doctor import Level, examine, worst
+    from outlast.engine.read.doctor import Level, examine, worst
     from outlast.forms import finding_form
 
     with session.guest() as guest:
@@ -57,7 +57,7 @@ def _show(session: Session, one: Finding) -> None:
 
 def _of_secret(url: str) -> list[Finding]:
     """See who may read the digest of the server's first token."""
-    from outlast.engine.doctor import Finding, Level
+    from outlast.engine.read.doctor import Finding, Level
     from outlast.store import is_postgres, sqlite_path
 
     if is_postgres(url) or not url.startswith("sqlite:"):

@@ -13,7 +13,7 @@ from outlast.cli.words import one_line
 from outlast.errors import BadPayload, UnknownTask, UsageError
 
 if TYPE_CHECKING:
-    from outlast.engine.registry import Task
+    from outlast.engine.task.registry import Task
 
 
 def edited(

@@ -10,7 +10,7 @@ from outlast.cli.exits import INTERRUPTED, OK
 from outlast.cli.session import Session
 from outlast.cli.signals import Signals
 from outlast.cli.words import ICONS, clock, sentence
-from outlast.engine.feed import EventFilter, FeedEvent, filter_of
+from outlast.engine.read.feed import EventFilter, FeedEvent, filter_of
 from outlast.errors import UsageError
 
 

@@ -11,7 +11,7 @@ from outlast.cli.words import moment, now_us, one_line, until
 from outlast.duration import in_words
 
 if TYPE_CHECKING:
-    from outlast.engine.webhooks import NewWebhook
+    from outlast.engine.control.webhooks import NewWebhook
     from outlast.store.webhooks import Delivery, Wanted, Webhook
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -56,7 +56,7 @@ def add(
     All that is given must hold; STATES and KINDS are words with commas between.
     """
     from outlast.cli.following import labels_of
-    from outlast.engine.webhooks import wanted_of
+    from outlast.engine.control.webhooks import wanted_of
 
     wanted = wanted_of(task, prefix, _words(state), _words(transition), labels_of(labels))
     with session.guest(make=True) as guest:

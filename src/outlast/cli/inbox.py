@@ -11,7 +11,7 @@ from outlast.cli.words import now_us, one_line, until
 from outlast.duration import in_words
 
 if TYPE_CHECKING:
-    from outlast.engine.inbox import QuestionPage
+    from outlast.engine.read.inbox import QuestionPage
 
 
 @click.command()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from outlast.errors import CannotLoad, OutlastError, UnknownTask, UsageError
 
 if TYPE_CHECKING:
-    from outlast.engine.registry import Task
+    from outlast.engine.task.registry import Task
 
 
 def load_task(target: str) -> Task[Any, Any]:
@@ -55,7 +55,7 @@ def load_task(target: str) -> Task[Any, Any]:
 
 def tasks_of(module: ModuleType) -> dict[str, Task[Any, Any]]:
     """Give the tasks that a module has, by the name it has them under; those it imports last."""
-    from outlast.engine.registry import Task
+    from outlast.engine.task.registry import Task
 
     found = {name: value for name, value in vars(module).items() if isinstance(value, Task)}
     own = {name: task for name, task in found.items() if task.fn.__module__ == module.__name__}

@@ -12,7 +12,7 @@ from outlast.cli.words import clock, lines_of
 from outlast.store.protocol import LOGS
 
 if TYPE_CHECKING:
-    from outlast.engine.logs import LogLine
+    from outlast.engine.read.logs import LogLine
 
 _STYLES = {"ERROR": "red", "CRITICAL": "red", "WARNING": "yellow", "DEBUG": "dim"}
 
@@ -29,7 +29,7 @@ def logs(session: Session, id: str, step: str | None, follow: bool, after: int) 
     Lines that were logged just before a kill may be missing. Where the execution goes on as a new
     one, the lines of that one follow.
     """
-    from outlast.engine.logs import is_of, line_of
+    from outlast.engine.read.logs import is_of, line_of
     from outlast.forms import line_form
 
     with session.guest() as guest:

@@ -80,7 +80,7 @@ def ls(
     cursor: str | None,
 ) -> None:
     """List executions, the newest first."""
-    from outlast.engine.listing import bounded
+    from outlast.engine.control.listing import bounded
     from outlast.store.protocol import Filter
 
     span = span_of("--since", since)
@@ -277,7 +277,7 @@ def show(session: Session, id: str, dialect: str | None, metrics: bool) -> None:
     from outlast.cli.budgeting import in_a_line
     from outlast.cli.stopping import stopping
     from outlast.cli.tree import relation_lines, relations_form, relations_of
-    from outlast.engine.questions import open_questions
+    from outlast.engine.read.questions import open_questions
     from outlast.story import story_of
 
     with session.guest() as guest:
@@ -295,7 +295,7 @@ def show(session: Session, id: str, dialect: str | None, metrics: bool) -> None:
         return
     if metrics:
         from outlast.cli.measuring import show_measures
-        from outlast.engine.measures import measures_of
+        from outlast.engine.read.measures import measures_of
 
         show_measures(session, measures_of(id, log, now_us()))
         return
@@ -512,7 +512,7 @@ def event_line(row: Transition, *, colour: bool = False) -> str:
 def why(session: Session, id: str) -> None:
     """Say why an execution is not moving, and what to do about it."""
     from outlast.cli.stopping import stopping
-    from outlast.engine.presence import no_taker
+    from outlast.engine.read.presence import no_taker
 
     with session.guest() as guest:
         id = guest.find(id)

@@ -9,7 +9,7 @@ from outlast.cli.words import moment, one_line
 from outlast.duration import in_words
 
 if TYPE_CHECKING:
-    from outlast.engine.measures import Measures, StepMeasures
+    from outlast.engine.read.measures import Measures, StepMeasures
 
 _MIB = 1024 * 1024
 

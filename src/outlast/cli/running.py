@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from outlast.cli.arguments import Call
     from outlast.engine.engine import Engine
     from outlast.engine.guest import Guest
-    from outlast.engine.registry import Task
+    from outlast.engine.task.registry import Task
     from outlast.lifecycle import Execution
 
     Twin = tuple[Execution, int]
@@ -113,7 +113,7 @@ def _run_there(
 ) -> int:
     """Start a task on the server that the store is behind, and look on."""
     from outlast.cli.watching import Watch, conclude
-    from outlast.engine.registry import StartOptions
+    from outlast.engine.task.registry import StartOptions
 
     task, (args, kwargs) = what
     with Signals() as signals, session.guest() as guest:
@@ -221,7 +221,7 @@ def _attach_or_start(
     twin: Twin | None,
 ) -> Execution:
     """Go on with the open execution of the same task and input, or start one."""
-    from outlast.engine.registry import StartOptions
+    from outlast.engine.task.registry import StartOptions
     from outlast.lifecycle import State
 
     args, kwargs = call
@@ -328,7 +328,7 @@ def start(
     On a server, the name of a task is enough, where its code is not at hand.
     """
     from outlast.cli.looking import labels_of
-    from outlast.engine.registry import StartOptions
+    from outlast.engine.task.registry import StartOptions
 
     if at is not None and delay is not None:
         raise UsageError("--at and --delay say the same thing", do="give one of them")
@@ -465,9 +465,9 @@ def worker(
     """
     from outlast.cli.loading import load_module
     from outlast.cli.supervising import end_with_supervisor
+    from outlast.engine.drive.warm import WARM_COPIES
     from outlast.engine.engine import Engine
-    from outlast.engine.registry import TASKS
-    from outlast.engine.warm import WARM_COPIES
+    from outlast.engine.task.registry import TASKS
 
     span_of("--patience", patience)
     span_of("--lease", lease)
@@ -587,8 +587,8 @@ def _supervise(session: Session, processes: int) -> int:
 
 def _serve(session: Session, engine: Engine, *, otel: bool) -> int:
     """Keep an engine open until somebody wants it to stop."""
-    from outlast.engine.publishing import OWN
-    from outlast.engine.registry import TASKS
+    from outlast.engine.primitives.publishing import OWN
+    from outlast.engine.task.registry import TASKS
 
     own = sorted(one for one in TASKS if not one.startswith(OWN))
     with Signals() as signals, engine:

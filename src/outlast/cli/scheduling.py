@@ -155,7 +155,7 @@ def _here(slot: datetime) -> str:
 
 
 def _log(record: ScheduleRecord, entries: Sequence[Entry]) -> list[str]:
-    from outlast.engine.fate import sentence
+    from outlast.engine.read.fate import sentence
 
     lines = [f"{moment(one.at)}  {one_line(sentence(one, record.plan.tz), 400)}" for one in entries]
     return [f"{'log' if not place else '':<9}{line}" for place, line in enumerate(lines)]
@@ -295,7 +295,7 @@ def _put(
 ) -> None:
     from outlast.cli.deciding import actor
     from outlast.cli.running import called
-    from outlast.engine.schedules import drafted
+    from outlast.engine.control.schedules import drafted
     from outlast.schedule import Request, Wish
 
     plan = _schedule_of(options)
@@ -380,7 +380,7 @@ def _each(session: Session, wish: str, names: Sequence[str], why: str | None) ->
 
 def _one(session: Session, guest: Guest, wish: str, name: str, why: str | None) -> None:
     from outlast.cli.deciding import actor
-    from outlast.engine.schedules import by_hand
+    from outlast.engine.control.schedules import by_hand
     from outlast.schedule import Wish
 
     ids = guest.new_ids(1) if wish == "trigger" else ()
@@ -414,7 +414,7 @@ def backfill(session: Session, name: str, since: str, until: str) -> None:
     All are queued at once. At most 1,000 slots a call; slots that are still due are left alone.
     """
     from outlast.cli.deciding import actor
-    from outlast.engine.schedules import backfilling
+    from outlast.engine.control.schedules import backfilling
     from outlast.schedule.decide import BACKFILL_MAX
 
     with session.guest() as guest:

@@ -128,7 +128,7 @@ def _run(
     from outlast.cli.loading import load_module
     from outlast.cli.running import quieten
     from outlast.engine.engine import Engine
-    from outlast.engine.registry import TASKS
+    from outlast.engine.task.registry import TASKS
 
     with needed("server", "the server"):
         from outlast.server.known import StoreAuthenticator

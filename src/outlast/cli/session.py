@@ -135,7 +135,7 @@ class Session:
 
     def act(self) -> None:
         """Sign what this command changes, for the audit."""
-        from outlast.engine.acting import act
+        from outlast.engine.write.acting import act
 
         context = click.get_current_context(silent=True)
         words = "" if context is None else context.command_path.partition(" ")[2]

@@ -34,8 +34,8 @@ def tenant() -> None:
 @shared
 def add(session: Session, name: str) -> None:
     """Add a tenant; its name is of small letters, digits, "-" and "_", and stays."""
-    from outlast.engine.acting import deed
-    from outlast.engine.tenants import added
+    from outlast.engine.control.tenants import added
+    from outlast.engine.write.acting import deed
 
     checked_tenant(name)
     with _default(session, make=True) as guest:
@@ -78,8 +78,8 @@ def open_(session: Session, name: str) -> None:
 
 
 def _set(session: Session, name: str, at: int | None, word: str) -> None:
-    from outlast.engine.acting import deed
-    from outlast.engine.tenants import changed, known
+    from outlast.engine.control.tenants import changed, known
+    from outlast.engine.write.acting import deed
 
     with _default(session) as guest:
         was = known(guest.tenants, name)
@@ -107,7 +107,7 @@ def _default(session: Session, *, make: bool = False) -> Iterator[Guest]:
 def _draw_key(guest: Guest, name: str) -> None:
     """Have the tenant's data key drawn where payloads are sealed: nothing is ever in the clear."""
     if guest.store.sealing is not None:
-        from outlast.engine.identity import worker_name
+        from outlast.engine.write.identity import worker_name
         from outlast.store import open_store
 
         open_store(guest.address, owner=worker_name(), now=now_us(), tenant=name).close()

@@ -1,8 +1,8 @@
 """The client: what an engine gives its callers, over HTTP.
 
-It is what stands behind a handle (:class:`outlast.engine.handle.Backing`), so that the handles are
-the very same as those of an engine, and everything that is built on them. What it may do is decided
-by the server; who did it is noted there by the token, whatever ``actor`` says.
+It is what stands behind a handle (:class:`outlast.engine.control.handle.Backing`), so that the
+handles are the very same as those of an engine, and everything that is built on them. What it may
+do is decided by the server; who did it is noted there by the token, whatever ``actor`` says.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from outlast.client.reading import read
 from outlast.client.wire import Wire
 from outlast.duration import instant
 from outlast.engine.background import LoopThread
-from outlast.engine.budgets import Budgets
-from outlast.engine.bulk import BulkReport, action_of
-from outlast.engine.clock import Clock, WallClock
-from outlast.engine.current import closed, opened
-from outlast.engine.descent import Descent, Mode
-from outlast.engine.feed import Events, filter_of
-from outlast.engine.group import Group
-from outlast.engine.handle import Execution
-from outlast.engine.inbox import QuestionPage
-from outlast.engine.publishing import Published
-from outlast.engine.questions import OpenQuestion
-from outlast.engine.registry import PLAIN, TASKS, StartOptions, Task, by_name
+from outlast.engine.control.budgets import Budgets
+from outlast.engine.control.bulk import BulkReport, action_of
+from outlast.engine.control.descent import Descent, Mode
+from outlast.engine.control.group import Group
+from outlast.engine.control.handle import Execution
+from outlast.engine.primitives.publishing import Published
+from outlast.engine.read.feed import Events, filter_of
+from outlast.engine.read.inbox import QuestionPage
+from outlast.engine.read.questions import OpenQuestion
+from outlast.engine.task.current import closed, opened
+from outlast.engine.task.registry import PLAIN, TASKS, StartOptions, Task, by_name
+from outlast.engine.write.clock import Clock, WallClock
 from outlast.errors import Forbidden, NoEngine, OutlastError, UsageError
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import Message, MessageKind, Reason, Transition

@@ -1,8 +1,8 @@
 """What stands behind a client's schedules, queues, limits and webhooks: their offices, over HTTP.
 
 Each has the methods of the one that an engine asks on its store
-(:class:`outlast.engine.schedules.Book` and its kin), as coroutines; so the managers above are the
-engine's own.
+(:class:`outlast.engine.control.schedules.Book` and its kin), as coroutines; so the managers above
+are the engine's own.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from msgspec import UNSET, UnsetType
 from outlast.client import reading
 from outlast.client.reading import read
 from outlast.duration import Duration, instant, microseconds, microseconds_of
-from outlast.engine.capacity import Limits, Queues
-from outlast.engine.handle import Execution
-from outlast.engine.schedules import Schedules, asked, backfilling, by_hand
-from outlast.engine.tenants import Tenants
-from outlast.engine.webhooks import OVERLAP, NewWebhook, Webhooks
+from outlast.engine.control.capacity import Limits, Queues
+from outlast.engine.control.handle import Execution
+from outlast.engine.control.schedules import Schedules, asked, backfilling, by_hand
+from outlast.engine.control.tenants import Tenants
+from outlast.engine.control.webhooks import OVERLAP, NewWebhook, Webhooks
 from outlast.errors import NotFound, ScheduleRefused, UnknownTenant
 from outlast.naming import checked_name, checked_tenant
 from outlast.schedule import (
@@ -217,7 +217,7 @@ class _Far:
 
 
 class FarOffice(_Far):
-    """What :class:`outlast.engine.capacity.Office` does, over HTTP."""
+    """What :class:`outlast.engine.control.capacity.Office` does, over HTTP."""
 
     async def queues(self) -> list[QueueRow]:
         """List the queues, by name."""
@@ -337,7 +337,7 @@ class _Ids(msgspec.Struct):
 
 
 class FarBook(_Far):
-    """What :class:`outlast.engine.schedules.Book` does, over HTTP."""
+    """What :class:`outlast.engine.control.schedules.Book` does, over HTTP."""
 
     async def get(self, name: str) -> ScheduleRecord:
         """Read a schedule."""
@@ -376,7 +376,7 @@ class FarBook(_Far):
 
     async def fate(self, name: str, at: datetime) -> str:
         """Say what became of a slot, as far as its log is shown."""
-        from outlast.engine.fate import fate_of
+        from outlast.engine.read.fate import fate_of
 
         record, slot = await self.get(name), microseconds_of(at)
         about = [one for one in await self.log(name, None, 500) if _is_about(one, slot)]
@@ -510,7 +510,7 @@ class _DeliveryPage(msgspec.Struct):
 
 
 class FarHooks(_Far):
-    """What :class:`outlast.engine.webhooks.Hooks` does, over HTTP.
+    """What :class:`outlast.engine.control.webhooks.Hooks` does, over HTTP.
 
     Where a webhook is in the feed, and which of its secrets signs, is the server's own business.
     """

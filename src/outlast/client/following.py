@@ -10,7 +10,7 @@ import httpx
 
 from outlast.client import reading
 from outlast.client.wire import Wire
-from outlast.engine.feed import FeedEvent, gap
+from outlast.engine.read.feed import FeedEvent, gap
 from outlast.errors import Forbidden, OutlastError, ServerUnreachable
 from outlast.lifecycle import FINAL, Transition
 

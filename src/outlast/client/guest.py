@@ -20,15 +20,15 @@ from outlast.client.client import Client
 from outlast.client.far import FarBook, FarHooks, FarOffice
 from outlast.client.following import fed, followed
 from outlast.client.reading import read
-from outlast.engine.bulk import BulkReport
-from outlast.engine.descent import Descent
-from outlast.engine.doctor import Finding
-from outlast.engine.feed import EventFilter, FeedEvent
+from outlast.engine.control.bulk import BulkReport
+from outlast.engine.control.descent import Descent
+from outlast.engine.control.handle import Execution
 from outlast.engine.guest import Guest
-from outlast.engine.handle import Execution
-from outlast.engine.inbox import QuestionPage
-from outlast.engine.questions import OpenQuestion
-from outlast.engine.registry import StartOptions, Task
+from outlast.engine.read.doctor import Finding
+from outlast.engine.read.feed import EventFilter, FeedEvent
+from outlast.engine.read.inbox import QuestionPage
+from outlast.engine.read.questions import OpenQuestion
+from outlast.engine.task.registry import StartOptions, Task
 from outlast.errors import (
     CannotLoad,
     NameTaken,
@@ -148,7 +148,7 @@ class RemoteGuest(Guest):
         payload: bytes | None = None,
         message_id: str | None = None,
     ) -> Record:
-        from outlast.engine.request import new_message
+        from outlast.engine.write.request import new_message
 
         message: Message = new_message(
             kind, actor, key=key, data=data, payload=payload, id=message_id

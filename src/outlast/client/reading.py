@@ -10,8 +10,8 @@ import msgspec
 
 from outlast.budget import millionths
 from outlast.duration import microseconds_of
-from outlast.engine.bulk import Action
-from outlast.engine.questions import OpenQuestion
+from outlast.engine.control.bulk import Action
+from outlast.engine.read.questions import OpenQuestion
 from outlast.errors import InternalError, OutlastError, ServerUnreachable, by_code
 from outlast.lifecycle import Execution, Kind, Reason, State, Transition
 from outlast.store.protocol import DEFAULT_NUMBER, BudgetRow, ProgressRow, StreamHead, StreamItem

@@ -28,11 +28,11 @@ from outlast import failure
 from outlast.client.wire import Wire
 from outlast.codec import PAYLOAD_BYTES_MAX
 from outlast.duration import Duration, microseconds
-from outlast.engine.current import StepInfo, current_step
-from outlast.engine.eager import Escaped, guarded_call
-from outlast.engine.emitter import DONE, Said
-from outlast.engine.logs import begin_capture, end_capture
-from outlast.engine.registry import REMOTE_STEPS
+from outlast.engine.read.logs import begin_capture, end_capture
+from outlast.engine.replay.eager import Escaped, guarded_call
+from outlast.engine.task.current import StepInfo, current_step
+from outlast.engine.task.registry import REMOTE_STEPS
+from outlast.engine.write.emitter import DONE, Said
 from outlast.errors import (
     LeaseLost,
     Misdirected,
@@ -44,7 +44,7 @@ from outlast.errors import (
 from outlast.store.protocol import LOGS
 
 if TYPE_CHECKING:
-    from outlast.engine.registry import AsyncStep, DefStep
+    from outlast.engine.task.registry import AsyncStep, DefStep
 
     Step = AsyncStep[Any, Any] | DefStep[Any, Any]
 
@@ -326,7 +326,7 @@ class RemoteWorker:
 
 
 class _RemoteBody:
-    """What the code of a body can ask and tell here; see :class:`outlast.engine.body.Body`."""
+    """What a body's code can ask and tell here; see :class:`outlast.engine.steps.body.Body`."""
 
     def __init__(self, claim: dict[str, Any]) -> None:
         identity, _, _ = claim["idempotency_key"].partition(":")

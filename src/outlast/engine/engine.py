@@ -20,44 +20,49 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, Self, TypeVar
 
 from outlast.codec import PAYLOAD_BYTES_MAX
 from outlast.duration import Duration, microseconds
-from outlast.engine import current
-from outlast.engine import token as tokens
 from outlast.engine.background import LoopThread
-from outlast.engine.births import Births
-from outlast.engine.budgets import Budgets, read_adjusted
-from outlast.engine.bulk import Bulk, BulkReport, action_of
-from outlast.engine.capacity import Limits, Queues, names_of
-from outlast.engine.clock import Clock, WallClock
-from outlast.engine.current import closed, opened
-from outlast.engine.descent import Descent, descend
-from outlast.engine.events import tell
-from outlast.engine.failover import Failover
-from outlast.engine.feed import Events, Tail, filter_of, fitting, keep
-from outlast.engine.fleet import KEPT_US as WORKERS_KEPT_US
-from outlast.engine.fleet import Fleet
-from outlast.engine.group import Group
-from outlast.engine.handle import Execution
-from outlast.engine.identity import IdMaker, worker_name
-from outlast.engine.inbox import QuestionPage, Wanted, read_page
-from outlast.engine.journal import Journal
-from outlast.engine.logs import begin_capture, end_capture
-from outlast.engine.membership import LEASE, checked_lease
-from outlast.engine.permitted import answered, permitted_answer, permitted_question, token_for
-from outlast.engine.pruner import Pruner, Rules
-from outlast.engine.questions import OpenQuestion
-from outlast.engine.registry import PLAIN, TASKS, VERSIONS, StartOptions, Task, by_name
-from outlast.engine.remote import REMOTE, RemoteDesk
-from outlast.engine.request import birth_event, read_birth, read_delivery, successor_of
-from outlast.engine.ruling import hear
-from outlast.engine.scheduler import Scheduler
-from outlast.engine.schedules import Schedules
-from outlast.engine.standing import standing
-from outlast.engine.tally import Tally
-from outlast.engine.tenants import Tenants
-from outlast.engine.token import Permit
-from outlast.engine.warm import WARM_COPIES, WarmCopies
-from outlast.engine.webhooks import Webhooks
-from outlast.engine.worker import Worker
+from outlast.engine.cluster.failover import Failover
+from outlast.engine.cluster.fleet import KEPT_US as WORKERS_KEPT_US
+from outlast.engine.cluster.fleet import Fleet
+from outlast.engine.cluster.membership import LEASE, checked_lease
+from outlast.engine.control import token as tokens
+from outlast.engine.control.births import Births
+from outlast.engine.control.budgets import Budgets, read_adjusted
+from outlast.engine.control.bulk import Bulk, BulkReport, action_of
+from outlast.engine.control.capacity import Limits, Queues, names_of
+from outlast.engine.control.descent import Descent, descend
+from outlast.engine.control.group import Group
+from outlast.engine.control.handle import Execution
+from outlast.engine.control.permitted import (
+    answered,
+    permitted_answer,
+    permitted_question,
+    token_for,
+)
+from outlast.engine.control.pruner import Pruner, Rules
+from outlast.engine.control.scheduler import Scheduler
+from outlast.engine.control.schedules import Schedules
+from outlast.engine.control.tenants import Tenants
+from outlast.engine.control.token import Permit
+from outlast.engine.control.webhooks import Webhooks
+from outlast.engine.drive.warm import WARM_COPIES, WarmCopies
+from outlast.engine.drive.worker import Worker
+from outlast.engine.read.feed import Events, Tail, filter_of, fitting, keep
+from outlast.engine.read.inbox import QuestionPage, Wanted, read_page
+from outlast.engine.read.logs import begin_capture, end_capture
+from outlast.engine.read.questions import OpenQuestion
+from outlast.engine.read.ruling import hear
+from outlast.engine.read.standing import standing
+from outlast.engine.steps.remote import REMOTE, RemoteDesk
+from outlast.engine.task import current
+from outlast.engine.task.current import closed, opened
+from outlast.engine.task.registry import PLAIN, TASKS, VERSIONS, StartOptions, Task, by_name
+from outlast.engine.write.clock import Clock, WallClock
+from outlast.engine.write.events import tell
+from outlast.engine.write.identity import IdMaker, worker_name
+from outlast.engine.write.journal import Journal
+from outlast.engine.write.request import birth_event, read_birth, read_delivery, successor_of
+from outlast.engine.write.tally import Tally
 from outlast.errors import (
     AlreadyAnswered,
     NoEngine,
@@ -88,7 +93,7 @@ from outlast.store.protocol import (
 )
 
 if TYPE_CHECKING:
-    from outlast.engine.publishing import Published
+    from outlast.engine.primitives.publishing import Published
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -1189,7 +1194,7 @@ class Engine:
         Raises:
             KeyConflict: the key belongs to another event.
         """
-        from outlast.engine.publishing import publish
+        from outlast.engine.primitives.publishing import publish
 
         return await publish(self, name, value, key=key, task=task, labels=labels, actor=actor)
 

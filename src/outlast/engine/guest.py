@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from msgspec.structs import replace
 
-from outlast.engine.acting import signed
+from outlast.engine.write.acting import signed
 from outlast.errors import (
     AlreadyAnswered,
     InternalError,
@@ -44,17 +44,17 @@ from outlast.store.protocol import (
 )
 
 if TYPE_CHECKING:
-    from outlast.engine.bulk import BulkReport
-    from outlast.engine.capacity import Office
-    from outlast.engine.descent import Descent
-    from outlast.engine.feed import EventFilter, FeedEvent
-    from outlast.engine.identity import IdMaker
-    from outlast.engine.inbox import QuestionPage
-    from outlast.engine.questions import OpenQuestion
-    from outlast.engine.registry import StartOptions, Task
-    from outlast.engine.schedules import Book
-    from outlast.engine.token import Permit
-    from outlast.engine.webhooks import Hooks
+    from outlast.engine.control.bulk import BulkReport
+    from outlast.engine.control.capacity import Office
+    from outlast.engine.control.descent import Descent
+    from outlast.engine.control.schedules import Book
+    from outlast.engine.control.token import Permit
+    from outlast.engine.control.webhooks import Hooks
+    from outlast.engine.read.feed import EventFilter, FeedEvent
+    from outlast.engine.read.inbox import QuestionPage
+    from outlast.engine.read.questions import OpenQuestion
+    from outlast.engine.task.registry import StartOptions, Task
+    from outlast.engine.write.identity import IdMaker
     from outlast.lifecycle import Reason
     from outlast.store.protocol import Hints, WorkerRow
 
@@ -140,13 +140,13 @@ class Guest:
 
         ``owner`` is the process that runs the engine of this store, or None.
         """
-        from outlast.engine.standing import standing
+        from outlast.engine.read.standing import standing
 
         return standing(self.store, record, owner)
 
     def serving(self) -> list[WorkerRow]:
         """Give the workers that live."""
-        from outlast.engine.presence import serving
+        from outlast.engine.read.presence import serving
 
         if not self.store.is_shared and owner_of(self.address, self.store.tenant) is None:
             return []
@@ -160,7 +160,7 @@ class Guest:
     @property
     def webhooks(self) -> Hooks:
         """The webhooks of the store."""
-        from outlast.engine.webhooks import Hooks
+        from outlast.engine.control.webhooks import Hooks
 
         return Hooks(self.store, lambda: time.time_ns() // 1000)
 
@@ -169,20 +169,20 @@ class Guest:
     @property
     def book(self) -> Book:
         """The schedules of the store."""
-        from outlast.engine.schedules import Book
+        from outlast.engine.control.schedules import Book
 
         return Book(self.store, lambda: time.time_ns() // 1000)
 
     @property
     def office(self) -> Office:
         """The queues and limits of the store."""
-        from outlast.engine.capacity import Office
+        from outlast.engine.control.capacity import Office
 
         return Office(self.store, lambda: time.time_ns() // 1000)
 
     def new_ids(self, count: int) -> tuple[str, ...]:
         """Make ids for executions."""
-        from outlast.engine.identity import IdMaker
+        from outlast.engine.write.identity import IdMaker
 
         self._ids = self._ids or IdMaker()
         now = time.time_ns() // 1000
@@ -207,8 +207,8 @@ class Guest:
             WrongArguments, BadPayload, PayloadTooLarge: nothing was written.
             StoreUnavailable: whether it was started is unknown; with a key it is safe to repeat.
         """
-        from outlast.engine.identity import IdMaker
-        from outlast.engine.request import birth_event, read_birth
+        from outlast.engine.write.identity import IdMaker
+        from outlast.engine.write.request import birth_event, read_birth
 
         if isinstance(task, str):
             raise UnknownTask(f"the code of {task} is needed to start it here", do="FILE.py:TASK")
@@ -237,9 +237,9 @@ class Guest:
             UnknownStep, NotRecoverable, UnknownTask, WrongArguments, BadPayload, PayloadTooLarge,
             KeyConflict: it cannot be made so; nothing was written.
         """
-        from outlast.engine.descent import descend
-        from outlast.engine.identity import IdMaker
-        from outlast.engine.request import read_birth
+        from outlast.engine.control.descent import descend
+        from outlast.engine.write.identity import IdMaker
+        from outlast.engine.write.request import read_birth
 
         self._ids = self._ids or IdMaker()
         now = time.time_ns() // 1000
@@ -267,7 +267,7 @@ class Guest:
 
     def _heard(self, sent: Record, key: str) -> Record:
         """Wait until an answer has its place in the log; gives the row that it has left."""
-        from outlast.engine.ruling import hear_from_outside
+        from outlast.engine.read.ruling import hear_from_outside
 
         def read(after_seq: int) -> tuple[Record, Sequence[Transition]]:
             return self.record(sent.id), self.store.log(sent.id, after_seq)
@@ -283,7 +283,7 @@ class Guest:
             NotFound: it asks nothing, or not this; or there is no such execution.
             UsageError: it asks several questions, and no key was given.
         """
-        from outlast.engine.questions import open_questions, pick
+        from outlast.engine.read.questions import open_questions, pick
 
         record, log = self.record(id), self.log(id)
         return pick(open_questions(record, log), key, record, log)
@@ -296,7 +296,7 @@ class Guest:
         Raises:
             AlreadyAnswered, NotFound, UsageError: as :meth:`question`.
         """
-        from outlast.engine.permitted import token_for
+        from outlast.engine.control.permitted import token_for
 
         question = self.question(id, key)
         by = actor or question.to or "token"
@@ -322,8 +322,8 @@ class Guest:
             TokenInvalid, TokenForeign, TokenExpired, AlreadyAnswered, TokenUsed, NotFound: as
                 :meth:`question_by_token`.
         """
-        from outlast.engine.permitted import answered, permitted_answer
-        from outlast.engine.request import read_delivery
+        from outlast.engine.control.permitted import answered, permitted_answer
+        from outlast.engine.write.request import read_delivery
 
         permit, question = self._permitted(token)
         message = permitted_answer(permit, question, value)
@@ -334,15 +334,15 @@ class Guest:
             raise answered(permit, self.log(permit.execution_id), error) from None
 
     def _permitted(self, token: str) -> tuple[Permit, OpenQuestion]:
-        from outlast.engine import token as tokens
-        from outlast.engine.permitted import permitted_question
+        from outlast.engine.control import token as tokens
+        from outlast.engine.control.permitted import permitted_question
 
         permit = tokens.read(self._secret(), token, time.time_ns() // 1000, self.store.tenant)
         record = self.record(permit.execution_id)
         return permit, permitted_question(permit, record, self.log(record.id))
 
     def _secret(self) -> bytes:
-        from outlast.engine import token as tokens
+        from outlast.engine.control import token as tokens
 
         return self.store.secret(tokens.SECRET_NAME, tokens.drawn())
 
@@ -355,7 +355,7 @@ class Guest:
         limit: int = 50,
     ) -> QuestionPage:
         """Give the open questions of all executions, as :meth:`outlast.Engine.questions`."""
-        from outlast.engine.inbox import Wanted, read_page
+        from outlast.engine.read.inbox import Wanted, read_page
 
         wanted = Wanted(to, oldest_first, cursor, limit)
         wanted.check()
@@ -455,7 +455,7 @@ class Guest:
         Raises:
             UsageError: there is no such action.
         """
-        from outlast.engine.bulk import Bulk, action_of
+        from outlast.engine.control.bulk import Bulk, action_of
 
         bulk = Bulk(action_of(action), filter, why, actor)
         report, found = bulk.find(self.store)
@@ -471,7 +471,7 @@ class Guest:
         self, part: list[tuple[str, Message | Descent]], report: BulkReport
     ) -> list[Record | OutlastError]:
         """Do what is wished for some executions; messages share a transaction."""
-        from outlast.engine.request import read_delivery
+        from outlast.engine.write.request import read_delivery
 
         now = time.time_ns() // 1000
         come: list[Record | OutlastError] = []
@@ -505,7 +505,7 @@ class Guest:
         payload: bytes | None = None,
         message_id: str | None = None,
     ) -> Record:
-        from outlast.engine.request import new_message, read_delivery, successor_of
+        from outlast.engine.write.request import new_message, read_delivery, successor_of
 
         message = new_message(kind, actor, key=key, data=data, payload=payload, id=message_id)
         answer = self._commit(Deliver(id, message, time.time_ns() // 1000))
@@ -606,7 +606,7 @@ class Guest:
         Raises:
             NotFound: there is no such execution.
         """
-        from outlast.engine.questions import asked_by, open_questions
+        from outlast.engine.read.questions import asked_by, open_questions
 
         record = self.record(id)
         told = asked_by(record)
@@ -661,7 +661,7 @@ class Guest:
 
         An engine sends it; it waits for one where none runs.
         """
-        from outlast.engine.publishing import event, wish
+        from outlast.engine.primitives.publishing import event, wish
 
         options, args = wish(name, value, key, task, labels, actor)
         return self.start(event, args, {}, options)[0]
@@ -677,7 +677,7 @@ class Guest:
             FeedGap: what came behind the cursor is not all kept any more.
             UsageError: it is no cursor.
         """
-        from outlast.engine.feed import follow_outside
+        from outlast.engine.read.feed import follow_outside
 
         for page in follow_outside(self.store, after, filter, lambda: time.time_ns() // 1000):
             yield page
@@ -708,7 +708,7 @@ class Guest:
         Returns:
             The execution that they are of, and the items.
         """
-        from outlast.engine.stream import ITEMS_MAX
+        from outlast.engine.read.stream import ITEMS_MAX
 
         read_at = float("-inf")
         while True:
@@ -754,7 +754,7 @@ def _opened(url: str, tenant: str) -> Store:
 
 def _opened_or_made(url: str, tenant: str) -> Store:
     """Open a store, making its file first if there is none: by owning it for a moment."""
-    from outlast.engine.identity import worker_name
+    from outlast.engine.write.identity import worker_name
 
     give_up_at = time.monotonic() + OPENING_SECONDS
     while True:

@@ -19,8 +19,8 @@ from typing import IO, Any, Final
 
 import msgspec
 
-from outlast.engine.events import EVENTS
-from outlast.engine.logs import LEVEL, ids_here, is_replayed
+from outlast.engine.read.logs import LEVEL, ids_here, is_replayed
+from outlast.engine.write.events import EVENTS
 from outlast.errors import UsageError
 
 FORMATS: Final = ("text", "json")

@@ -1,10 +1,10 @@
 """The metrics of an engine, for Prometheus.
 
 Theory of operation. Nothing is counted here: a scrape reads what the engine has counted of itself
-(:mod:`outlast.engine.tally`) and asks the store how many there are. The store is asked at most once
-in some seconds, however many scrape, and less often where its answer takes long; it answers from
-indexes. A store that does not answer fails no scrape: then ``outlast_store_up`` is 0, and what only
-it knows is left out.
+(:mod:`outlast.engine.write.tally`) and asks the store how many there are. The store is asked at
+most once in some seconds, however many scrape, and less often where its answer takes long; it
+answers from indexes. A store that does not answer fails no scrape: then ``outlast_store_up`` is 0,
+and what only it knows is left out.
 
 Each engine has a registry of its own, so that several in one process do not mix. No label holds
 what grows with use: no id, key or name of a step. Tasks are code, queues and shared budgets are
@@ -31,7 +31,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from outlast import __version__
-from outlast.engine.tally import Spread
+from outlast.engine.write.tally import Spread
 from outlast.errors import OutlastError
 from outlast.lifecycle import FINAL, Kind, State
 from outlast.lifecycle.table import RULES

@@ -21,7 +21,7 @@ from outlast.access.record import Token, User
 from outlast.accounts.desk import Desk, checked_subject, checked_user, unknown
 from outlast.accounts.password import LENGTH_MAX, LENGTH_MIN, made_of
 from outlast.accounts.secret import form_secret
-from outlast.engine.acting import deed
+from outlast.engine.write.acting import deed
 from outlast.errors import NotFound
 from outlast.naming import NAME_LENGTH_MAX
 from outlast.server import crowd

@@ -7,9 +7,9 @@ import msgspec
 from outlast import forms
 from outlast.access import Permission
 from outlast.duration import microseconds, microseconds_of
-from outlast.engine.bulk import Action, BulkReport
-from outlast.engine.descent import Descent, Mode
-from outlast.engine.request import new_message
+from outlast.engine.control.bulk import Action, BulkReport
+from outlast.engine.control.descent import Descent, Mode
+from outlast.engine.write.request import new_message
 from outlast.errors import BadRequest, NotRecoverable, Stale, TransitionRefused, UsageError
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import MessageKind, State
@@ -156,7 +156,7 @@ def _stale(call: Call, wanted: str, record: Record) -> Stale:
 
 async def raise_budget(call: Call) -> dict[str, object]:
     """Let an execution spend more; it goes on if it was suspended for that."""
-    from outlast.engine.budgets import own_scopes
+    from outlast.engine.control.budgets import own_scopes
 
     await call.execution.araise_budget(actor=call.actor, **call.body.raise_)
     rows = await call.engine.read_budgets(own_scopes(call.row.id))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from outlast.access import Permission, Rights
-from outlast.engine.acting import acting
+from outlast.engine.write.acting import acting
 from outlast.errors import BadRequest, Forbidden, InternalError, NotFound, OutlastError, Overloaded
 from outlast.server.auth import Authenticator, Identity, see_form
 from outlast.server.call import Call, Live, Reply

@@ -15,8 +15,8 @@ from outlast.server.route import Route
 from outlast.server.strict import unfit
 
 if TYPE_CHECKING:
+    from outlast.engine.control.handle import Execution
     from outlast.engine.engine import Engine
-    from outlast.engine.handle import Execution
     from outlast.store.protocol import Store
 
 T = TypeVar("T")

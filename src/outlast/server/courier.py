@@ -26,8 +26,8 @@ import msgspec
 from msgspec.structs import replace
 
 from outlast import forms
-from outlast.engine.posting import SENDERS, send, signed
-from outlast.engine.webhooks import Hooks, fits
+from outlast.engine.control.posting import SENDERS, send, signed
+from outlast.engine.control.webhooks import Hooks, fits
 from outlast.errors import Fatal
 from outlast.store.protocol import FeedHead, FeedRow, Store, labels_of
 from outlast.store.webhooks import (

@@ -16,12 +16,12 @@ from outlast.access import Permission
 from outlast.budget import Budget
 from outlast.dialects import DIALECTS, Dialect, is_final, project, status_of
 from outlast.duration import microseconds, microseconds_of
-from outlast.engine.after import After
-from outlast.engine.logs import is_of, line_of
-from outlast.engine.measures import measures_of
-from outlast.engine.publishing import NAME as EVENT
-from outlast.engine.registry import StartOptions, Task
-from outlast.engine.stream import ITEMS_MAX
+from outlast.engine.primitives.publishing import NAME as EVENT
+from outlast.engine.read.logs import is_of, line_of
+from outlast.engine.read.measures import measures_of
+from outlast.engine.read.stream import ITEMS_MAX
+from outlast.engine.task.after import After
+from outlast.engine.task.registry import StartOptions, Task
 from outlast.errors import (
     BadPayload,
     KeyConflict,
@@ -496,7 +496,7 @@ async def get_progress(call: Call) -> dict[str, Any]:
 
 async def get_budget(call: Call) -> dict[str, Any]:
     """Show an execution's own budgets."""
-    from outlast.engine.budgets import own_scopes
+    from outlast.engine.control.budgets import own_scopes
 
     rows = await call.engine.read_budgets(own_scopes(call.row.id))
     return {"items": [forms.budget_form(one) for one in rows]}

@@ -1,6 +1,6 @@
 """The firehose: what happens to all executions, as server-sent events.
 
-The id of an event is a cursor of the feed (:mod:`outlast.engine.feed`): with it as
+The id of an event is a cursor of the feed (:mod:`outlast.engine.read.feed`): with it as
 ``Last-Event-ID``, any server of this store goes on behind it. Who may not read an execution gets
 none of its events; the permission is asked for each.
 """
@@ -14,8 +14,8 @@ from typing import Any, Final
 from outlast import forms
 from outlast.access import Permission
 from outlast.dialects import DIALECTS, Dialect, project
-from outlast.engine.feed import EventFilter, cursor_of
-from outlast.engine.publishing import publish
+from outlast.engine.primitives.publishing import publish
+from outlast.engine.read.feed import EventFilter, cursor_of
 from outlast.errors import BadRequest, FeedGap, UsageError
 from outlast.lifecycle import Kind
 from outlast.server.call import Call, Live, Reply

@@ -9,7 +9,12 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from outlast import forms
-from outlast.engine.webhooks import DELIVERIES_MAX, DESCRIPTION_LENGTH_MAX, NewWebhook, wanted_of
+from outlast.engine.control.webhooks import (
+    DELIVERIES_MAX,
+    DESCRIPTION_LENGTH_MAX,
+    NewWebhook,
+    wanted_of,
+)
 from outlast.errors import NotFound
 from outlast.lifecycle import Kind, State
 from outlast.server.call import Call, Reply

@@ -17,8 +17,8 @@ import msgspec
 
 from outlast import forms
 from outlast.access import Permission
-from outlast.engine.logs import is_of, line_of
-from outlast.engine.stream import ITEMS_MAX
+from outlast.engine.read.logs import is_of, line_of
+from outlast.engine.read.stream import ITEMS_MAX
 from outlast.errors import BadRequest
 from outlast.lifecycle import FINAL
 from outlast.lifecycle import Execution as Record

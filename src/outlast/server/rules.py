@@ -7,8 +7,8 @@ from typing import Any, Final
 from msgspec import UNSET
 
 from outlast import forms
-from outlast.engine.budgets import limits_of
-from outlast.engine.schedules import no_schedule
+from outlast.engine.control.budgets import limits_of
+from outlast.engine.control.schedules import no_schedule
 from outlast.errors import NotFound, UsageError
 from outlast.lifecycle.gate import RATE
 from outlast.schedule import Schedule, ScheduleRecord

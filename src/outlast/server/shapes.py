@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from outlast.engine.bulk import Action
+from outlast.engine.control.bulk import Action
 from outlast.lifecycle import Kind, State
 from outlast.naming import NAME_LENGTH_MAX, PRIORITY_MAX, TEXT_LENGTH_MAX
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from outlast import __version__, forms
-from outlast.engine.registry import Task
+from outlast.engine.task.registry import Task
 from outlast.errors import BadPayload, NotFound, StoreUnavailable
 from outlast.server.call import Call, Reply, checked_word
 from outlast.server.tenants import see_default
@@ -111,7 +111,7 @@ def _schema(task: Task[Any, Any], side: str) -> dict[str, Any] | None:
 
 async def get_doctor(call: Call) -> dict[str, Any]:
     """Examine the store and its workers: what is wrong, why, and what to do."""
-    from outlast.engine.doctor import examine, worst
+    from outlast.engine.read.doctor import examine, worst
 
     engine = call.engine
     found = await call.read(lambda store: examine(store, engine.clock.now(), "this server"))

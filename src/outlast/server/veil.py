@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 from msgspec.structs import replace
 
 from outlast.access import Permission
-from outlast.engine.listing import bounded
+from outlast.engine.control.listing import bounded
 from outlast.lifecycle import Execution as Record
 from outlast.server.strict import unfit
 from outlast.store.protocol import Filter, Store

@@ -6,9 +6,9 @@ step's own policy, survives every restart, shows in ``outlast ls``, and is cance
 by the same commands; nothing of its own is kept. Its key is made of the execution's id, so that a
 start that is repeated makes no second one.
 
-What it sends (:mod:`outlast.engine.posting`) is signed by a secret for each URL that the store's
-own secret gives, and which is in no log. The body says which execution ended and how; never a
-payload: who may read those asks for them.
+What it sends (:mod:`outlast.engine.control.posting`) is signed by a secret for each URL that the
+store's own secret gives, and which is in no log. The body says which execution ended and how; never
+a payload: who may read those asks for them.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from typing import Final
 import msgspec
 
 from outlast import forms
-from outlast.engine import posting
-from outlast.engine.after import After
-from outlast.engine.calls import this_step
-from outlast.engine.current import the_engine
+from outlast.engine.control import posting
+from outlast.engine.control.posting import SENDERS, send, signed
 from outlast.engine.engine import Engine
-from outlast.engine.posting import SENDERS, send, signed
-from outlast.engine.registry import Retry, StartOptions, step, task
+from outlast.engine.primitives.calls import this_step
+from outlast.engine.task.after import After
+from outlast.engine.task.current import the_engine
+from outlast.engine.task.registry import Retry, StartOptions, step, task
 from outlast.errors import Fatal, NotFound, UsageError
 from outlast.lifecycle.record import continued_as
 from outlast.server.strict import unfit

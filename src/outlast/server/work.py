@@ -9,9 +9,9 @@ from msgspec import Meta
 
 from outlast import failure
 from outlast.budget import amounts_of
-from outlast.engine.emit import checked, encoded
-from outlast.engine.logs import line_from
-from outlast.engine.remote import Claim, RemoteDesk
+from outlast.engine.primitives.emit import checked, encoded
+from outlast.engine.read.logs import line_from
+from outlast.engine.steps.remote import Claim, RemoteDesk
 from outlast.errors import NotFound, Unauthenticated
 from outlast.server.call import Call
 from outlast.server.shapes import Incoming

@@ -22,12 +22,12 @@ from datetime import datetime
 from typing import Any, Self, TypeVar
 
 from outlast.duration import Duration
-from outlast.engine.body import Body
-from outlast.engine.current import closed
 from outlast.engine.engine import Engine
-from outlast.engine.identity import worker_name
-from outlast.engine.journal import Journal
-from outlast.engine.registry import Task
+from outlast.engine.steps.body import Body
+from outlast.engine.task.current import closed
+from outlast.engine.task.registry import Task
+from outlast.engine.write.identity import worker_name
+from outlast.engine.write.journal import Journal
 from outlast.lifecycle import Kind, State
 from outlast.store.memory import MemoryStore
 from outlast.store.protocol import Store

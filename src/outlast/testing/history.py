@@ -22,11 +22,11 @@ from typing import Any, Final
 import msgspec
 
 from outlast.duration import instant
+from outlast.engine.control.handle import Execution
 from outlast.engine.engine import Engine
-from outlast.engine.handle import Execution
-from outlast.engine.journal import Journal
-from outlast.engine.registry import TASKS, Task
-from outlast.engine.request import new_message
+from outlast.engine.task.registry import TASKS, Task
+from outlast.engine.write.journal import Journal
+from outlast.engine.write.request import new_message
 from outlast.errors import CannotLoad, NotFound, ReplayMismatch
 from outlast.lifecycle import BrokenLog, Kind, MessageKind, State, Transition, fold
 from outlast.lifecycle.reason import account

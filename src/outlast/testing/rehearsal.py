@@ -21,12 +21,12 @@ from msgspec.structs import replace
 
 from outlast.codec import PAYLOAD_BYTES_MAX
 from outlast.duration import Duration, microseconds
-from outlast.engine.current import current_scope
-from outlast.engine.driver import Driver
+from outlast.engine.drive.driver import Driver
 from outlast.engine.engine import Engine
-from outlast.engine.purse import Ledger
-from outlast.engine.registry import TASKS, VERSIONS, Task, code_for
-from outlast.engine.tally import Tally
+from outlast.engine.task.current import current_scope
+from outlast.engine.task.registry import TASKS, VERSIONS, Task, code_for
+from outlast.engine.write.purse import Ledger
+from outlast.engine.write.tally import Tally
 from outlast.errors import OutlastError, ReplayMismatch
 from outlast.lifecycle import OPEN, BrokenLog, Execution, Kind, State, Transition, fold
 from outlast.lifecycle.reason import account

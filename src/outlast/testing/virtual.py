@@ -17,15 +17,15 @@ from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TypeVar
 
 from outlast.duration import Duration, instant, microseconds, microseconds_of
-from outlast.engine.bulk import BulkReport
-from outlast.engine.descent import Descent
+from outlast.engine.control.bulk import BulkReport
+from outlast.engine.control.descent import Descent
+from outlast.engine.control.handle import Execution
+from outlast.engine.drive.warm import WarmCopies
 from outlast.engine.engine import Ended, Engine
-from outlast.engine.handle import Execution
-from outlast.engine.identity import IdMaker, _base32
-from outlast.engine.journal import Journal
-from outlast.engine.questions import OpenQuestion, open_questions
-from outlast.engine.registry import PLAIN, StartOptions, Task
-from outlast.engine.warm import WarmCopies
+from outlast.engine.read.questions import OpenQuestion, open_questions
+from outlast.engine.task.registry import PLAIN, StartOptions, Task
+from outlast.engine.write.identity import IdMaker, _base32
+from outlast.engine.write.journal import Journal
 from outlast.errors import InternalError, NoEngine, UsageError, WaitTimeout
 from outlast.lifecycle import FINAL, Message
 from outlast.lifecycle import Execution as Record

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from outlast.duration import instant
-from outlast.engine.questions import OpenQuestion
+from outlast.engine.read.questions import OpenQuestion
 from outlast.errors import WaitTimeout
 from outlast.lifecycle import Execution as Record
 from outlast.lifecycle import State, reason_of

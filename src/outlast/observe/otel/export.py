@@ -1,10 +1,10 @@
 """Hand what is committed on to OpenTelemetry, and survive being killed meanwhile.
 
-Theory of operation. Spans are made of the feed (:mod:`outlast.engine.feed`), in which every row of
-every log has its place, whichever process wrote it. How far they were handed on is noted in the
-store, behind the exporter's answer: a kill between the two hands some on again, with the same ids.
-So each is exported at least once, and none twice under another id. One process does it at a time;
-where it is silent for some seconds, another one goes on from its note.
+Theory of operation. Spans are made of the feed (:mod:`outlast.engine.read.feed`), in which every
+row of every log has its place, whichever process wrote it. How far they were handed on is noted in
+the store, behind the exporter's answer: a kill between the two hands some on again, with the same
+ids. So each is exported at least once, and none twice under another id. One process does it at a
+time; where it is silent for some seconds, another one goes on from its note.
 
 What the exporter does not take is tried again, with growing pauses; meanwhile the feed keeps a day.
 Where more than that was missed, it goes on with the oldest that is kept, and says so in the log.

@@ -15,7 +15,7 @@ from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExp
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import TraceFlags
 
-from outlast.engine.logs import ids_here, is_replayed
+from outlast.engine.read.logs import ids_here, is_replayed
 from outlast.observe.logs import IDS
 from outlast.observe.otel.spans import TRACE, Caller, span_id, trace_id
 

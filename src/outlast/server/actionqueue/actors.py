@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from outlast.access import Grant, Role
 from outlast.accounts.desk import Desk, checked_subject
-from outlast.engine.acting import deed
-from outlast.engine.registry import StartOptions, task
-from outlast.engine.remote import Actor
+from outlast.engine.steps.remote import Actor
+from outlast.engine.task.registry import StartOptions, task
+from outlast.engine.write.acting import deed
 from outlast.server.actionqueue.names import RUN, checked_uuid, id_of, no_such, refusal, uuid_in
 from outlast.server.actionqueue.runs import LIMIT, run_form, states_of
 from outlast.server.call import Call, Reply

@@ -1,0 +1,1 @@
+"""What is done because others share the store: leases, takeover, failover."""

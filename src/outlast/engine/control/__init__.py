@@ -1,0 +1,1 @@
+"""What people and programs do from outside: handles, bulk, schedules, limits, webhooks."""

@@ -1,0 +1,1 @@
+"""A leased execution, driven: between its code, its steps' bodies and the journal."""

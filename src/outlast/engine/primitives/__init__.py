@@ -1,0 +1,1 @@
+"""What task code calls besides its steps: sleep, ask, publish, spend, stream, undo."""

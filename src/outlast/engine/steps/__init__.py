@@ -1,0 +1,1 @@
+"""The bodies of steps: on the loop, in threads, in processes, on other machines."""

@@ -1,0 +1,1 @@
+"""What tasks and steps are, and what their code is told while it runs."""
