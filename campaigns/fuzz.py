@@ -23,7 +23,6 @@ from typing import Any, Final
 
 import hypothesis
 import schemathesis
-from hypothesis import HealthCheck, Phase, given
 from hypothesis import strategies as st
 from schemathesis.checks import CHECKS
 from schemathesis.config import SchemathesisConfig
@@ -31,6 +30,7 @@ from schemathesis.core.failures import FailureGroup
 from schemathesis.core.result import Ok
 from schemathesis.generation import GenerationMode
 
+from campaigns.drawing import drawn
 from outlast import Engine, State, ask, sleep, step, stream, task
 from outlast.engine.control.handle import Execution
 from outlast.server.auth import FirstToken
@@ -180,15 +180,7 @@ def _fuzz_one(
         ]
         strategy = st.one_of(strategy, *known)
 
-    @hypothesis.seed(seed)
-    @hypothesis.settings(
-        max_examples=each,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(case=strategy)
+    @drawn(strategy, each, seed)
     def send(case: Any) -> None:
         headers = {"authorization": f"Bearer {TOKEN}"}
         answer = case.call(base_url=url, headers=headers, timeout=20)

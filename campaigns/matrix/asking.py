@@ -12,15 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
-import hypothesis
 import msgspec
 import schemathesis
-from hypothesis import HealthCheck, Phase, given
 from schemathesis.config import SchemathesisConfig
 from schemathesis.core import NotSet
 from schemathesis.core.result import Ok
 from schemathesis.generation import GenerationMode
 
+from campaigns.drawing import drawn
 from campaigns.matrix.callers import CALLERS, STRANGERS, Caller
 from outlast.access import Permission
 from outlast.server.openapi import document
@@ -89,15 +88,7 @@ def forms_of(each: int, seed: int) -> dict[str, list[Form]]:
 
 
 def _draw(operation: Any, each: int, seed: int, made: list[Form]) -> None:
-    @hypothesis.seed(seed)
-    @hypothesis.settings(
-        max_examples=each,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
+    @drawn(operation.as_strategy(generation_mode=GenerationMode.POSITIVE), each, seed)
     def draw(case: Any) -> None:
         body = None if isinstance(case.body, NotSet) else case.body
         places = {name: str(value) for name, value in (case.path_parameters or {}).items()}

@@ -8,7 +8,7 @@ import sys
 
 from campaigns.simulation.campaign import campaign, catch, matrix, shrunk, told
 from campaigns.simulation.plants import PLANTS
-from campaigns.simulation.world.world import Limits
+from campaigns.simulation.world.outcome import Limits
 
 
 def main(arguments: list[str] | None = None) -> int:

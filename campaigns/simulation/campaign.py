@@ -12,7 +12,8 @@ from typing import Final
 from campaigns.simulation.plants import PLANTS, planted
 from campaigns.simulation.rules.names import RULES
 from campaigns.simulation.world.disk import Fault
-from campaigns.simulation.world.world import Limits, Outcome, World, run
+from campaigns.simulation.world.outcome import Limits, Outcome
+from campaigns.simulation.world.world import World, run
 
 LEAST_PER_THOUSAND: Final = {
     "executions": 2_000,

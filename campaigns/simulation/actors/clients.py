@@ -6,20 +6,22 @@ what it has not heard about it asks again, under the same key or message id; som
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from campaigns.simulation.actors.descends import Descends
-from campaigns.simulation.actors.market import Market
 from campaigns.simulation.actors.orders import Order
 from campaigns.simulation.tasks.action import Need
-from campaigns.simulation.world.node import SimEngine
 from outlast.engine.read.questions import open_questions
 from outlast.engine.task.after import After
 from outlast.engine.task.registry import StartOptions
 from outlast.errors import NoEngine, NotFound, OutlastError, StoreBusy, StoreFull, StoreUnavailable
 from outlast.lifecycle import FINAL, Kind, Message, MessageKind, Transition
+
+if TYPE_CHECKING:
+    from campaigns.simulation.world.market import Market
+    from campaigns.simulation.world.node import SimEngine
 
 AGAIN_US: Final = 40_000
 _UNKNOWN: Final = (StoreUnavailable, StoreBusy, StoreFull, NoEngine)
@@ -28,11 +30,10 @@ _UNKNOWN: Final = (StoreUnavailable, StoreBusy, StoreFull, NoEngine)
 class Client:
     """Wants one execution, and cares for it."""
 
-    def __init__(self, market: Market, order: Order, horizon_us: int) -> None:
+    def __init__(self, market: Market, order: Order) -> None:
         self.market = market
         self.order = order
         self.id: str | None = None
-        self._horizon_us = horizon_us
         self._messages = self._descents = 0
         self._after: tuple[After, ...] | None = None
         market.later(order.at_us, self.start)
@@ -87,17 +88,17 @@ class Client:
         self.id = id
         market.cares(self, id)
         if dice.random() < 0.06:
-            market.later(int(self._horizon_us * dice.random() ** 2), self.descend)
+            market.later(int(market.horizon_us * dice.random() ** 2), self.descend)
         for delay, kind in order.ops:
             market.later(delay, lambda kind=kind: self.send(kind))  # type: ignore[misc]
         for need in order.sort.needs(order.seed):
             if need.kind != "answer" and dice.random() < 0.7:
-                delay = int(self._horizon_us * dice.random() ** 3)
+                delay = int(market.horizon_us * dice.random() ** 3)
                 market.later(delay, lambda need=need: self.signal(need))  # type: ignore[misc]
         for _ in range(3):
-            market.later(int(self._horizon_us * dice.random()), self.answer)
+            market.later(int(market.horizon_us * dice.random()), self.answer)
         if dice.random() < 0.5:
-            market.later(int(self._horizon_us * dice.random()), self.wait)
+            market.later(int(market.horizon_us * dice.random()), self.wait)
 
     def has_lost(self) -> None:
         """What was started is lost with the history it was in: start it again, under its key."""

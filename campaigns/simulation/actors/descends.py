@@ -10,7 +10,7 @@ from outlast.errors import NotRecoverable, OutlastError, StoreUnavailable, Unkno
 from outlast.lifecycle import State
 
 if TYPE_CHECKING:
-    from campaigns.simulation.actors.market import Market
+    from campaigns.simulation.world.market import Market
     from campaigns.simulation.world.node import SimEngine
 
 AGAIN_US: Final = 70_000

@@ -15,7 +15,7 @@ from outlast.schedule import (
 )
 
 if TYPE_CHECKING:
-    from campaigns.simulation.actors.market import Market
+    from campaigns.simulation.world.market import Market
     from campaigns.simulation.world.node import SimEngine
 
 SHARE: Final = 0.22

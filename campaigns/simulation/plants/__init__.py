@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from campaigns.simulation.plants import capacity, engine, leases, replay, waiting
+from campaigns.simulation.plants import capacity, engine, failover, leases, replay, waiting
 from campaigns.simulation.plants.plant import Plant
 
 PLANTS: Final[dict[str, Plant]] = {
     **leases.PLANTS,
+    **failover.PLANTS,
     **engine.PLANTS,
     **replay.PLANTS,
     **waiting.PLANTS,

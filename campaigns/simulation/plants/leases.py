@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any, Final
 
 from msgspec.structs import replace
 
 from campaigns.simulation.plants.plant import Patch, Plant, decide_module
-from outlast.engine.cluster.failover import Failover
 from outlast.engine.cluster.membership import Membership
 from outlast.engine.drive.worker import Worker
 from outlast.lifecycle import Event, Kind
 from outlast.lifecycle import decide as decide_function
 from outlast.store.memory import MemoryStore
-from outlast.store.memory.epochs import MemoryEpochs
 from outlast.store.memory.members import MemoryMembers
 from outlast.store.protocol import Answer
 
@@ -118,34 +115,6 @@ def _lease_measured_from_the_answer() -> list[Patch]:
     return [(Membership, "_granted", granted)]
 
 
-def _floor_forgotten() -> list[Patch]:
-    epochs: Any = import_module("outlast.store.memory.epochs")
-    return [(epochs, "floor_after", lambda last, now: 0)]
-
-
-def _leases_survive_a_failover() -> list[Patch]:
-    plain = MemoryEpochs.begin
-
-    def begin(self: Any, cause: str, *more: Any) -> Any:
-        self._store.recover = lambda *given: 0
-        try:
-            return plain(self, cause, *more)
-        finally:
-            del self._store.recover
-
-    return [(MemoryEpochs, "begin", begin)]
-
-
-def _losses_untold() -> list[Patch]:
-    plain = Failover.dropping
-
-    def dropping(self: Any, error: Any) -> None:
-        self.recall.births.clear()
-        plain(self, error)
-
-    return [(Failover, "dropping", dropping)]
-
-
 PLANTS: Final[dict[str, Plant]] = {
     "unfenced_recoverer": Plant(
         "the recoverer takes executions back without raising the fence",
@@ -153,11 +122,11 @@ PLANTS: Final[dict[str, Plant]] = {
     ),
     "stale_writes_stored": Plant(
         "the store takes a step's result also from a worker whose lease was taken over",
-        ("INV-6 owner",), _stale_writes_stored, seeds=600,
+        ("INV-6 owner",), _stale_writes_stored,
     ),
     "claim_unknown": Plant(
         "a claim whose outcome is unknown is taken for none",
-        ("INV-10 liveness", "reasons"), _unknown_taken_for_failed, seeds=400,
+        ("INV-10 liveness", "reasons"), _unknown_taken_for_failed,
     ),
     "commit_unknown": Plant(
         "after a commit of unknown outcome the engine goes on under its old leases",
@@ -173,26 +142,14 @@ PLANTS: Final[dict[str, Plant]] = {
     ),
     "watchdog_off_unfenced": Plant(
         "the same, and the store takes a step's result from a worker that was taken over",
-        ("INV-6 owner",), _watchdog_off_unfenced, seeds=600,
+        ("INV-6 owner",), _watchdog_off_unfenced,
     ),
     "renewal_forgotten_under_load": Plant(
         "an engine does not renew its lease while it has something to run",
-        ("lease kept",), _renewal_forgotten_under_load, seeds=400,
+        ("lease kept",), _renewal_forgotten_under_load,
     ),
     "lease_measured_from_the_answer": Plant(
         "the watchdog measures from when the answer to a renewal came, not from its sending",
-        ("lease watched",), _lease_measured_from_the_answer, seeds=400,
-    ),
-    "floor_forgotten": Plant(
-        "after a failover fences go on where the standby was, and are given out twice",
-        ("failover",), _floor_forgotten, seeds=400,
-    ),
-    "leases_survive_a_failover": Plant(
-        "a promoted standby leaves the leases as they were",
-        ("failover",), _leases_survive_a_failover, seeds=400,
-    ),
-    "losses_untold": Plant(
-        "who lived through a failover does not look for what it had started",
-        ("losses",), _losses_untold, seeds=400,
+        ("lease watched",), _lease_measured_from_the_answer,
     ),
 }  # fmt: skip

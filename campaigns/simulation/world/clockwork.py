@@ -193,10 +193,14 @@ class Clockwork:
                     upcoming = min(upcoming, process.frozen_until)
                     continue
                 loop = process.loop
-                if loop.timers:
-                    loop.wake(now)
-                    if loop.timers and loop.timers[0][0] < upcoming:
-                        upcoming = loop.timers[0][0]
+                timers = loop.timers
+                if timers:
+                    due, _, handle = timers[0]
+                    if due <= now or handle._cancelled:
+                        loop.wake(now)
+                        due = timers[0][0] if timers else until_us + 1
+                    if due < upcoming:
+                        upcoming = due
                 if loop.ready or loop.turn:
                     could.append(loop)
                 for lane in process.lanes:

@@ -33,7 +33,7 @@ class Deploys:
         instants = sorted(int(world.horizon_us * dice.random()) for _ in versions)
         for at, version in zip(instants, versions, strict=True):
             world.later(at, lambda version=version: self._deploy(version))  # type: ignore[misc]
-            for _ in range(2 * world.places):
+            for _ in range(2 * world.plan.places):
                 world.later(at + int(2_000_000 * dice.random() ** 2), self.restart_one)
 
     def _deploy(self, version: str) -> None:
@@ -45,13 +45,13 @@ class Deploys:
     def restart_one(self) -> None:
         """Restart a process that has other code."""
         world = self._world
-        for place in sorted(world.open_places):
-            if world.engines[place].process.code != self.version and not world.is_calm:
+        for place in sorted(world.workers.open_places):
+            if world.workers.engines[place].process.code != self.version and not world.is_calm:
                 world.faults.stop(place)
                 return
 
     def finish(self) -> None:
         """Have everybody run the newest code."""
-        for engine in list(self._world.engines.values()):
+        for engine in list(self._world.workers.engines.values()):
             if engine.process.code != self.version:
-                self._world.crash(engine.process, "for a deploy")
+                self._world.workers.crash(engine.process, "for a deploy")

@@ -125,6 +125,10 @@ class Disk:
         self._made.append(verb)
         return call
 
+    def let_go(self) -> None:
+        """Close the store, whatever the weather: its process is dead."""
+        self._store.close()
+
     def lead_to(self, store: Any) -> None:
         """Lead to another store from now on."""
         self._store = store

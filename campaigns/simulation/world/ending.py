@@ -32,13 +32,13 @@ class Ending:
         world.due = []
         world.note("the weather clears")
         world.deploys.finish()
-        for disk in world.disks.values():
+        for disk in world.workers.disks.values():
             disk.is_calm = True
         for process in world.clockwork.processes:
             process.frozen_until = 0
-        if world.lease_us is not None:
-            world.lease_us = LONG_US
-            for engine in world.engines.values():
+        if world.workers.lease_us is not None:
+            world.workers.lease_us = LONG_US
+            for engine in world.workers.engines.values():
                 if isinstance(engine.fleet, SimFleet):
                     engine.fleet.clear_up()
 
@@ -79,8 +79,8 @@ class Ending:
         """Let everything go as far as it comes by itself."""
         world = self._world
         world.go(world.clockwork.now_us + DAY_US)
-        if world.is_shared:
-            world.take_over(set(world.dead_names))
+        if world.workers.is_shared:
+            world.workers.take_over(set(world.workers.dead_names))
             world.go(world.clockwork.now_us + DAY_US)
 
     def _give(self, seen: Seen) -> bool:
@@ -89,11 +89,11 @@ class Ending:
         chain = self._world.auditor.chains.of(record.id)
         inbox = [entry for id in chain for entry in self._world.auditor.seen[id].inbox]
         if is_out_of_budget(record):
-            world.raise_budget(record)
+            world.market.raise_budget(record)
             return True
         given = nudges(record, seen.rows, inbox)
         for message in given:
-            send(world, record.id, message, as_guest=False)
+            send(world.market, record.id, message, as_guest=False)
         return bool(given)  # else others have to move first
 
     def _all_started(self) -> bool:

@@ -22,7 +22,7 @@ class Faults:
     def slander(self, process: Process) -> None:
         """A failure detector takes a process for dead that is not."""
         world = self._world
-        if world.weather_lease_us is not None or not world.is_shared or world.is_calm:
+        if world.plan.lease_us is not None or not world.workers.is_shared or world.is_calm:
             return
         if world.fate.random() >= world.weather.slander:
             return
@@ -31,7 +31,7 @@ class Faults:
             if not process.is_dead:
                 world.counts["slandered"] += 1
                 world.note(process.number, "is taken for dead")
-                world.take_over(set(world.names.get(process, ())), but=process)
+                world.workers.take_over(set(world.workers.names.get(process, ())), but=process)
 
         world.later(int(2_000_000 * world.fate.random() ** 2), slander)
 
@@ -49,7 +49,7 @@ class Faults:
                 count = 1 + int(fate.random() * 12 / every)
                 for _ in range(count):  # in the midst of it: steps are where something happens
                     self._after_steps(int(fate.random() * 900), what)
-        if weather.slander and world.is_shared and world.weather_lease_us is None:
+        if weather.slander and world.workers.is_shared and world.plan.lease_us is None:
             for _ in range(1 + int(fate.random() * 5)):
                 self._after_steps(int(fate.random() * 900), self._slander_one)
 
@@ -61,23 +61,23 @@ class Faults:
             return
         busy = any(
             driver.bodies
-            for engine in world.engines.values()
+            for engine in world.workers.engines.values()
             if engine.process is process and hasattr(engine, "worker")
             for driver in engine.worker.drivers.values()
         )
         if busy:
             world.counts["slandered"] += 1
             world.note(process.number, "is taken for dead")
-            world.take_over(set(world.names.get(process, ())), but=process)
+            world.workers.take_over(set(world.workers.names.get(process, ())), but=process)
         elif patience:
             self._after_steps(15, lambda: self._slander_one(patience - 1))
 
     def _some_process(self) -> Process | None:
         world = self._world
-        places = sorted(world.engines)
+        places = sorted(world.workers.engines)
         if not places or world.is_calm:
             return None
-        return world.engines[places[int(world.fate.random() * len(places))]].process
+        return world.workers.engines[places[int(world.fate.random() * len(places))]].process
 
     def _kill_one(self, patience: int = 8) -> None:
         """Kill a worker between any two callbacks, if that can be while it holds executions."""
@@ -87,32 +87,32 @@ class Faults:
         if patience and not self._holds(process):
             self._after_steps(15, lambda: self._kill_one(patience - 1))
             return
-        self._world.crash(process, "between two callbacks")
+        self._world.workers.crash(process, "between two callbacks")
 
     def _holds(self, process: Process) -> bool:
         return any(
             engine.process is process and hasattr(engine, "worker") and bool(engine.worker.drivers)
-            for engine in self._world.engines.values()
+            for engine in self._world.workers.engines.values()
         )
 
     def _freeze_one(self) -> None:
         process = self._some_process()
-        if process is not None and process in self._world.disks:
+        if process is not None and process in self._world.workers.disks:
             steps = int(self._world.fate.random() * 30)
             self._after_steps(steps, lambda: self.freeze(process))
 
     def _stop_one(self) -> None:
         """Stop a worker gracefully: it hands back what it holds."""
         world = self._world
-        places = sorted(world.open_places)
+        places = sorted(world.workers.open_places)
         if places and not world.is_calm:
             self.stop(places[int(world.fate.random() * len(places))])
 
     def stop(self, place: int) -> None:
         """Stop this worker gracefully."""
         world = self._world
-        engine = world.engines[place]
-        world.open_places.discard(place)
+        engine = world.workers.engines[place]
+        world.workers.open_places.discard(place)
         world.counts["stops"] += 1
         world.note(engine.process.number, "stops")
 
@@ -120,14 +120,14 @@ class Faults:
             if error is not None and not isinstance(error, OutlastError):
                 world.errors.append(error)
             world.counts["handed_back"] += handed or 0
-            world.crash(engine.process, "stopped", is_graceful=True)
+            world.workers.crash(engine.process, "stopped", is_graceful=True)
 
         request(engine, engine.aclose, stopped)
 
     def freeze(self, process: Process) -> None:
         """Stop a process for a while."""
         if not process.is_dead and not self._world.is_calm:
-            self._world.disks[process].freeze()
+            self._world.workers.disks[process].freeze()
 
     def _after_steps(self, steps: int, what: Callable[[], None]) -> None:
         self._world.due.append((self._world.clockwork.steps + steps, what))

@@ -40,7 +40,7 @@ class Standby:
     def begin(self) -> None:
         """Plan when it falls behind, and when it is promoted."""
         world, dice = self._world, Random(f"{self._world.seed}/standby")
-        if world.weather_lease_us is None or dice.random() >= SHARE:
+        if world.plan.lease_us is None or dice.random() >= SHARE:
             return
         behind_at = int(world.horizon_us * 0.7 * dice.random() ** 2)
         lag = int(0.5 * world.horizon_us * dice.random())
@@ -75,13 +75,13 @@ class Standby:
         world.note("the standby is promoted")
         world.counts["failovers"] += 1
         self.history += 1
-        for disk in world.disks.values():
+        for disk in world.workers.disks.values():
             disk.lead_to(world.memory)
-        failovers.promoted(before, world.auditor, world.open_engines())
+        failovers.promoted(before, world.auditor, world.workers.open_engines())
         epoch = world.memory.epochs.begin("promoted", {}, EPOCH_US + world.clockwork.now_us)
-        world.applied(world.guest, "epochs.begin", (), epoch)
+        world.applied(world.market.guest, "epochs.begin", (), epoch)
         failovers.begun(epoch)
-        world.forget_lost()
+        world.market.forget_lost()
 
     def joined(self, process: Process) -> None:
         """Hear of a process that begins: it knows no other history."""
@@ -100,5 +100,5 @@ class Standby:
         if not self.knows(process):
             self._told[process] = self.history
             self._world.note(process.number, "is told")
-            self._world.auditor.failovers.told(process, self._world.names[process])
+            self._world.auditor.failovers.told(process, self._world.workers.names[process])
             raise StoreFailedOver("simulated: promoted", do="nothing", epoch=self.history)
