@@ -56,7 +56,7 @@ class Client:
         )
 
         async def make(engine: SimEngine) -> str:
-            task = engine.tasks[order.sort.task.name]
+            task = engine.tasks.get(order.sort.task.name, order.sort.task)
             handle = await engine.astart_with(options, task, (order.seed,), {})
             return handle.id
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from campaigns.simulation.plants import capacity, engine, failover, leases, replay, waiting
+from campaigns.simulation.plants import births, capacity, engine, failover, leases, replay, waiting
 from campaigns.simulation.plants.plant import Plant
 
 PLANTS: Final[dict[str, Plant]] = {
@@ -16,6 +16,7 @@ PLANTS: Final[dict[str, Plant]] = {
     **replay.PLANTS,
     **waiting.PLANTS,
     **capacity.PLANTS,
+    **births.PLANTS,
 }
 """The planted bugs by name."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from campaigns.simulation.plants.plant import Patch, Plant
 from outlast.lifecycle.gate import waiting_since
 from outlast.store.books import Books
@@ -56,6 +58,31 @@ def _priority_overlooked() -> list[Patch]:
     return [(home, "turn_of", lambda record: (waiting_since(record), record.id))]
 
 
+def _ageing_overlooked() -> list[Patch]:
+    home: Any = import_module("outlast.store.memory.capacity")
+    return [(home, "turn_of", lambda record: (-record.priority, waiting_since(record), record.id))]
+
+
+def _capability_overlooked() -> list[Patch]:
+    admission: Any = import_module("outlast.store.admission")
+    plain = admission.gates_of
+
+    def gates_of(data: Any) -> Any:
+        return replace(plain(data), needs=())
+
+    return [(admission, "gates_of", gates_of)]
+
+
+def _pin_overlooked() -> list[Patch]:
+    home: Any = import_module("outlast.store.memory.capacity").Claim
+    plain = home.candidates
+
+    def candidates(self: Any, tasks: Any, versions: Any) -> Any:
+        return plain(self, tasks, [(task, number) for task in tasks for number in "12"])
+
+    return [(home, "candidates", candidates)]
+
+
 PLANTS: Final[dict[str, Plant]] = {
     "limit_overlooked": Plant(
         "a claim does not ask whether a limit has room", ("capacity",), _limit_overlooked,
@@ -77,5 +104,15 @@ PLANTS: Final[dict[str, Plant]] = {
     ),
     "priority_overlooked": Plant(
         "who came first is taken first, whatever matters more", ("turns",), _priority_overlooked,
+    ),
+    "ageing_overlooked": Plant(
+        "who matters more is taken first, however long others have waited",
+        ("turns",), _ageing_overlooked,
+    ),
+    "capability_overlooked": Plant(
+        "a claim does not ask what its worker offers", ("able",), _capability_overlooked,
+    ),
+    "pin_overlooked": Plant(
+        "a claim does not ask which versions its worker has", ("able",), _pin_overlooked,
     ),
 }  # fmt: skip

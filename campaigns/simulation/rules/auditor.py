@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final
 
+from campaigns.simulation.rules.batches import Batches
 from campaigns.simulation.rules.chains import Chains
 from campaigns.simulation.rules.descents import Family
 from campaigns.simulation.rules.edges import Edges
@@ -51,11 +52,13 @@ class Auditor:
         self.promises = Promises(self)
         self.failovers = Failovers(self)
         self.times = Times(self)
+        self.batches = Batches(self)
         self.is_skewed = False
         self.topics: list[Topic] = [
             self.promises,
             self.failovers,
             self.times,
+            self.batches,
             *(topic(self) for topic in TOPICS),
         ]
         self._called = [one.called for one in self.topics if _hears(one, "called")]

@@ -40,6 +40,8 @@ RULES: Final = {
     "lease watched": "no body starts after the lease of its worker has run out",
     "failover": "after a failover no lease of before is good, and each new fence is above all",
     "losses": "who lives through a failover says what is lost: no less than it knew, and no more",
+    "batches": "births that are one item are all there, each with its input, or none is",
+    "able": "nobody runs what it lacks the code, the version or a capability for",
     "turns": "who waits longer, or matters more, is taken first; a minute is a step of priority",
     "rates": "beginnings under a rate are as far apart as it says",
     "time limits": "a limit of time strikes when its time is over, and never before",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from campaigns.simulation.rules.able import Able
 from campaigns.simulation.rules.capacity import Limits
 from campaigns.simulation.rules.code import Code
 from campaigns.simulation.rules.money import Money
@@ -13,5 +14,5 @@ from campaigns.simulation.rules.topic import Topic
 from campaigns.simulation.rules.turns import Paces, Turns
 
 TOPICS: Final[tuple[type[Topic], ...]] = (
-    Turns, Limits, Paces, Code, Money, Streams, Results,
+    Able, Turns, Limits, Paces, Code, Money, Streams, Results,
 )  # fmt: skip

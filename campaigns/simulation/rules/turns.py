@@ -25,14 +25,25 @@ class Turns(Topic):
         """Look at a claim."""
         if verb != "claim" or not result:
             return
-        records = [seen.record for seen in self.auditor.seen.values()]
-        waiting = {one.id: one for one in records if _waits(one) and one.task in args[1]}
-        taken = [waiting.pop(one.execution.id, None) for one in result]
-        last = max((_turn(one) for one in taken if one is not None), default=None)
-        first = min((_turn(one) for one in waiting.values()), default=None)
-        if last is not None and first is not None:
-            self.auditor.counts["turns"] += 1
-            self.auditor.check("turns", last < first, "took", last, "and left", first)
+        versions: Any = args[5] if len(args) > 5 else ()
+        lines: dict[str, dict[str, Execution]] = {}
+        for seen in self.auditor.seen.values():
+            one = seen.record
+            if _waits(one) and one.task in args[1] and _may_have(one, versions):
+                lines.setdefault(one.queue, {})[one.id] = one
+        for waiting in lines.values():
+            self._look(waiting, [one.execution.id for one in result])
+
+    def _look(self, waiting: dict[str, Execution], claimed: list[str]) -> None:
+        """Compare those of one queue that were taken with those that were left."""
+        taken = [waiting.pop(id) for id in claimed if id in waiting]
+        if not taken or not waiting:
+            return
+        last, first = max(taken, key=_turn), min(waiting.values(), key=_turn)
+        self.auditor.counts["turns"] += 1
+        self.auditor.counts["turns_by_age"] += last.priority < first.priority
+        said = (_turn(last), "and left", _turn(first))
+        self.auditor.check("turns", _turn(last) < _turn(first), "took", *said)
 
 
 class Paces(Topic):
@@ -56,6 +67,10 @@ class Paces(Topic):
 
 def _waits(record: Execution) -> bool:
     return record.state is State.QUEUED and record.gates is None and record.idle_claims < _SUSPECT
+
+
+def _may_have(record: Execution, versions: Any) -> bool:
+    return record.pin is None or (record.task, record.pin) in versions
 
 
 def _turn(record: Execution) -> tuple[int, str]:

@@ -14,7 +14,11 @@ from outlast import task
 
 NAME: Final = "sim_edited"
 EDIT: Final = "edit"
-NEEDS: Final = (Need("signal", "s0"),)
+
+
+def needs(seed: int) -> tuple[Need, ...]:
+    """Give what somebody outside must do for it."""
+    return (Need("signal", "s0"),)
 
 
 async def _end(seed: int, tokens: list[str]) -> Came:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 from typing import Any, Final
 
-from campaigns.simulation.tasks import edited
+from campaigns.simulation.tasks import edited, pinned
 from campaigns.simulation.tasks.action import Action, Life, Need
 from campaigns.simulation.tasks.catalogue import choices, draw_nap
 from campaigns.simulation.tasks.leaves import Work
 from campaigns.simulation.tasks.nodes import Chain
-from campaigns.simulation.tasks.small import chain_needs, goes_on, little, little_needs
+from campaigns.simulation.tasks.small import (
+    apart,
+    chain_needs,
+    goes_on,
+    little,
+    little_needs,
+    needy,
+    no_needs,
+)
 from campaigns.simulation.tasks.steps import Came, other, pay, refuse, tidy
 from outlast import Budget, Limit, Rate, Retry, task
 
@@ -148,6 +157,7 @@ class Sort:
         weight: how often it is taken.
         retries: how often the whole task is tried again.
         ends: what it may end as, if nobody cancels it and it has no deadline.
+        small: of a task that is made of no actions, what somebody must do for it, by its seed.
     """
 
     task: Any
@@ -156,21 +166,18 @@ class Sort:
     ends: frozenset[str]
     steady: bool = False
     plain: bool = False
+    small: Callable[[int], tuple[Need, ...]] | None = None
 
     def plan(self, seed: int) -> Action:
         """Give the program of a seed."""
-        if self.task in (little, goes_on, edited.VERSIONS["old"]):
+        if self.small is not None:
             return Work(seed, 0)
         return plan(seed, steady=self.steady, plain=self.plain)
 
     def needs(self, seed: int) -> list[Need]:
         """Give what somebody outside must do for an execution."""
-        if self.task is little:
-            return list(little_needs(seed))
-        if self.task is goes_on:
-            return list(chain_needs(seed))
-        if self.task is edited.VERSIONS["old"]:
-            return list(edited.NEEDS)
+        if self.small is not None:
+            return list(self.small(seed))
         return [need for action in self.plan(seed).walk() for need in action.needs]
 
 
@@ -185,17 +192,22 @@ SORTS: Final = {
     "sim_hurried": Sort(
         hurried, 2, HURRIED_RETRIES, frozenset({"succeeded", "failed", "timed_out"}), steady=True
     ),
-    "sim_edited": Sort(edited.VERSIONS["old"], 2, 0, _DONE),
+    "sim_edited": Sort(edited.VERSIONS["old"], 2, 0, _DONE, small=edited.needs),
+    "sim_pinned": Sort(pinned.VERSIONS["1"], 2, 0, _DONE, small=no_needs),
+    "sim_needy": Sort(needy, 2, 0, _DONE, small=no_needs),
+    "sim_apart": Sort(apart, 1, 0, _DONE, small=no_needs),
     "sim_bounded": Sort(bounded, 2, 0, _DONE),
     "sim_retried": Sort(retried, 2, TASK_RETRIES, frozenset({"succeeded", "failed"}), steady=True),
-    "sim_little": Sort(little, 0, 0, _DONE),
-    "sim_goes_on": Sort(goes_on, 2, 0, _DONE),
+    "sim_little": Sort(little, 0, 0, _DONE, small=little_needs),
+    "sim_goes_on": Sort(goes_on, 2, 0, _DONE, small=chain_needs),
     "sim_doomed": Sort(doomed, 1, DOOMED_RETRIES, frozenset({"failed"}), steady=True),
 }
 """The sorts of tasks by name."""
 
 
-def tasks_of(version: str) -> list[Any]:
-    """Give the tasks that an engine knows with one version of the code."""
-    others = [sort.task for name, sort in SORTS.items() if name != edited.NAME]
-    return [*others, edited.VERSIONS[version]]
+def tasks_of(version: str, *, is_first: bool) -> list[Any]:
+    """Give the tasks that an engine knows with one version of the code; one only the first does."""
+    apart_from = {edited.NAME, pinned.NAME} | (set() if is_first else {apart.name})
+    others = [sort.task for name, sort in SORTS.items() if name not in apart_from]
+    known = [pinned.VERSIONS[one] for one in pinned.KNOWN[version]]
+    return [*others, edited.VERSIONS[version], *known]

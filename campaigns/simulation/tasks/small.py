@@ -26,6 +26,33 @@ async def little(seed: int) -> Came:
     return Came(seed, [token])
 
 
+def no_needs(seed: int) -> tuple[Need, ...]:
+    """Give what somebody outside must do: nothing."""
+    return ()
+
+
+async def _a_little(seed: int) -> Came:
+    token = await work(1_000 * (seed % 3), [])
+    if seed % 5 == 0:
+        await outlast.sleep(0.05)
+    return Came(seed, [token])
+
+
+@task(name="sim_apart")
+async def apart(seed: int) -> Came:
+    """Do a little, where this task is known."""
+    return await _a_little(seed)
+
+
+NEED: Final = "gpu"
+
+
+@task(name="sim_needy", needs=NEED)
+async def needy(seed: int) -> Came:
+    """Do a little, where something is offered that not all have."""
+    return await _a_little(seed)
+
+
 CHAIN_MAX: Final = 2
 """How often :func:`goes_on` goes on as a new execution."""
 

@@ -89,6 +89,8 @@ class Process:
     Attributes:
         number: which incarnation of all this is.
         code: which version of it it runs.
+        is_first: whether it is at the first place, whose tasks and offers are the most.
+        offers: the capabilities of its engine.
         skew_us: how far its clock is ahead of the true time.
         frozen_until: until when nothing of it runs.
         thread: the thread of it that just runs; None: its loop.
@@ -99,6 +101,8 @@ class Process:
         self.number = number
         self.skew_us = skew_us
         self.code = ""
+        self.is_first = False
+        self.offers: frozenset[str] = frozenset()
         self.is_dead = False
         self.frozen_until = 0
         self.lanes: list[Lane] = []

@@ -33,8 +33,9 @@ class Deploys:
         instants = sorted(int(world.horizon_us * dice.random()) for _ in versions)
         for at, version in zip(instants, versions, strict=True):
             world.later(at, lambda version=version: self._deploy(version))  # type: ignore[misc]
+            rolled_out_us = 2_000_000 if dice.random() < 0.5 else world.horizon_us
             for _ in range(2 * world.plan.places):
-                world.later(at + int(2_000_000 * dice.random() ** 2), self.restart_one)
+                world.later(at + int(rolled_out_us * dice.random() ** 2), self.restart_one)
 
     def _deploy(self, version: str) -> None:
         if not self._world.is_calm:

@@ -36,9 +36,11 @@ READS: Final = frozenset(
      "verify", "ended", "changed", "close", "url", "backup", "descents", "asking", "dependents",
      "stream", "streams", "progress", "budgets", "budget_events", "spending", "reservations",
      "expired", "schedules.get", "schedules.page", "schedules.due", "schedules.log",
-     "schedules.fate"}
+     "schedules.fate", "capacity.queues", "capacity.queue", "capacity.gates", "capacity.standing",
+     "capacity.defects"}
 )  # fmt: skip
 _NEVER_FAILS: Final = frozenset({"hear", "changed", "close", "url", "hints", "hurry"})
+_PARTS: Final = ("schedules", "capacity")
 _ERRORS: Final = (StoreUnavailable, StoreUnavailable, StoreBusy, StoreFull)
 
 
@@ -113,9 +115,9 @@ class Disk:
 
     def __getattr__(self, verb: str) -> Callable[..., Any]:
         plain = getattr(self._store, verb)
-        if verb == "schedules":
+        if verb in _PARTS:
             part: Any = Part(self, verb, plain)
-            self.schedules = part
+            setattr(self, verb, part)
             self._made.append(verb)
             return part  # type: ignore[no-any-return]
         if not callable(plain) or verb in _NEVER_FAILS:

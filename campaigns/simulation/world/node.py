@@ -60,7 +60,14 @@ class SimEngine(Engine):
     tick_seconds_max: ClassVar[float] = 10.0**8
 
     def __init__(self, process: Process, home: Home, tasks: Iterable[Any], slots: int) -> None:
-        super().__init__("memory:", tasks=tasks, slots=slots, retention=None, clock=process)
+        super().__init__(
+            "memory:",
+            tasks=tasks,
+            slots=slots,
+            capabilities=process.offers,
+            retention=None,
+            clock=process,
+        )
         self.process = process
         self.home = home
         self._lease_us = home.lease_us or self._lease_us

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from campaigns.simulation.rules.names import Violation
 from campaigns.simulation.tasks.programs import tasks_of
+from campaigns.simulation.tasks.small import NEED
 from campaigns.simulation.world.clockwork import Process
 from campaigns.simulation.world.disk import CALM, Disk
 from campaigns.simulation.world.fleet import SimFleet
@@ -40,6 +41,11 @@ class Workers:
         self.is_shared, self.warm_copies = plan.is_shared, plan.warm_copies
         self.lease_us = self._weather_lease_us = plan.lease_us
         self._slots, self._skews = plan.slots, plan.skews
+        offers = Random(f"{world.seed}/offers")
+        self._offers = [
+            frozenset({NEED}) if place == 0 or offers.random() < 0.5 else frozenset()
+            for place in range(plan.places)
+        ]
         self.engines: dict[int, SimEngine] = {}
         self.open_places: set[int] = set()
         self.names: dict[Process, list[str]] = {}
@@ -142,8 +148,10 @@ class Workers:
         process = Process(world.clockwork, self._incarnations, self._skews[place])
         world.clockwork.processes.append(process)
         world.standby.joined(process)
-        process.code = world.deploys.version
-        engine = SimEngine(process, self, tasks_of(process.code), self._slots)
+        process.code, process.is_first = world.deploys.version, place == 0
+        process.offers = self._offers[place]
+        tasks = tasks_of(process.code, is_first=process.is_first)
+        engine = SimEngine(process, self, tasks, self._slots)
         process.loop.on_error = self._went_wrong
         self.engines[place] = engine
         self.note(process.number, "begins")

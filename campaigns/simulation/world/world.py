@@ -13,6 +13,7 @@ from random import Random, getstate, setstate
 from random import seed as seed_module
 from typing import Any, Final
 
+from campaigns.simulation.actors.cast import CAST
 from campaigns.simulation.actors.clients import Client
 from campaigns.simulation.actors.planner import Planner
 from campaigns.simulation.rules.auditor import Auditor
@@ -33,6 +34,8 @@ from outlast.engine.task.current import current_step
 from outlast.lifecycle import Kind
 from outlast.store.memory import MemoryStore
 
+_TOLD: Final = ("commit", "capacity.set_queue")
+"""Calls after which others look, rows or not."""
 _STEPS_MAX: Final = 25_000
 
 
@@ -92,7 +95,7 @@ class World:
         for line in self.auditor.slots.news:
             self.note(process.number, line)
         self.auditor.slots.news.clear()
-        if not rows and verb != "commit":
+        if not rows and verb not in _TOLD:
             return
         self.counts["commits"] += 1
         self.counts["transitions"] += len(rows)
@@ -174,6 +177,8 @@ class World:
         for order in self.orders:
             Client(self.market, order)
         self.planners = {one.name: Planner(self.market, one) for one in self.plan.schedules}
+        for actor in CAST:
+            actor(self.market, Random(f"{self.seed}/{actor.__name__}"))
         self.faults.begin()
         self.standby.begin()
         self.deploys.begin()

@@ -1,0 +1,11 @@
+"""All who use the engines beside clients and planners; each draws whether it is in a world."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from campaigns.simulation.actors.crowds import Crowds
+from campaigns.simulation.actors.rivals import Rivals
+
+CAST: Final[tuple[Any, ...]] = (Crowds, Rivals)
+"""Each is called with the market and dice of its own."""
