@@ -29,6 +29,7 @@ check: .venv/.dev ## Lint, format, types, generated pages, the rules of the repo
 	$(BIN)/python -m outlast.lifecycle.render --check
 	$(BIN)/python -m outlast.dialects.render --check
 	$(BIN)/python -m outlast.access.render --check
+	$(BIN)/python -m outlast.store.render --check
 	$(BIN)/python -m outlast.cli.render --check
 	$(BIN)/python -m outlast.server.openapi --check
 	$(BIN)/python -m pytest --quiet tests/tidy
@@ -41,6 +42,7 @@ docs: .venv/.dev ## Write the generated pages again
 	$(BIN)/python -m outlast.lifecycle.render
 	$(BIN)/python -m outlast.dialects.render
 	$(BIN)/python -m outlast.access.render
+	$(BIN)/python -m outlast.store.render
 	$(BIN)/python -m outlast.cli.render
 	$(BIN)/python -m outlast.server.openapi
 

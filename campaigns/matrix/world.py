@@ -194,6 +194,17 @@ class World:
                 f"{area}-nightly", task, Schedule(every="30d"), sow("input of a schedule")
             )
 
+    async def hook(self) -> None:
+        """Have webhooks, one of each area; they are paused, so that nothing moves by itself."""
+        hooks = self.engine.webhooks
+        for area in AREAS:
+            made = await hooks.aadd(
+                f"https://hooks.invalid/{self.sower.draw(area, PAYLOAD, 'webhook')}",
+                prefix=area,
+                description=self.sower.draw(area, PAYLOAD, "webhook's description"),
+            )
+            await hooks.apause(made.webhook.id, self.sower.draw(area, PAYLOAD, "webhook's why"))
+
     async def rest(self) -> None:
         """Wait until nothing moves by itself, having undone what callers have held up."""
         engine = self.engine

@@ -45,6 +45,7 @@ def test_nothing_of_one_tenant_is_told_to_another() -> None:
     assert compared >= {
         "execution", "transition", "inbox", "label", "audit", "token", "session", "account",
         "schedule", "queue_setting", "gate_setting", "budget", "question", "secret", "stream_item",
+        "webhook",
     }  # fmt: skip
 
 

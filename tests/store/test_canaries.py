@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+import apsw
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from campaigns.matrix.world import Canary, a_world
-from outlast import task
+from campaigns.matrix.world import Canary, Sower, a_world
+from outlast import Engine, task
 from outlast.engine.control import token
 from outlast.engine.read.doctor import examine
 from outlast.engine.task.registry import TASKS
@@ -22,7 +25,14 @@ from outlast.observe.otel import export as exporting
 from outlast.server import veil, webhook
 from outlast.store import copy_store, open_store
 from outlast.store.keys import drawn_line
-from outlast.store.protocol import LOGS
+from outlast.store.protocol import LOGS, Filter
+from outlast.store.relational.database import Database
+from outlast.store.relational.sealed import SealedDatabase
+from outlast.store.relational.secrecy import SEALED, Way
+from outlast.store.relational.skeleton import skeleton
+from outlast.store.relational.store import RelationalStore
+from outlast.store.relational.tables import tables
+from outlast.testing.conformance_access import deed
 from servers.postgres import Server
 
 ROOTS: Final = (token.SECRET_NAME, webhook.SECRET, veil.SECRET)
@@ -40,26 +50,27 @@ async def sown(store: str, count: int, while_open: Any) -> dict[bytes, Canary]:
         while len(world.sower.sown) < count:
             await world.fill(round)
             round += 1
+        await world.hook()
         await asyncio.to_thread(while_open)
-        everything: list[bytes] = []
-        for id in world.ids:  # all of it is there, for who has the keys
-            record = await world.engine.read_one(id)
-            everything.append(repr(record).encode())
-            everything += [repr(row).encode() for row in await world.engine.read_log(id)]
-            inbox = await world.engine.worker.read(lambda id=id: world.engine.store.inbox(id))
-            everything.append(repr(inbox).encode())
-            everything.append(repr(await world.engine.read_progress(id)).encode())
-            items = await world.engine.read_stream(id, "said", 0, 100)
-            everything.append(repr(items).encode())
-        schedules = await world.engine.schedules.alist()
-        whole = b" ".join([*everything, repr(schedules).encode()])
-        seen = {one.text for one in world.sower.found_in(whole)}
+        seen = {one.text for one in world.sower.found_in(await read_all(world.engine, world.ids))}
         assert seen == world.sower.sown.keys(), "who has the keys reads all of it"
         for name in ROOTS:
             await world.engine.journal.call(
                 lambda name=name: world.engine.store.secret(name, name.encode().ljust(32, b"*"))
             )
         return dict(world.sower.sown)
+
+
+async def read_all(engine: Engine, ids: Iterable[str]) -> bytes:
+    """Read whatever was sown, as who has the keys may."""
+    everything: list[Any] = []
+    for id in ids:
+        everything += [await engine.read_one(id), *await engine.read_log(id)]
+        everything.append(await engine.worker.read(lambda id=id: engine.store.inbox(id)))
+        everything.append(await engine.read_progress(id))
+        everything.append(await engine.read_stream(id, "said", 0, 100))
+    everything += [await engine.schedules.alist(), await engine.webhooks.alist()]
+    return b" ".join(repr(one).encode() for one in everything)
 
 
 def hits(sown: dict[bytes, Canary], *directories: Path) -> list[str]:
@@ -116,6 +127,119 @@ def test_no_secret_is_in_a_data_directory_of_postgresql(postgres: Server) -> Non
     known = asyncio.run(sown(url, 1_000, lambda: None))
     postgres.execute("CHECKPOINT")
     assert hits(known, postgres.directory / "data") == []
+
+
+def killed_at(database: Database, count: int) -> None:
+    """Have a process die before its so manieth statement, or after the last one was committed."""
+    left = iter(range(count))
+
+    def dying(verb: Any) -> Any:
+        def tried(*given: Any) -> Any:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return verb(*given)
+
+        return tried
+
+    def write(act: Any, own: Any = database.write) -> Any:
+        result = own(act)
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return result
+
+    for name in ("run", "ask_all", "send"):
+        setattr(database, name, dying(getattr(database, name)))
+    database.write = write  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgres"])
+def test_all_that_was_plain_is_sealed_anew_through_kills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, backend: str
+) -> None:
+    """Killed before each statement and behind the commit; then again by another data key."""
+    is_sqlite = backend == "sqlite"
+    url = f"sqlite:///{tmp_path / 'outlast.db'}"
+    if not is_sqlite:
+        url = request.getfixturevalue("postgres_url")
+    monkeypatch.delenv("OUTLAST_KEYS")
+    known = asyncio.run(sown(url, 60, lambda: None))
+    monkeypatch.setenv("OUTLAST_KEYS", drawn_line("k1"))
+
+    def opened() -> tuple[RelationalStore, SealedDatabase]:
+        store = open_store(url, owner="w2", now=2**60)
+        assert isinstance(store, RelationalStore)
+        assert isinstance(store.database, SealedDatabase)
+        return store, store.database
+
+    def plain() -> dict[str, int]:
+        """Count what the newest data key has not sealed, by column."""
+        store, database = opened()
+        head = database.vault.newest
+        found = {}
+        for one in SEALED:
+            keys = tables()[one.table].key[1:]
+            bounds = dict.fromkeys(keys, "") | {key: 0 for key in ("seq", "number") if key in keys}
+            bounds |= {"head": one.way.head(head), "limit": 10**6}
+            rows = database.inner.ask_all(one.stale, bounds)
+            if one.way is Way.FACTS:
+                rows = [
+                    row
+                    for row in rows
+                    if skeleton(json.loads(str(row[-1]))) != json.loads(str(row[-1]))
+                ]
+            found[one.name] = len(rows)
+        store.close()
+        return found
+
+    def seal(database: SealedDatabase) -> int:
+        sealed = 0
+        while (some := database.seal_anew(50)).looked:
+            sealed += some.sealed
+        return sealed
+
+    def reseal(kills: Iterable[int]) -> int:
+        for count in kills:
+            store, database = opened()
+            before = dict(vars(database.inner))
+            killed_at(database.inner, count)
+            with pytest.raises(KeyboardInterrupt):
+                seal(database)
+            vars(database.inner).clear()
+            vars(database.inner).update(before)
+            store.close()
+        store, database = opened()
+        sealed = seal(database)
+        database.finish(deed())
+        assert database.vault.whole and store.verify().defects == []
+        store.close()
+        return sealed
+
+    before = plain()
+    assert min(before.values()) > 0, before
+    assert 0 < reseal(range(0, 30, 1 if is_sqlite else 4)) < sum(before.values()), (
+        "also what was killed has gone on"
+    )
+    assert plain() == dict.fromkeys(before, 0)
+    store, database = opened()
+    assert database.draw_anew(2**60, deed()) == 2
+    store.close()
+    assert plain() == before, "the older data key has sealed the same"
+    reseal([5])
+    assert plain() == dict.fromkeys(before, 0)
+
+    async def read() -> bytes:
+        async with Engine(url) as engine:
+            return await read_all(
+                engine, [one.id for one in await engine.read_page(Filter(limit=500))]
+            )
+
+    seen = Sower(known).found_in(asyncio.run(read()))
+    assert {one.text for one in seen} == known.keys()
+    if is_sqlite:
+        shell = apsw.Connection(str(tmp_path / "outlast.db"))
+        shell.execute("VACUUM")
+        shell.close()
+        assert hits(known, tmp_path) == []
 
 
 @task(name="billing.aloud")

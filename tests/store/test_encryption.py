@@ -17,17 +17,14 @@ from hypothesis import strategies as st
 from outlast.errors import CannotLoad, KeyMissing, KeyWrong, StoreBroken
 from outlast.lifecycle import Kind, MessageKind
 from outlast.schedule import Wish
+from outlast.store import render
 from outlast.store.keys import Place, Vault, drawn_line, is_sealed, keys_of, parsed
 from outlast.store.postgres import PostgresStore
 from outlast.store.protocol import Deliver, Emission, Lease, Store
-from outlast.store.relational.sealed import ANEW, READS, WRITES, SealedDatabase
-from outlast.store.relational.skeleton import (
-    TEXT_READS,
-    TEXT_WRITES,
-    hidden,
-    shown,
-    skeleton,
-)
+from outlast.store.relational.sealed import KEEPS_ROOT, READS, WRITES, SealedDatabase
+from outlast.store.relational.secrecy import PLAIN, SEALED
+from outlast.store.relational.skeleton import hidden, shown, skeleton
+from outlast.store.relational.tables import tables
 from outlast.store.sql import load
 from outlast.store.sqlite import SqliteStore
 from outlast.testing.conformance import T, begun, born, born_alike, codes, message, nonces
@@ -284,21 +281,44 @@ def test_a_seal_opens_in_its_place_alone(data: bytes, place: Place, other: Place
         Vault({1: b"x" * 32}, whole=True).open(sealed, place)
 
 
+def test_a_column_is_sealed_or_plain_for_a_reason() -> None:
+    """A new one cannot be forgotten."""
+    sealed = [one.name for one in SEALED]
+    can_hold = {
+        f"{table.name}.{column}"
+        for table in tables().values()
+        for column, kind in zip(table.columns, table.kinds, strict=True)
+        if kind != "INTEGER"
+    }
+    assert len(sealed) == len(set(sealed)) and not PLAIN.keys() & set(sealed)
+    assert can_hold == PLAIN.keys() | set(sealed)
+    assert all(PLAIN.values()) and render.main(["--check"]) == 0
+
+
+SEALED_NAMES: Final = "|".join(sorted({one.column for one in SEALED} - {"value"}))
+"""``value`` is a word of SQL's functions as well: who asks for a secret, names its table."""
+
+
 @pytest.mark.parametrize("backend", ["sqlite", "postgres"])
-def test_every_statement_with_a_payload_is_known(backend: str) -> None:
+def test_every_statement_with_a_sealed_column_is_known(backend: str) -> None:
     """A new statement that carries one cannot be forgotten."""
     found = set()
     for path in (Path(__file__).parents[2] / "src/outlast/store" / backend).glob("*.sql"):
         pieces = re.split(r"^-- name: (\w+)$", path.read_text("utf-8"), flags=re.MULTILINE)
         for name, body in zip(pieces[1::2], pieces[2::2], strict=True):
-            if re.search(r"\b(payload|input)\b", re.sub(r"--.*", "", body)):
+            text = re.sub(r"--.*|'[^']*'", "", body)
+            text = re.sub(r"::text\b", "", text)
+            if re.search(rf"\b({SEALED_NAMES})\b|\b(FROM|INTO|UPDATE) secret\b", text):
                 found.add(name)
-    anew = {name for find, write, *_ in ANEW for name in (find, write)}
-    assert found - PLAIN_ONLY == WRITES.keys() | READS.keys() | anew
-    if backend == "sqlite":
-        for name, (column, _) in READS.items():
-            results = load("outlast.store.sqlite")[name].results
-            assert not results or column < results
+    anew = {name for one in SEALED for name in (one.stale, one.reseal)}
+    known = WRITES.keys() | READS.keys() | anew | {KEEPS_ROOT}
+    assert found - LOOKS_ONLY - PLAIN_ONLY == known
+    used = {use.column.name for uses in READS.values() for use in uses}
+    assert used == {one.name for one in SEALED}, "each is opened somewhere"
+    assert {use.column.name for uses in WRITES.values() for use in uses} == used - {"secret.value"}
+    for name, uses in READS.items():
+        results = load("outlast.store.sqlite")[name].results
+        assert not results or all(use.at < results for use in uses)
 
 
 PLAIN_ONLY: Final = {"bear_transitions"}
@@ -309,22 +329,13 @@ LOOKS_ONLY: Final = {
     "place_in_line", "wrong_holders", "asking_oldest", "asking_newest", "wrong_questions",
     "wrong_descents", "wrong_dependencies", "lost_dependencies", "wrong_errands", "wrong_children",
     "wrong_schedules", "queue_census", "waiting_at_budget",
-    # It takes them away.
+    # They ask whether there is something, or take it away.
+    "is_used",
     "claim_executions", "fate_of_slot", "ids_beginning", "ids_ending",
     # Facts that tell of no payload: of the audit, of epochs, of schedules' slots.
     "insert_audit", "audit_oldest", "audit_newest", "epochs", "insert_epoch",
     "insert_schedule_entry", "schedule_log",
 }  # fmt: skip
-
-
-def test_every_statement_with_facts_is_known() -> None:
-    found = set()
-    for path in (Path(__file__).parents[2] / "src/outlast/store/sqlite").glob("*.sql"):
-        pieces = re.split(r"^-- name: (\w+)$", path.read_text("utf-8"), flags=re.MULTILINE)
-        for name, body in zip(pieces[1::2], pieces[2::2], strict=True):
-            if re.search(r"\b(data|detail|text|terms)\b", re.sub(r"--.*", "", body)):
-                found.add(name)
-    assert found - LOOKS_ONLY - PLAIN_ONLY == TEXT_WRITES.keys() | TEXT_READS.keys()
 
 
 def test_what_stays_of_facts_is_what_statements_look_at() -> None:
@@ -378,67 +389,6 @@ def test_the_schema_keeps_data_keys(tmp_path: Path, key: None) -> None:
     store.close()
 
 
-def test_everything_is_sealed_anew_through_kills(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What was plain, and what an older data key has sealed; then nothing may be plain."""
-    monkeypatch.delenv("OUTLAST_KEYS", raising=False)
-    store = opened(tmp_path)
-    filled(store, "plain-secret")
-    store.commit([born(f"ex_{number:03}", payload=b'"plain-secret"') for number in range(40)])
-    store.close()
-    monkeypatch.setenv("OUTLAST_KEYS", KEY)
-    kills = done = 0
-    while True:
-        store = opened(tmp_path)
-        database = store.database
-        assert isinstance(database, SealedDatabase)
-        if kills < 5:  # killed before the commit: as if it had not been
-            inner, kills = database.inner, kills + 1
-
-            def killed(name: str, bounds: object, run: object = inner.run) -> int:
-                if name == "end_reseal":
-                    raise KeyboardInterrupt
-                return run(name, bounds)  # type: ignore[operator,no-any-return]
-
-            monkeypatch.setattr(inner, "run", killed)
-            with pytest.raises(KeyboardInterrupt):
-                database.seal_anew(7)
-            monkeypatch.undo()
-            monkeypatch.setenv("OUTLAST_KEYS", KEY)
-        count = database.seal_anew(7)
-        done += count
-        store.close()
-        if not count:
-            break
-    assert done == 49 and kills == 5
-    store = opened(tmp_path)
-    database = store.database
-    assert isinstance(database, SealedDatabase) and not database.vault.whole
-    database.finish(deed())
-    assert database.vault.whole and store.verify().defects == []
-    assert set(read_back(store)) == {b'"plain-secret"'}
-    assert database.draw_anew(5, deed()) == 2
-    while database.seal_anew(500):
-        pass
-    shell = apsw.Connection(str(store.path))
-    for table, column in (
-        ("transition", "payload"),
-        ("inbox", "payload"),
-        ("schedule", "input"),
-        ("stream_item", "payload"),
-    ):
-        heads = shell.execute(
-            f"SELECT DISTINCT hex(substr({column}, 1, 6)) FROM {table} WHERE {column} IS NOT NULL"
-        ).fetchall()
-        assert heads == [("C10100000002",)], table
-    shell.execute("VACUUM")
-    shell.close()
-    assert store.verify().defects == [] and set(read_back(store)) == {b'"plain-secret"'}
-    store.close()
-    assert b"plain-secret" not in on_disk(tmp_path)
-
-
 @pytest.mark.parametrize(
     "sql",
     [
@@ -451,6 +401,14 @@ def test_everything_is_sealed_anew_through_kills(
         "INSERT INTO reseal_permit VALUES (1); UPDATE stream_item SET payload = X'C101', at = 1",
         "INSERT INTO reseal_permit VALUES (1); UPDATE schedule SET input = X'C101', state = 'paused'",
         "INSERT INTO reseal_permit VALUES (1); UPDATE schedule SET input = X'00'",
+        'UPDATE transition SET data = \'{"sealed":"wQEA"}\'',
+        "INSERT INTO reseal_permit VALUES (1); UPDATE transition SET data = '{}'",
+        "INSERT INTO reseal_permit VALUES (1); UPDATE transition SET data = NULL",
+        'INSERT INTO reseal_permit VALUES (1); UPDATE transition SET data = \'{"task":"x","sealed":"wQEA"}\'',
+        "INSERT INTO reseal_permit VALUES (1); UPDATE inbox SET data = '{\"x\":1}'",
+        'INSERT INTO reseal_permit VALUES (1); UPDATE execution SET detail = \'{"a":1,"sealed":"wQEA"}\'',
+        "INSERT INTO reseal_permit VALUES (1); UPDATE execution SET detail = '{\"sealed\":\"wQEA\"}', labels = 'x'",
+        "INSERT INTO reseal_permit VALUES (1); UPDATE execution SET labels = 'x'",
     ],
 )
 def test_sealing_anew_is_all_that_its_permit_permits(tmp_path: Path, key: None, sql: str) -> None:

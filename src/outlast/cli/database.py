@@ -126,15 +126,15 @@ def encrypt(session: Session) -> None:
             assert done is not None
             if sealing is None:
                 raise UsageError("there are no keys", do="OUTLAST_KEYS_FILE=… outlast db encrypt")
-            while some := sealing.seal_anew(RESEAL_MAX):
-                count += some
+            while (some := sealing.seal_anew(RESEAL_MAX)).looked:
+                count += some.sealed
             sealing.finish(done)
         finally:
             store.close()
     if session.as_json:
         session.json({"sealed": count})
     else:
-        session.out(f"{count} payloads sealed; what is in the clear is refused from now on")
+        session.out(f"{count} values sealed; what is in the clear is refused from now on")
         session.say("what was in the clear is left in free pages of the file until they are reused")
 
 

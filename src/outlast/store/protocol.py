@@ -1088,6 +1088,18 @@ class Feed(Protocol):
         """
 
 
+class Resealed(msgspec.Struct, frozen=True):
+    """What a call of :meth:`Sealing.seal_anew` has done.
+
+    Attributes:
+        looked: values that were looked at.
+        sealed: those of them that were sealed.
+    """
+
+    looked: int
+    sealed: int
+
+
 class Sealing(Protocol):
     """The verbs on an encrypted store's keys. Every verb is one transaction."""
 
@@ -1100,11 +1112,12 @@ class Sealing(Protocol):
     def draw_anew(self, now: int, deed: Deed) -> int:
         """Draw another data key, which seals from now on; gives its number."""
 
-    def seal_anew(self, limit: int) -> int:
-        """Seal up to so many payloads by the newest data key that are not; gives how many.
+    def seal_anew(self, limit: int) -> Resealed:
+        """Look at up to so many values that the newest data key has not sealed, and seal them.
 
-        Also those in the clear. With 0 there is nothing left; a kill between two calls, or in one,
-        loses nothing.
+        Also those in the clear. Facts with nothing to seal in them are looked at as well. When
+        none was looked at, there is nothing left; a kill between two calls, or in one, loses
+        nothing.
         """
 
     def finish(self, deed: Deed) -> None:

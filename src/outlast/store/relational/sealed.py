@@ -13,12 +13,18 @@ from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from msgspec import Struct
+
 from outlast.errors import InternalError
-from outlast.store.keys import MARK, DataKey, Keys, Place, Vault, keys_of, unwrapped, wrapped
+from outlast.lifecycle.record import COLUMNS
+from outlast.store.keys import DataKey, Keys, Vault, keys_of, unwrapped, wrapped
+from outlast.store.protocol import Resealed
+from outlast.store.relational import secrecy
 from outlast.store.relational.access import append
 from outlast.store.relational.database import Database, Reader, Rows, Sight
 from outlast.store.relational.rows import Value
-from outlast.store.relational.skeleton import TEXT_READS, TEXT_WRITES, Show
+from outlast.store.relational.secrecy import SEALED, SealedColumn
+from outlast.store.relational.tables import tables
 
 if TYPE_CHECKING:
     from outlast.access.audit import Deed
@@ -26,70 +32,95 @@ if TYPE_CHECKING:
     from outlast.store.protocol import Hints
 
 T = TypeVar("T")
-ROOT_BYTES: Final = 32
-"""How long a secret of the store is in the clear."""
+CHECKED_MAX: Final = 500
+"""Values that are looked at in one transaction."""
+KEEPS_ROOT: Final = "keep_secret"
+"""The statement that writes a root, with parameters that have names."""
 Row = Sequence[Any]
 Bounds = Mapping[str, Any]
 
-WRITES: Final[Mapping[str, tuple[int, Callable[[Row], Place]]]] = {
-    "insert_transitions": (13, lambda row: Place("log", row[0], row[1], row[2])),
-    "insert_messages": (8, lambda row: Place("inbox", row[0], row[1], row[2])),
-    "insert_stream_items": (9, lambda row: Place(f"stream {row[2]}", row[0], row[1], row[3])),
-    "insert_schedule": (16, lambda row: Place("schedule", row[0], row[1], 0)),
-    "save_schedule": (16, lambda row: Place("schedule", row[0], row[1], 0)),
-}
-"""Statements that write a payload: its column, and what it belongs to."""
 
-_LOG: Final = (13, lambda row, _: Place("log", row[0], row[1], row[2]))
-_CLAIMED: Final = (52, lambda row, _: Place("log", row[39], row[40], row[41]))
-_SCHEDULE: Final = (16, lambda row, _: Place("schedule", row[0], row[1], 0))
-READS: Final[Mapping[str, tuple[int, Callable[[Row, Bounds], Place]]]] = {
-    "log": _LOG,
-    "logs": _LOG,
-    "feed_rows": _LOG,
-    "queued_executions": _CLAIMED,
-    "blocked_executions": _CLAIMED,
-    "inbox": (6, lambda row, bounds: Place("inbox", bounds["tenant"], bounds["id"], row[0])),
-    "inboxes": (6, lambda row, bounds: Place("inbox", bounds["tenant"], row[8], row[0])),
-    "stream_items": (
-        6,
-        lambda row, bounds: Place(
-            f"stream {bounds['name']}", bounds["tenant"], bounds["id"], row[0]
-        ),
+class Use(Struct, frozen=True):
+    """Where a statement writes or gives a sealed column.
+
+    Attributes:
+        at: its place in a row of the statement, from 0.
+        column: which one.
+        key: gives the key of the row in its table, without the tenant.
+    """
+
+    at: int
+    column: SealedColumn
+    key: Callable[[Row, Bounds], Sequence[Any]]
+
+
+_DETAIL_AT: Final = len(COLUMNS) - 1
+
+
+def _in_row(*at: int) -> Callable[[Row, Bounds], Sequence[Any]]:
+    return lambda row, _: [row[one] for one in at]
+
+
+_DETAIL: Final = (Use(_DETAIL_AT, secrecy.DETAIL, _in_row(1)),)
+_SAVED: Final = (Use(27, secrecy.DETAIL, _in_row(0)),)
+_LOG: Final = (
+    Use(12, secrecy.FACTS, _in_row(1, 2)),
+    Use(13, secrecy.LOG, _in_row(1, 2)),
+)
+_SCHEDULE: Final = (Use(16, secrecy.SCHEDULE, _in_row(1)),)
+
+WRITES: Final[Mapping[str, tuple[Use, ...]]] = {
+    "insert_transitions": _LOG,
+    "insert_executions": _DETAIL,
+    "save_executions": _SAVED,
+    "save_told_executions": _SAVED,
+    "insert_messages": (
+        Use(7, secrecy.SAID, _in_row(1, 2)),
+        Use(8, secrecy.INBOX, _in_row(1, 2)),
     ),
-    "schedule_by_name": _SCHEDULE,
-    "schedules_page": _SCHEDULE,
+    "insert_stream_items": (Use(9, secrecy.STREAM, _in_row(1, 2, 3)),),
+    "save_progress": (Use(5, secrecy.PROGRESS, _in_row(1)),),
+    "insert_schedule": _SCHEDULE,
+    "save_schedule": _SCHEDULE,
+    "insert_webhook": (Use(4, secrecy.WEBHOOK, _in_row(1)),),
+    "save_webhook": (Use(3, secrecy.WEBHOOK, _in_row(0)),),
 }
-"""Statements that read one."""
+"""Statements that write a sealed column."""
 
-
-_Stale = tuple[str, str, Callable[[Row], Place], Callable[[Row], Bounds]]
-
-
-def _after(row: Row) -> Bounds:
-    return {"id": row[1], "number": row[2]}
-
-
-STATEMENTS: Final = (
-    *("stale_log", "stale_inbox", "stale_streams", "stale_schedules"),
-    *("reseal_log", "reseal_inbox", "reseal_streams", "reseal_schedules"),
+_CLAIMED: Final = (
+    *_DETAIL,
+    Use(_DETAIL_AT + 13, secrecy.FACTS, _in_row(_DETAIL_AT + 2, _DETAIL_AT + 3)),
+    Use(_DETAIL_AT + 14, secrecy.LOG, _in_row(_DETAIL_AT + 2, _DETAIL_AT + 3)),
 )
-_PLACES: Final[tuple[Callable[[Row], Place], ...]] = (
-    lambda row: Place("log", *row[:3]),
-    lambda row: Place("inbox", *row[:3]),
-    lambda row: Place(f"stream {row[4]}", *row[:3]),
-    lambda row: Place("schedule", *row[:3]),
-)
-_GO_ON: Final[tuple[Callable[[Row], Bounds], ...]] = (
-    _after,
-    _after,
-    lambda row: {**_after(row), "name": row[4]},
-    _after,
-)
-ANEW: Final[tuple[_Stale, ...]] = tuple(
-    zip(STATEMENTS[:4], STATEMENTS[4:], _PLACES, _GO_ON, strict=True)
-)
-"""What is sealed anew: how it is found, how written, what it belongs to, and where to go on."""
+
+
+def _inbox(key: Callable[[Row, Bounds], Sequence[Any]]) -> tuple[Use, ...]:
+    return (Use(5, secrecy.SAID, key), Use(6, secrecy.INBOX, key))
+
+
+READS: Final[Mapping[str, tuple[Use, ...]]] = {
+    **dict.fromkeys(
+        (
+            *("executions_by_id", "executions_by_key", "due_executions", "overdue_executions"),
+            *("unstarted_executions", "leased_executions", "executions_page", "children_page"),
+            *("open_executions_page", "labelled_page", "waiting_for_budget", "parked_page"),
+            *("ended_page", "picked_page"),
+        ),
+        _DETAIL,
+    ),
+    **dict.fromkeys(("log", "logs", "feed_rows"), _LOG),
+    **dict.fromkeys(("queued_executions", "blocked_executions"), _CLAIMED),
+    "inbox": _inbox(lambda row, bounds: [bounds["id"], row[0]]),
+    "inboxes": _inbox(_in_row(8, 0)),
+    "stream_items": (
+        Use(6, secrecy.STREAM, lambda row, bounds: [bounds["id"], bounds["name"], row[0]]),
+    ),
+    "progress_of": (Use(4, secrecy.PROGRESS, _in_row(0)),),
+    **dict.fromkeys(("schedule_by_name", "schedules_page"), _SCHEDULE),
+    **dict.fromkeys(("webhooks", "webhook_by_id"), (Use(4, secrecy.WEBHOOK, _in_row(1)),)),
+    "secret": (Use(0, secrecy.ROOT, lambda _, bounds: [bounds["name"]]),),
+}
+"""Statements that give one."""
 
 
 def sealed(database: Database, now: int, *, owner: bool) -> Database:
@@ -108,14 +139,6 @@ def sealed(database: Database, now: int, *, owner: bool) -> Database:
             return database
         rows = database.write(lambda: _first(database, keys, now))
     return SealedDatabase(database, keys, rows)
-
-
-_NAMES: Final = {
-    "stale_log": ("id", "number"),
-    "stale_inbox": ("id", "number"),
-    "stale_streams": ("id", "name", "number"),
-    "stale_schedules": ("id",),
-}
 
 
 def data_keys(database: Database) -> list[DataKey]:
@@ -156,45 +179,23 @@ class _Opener:
         self._vault, self._tenant, self._learn = vault, tenant, learn
 
     def opened(self, name: str, rows: Rows, bounds: Bounds) -> Rows:
-        if not rows:
+        uses = READS.get(name)
+        if uses is None or not rows:
             return rows
-        bounds = {**bounds, "tenant": self._tenant}
-        if name == "secret":
-            return [[self._root(row[0], bounds)] for row in rows]
-        for column, show, where in TEXT_READS.get(name, ()):
-            rows = [self._shown(row, column, show, where(row, bounds)) for row in rows]
-        known = READS.get(name)
-        if known is None:
-            return rows
-        column, place = known
-        found: list[Sequence[object]] = []
-        for row in rows:
-            data: Any = row[column]
-            if data is not None:
-                if not self._vault.knows(data):
-                    self._learn()
-                row = [
-                    *row[:column],
-                    self._vault.open(data, place(row, bounds)),
-                    *row[column + 1 :],
-                ]
-            found.append(row)
-        return found
+        return [self._opened(row, uses, bounds) for row in rows]
 
-    def _shown(self, row: Row, column: int, show: Show, place: Place) -> Row:
-        text = row[column]
-        if text is None:
-            return row
-        opened = show(self._vault, text, place, self._learn)
-        return row if opened is text else [*row[:column], opened, *row[column + 1 :]]
-
-    def _root(self, data: Any, bounds: Bounds) -> bytes:
-        """Open a secret of the store; one that was drawn before there was a key has no head."""
-        if len(data) == ROOT_BYTES:
-            return bytes(data)
-        if not self._vault.knows(data):
-            self._learn()
-        return self._vault.open(data, Place("secret", bounds["tenant"], bounds["name"], 0))
+    def _opened(self, row: Row, uses: Sequence[Use], bounds: Bounds) -> Row:
+        result: list[Any] | None = None
+        for use in uses:
+            value = row[use.at]
+            if value is not None:
+                place = use.column.place(self._tenant, use.key(row, bounds))
+                shown = use.column.way.open(self._vault, value, place, self._learn)
+                if shown is not value:
+                    if result is None:
+                        result = list(row)
+                    result[use.at] = shown
+        return row if result is None else result
 
 
 class SealedReader(Reader):
@@ -284,44 +285,55 @@ class SealedDatabase(Database):
         self.learn()
         return number
 
-    def seal_anew(self, limit: int) -> int:
+    def seal_anew(self, limit: int) -> Resealed:
         """See the protocol.
 
         Killed before its transaction ends, it has done nothing. What is done is not found again, so
         a call after a kill goes on, wherever the one before was.
         """
-        head = MARK + self.vault.newest.to_bytes(4, "big")
-        done, self._cursors = self.inner.write(lambda: self._seal_anew(head, limit))
+        done, self._cursors = self.inner.write(lambda: self._seal_anew(limit))
         return done
 
-    def _seal_anew(self, head: bytes, limit: int) -> tuple[int, dict[str, Bounds]]:
-        done, cursors = 0, dict(self._cursors)
+    def _seal_anew(self, limit: int) -> tuple[Resealed, dict[str, Bounds]]:
+        looked, count, cursors = 0, 0, dict(self._cursors)
         self.inner.run("permit_reseal", {})
-        for find, write, place, after in ANEW:
-            bounds = {"id": "", "number": 0, "name": "", **cursors.get(find, {})}
-            wanted = {name: bounds[name] for name in _NAMES[find]}
-            found = self.inner.ask_all(find, {**wanted, "head": head, "limit": limit - done})
-            rows: list[tuple[Value, ...]] = []
-            for row in found:
-                data: Any = row[3]
-                if not self.vault.knows(data):
-                    self.learn()
-                plain = self.vault.open(data, place(row))
-                rows.append((*row[:3], self.vault.seal(plain, place(row)), *row[4:]))  # type: ignore[arg-type]
-            if rows:
-                self.inner.send(write, rows)
-                cursors[find] = after(found[-1])
-            done += len(rows)
-            if done >= limit:
+        for column in SEALED:
+            names = tables()[column.table].key[1:]
+            bounds = cursors.get(column.name) or self._before(column, names)
+            head = column.way.head(self.vault.newest)
+            wanted = {**bounds, "head": head, "limit": limit - looked}
+            found = self.inner.ask_all(column.stale, wanted)
+            anew = [one for row in found if (one := self._anew(column, row)) is not None]
+            self.inner.send(column.reseal, anew)
+            if found:
+                cursors[column.name] = dict(zip(names, found[-1], strict=False))
+            looked, count = looked + len(found), count + len(anew)
+            if looked >= limit:
                 break
         self.inner.run("end_reseal", {})
-        return done, cursors
+        return Resealed(looked, count), cursors
+
+    @staticmethod
+    def _before(column: SealedColumn, names: Sequence[str]) -> Bounds:
+        """Give what comes before all keys of a table."""
+        table = tables()[column.table]
+        kinds = dict(zip(table.columns, table.kinds, strict=True))
+        return {name: 0 if kinds[name] == "INTEGER" else "" for name in names}
+
+    def _anew(self, column: SealedColumn, row: Row) -> list[Value] | None:
+        """Give a row as it is written, None where there is nothing to seal in it."""
+        *key, value = row
+        place = column.place(self.tenant, key)
+        plain = column.way.open(self.vault, value, place, self.learn)
+        after = column.way.seal(self.vault, plain, place)
+        return None if after == value else [*key, after]
 
     def finish(self, deed: Deed) -> None:
         """See the protocol."""
         self._cursors.clear()
-        if self.seal_anew(1):
-            raise InternalError("what was to be sealed anew has not come to its end")
+        while (some := self.seal_anew(CHECKED_MAX)).looked:
+            if some.sealed:
+                raise InternalError("what was to be sealed anew has not come to its end")
         keys = self.keys
         assert keys is not None
 
@@ -346,35 +358,28 @@ class SealedDatabase(Database):
         return self.inner.sent(name, self._sealed(name, rows))
 
     def _sealed(self, name: str, rows: Sequence[Sequence[Value]]) -> Sequence[Sequence[Value]]:
-        texts = TEXT_WRITES.get(name)
-        if texts is not None:
-            at, hide, where = texts
-            rows = [
-                row if row[at] is None else (
-                    *row[:at], hide(self.vault, str(row[at]), where(row, self.tenant)),
-                    *row[at + 1 :],
-                )
-                for row in rows
-            ]  # fmt: skip
-        known = WRITES.get(name)
-        if known is None:
+        uses = WRITES.get(name)
+        if uses is None:
             return rows
-        column, place = known
-        found: list[Sequence[Value]] = []
-        for row in rows:
-            data: Any = row[column]
-            if data is not None:
-                row = (*row[:column], self.vault.seal(data, place(row)), *row[column + 1 :])
-            found.append(row)
-        return found
+        return [self._sealed_row(row, uses) for row in rows]
+
+    def _sealed_row(self, row: Sequence[Value], uses: Sequence[Use]) -> Sequence[Value]:
+        result: list[Value] | None = None
+        for use in uses:
+            value = row[use.at]
+            if value is not None:
+                place = use.column.place(self.tenant, use.key(row, {}))
+                if result is None:
+                    result = list(row)
+                result[use.at] = use.column.way.seal(self.vault, value, place)
+        return row if result is None else result
 
     def run(self, name: str, bounds: Mapping[str, Value]) -> int:
         """See the seam."""
-        if name == "keep_secret":
-            root: Any = bounds["value"]
-            assert len(root) == ROOT_BYTES, "told from one that is sealed by its length"
-            place = Place("secret", self.tenant, bounds["name"], 0)
-            bounds = {**bounds, "value": self.vault.seal(root, place)}
+        if name == KEEPS_ROOT:
+            place = secrecy.ROOT.place(self.tenant, [bounds["name"]])
+            value = secrecy.ROOT.way.seal(self.vault, bounds["value"], place)
+            bounds = {**bounds, "value": value}
         return self.inner.run(name, bounds)
 
     # Opening
@@ -472,4 +477,4 @@ def _is_whole(rows: Sequence[DataKey]) -> bool:
     return all(row.whole for row in rows)
 
 
-__all__ = ["READS", "WRITES", "SealedDatabase", "data_keys", "sealed"]
+__all__ = ["KEEPS_ROOT", "READS", "WRITES", "SealedDatabase", "data_keys", "sealed"]

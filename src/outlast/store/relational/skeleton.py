@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
 
-from outlast.lifecycle.record import COLUMNS
 from outlast.store.keys import MARK, Place, Vault
 
-Row = Sequence[Any]
-Bounds = Mapping[str, Any]
 Learn = Callable[[], None]
 
 SEALED: Final = "sealed"
@@ -96,14 +94,18 @@ def hidden_text(vault: Vault, text: str, place: Place) -> str:
 
 
 def shown_text(vault: Vault, text: str, place: Place, learn: Learn) -> str:
-    """Give a text as it was; one that was written before there was a key is given as it is."""
-    if not text.startswith(_TEXT):
-        return text
-    try:
-        data = base64.b64decode(text[len(_TEXT) :], validate=True)
-    except (binascii.Error, ValueError):
-        return text
-    return _opened(vault, data, place, learn) if data.startswith(MARK) else text
+    """Give a text as it was; one that was written before there was a key is given as it is.
+
+    Raises:
+        StoreBroken: it was changed or moved, or put there in the clear.
+    """
+    data = b""
+    if text.startswith(_TEXT):
+        with suppress(binascii.Error, ValueError):  # somebody's own word
+            data = base64.b64decode(text[len(_TEXT) :], validate=True)
+    if data.startswith(MARK):
+        return _opened(vault, data, place, learn)
+    return vault.open(text.encode(errors="surrogatepass"), place).decode(errors="surrogatepass")
 
 
 def _written(data: bytes) -> str:
@@ -116,64 +118,4 @@ def _opened(vault: Vault, data: bytes, place: Place, learn: Learn) -> str:
     return vault.open(data, place).decode(errors="surrogatepass")
 
 
-Hide = Callable[[Vault, str, Place], str]
-Show = Callable[[Vault, str, Place, Learn], str]
-_DETAIL: Final = len(COLUMNS) - 1
-
-
-def _row(row: Row, _: int) -> Place:
-    return Place("detail", row[0], row[1], 0)
-
-
-def _of_log(at: int) -> Callable[[Row, Bounds], Place]:
-    return lambda row, _: Place("facts", row[at], row[at + 1], row[at + 2])
-
-
-TEXT_WRITES: Final[Mapping[str, tuple[int, Hide, Callable[[Row, int], Place]]]] = {
-    "insert_transitions": (12, hidden, lambda row, _: Place("facts", row[0], row[1], row[2])),
-    "insert_executions": (_DETAIL, hidden, _row),
-    "save_executions": (27, hidden, lambda row, tenant: Place("detail", tenant, row[0], 0)),
-    "save_told_executions": (27, hidden, lambda row, tenant: Place("detail", tenant, row[0], 0)),
-    "insert_messages": (7, hidden, lambda row, _: Place("said", row[0], row[1], row[2])),
-    "insert_webhook": (4, hidden_text, lambda row, _: Place("webhook", row[0], row[1], 0)),
-    "save_webhook": (3, hidden_text, lambda row, tenant: Place("webhook", tenant, row[0], 0)),
-    "save_progress": (5, hidden_text, lambda row, _: Place("progress", row[0], row[1], 0)),
-}
-"""Statements that write facts or a text: the column, how it is sealed, what it belongs to."""
-
-_DETAILS: Final = ((_DETAIL, shown, lambda row, _: Place("detail", row[0], row[1], 0)),)
-_LOG: Final = ((12, shown, _of_log(0)),)
-_CLAIMED: Final = (*_DETAILS, (_DETAIL + 13, shown, _of_log(_DETAIL + 1)))
-TEXT_READS: Final[Mapping[str, tuple[tuple[int, Show, Callable[[Row, Bounds], Place]], ...]]] = {
-    **dict.fromkeys(
-        (
-            *("executions_by_id", "executions_by_key", "due_executions", "overdue_executions"),
-            *("unstarted_executions", "leased_executions", "executions_page", "children_page"),
-            *(
-                "open_executions_page",
-                "labelled_page",
-                "waiting_for_budget",
-                "parked_page",
-                "ended_page",
-                "picked_page",
-            ),
-        ),
-        _DETAILS,
-    ),
-    **dict.fromkeys(("log", "logs", "feed_rows"), _LOG),
-    **dict.fromkeys(("queued_executions", "blocked_executions"), _CLAIMED),
-    "inbox": (
-        (5, shown, lambda row, bounds: Place("said", bounds["tenant"], bounds["id"], row[0])),
-    ),
-    "inboxes": ((5, shown, lambda row, bounds: Place("said", bounds["tenant"], row[8], row[0])),),
-    **dict.fromkeys(
-        ("webhooks", "webhook_by_id"),
-        ((4, shown_text, lambda row, _: Place("webhook", row[0], row[1], 0)),),
-    ),
-    "progress_of": (
-        (4, shown_text, lambda row, bounds: Place("progress", bounds["tenant"], row[0], 0)),
-    ),
-}
-"""Statements that read some."""
-
-__all__ = ["TEXT_READS", "TEXT_WRITES", "Show", "hidden", "shown", "skeleton"]
+__all__ = ["hidden", "hidden_text", "shown", "shown_text", "skeleton"]
