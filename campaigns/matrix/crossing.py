@@ -100,7 +100,12 @@ class Pair:
 
 
 async def crossing(
-    seed: int, *, rounds: int = 2, failures_max: int = 30, routes: Sequence[Route] = ROUTES
+    seed: int,
+    *,
+    rounds: int = 2,
+    failures_max: int = 30,
+    routes: Sequence[Route] = ROUTES,
+    address: str | None = None,
 ) -> Crossed:
     """Ask every route, by every caller, for what is another tenant's.
 
@@ -109,9 +114,10 @@ async def crossing(
         rounds: how many pairs there are for a route and a caller.
         failures_max: after so many it is enough.
         routes: those that are asked.
+        address: of an empty database; None: a file of SQLite, which is thrown away.
     """
     with tempfile.TemporaryDirectory() as directory:
-        async with a_house(Path(directory)) as house:
+        async with a_house(address or f"sqlite:///{Path(directory) / 'twins.db'}") as house:
             dice = random.Random(seed)
             work = _Crossing(house, dice, seed)
             await work.begin()
@@ -144,6 +150,7 @@ class _Crossing:
         self._ids: list[str] = []
         self._cursor = ""
         self._since: list[str] = []
+        self._told: set[str] = set()
         self._before: dict[str, set[tuple[Any, ...]]] = {}
 
     async def _send(self, request: Request) -> Answer:
@@ -192,7 +199,8 @@ class _Crossing:
         """Ask one pair, and judge it."""
         request = self._own.plain(route, caller)
         kept = tuple(one for one in request.headers if one[0] != b"idempotency-key")
-        request = replace(request, headers=kept)  # it would make both of a pair one
+        # Either would make both of a pair one.
+        request = _without_key(replace(request, headers=kept))
         ways = [
             list(way(route, request))
             for way in (self._by_path, self._by_headers, self._by_query, self._by_body)
@@ -229,8 +237,11 @@ class _Crossing:
         if answer.status >= 500:
             self._fail_at(request, answer, "it is an error of the server's")
         report.own |= {one.text for one in self._house.asks.world.sower.found_in(data)}
+        said = _said(request)
+        if request.method != "GET" and answer.status < 400:  # what they have said themselves
+            self._told |= set(_seen(self._house.rests, said))
         for place in _seen(self._house.rests, data):
-            if place.encode() not in _said(request):
+            if place.encode() not in said and place not in self._told:
                 self._fail_at(request, answer, f"it shows {place} of another tenant")
         return answer
 
@@ -405,6 +416,17 @@ _BODIES: Final[dict[str, Callable[[_Crossing], tuple[Callable[[str], Any], str]]
     "worker": lambda work: (_plain, "of-umbrella"),
 }
 """What of the other tenant's is put into a body, by the field's name."""
+
+
+def _without_key(request: Request) -> Request:
+    try:
+        body = json.loads(request.body)
+    except ValueError:
+        return request
+    if not isinstance(body, dict) or "key" not in body:
+        return request
+    del body["key"]
+    return replace(request, body=json.dumps(body).encode())
 
 
 def _with_field(request: Request, name: str, value: Any) -> Request:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any, Final
 
 import apsw
@@ -33,7 +33,9 @@ from outlast.server.guard import App
 from outlast.server.known import StoreAuthenticator
 from outlast.server.webhook import begin
 from outlast.store.protocol import Filter
+from outlast.store.relational.tables import tables
 
+Ask = Callable[[str], Iterable[tuple[Any, ...]]]
 ASKS, RESTS = "acme", "umbrella"
 SHARED_KEY: Final = "a key that both have"
 SETTLE_SECONDS: Final = 0.5
@@ -178,29 +180,44 @@ class House:
     Attributes:
         door: the app.
         asks, rests: the tenant whose callers ask, and the other one.
-        path: the file that both are in.
+        rows: opens the database that both are in.
     """
 
     door: App
     asks: Twin
     rests: Twin
-    path: Path
+    rows: Callable[[], contextlib.AbstractContextManager[Ask]]
 
     def stored(self) -> dict[str, set[tuple[Any, ...]]]:
         """Give every row of the one that rests, by table; and those that tell of all tenants."""
         found: dict[str, set[tuple[Any, ...]]] = {}
         number = self.rests.engine.store.tenant
+        with self.rows() as ask:
+            for table in tables().values():
+                if table.name in BEATS or (
+                    table.name != "tenant" and "tenant" not in table.columns
+                ):
+                    continue
+                whose = "" if table.name == "tenant" else f" WHERE tenant = {number}"
+                columns = ", ".join(f'"{name}"' for name in table.columns)
+                found[table.name] = set(ask(f'SELECT {columns} FROM "{table.name}"{whose}'))
+        return found
+
+
+@contextlib.contextmanager
+def rows_of(address: str) -> Iterator[Ask]:
+    """Open a database beside its engines, and give what asks it."""
+    if address.startswith("sqlite:///"):
         # By the library of the store: another one in this process would not see its locks.
         flags = apsw.SQLITE_OPEN_READONLY
-        with contextlib.closing(apsw.Connection(str(self.path), flags)) as line:
-            tables = line.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
-            for table in (str(row[0]) for row in tables):
-                columns = [row[1] for row in line.execute(f"PRAGMA table_info({table})")]
-                if table in BEATS or (table != "tenant" and "tenant" not in columns):
-                    continue
-                whose = "" if table == "tenant" else f" WHERE tenant = {number}"
-                found[table] = set(line.execute(f"SELECT * FROM {table}{whose}"))
-        return found
+        path = address.removeprefix("sqlite:///")
+        with contextlib.closing(apsw.Connection(path, flags)) as line:
+            yield line.execute
+    else:
+        import psycopg
+
+        with psycopg.connect(address) as connection:
+            yield lambda text: connection.execute(text).fetchall()
 
 
 def _remote() -> Task[Any, Any]:
@@ -218,10 +235,9 @@ def _remote() -> Task[Any, Any]:
 
 
 @contextlib.asynccontextmanager
-async def a_house(directory: Path) -> AsyncIterator[House]:
+async def a_house(address: str) -> AsyncIterator[House]:
     """Open both behind a door, filled; callers bring the tokens that their tenant has given."""
-    path = directory / "twins.db"
-    address, tasks = f"sqlite:///{path}", [*made_tasks(), _remote()]
+    tasks = [*made_tasks(), _remote()]
     made: dict[str, Engine] = {}
 
     def make(name: str) -> Engine:
@@ -237,7 +253,7 @@ async def a_house(directory: Path) -> AsyncIterator[House]:
             asks, rests = (Twin(name, World(made[name], Sower())) for name in (ASKS, RESTS))
             for twin in (asks, rests):
                 await twin.fill()
-            yield House(door, asks, rests, path)
+            yield House(door, asks, rests, partial(rows_of, address))
         finally:
             await asyncio.shield(door.aclose())
 

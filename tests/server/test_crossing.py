@@ -49,6 +49,16 @@ def test_nothing_of_one_tenant_is_told_to_another() -> None:
     }  # fmt: skip
 
 
+def test_nothing_passes_on_postgresql_either(postgres_url: str) -> None:
+    """In short: a sixth of the routes, so that what is the server's own is tried there."""
+    routes = [one for one in ROUTES if "{" in one.path or one.method == "GET"][::6]
+    report = asyncio.run(crossing(1, rounds=1, routes=routes, address=postgres_url))
+    assert report.failures == []
+    assert report.requests >= 200 and len(report.own) > 10 and len(report.theirs) > 50
+    compared = {table for table, rows in report.rows.items() if rows}
+    assert compared >= {"execution", "transition", "webhook", "schedule", "budget", "secret"}
+
+
 def _others(engine: Any) -> list[Engine]:
     return [one for one in current._engines if isinstance(one, Engine) and one is not engine]
 
