@@ -184,6 +184,23 @@ def test_a_statement_goes_by_its_index(plans: Plans, name: str) -> None:
     ), lines
 
 
+def test_what_is_sought_by_its_id_goes_by_the_key_also_on_the_first_day(
+    every_postgres: Server,
+) -> None:
+    """A plan made before there is any execution is kept while there come to be millions."""
+    url = every_postgres.database()
+    open_store(url, owner="w0", now=1).close()
+    by_id = [name for name, used in PLANS_OF.items() if used == {"execution_pkey"}]
+    with (
+        psycopg.connect(url, autocommit=True, options="-c search_path=outlast") as connection,
+        connection.transaction(),
+    ):
+        connection.execute(settings().encode())
+        for name in by_id:
+            lines = plan(connection, name)
+            assert indexes(lines) == {"execution_pkey"}, (name, lines)
+
+
 def test_nothing_is_scanned_and_nothing_hashed(plans: Plans) -> None:
     """Tables are never read from end to end; nor is what has been read kept to be joined."""
     for name, lines in plans.items():

@@ -70,7 +70,8 @@ INSERT INTO transition (tenant, execution_id, seq, kind, from_state, to_state, f
                         payload)
 SELECT {tenant}, v.id, 1, 'create', '', 'queued', 0, :actor::text, :created_at::bigint,
        :facts::text || v.digest::text || '}', v.payload
-  FROM unnest(:ids::text[], :digests::bigint[], :payloads::bytea[]) AS v (id, digest, payload);
+  FROM (SELECT unnest(:ids::text[]) AS id, unnest(:digests::bigint[]) AS digest,
+               unnest(:payloads::bytea[]) AS payload) AS v;
 
 -- name: bear_executions
 -- Their rows, as of insert_plain_executions.
@@ -80,7 +81,7 @@ INSERT INTO execution (tenant, id, task, state, seq, fence, high_water, cause, a
 SELECT {tenant}, v.id, :task::text, 'queued', 1, 0, 0, 'first', 0, 0, 0, 0, 0, 0,
        :created_at::bigint, :created_at::bigint, :created_at::bigint, :queue::text,
        :priority::bigint, v.digest, :version::text, 0
-  FROM unnest(:ids::text[], :digests::bigint[]) AS v (id, digest);
+  FROM (SELECT unnest(:ids::text[]) AS id, unnest(:digests::bigint[]) AS digest) AS v;
 
 -- name: move_executions
 -- types: text bigint bigint bigint bigint

@@ -71,9 +71,12 @@ def sendable(statement: Statement) -> Sendable:
     text = _PARAMETER.sub(numbered, statement.text)
     if statement.types:
         assert not names, f"{statement.name} has rows and named parameters"
-        arrays = ", ".join(f"${n}::{type}[]" for n, type in enumerate(statement.types, 1))
-        columns = ", ".join(f"column{n}" for n in range(1, len(statement.types) + 1))
-        text = text.replace("{rows}", f"unnest({arrays}) AS v ({columns})")
+        # Not FROM unnest(…, …): the server would keep each array in a store of its own, some 4 µs
+        # a column however few the rows, and twice the time a row. So they are read side by side.
+        columns = ", ".join(
+            f"unnest(${n}::{type}[]) AS column{n}" for n, type in enumerate(statement.types, 1)
+        )
+        text = text.replace("{rows}", f"(SELECT {columns}) AS v")
     return Sendable(text.encode(), tuple(names), statement.types)
 
 
