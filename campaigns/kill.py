@@ -14,7 +14,7 @@ import os
 import select
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +26,8 @@ from campaigns.plants import PLANTS
 from campaigns.zygote import ROOT
 
 _MEMORY: Final = frozenset({"tmpfs", "ramfs", "devtmpfs", "hugetlbfs"})
+_HOPELESS: Final = 3
+"""So many times the kills asked for, and a campaign goes on no more for the sake of a count."""
 
 
 class Report(msgspec.Struct):
@@ -111,11 +113,17 @@ def _read(pipes: dict[int, bytes]) -> Iterator[Report]:
 
 
 def campaign(
-    *, kills: int, seed: int, workers: int, options: Options, seconds: float = float("inf")
+    *,
+    least: Mapping[str, int],
+    seed: int,
+    workers: int,
+    options: Options,
+    seconds: float = float("inf"),
 ) -> tuple[Counts, list[Report]]:
-    """Run files until there were so many kills; gives the counts, and the violations.
+    """Run files until each of these counts has come to so much, or there were far too many kills.
 
-    With one of these the campaign is over at once.
+    What a kill meets hangs on how busy the machine is; how much must have been met does not. Gives
+    the counts, and the violations; with one of these the campaign is over at once.
     """
     total, broken = Counts(), []
     until = time.monotonic() + seconds
@@ -125,17 +133,43 @@ def campaign(
             total.add(report.counts)
             if report.broken is not None:
                 broken.append(report)
-            if broken or total.kills >= kills or time.monotonic() > until:
+            done = all(reached(total, name) >= count for name, count in least.items())
+            hopeless = total.kills >= _HOPELESS * least["kills"]
+            if broken or done or hopeless or time.monotonic() > until:
                 break
     finally:
         found.close()  # type: ignore[attr-defined]
     return total, broken
 
 
+def reached(counts: Counts, name: str) -> int:
+    """Give a count by its name: ``kills``, or of several one, ``checked:RULE``, ``points:NAME``."""
+    head, _, one = name.partition(":")
+    count = getattr(counts, head)
+    return count.get(one, 0) if one else int(count)
+
+
+def _count(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    try:
+        reached(Counts(), name)
+        return name, int(number)
+    except (AttributeError, TypeError, ValueError):
+        raise argparse.ArgumentTypeError(f"{text}: write COUNT=N, as kills_at_points=400") from None
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a campaign as a command; the exit code is 1 where a rule was broken."""
     parser = argparse.ArgumentParser(prog="python -m campaigns.kill", description=__doc__)
     parser.add_argument("--kills", type=int, default=2_000, help="how many kills at least")
+    parser.add_argument(
+        "--least",
+        type=_count,
+        action="append",
+        default=[],
+        metavar="COUNT=N",
+        help="go on until another count has come to so much, too",
+    )
     parser.add_argument("--seed", type=int, default=1, help="the first file's seed")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--lives", type=int, default=LIVES_PER_FILE, help="lives of each file")
@@ -154,7 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = Options(given.dir, given.lives, given.ending, given.plant, given.keep, given.patience)
     began = time.monotonic()
     counts, broken = campaign(
-        kills=given.kills,
+        least={**dict(given.least), "kills": given.kills},
         seed=given.seed,
         workers=given.workers,
         options=options,
