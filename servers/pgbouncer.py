@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlsplit
 
-from servers.postgres import CannotServe, unprivileged
+from servers.postgres import CannotServe, free_port, unprivileged
 
 KEPT: Final = Path(sys.prefix) / "pgbouncer"
 _PACKAGES: Final = ("pgbouncer", "libevent-2.1-7", "libc-ares2")
@@ -100,9 +100,7 @@ class Bouncer:
 
     def __init__(self, program: Path, direct: str, size: int) -> None:
         parts = urlsplit(direct)
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            self.port: int = one.getsockname()[1]
+        self.port = free_port()
         user = unprivileged()  # it refuses to be root, as PostgreSQL does
         self._folder = Path(tempfile.mkdtemp(prefix="outlast-pgbouncer-"))
         name = parts.path.strip("/")

@@ -306,7 +306,7 @@ class Server:
 
     def _started(self) -> bool:
         """Start the postmaster and wait until it takes connections; or until it gave up."""
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._programs / "postgres", "-D", self.directory / "data", "-p", str(self.port)],
@@ -385,8 +385,14 @@ def _passable(path: Path) -> bool:
     return all(one.stat().st_mode & 0o001 for one in (path.resolve(), *path.resolve().parents))
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
+def free_port() -> int:
+    """Draw a port of loopback at which nobody listens.
+
+    It is none of those that the system gives to connections by itself: one of them would take it
+    while its server is down, which is to come back at the same port.
+    """
+    while True:
+        port = 15_000 + secrets.randbelow(15_000)
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port

@@ -18,7 +18,7 @@ from outlast.errors import SchemaMismatch
 from outlast.lifecycle import State
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SECONDS = 30.0
+SECONDS = 100.0
 
 
 def environment() -> dict[str, str]:

@@ -23,7 +23,7 @@ from outlast.cli.app import run as run_here
 from outlast.engine.guest import Guest
 from outlast.lifecycle import State
 
-SECONDS = 20.0
+SECONDS = 100.0
 SOURCES = Path(outlast.__file__).parents[1]
 TASKS = Path(__file__).parent / "tasks.py"
 
@@ -66,7 +66,7 @@ def request(url: str, token: str, path: str, body: Any = None) -> Any:
         None if body is None else json.dumps(body).encode(),
         {"authorization": f"Bearer {token}", "content-type": "application/json"},
     )
-    with urllib.request.urlopen(asked, timeout=40) as answer:
+    with urllib.request.urlopen(asked, timeout=100) as answer:
         return json.load(answer)
 
 
@@ -170,7 +170,7 @@ class Terminal:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=100,
             check=False,
         )
         return Done(done.returncode, done.stdout, done.stderr)

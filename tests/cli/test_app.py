@@ -120,7 +120,7 @@ def test_ndjson_into_a_pipe_that_is_closed_detaches(terminal: Terminal) -> None:
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()
-    assert process.wait(20) == 141
+    assert process.wait(100) == 141
     assert process.stderr.read() == b""
     process.stderr.close()
     assert terminal.here("db", "verify").code == 0

@@ -232,7 +232,7 @@ def test_a_closed_pipe_is_quiet(terminal: Terminal) -> None:
     )
     assert process.stdout is not None
     process.stdout.close()
-    assert process.wait(20) == 141
+    assert process.wait(100) == 141
     assert process.stderr is not None
     assert process.stderr.read() == b""
     process.stderr.close()

@@ -51,7 +51,7 @@ def test_an_extra_that_is_missing_is_named(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=100,
     )
     assert done.returncode == 2 and "cannot_load" in done.stderr, done
     assert f'pip install "outlast[{extra}]"' in done.stderr

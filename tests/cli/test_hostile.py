@@ -163,7 +163,7 @@ def test_a_reader_that_leaves_is_no_error_of_the_code(
         pass
     process.stdout.close()
     if command[0] == "run":
-        assert process.wait(20) == 141
+        assert process.wait(100) == 141
         assert terminal.here("ls", "-o", "json").json["items"][0]["state"] in ("waiting", "queued")
         again = terminal.run(*words)
         assert again.code == 0, again
@@ -173,7 +173,7 @@ def test_a_reader_that_leaves_is_no_error_of_the_code(
             id = guest.find("last")
         terminal.in_state(id, State.SUCCEEDED)
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(100) == 0
 
 
 def test_the_command_to_come_back_does_not_start_anew(terminal: Terminal) -> None:
@@ -289,7 +289,7 @@ def test_a_store_without_room_is_told_and_loses_nothing(terminal: Terminal) -> N
     while not (line := process.stderr.readline()).startswith("! store_"):
         assert line, "it ended, and said nothing"
     process.terminate()
-    assert process.wait(20) == 130
+    assert process.wait(100) == 130
     process.stderr.close()
     assert terminal.here("db", "verify").code == 0
     assert terminal.run("run", "many.py:many").out == "100\n"

@@ -57,7 +57,7 @@ def start(terminal: Terminal) -> Start:
 
 def result(terminal: Terminal, id: str) -> Any:
     with Engine(terminal.url, tasks=[release, name, packed]) as engine:
-        return engine.execution(id).result("20s")
+        return engine.execution(id).result("100s")
 
 
 def test_the_inbox(terminal: Terminal, start: Start) -> None:

@@ -145,7 +145,7 @@ def test_a_stream_is_followed_from_another_process(terminal: Terminal) -> None:
     following.line_with("one\\x1b[31m")
     terminal.here("answer", "last", "two")
     following.line_with("two")
-    assert following.process.wait(20) == 0
+    assert following.process.wait(100) == 0
     serving.kill()
 
 

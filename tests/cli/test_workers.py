@@ -22,7 +22,7 @@ from outlast.store.memory import MemoryStore
 from outlast.store.protocol import Service, WorkerRow
 from outlast.testing.conformance import T, born
 
-LONG = 60.0
+LONG = 100.0
 
 
 def worker(id: str, **service: Any) -> WorkerRow:

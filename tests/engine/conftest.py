@@ -19,7 +19,7 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'outlast.db'}"
 
 
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 100.0) -> None:
     """Wait until a condition holds, asking again after each change of the loop's turn."""
     async with asyncio.timeout(seconds):
         while not await condition():

@@ -22,7 +22,7 @@ def test_what_came_between_the_last_turn_and_the_close_is_told_and_left_clean() 
 
     def close_late() -> None:
         closing.set()
-        assert came.wait(30)
+        assert came.wait(100)
         close()
 
     def come(*args: Any, **kwargs: Any) -> Any:
@@ -35,7 +35,7 @@ def test_what_came_between_the_last_turn_and_the_close_is_told_and_left_clean() 
 
     loop.close = close_late  # type: ignore[method-assign]
     call_soon(loop.stop)
-    assert closing.wait(30)
+    assert closing.wait(100)
     loop.call_soon_threadsafe = come  # type: ignore[assignment,method-assign]
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")

@@ -201,7 +201,7 @@ async def sleeps_long() -> None:
 
 async def _goes_on(engine: Engine) -> None:
     """The engine serves others as before, and the file is sound."""
-    assert await (await engine.astart(echo, 7)).aresult("10s") == 7
+    assert await (await engine.astart(echo, 7)).aresult("100s") == 7
     assert engine.store.verify().defects == []
 
 
@@ -238,7 +238,7 @@ def test_unstorable_results_and_arguments_fail_the_execution(
 
     async def main(engine: Engine) -> None:
         handle = await engine.astart(giver)
-        assert await _code_of(handle.aresult("20s")) == code
+        assert await _code_of(handle.aresult("100s")) == code
         assert await handle.astatus() is State.FAILED
         await _goes_on(engine)
 
@@ -249,7 +249,7 @@ def test_task_code_may_handle_an_unstorable_result(url: str) -> None:
     made.append(Odd)
 
     async def main(engine: Engine) -> None:
-        assert await (await engine.astart(survives)).aresult("10s") == "bad_payload"
+        assert await (await engine.astart(survives)).aresult("100s") == "bad_payload"
 
     run(main, url)
 
@@ -267,7 +267,7 @@ def test_unstorable_answers_and_signals_are_refused(url: str, name: str) -> None
         assert engine.store.inbox(asking.id) == engine.store.inbox(listening.id) == []
         await asking.aanswer("fine")
         await listening.asignal("news", "fine")
-        assert await asking.aresult("10s") == await listening.aresult("10s") == "fine"
+        assert await asking.aresult("100s") == await listening.aresult("100s") == "fine"
         await _goes_on(engine)
 
     run(main, url)
@@ -280,13 +280,13 @@ def test_odd_values_come_back_as_they_are(url: str, name: str) -> None:
 
     async def main(engine: Engine) -> None:
         for giver in (gives, gives_def, step_gives, step_takes):
-            assert await (await engine.astart(giver)).aresult("10s") == value
+            assert await (await engine.astart(giver)).aresult("100s") == value
         asking, listening = await engine.astart(asks), await engine.astart(listens)
         await in_state(asking, State.AWAITING_INPUT)
         await asking.aanswer(value)
         await listening.asignal("news", value)
-        assert await asking.aresult("10s") == await listening.aresult("10s") == value
-        assert await (await engine.astart(takes, value)).aresult("10s") == value
+        assert await asking.aresult("100s") == await listening.aresult("100s") == value
+        assert await (await engine.astart(takes, value)).aresult("100s") == value
         await _goes_on(engine)
 
     run(main, url)
@@ -297,7 +297,7 @@ def test_a_larger_limit_takes_what_fits_under_it(url: str) -> None:
 
     async def main(engine: Engine) -> None:
         handle = await engine.astart(step_gives)
-        assert await handle.aresult("30s") == made[0]()
+        assert await handle.aresult("100s") == made[0]()
         await _goes_on(engine)
 
     run(main, url, payload_bytes_max=HUGE)
@@ -361,7 +361,7 @@ def test_names_of_keys_queues_and_actors(url: str, name: str) -> None:
             )
             if handle is None:
                 continue
-            assert await handle.aresult("10s") == 3
+            assert await handle.aresult("100s") == 3
             if "key" in options and text:
                 again = await echo.options(key=text).astart(3)
                 assert again.id == handle.id
@@ -384,7 +384,7 @@ def test_names_of_signals_reasons_and_senders(url: str, name: str) -> None:
         if await handle.astatus() is State.AWAITING_INPUT:
             taken = await _taken_or_refused(_done(handle.asignal(text, 5)))
             if taken:
-                assert await handle.aresult("10s") == 5
+                assert await handle.aresult("100s") == 5
         sendings: list[Callable[[Execution[Any]], Awaitable[None]]] = [
             lambda one: one.acancel(text),
             lambda one: one.acancel("why", actor=text),
@@ -416,7 +416,7 @@ async def _end(handle: Execution[Any]) -> None:
         await handle.acancel("the test is over")
     except OutlastError as error:
         assert error.code == "transition_refused"
-    assert await handle.await_("10s") is not State.RUNNING
+    assert await handle.await_("100s") is not State.RUNNING
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -432,15 +432,15 @@ def test_names_of_steps_and_questions(url: str, name: str) -> None:
         return await ask(text, int, to=text)
 
     async def main(engine: Engine) -> None:
-        code = await _code_of((await engine.astart(keyed)).aresult("10s"))
+        code = await _code_of((await engine.astart(keyed)).aresult("100s"))
         assert code in ("nothing was raised", "usage", "bad_payload")
         handle = await engine.astart(titled)
         await until(lambda: _is_one_of(handle, State.AWAITING_INPUT, State.FAILED))
         if await handle.astatus() is State.AWAITING_INPUT:
             await handle.aanswer(5)
-            assert await handle.aresult("10s") == 5
+            assert await handle.aresult("100s") == 5
         else:
-            assert await _code_of(handle.aresult("10s")) in ("usage", "bad_payload")
+            assert await _code_of(handle.aresult("100s")) in ("usage", "bad_payload")
         await _goes_on(engine)
 
     run(main, url)
@@ -552,9 +552,9 @@ def test_whatever_code_raises_ends_its_execution_alone(url: str, name: str, give
 
     async def main(engine: Engine) -> None:
         handle = await engine.astart(giver)
-        assert await handle.await_("30s") in (State.FAILED, State.CANCELLED)
+        assert await handle.await_("100s") in (State.FAILED, State.CANCELLED)
         try:
-            await handle.aresult("10s")
+            await handle.aresult("100s")
         except Exception as error:
             assert error.__traceback__ is not None
         else:
@@ -587,7 +587,7 @@ def test_the_same_error_comes_in_every_replay(url: str, name: str) -> None:
         handle = await engine.astart(catches)
         await in_state(handle, State.AWAITING_INPUT)
         await handle.aanswer(True)
-        assert await handle.aresult("10s") == "went on"
+        assert await handle.aresult("100s") == "went on"
         assert len(caught) == 2 and caught[0] == caught[1]
         await _goes_on(engine)
 
@@ -603,7 +603,7 @@ def test_ctrl_c_ends_the_process_and_is_no_outcome(url: str, giver: Any) -> None
     async def interrupted(engine: Engine) -> None:
         handle = await engine.astart(giver)
         ids.append(handle.id)
-        await handle.aresult("10s")
+        await handle.aresult("100s")
 
     with pytest.raises(KeyboardInterrupt):
         run_plainly(interrupted, url, patience="10ms")
@@ -611,7 +611,7 @@ def test_ctrl_c_ends_the_process_and_is_no_outcome(url: str, giver: Any) -> None
 
     async def again(engine: Engine) -> None:
         (record,) = engine.store.page(Filter())
-        assert await engine.execution(record.id).aresult("10s") == 7
+        assert await engine.execution(record.id).aresult("100s") == 7
         await _goes_on(engine)
 
     run(again, url)
@@ -621,8 +621,8 @@ def test_ctrl_c_ends_the_process_and_is_no_outcome(url: str, giver: Any) -> None
 def test_a_keyboard_interrupt_of_an_engine_in_the_background(url: str, giver: Any) -> None:
     made.append(lambda: _raise(KeyboardInterrupt()))
     with Engine(url) as engine:
-        assert engine.start(giver).wait("10s") is State.FAILED
-        assert engine.start(echo, 7).result("10s") == 7
+        assert engine.start(giver).wait("100s") is State.FAILED
+        assert engine.start(echo, 7).result("100s") == 7
         assert engine.store.verify().defects == []
 
 
@@ -636,7 +636,7 @@ def test_who_waits_hears_that_the_thread_of_the_engine_has_ended(url: str) -> No
                 handle.result()
     with Engine(url) as engine:  # the file was given back
         engine.execution(handle.id).answer(True)
-        assert engine.execution(handle.id).result("10s") is True
+        assert engine.execution(handle.id).result("100s") is True
 
 
 @pytest.mark.parametrize("giver", [step_gives_def, gives_def])
@@ -645,7 +645,7 @@ def test_a_keyboard_interrupt_in_a_thread_is_the_codes_own(url: str, giver: Any)
     made.append(lambda: _raise(KeyboardInterrupt()))
 
     async def main(engine: Engine) -> None:
-        assert await (await engine.astart(giver)).await_("10s") is State.FAILED
+        assert await (await engine.astart(giver)).await_("100s") is State.FAILED
         await _goes_on(engine)
 
     run(main, url)
@@ -664,7 +664,7 @@ def test_an_async_step_that_is_a_generator(url: str) -> None:
 
     async def main(engine: Engine) -> None:
         handle = await engine.astart(uses)
-        assert await handle.await_("10s") is State.FAILED
+        assert await handle.await_("100s") is State.FAILED
         await _goes_on(engine)
 
     run(main, url)
@@ -680,7 +680,7 @@ def test_a_step_without_return_in_a_typed_task(url: str) -> None:
         return await forgets()
 
     async def main(engine: Engine) -> None:
-        assert await _code_of((await engine.astart(uses)).aresult("10s")) == "bad_payload"
+        assert await _code_of((await engine.astart(uses)).aresult("100s")) == "bad_payload"
         await _goes_on(engine)
 
     run(main, url)
@@ -699,8 +699,8 @@ def test_a_step_awaited_twice_and_one_never_awaited(url: str) -> None:
         return "done"
 
     async def main(engine: Engine) -> None:
-        assert await _code_of((await engine.astart(twice)).aresult("10s")) == "usage"
-        assert await (await engine.astart(never)).aresult("10s") == "done"
+        assert await _code_of((await engine.astart(twice)).aresult("100s")) == "usage"
+        assert await (await engine.astart(never)).aresult("100s") == "done"
         await _goes_on(engine)
 
     run(main, url)
@@ -724,7 +724,7 @@ def test_closed_and_unopened_engines_say_so(url: str) -> None:
             lambda: handle.aanswer(1),
             lambda: engine.astart(echo, 1),
         ):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(100):
                 assert await _code_of(late()) == "no_engine"
         assert await engine.aclose() == 0
 
@@ -802,7 +802,7 @@ def test_files_that_are_none_of_ours(tmp_path: Path, name: str) -> None:
     before = path.read_bytes() if path.is_file() else b""
 
     async def main() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             assert await _code_of(Engine(f"sqlite:///{path}").open()) == code
             assert await _code_of(Engine(f"sqlite:///{path}").open()) == code  # nor the second time
 
@@ -879,7 +879,7 @@ def test_a_full_disk_under_load_loses_nothing(url: str) -> None:
         began: list[Execution[int]] = []
         await _limit_pages(engine, 200)
         codes: set[str] = set()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             while not codes:
                 try:
                     began.append(await engine.astart(filler, 5))
@@ -892,10 +892,10 @@ def test_a_full_disk_under_load_loses_nothing(url: str) -> None:
         assert None not in states  # what was acknowledged is there
         await _new_limits(engine)
         for handle in began:
-            assert await handle.aresult("60s") == 5 * 12_000
+            assert await handle.aresult("100s") == 5 * 12_000
         await _goes_on(engine)
         for record in engine.store.page(Filter(limit=1000)):
-            await engine.execution(record.id).await_("60s")
+            await engine.execution(record.id).await_("100s")
         assert engine.store.verify().defects == []
 
     run(main, url)
@@ -915,9 +915,9 @@ def test_a_full_disk_while_everything_is_parked(url: str) -> None:
         async def is_taken() -> bool:
             return await _code_of(asking.aanswer(large)) in ("nothing was raised", "not_found")
 
-        await until(is_taken, 20)
-        assert await asking.aresult("20s") == large
-        assert await sleeper.aresult("20s") == "woken"
+        await until(is_taken)
+        assert await asking.aresult("100s") == large
+        assert await sleeper.aresult("100s") == "woken"
         await _goes_on(engine)
 
     run(main, url)
@@ -964,7 +964,7 @@ def test_an_i_o_error_is_survived(url: str) -> None:
         assert await _code_of(handle.aanswer(1)) == "store_unavailable"
         fail[0] = False
         await handle.aanswer(2)
-        assert await handle.aresult("20s") == 2
+        assert await handle.aresult("100s") == 2
         await _goes_on(engine)
 
     run(main, url)
@@ -1000,7 +1000,7 @@ def test_a_user_without_the_right_to_write(what: str, request: pytest.FixtureReq
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        timeout=60,
+        timeout=100,
         check=False,
     )
     assert done.stdout.strip() == "store_read_only", done.stderr
@@ -1013,10 +1013,10 @@ def test_a_file_deleted_under_a_running_engine(tmp_path: Path) -> None:
     async def main() -> None:
         engine = await Engine(f"sqlite:///{path}").open()
         handle = await engine.astart(echo, 1)
-        assert await handle.aresult("10s") == 1
+        assert await handle.aresult("100s") == 1
         for name in ("gone.db", "gone.db-wal", "gone.db-shm"):
             (tmp_path / name).unlink(missing_ok=True)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             assert await _code_of(engine.astart(echo, 2)) == "store_broken"
             await engine.aclose()
 
@@ -1037,15 +1037,15 @@ def test_an_engine_that_only_waits_sees_that_its_file_is_gone(tmp_path: Path, ho
         engine.on_lost = lost.set
         handle = await engine.astart(sleeps_long)
         await in_state(handle, State.WAITING)
-        waits = asyncio.create_task(_code_of(handle.aresult("20s")))
+        waits = asyncio.create_task(_code_of(handle.aresult("100s")))
         await asyncio.sleep(0)
         path.unlink()
         if how == "replaced":
             path.write_bytes(b"")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             await lost.wait()
             assert await waits == "store_broken"
-            assert await _code_of(handle.aresult("20s")) == "store_broken"
+            assert await _code_of(handle.aresult("100s")) == "store_broken"
             assert await _code_of(engine.astart(echo, 2)) == "store_broken"
             await engine.aclose()
         assert said == ["outlast has lost its store"]
@@ -1079,8 +1079,8 @@ def test_a_result_whose_class_refuses_to_be_made_again(url: str) -> None:
 
     async def main(engine: Engine) -> None:
         handle = await engine.astart(uses)
-        assert await handle.await_("10s") is State.FAILED
-        assert await _code_of(handle.aresult("10s")) == "bad_payload"
+        assert await handle.await_("100s") is State.FAILED
+        assert await _code_of(handle.aresult("100s")) == "bad_payload"
         made.clear()
         await _goes_on(engine)
 

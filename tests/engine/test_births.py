@@ -115,8 +115,8 @@ def test_what_waits_for_what_has_ended_begins_at_once(url: str) -> None:
     """Its birth has queued it: it is claimed, with nothing for the clock to move."""
     with Engine(url, tasks=[echoed]) as engine:
         first = engine.start(echoed, 1)
-        assert first.result("30s") == 1
-        assert echoed.options(after=first).start(2).result("30s") == 2
+        assert first.result("100s") == 1
+        assert echoed.options(after=first).start(2).result("100s") == 2
 
 
 def test_a_key_that_is_taken_is_told(url: str) -> None:

@@ -397,12 +397,12 @@ def test_the_gate_opens_on_a_file(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/outlast.db"
     with Engine(url, tasks=[filed]) as engine:
         engine.budgets.set("task:filed", usd=0.05)
-        assert engine.start(filed, "a").result("10s") == "a"
+        assert engine.start(filed, "a").result("100s") == "a"
         run = engine.start(filed, "b")
         while run.status() is not State.BLOCKED:
             engine.run(engine.next_change(run.id))
         engine.budgets.raise_("task:filed", usd=0.05)
-        assert run.result("10s") == "b"
+        assert run.result("100s") == "b"
         assert engine.store.verify().defects == []
 
 
@@ -862,7 +862,7 @@ def test_a_body_in_a_thread_reserves(tmp_path: Path) -> None:
     with Engine(f"sqlite:///{tmp_path}/outlast.db", tasks=[threaded, plainly]) as engine:
         for definition in (threaded, plainly):
             run = engine.start(definition)
-            assert run.result("10s") == "small"
+            assert run.result("100s") == "small"
             assert spent(run) == Decimal("0.1")
         assert engine.store.verify().defects == []
 
@@ -953,7 +953,7 @@ def test_it_goes_on_in_the_next_process(tmp_path: Path) -> None:
     with Engine(url, tasks=[kept]) as engine:
         again = engine.execution(run.id)
         again.raise_budget(usd=1)
-        assert again.result("10s") == "ab"
+        assert again.result("100s") == "ab"
         assert ran == ["a", "b"]
         assert engine.store.verify().defects == []
 
@@ -1030,6 +1030,6 @@ async def processing() -> int:
 def test_a_step_in_a_process_says_what_it_spent(tmp_path: Path) -> None:
     with Engine(f"sqlite:///{tmp_path}/outlast.db", tasks=[processing]) as engine:
         run = engine.start(processing)
-        assert run.result("60s") == 1
+        assert run.result("100s") == 1
         assert spent(run) == Decimal("0.25")
         assert spent_by(run.transitions()) == {"usd": 250_000, "tokens": 3_000_000}

@@ -159,7 +159,7 @@ def test_what_needs_a_capability_waits_for_an_engine_that_has_it(tmp_path: Path)
         reason = waiting.reason()
         assert reason is not None and reason.code == "capability_missing"
     with Engine(store, tasks=[train], capabilities=("gpu",)) as engine:
-        assert engine.execution(waiting.id).result(timeout=20) == 7
+        assert engine.execution(waiting.id).result(timeout=100) == 7
 
 
 async def until(engine: Engine, id: str, state: State) -> None:
@@ -172,9 +172,9 @@ def test_an_engine_takes_from_its_own_queues_only(tmp_path: Path) -> None:
     with Engine(store, tasks=[free], queues=("near",)) as engine:
         far = free.options(queue="far").start(0)
         near = free.options(queue="near").start(0)
-        assert near.result(timeout=20) == 0 and far.status() is State.QUEUED
+        assert near.result(timeout=100) == 0 and far.status() is State.QUEUED
     with Engine(store, tasks=[free]) as engine:
-        assert engine.execution(far.id).result(timeout=20) == 0
+        assert engine.execution(far.id).result(timeout=100) == 0
 
 
 def test_what_another_process_sets_counts_for_a_running_engine(tmp_path: Path) -> None:
@@ -190,11 +190,11 @@ def test_what_another_process_sets_counts_for_a_running_engine(tmp_path: Path) -
         engine.run(until(engine, second.id, State.AWAITING_INPUT))
         first.answer(1)
         second.answer(1)
-        assert (first.result(timeout=20), second.result(timeout=20)) == (2, 3)
+        assert (first.result(timeout=100), second.result(timeout=100)) == (2, 3)
         assert held.status() is State.QUEUED
         with Guest(store) as guest:
             guest.office.resume("shut")
-        assert held.result(timeout=20) == 0
+        assert held.result(timeout=100) == 0
 
 
 def test_a_rerun_with_another_input_has_that_ones_limit(engine: VirtualEngine) -> None:

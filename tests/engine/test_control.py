@@ -154,7 +154,7 @@ RELEASE = threading.Event()
 @step
 def stuck_in_a_thread() -> str:
     RAN.append("thread")
-    RELEASE.wait(20)
+    RELEASE.wait(100)
     RAN.append("came to its end")
     return "late"
 
@@ -172,7 +172,7 @@ def test_a_result_that_comes_after_the_cancel_is_refused(tmp_path: Path) -> None
             handle.record()
         handle.cancel("enough")
         with pytest.raises(ExecutionCancelled):
-            handle.result(timeout="20s")
+            handle.result(timeout="100s")
         log = handle.transitions()
         RELEASE.set()
         while "came to its end" not in RAN:
@@ -223,7 +223,7 @@ def test_a_shutdown_is_no_cancel(tmp_path: Path) -> None:
         id = handle.id
     with Engine(url) as engine:
         handle = engine.execution(id)
-        assert handle.wait("20s") is State.SUCCEEDED
+        assert handle.wait("100s") is State.SUCCEEDED
         assert handle.result() == "a"
         kinds = {row.kind for row in handle.transitions()}
         assert SEEN == []

@@ -61,7 +61,7 @@ def test_a_try_that_fails_as_a_signal_comes_is_followed_by_another(url: str) -> 
         async with Engine(url, tasks=[fails_first]) as engine:
             engines.append(engine)
             handle = await engine.astart(fails_first)
-            assert await handle.aresult("10s") == 7
+            assert await handle.aresult("100s") == 7
             kinds = [row.kind for row in await handle.atransitions()]
             assert kinds.index(Kind.SIGNAL_RECEIVED) < kinds.index(Kind.RETRY)
             assert engine.store.verify().defects == []

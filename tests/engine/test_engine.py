@@ -68,7 +68,7 @@ def links_def(count: int) -> int:
 def test_async_task(url: str) -> None:
     async def main(engine: Engine) -> None:
         handle = await links.astart(3)
-        assert await handle.aresult("5s") == 6
+        assert await handle.aresult("100s") == 6
         kinds = [row.kind for row in await handle.atransitions()]
         assert kinds == [
             Kind.CREATE,
@@ -87,7 +87,7 @@ def test_async_task(url: str) -> None:
 def test_def_task_in_a_with_block(url: str) -> None:
     with Engine(url) as engine:
         handle = links_def.start(3)
-        assert handle.result("5s") == 6
+        assert handle.result("100s") == 6
         assert handle.status() is State.SUCCEEDED
         assert handle.reason() is None
         assert engine.store.verify().defects == []
@@ -114,7 +114,7 @@ def test_wrong_colour_has_a_hint(url: str) -> None:
     async def main(engine: Engine) -> None:
         for wrong in (calls_def, calls_async):
             with pytest.raises(WrongColour) as caught:
-                await (await engine.astart(wrong)).aresult("5s")
+                await (await engine.astart(wrong)).aresult("100s")
             assert caught.value.do
 
     run(main, url)
@@ -126,7 +126,7 @@ def test_def_step_in_async_task(url: str) -> None:
         return sum(await asyncio.gather(*(note_def.aio(n) for n in range(4))))
 
     async def main(engine: Engine) -> None:
-        assert await (await mixed.astart()).aresult("5s") == 12
+        assert await (await mixed.astart()).aresult("100s") == 12
 
     run(main, url)
 
@@ -149,7 +149,7 @@ def test_key(url: str) -> None:
         assert again.id == first.id
         with pytest.raises(KeyConflict):
             await links.options(key="k").astart(3)
-        assert await again.aresult("5s") == 2
+        assert await again.aresult("100s") == 2
 
     run(main, url)
     assert ran == [0, 1]
@@ -167,7 +167,7 @@ def test_error_of_the_code_reaches_the_caller(url: str) -> None:
     async def main(engine: Engine) -> None:
         handle = await fails.astart()
         with pytest.raises(KeyError, match="no such thing"):
-            await handle.aresult("5s")
+            await handle.aresult("100s")
         assert await handle.astatus() is State.FAILED
 
     run(main, url)
@@ -187,7 +187,7 @@ def test_step_retries(url: str) -> None:
 
     async def main(engine: Engine) -> None:
         handle = await retried.astart()
-        assert await handle.aresult("5s") == 3
+        assert await handle.aresult("100s") == 3
         kinds = [row.kind for row in await handle.atransitions()]
         assert kinds.count(Kind.ATTEMPT_FAILED) == 2
 
@@ -208,7 +208,7 @@ def test_step_gives_up(url: str, error: Exception) -> None:
 
     async def main(engine: Engine) -> None:
         with pytest.raises(type(error)):
-            await (await gives_up.astart()).aresult("5s")
+            await (await gives_up.astart()).aresult("100s")
 
     run(main, url)
     assert ran == [1]
@@ -231,7 +231,7 @@ def test_retry_after_and_parked_back_off(url: str) -> None:
         await in_state(handle, State.WAITING)
         reason = await handle.areason()
         assert reason is not None and reason.code == "waiting_retry" and reason.until is not None
-        assert await handle.aresult("5s") == 2
+        assert await handle.aresult("100s") == 2
 
     run(main, url)
 
@@ -250,7 +250,7 @@ def test_step_timeout(url: str) -> None:
         return "no"
 
     async def main(engine: Engine) -> None:
-        assert await (await too_slow.astart()).aresult("5s") == "step_timeout"
+        assert await (await too_slow.astart()).aresult("100s") == "step_timeout"
 
     run(main, url)
 
@@ -266,7 +266,7 @@ def test_task_retries_keep_finished_steps(url: str) -> None:
 
     async def main(engine: Engine) -> None:
         handle = await stubborn.astart()
-        assert await handle.aresult("5s") == 2
+        assert await handle.aresult("100s") == 2
         record = await handle.arecord()
         assert (record.failures, record.attempt) == (2, 3)
 
@@ -288,7 +288,7 @@ def test_sleep_parks(url: str) -> None:
             return not engine.worker.drivers
 
         await until(is_let_go)
-        assert await handle.aresult("5s") == 2
+        assert await handle.aresult("100s") == 2
 
     run(main, url)
 
@@ -307,7 +307,7 @@ def test_ask_and_answer(url: str) -> None:
         with pytest.raises(BadPayload):
             await handle.aanswer("many")
         await handle.aanswer(5)
-        assert await handle.aresult("5s") == "5"
+        assert await handle.aresult("100s") == "5"
         with pytest.raises((NotFound, AlreadyAnswered)):
             await handle.aanswer(6)
 
@@ -325,7 +325,7 @@ def test_ask_times_out_to_its_default(url: str) -> None:
         return []
 
     async def main(engine: Engine) -> None:
-        assert await (await asks.astart()).aresult("5s") == [True, "wait_timeout"]
+        assert await (await asks.astart()).aresult("100s") == [True, "wait_timeout"]
 
     run(main, url)
 
@@ -351,7 +351,7 @@ def test_ask_while_another_branch_works(url: str) -> None:
         await until(asked)
         await handle.aanswer(7)
         release.set()
-        assert await handle.aresult("5s") == [1, 7]
+        assert await handle.aresult("100s") == [1, 7]
 
     run(main, url)
 
@@ -371,7 +371,7 @@ def test_signals_before_and_while_waiting(url: str) -> None:
         await handle.aanswer(True)
         await until(lambda: _waits_for_event(handle))
         await handle.asignal("paid", 2)
-        assert await handle.aresult("5s") == [1, 2]
+        assert await handle.aresult("100s") == [1, 2]
 
     run(main, url)
 
@@ -393,7 +393,7 @@ def test_blocking_ask_and_sleep(url: str) -> None:
         handle = await asks.astart()
         await in_state(handle, State.AWAITING_INPUT)
         await handle.aanswer("Ada")
-        assert await handle.aresult("5s") == "Ada none"
+        assert await handle.aresult("100s") == "Ada none"
 
     run(main, url)
 
@@ -418,7 +418,7 @@ def test_cancel_running_code_cleans_up(url: str) -> None:
         await handle.acancel("customer left", actor="ada")
         await handle.acancel("again")
         with pytest.raises(ExecutionCancelled, match="ada"):
-            await handle.aresult("5s")
+            await handle.aresult("100s")
         assert ran == ["hang", 9]
         with pytest.raises(TransitionRefused):
             await handle.apause()
@@ -440,7 +440,7 @@ def test_cancel_parked(url: str) -> None:
         await in_state(handle, State.AWAITING_INPUT)
         await handle.acancel("no longer needed")
         with pytest.raises(ExecutionCancelled, match="no longer needed"):
-            await handle.aresult("5s")
+            await handle.aresult("100s")
 
     run(main, url)
 
@@ -466,7 +466,7 @@ def test_pause_and_resume(url: str) -> None:
         await handle.apause()
         assert ran == []
         await handle.aresume()
-        assert await handle.aresult("5s") == 3
+        assert await handle.aresult("100s") == 3
 
     run(main, url)
 
@@ -483,7 +483,7 @@ def test_answer_while_paused_is_kept(url: str) -> None:
         await handle.aanswer(4)
         assert await handle.astatus() is State.PAUSED
         await handle.aresume()
-        assert await handle.aresult("5s") == 4
+        assert await handle.aresult("100s") == 4
 
     run(main, url)
 
@@ -504,7 +504,7 @@ def test_deadline(url: str) -> None:
     async def main(engine: Engine) -> None:
         for handle in (await endless.options(timeout="50ms").astart(), await busy.astart()):
             with pytest.raises(ExecutionTimedOut):
-                await handle.aresult("5s")
+                await handle.aresult("100s")
 
     run(main, url)
 
@@ -513,7 +513,7 @@ def test_delay(url: str) -> None:
     async def main(engine: Engine) -> None:
         handle = await links.options(delay="60ms").astart(1)
         assert await handle.astatus() is State.SCHEDULED
-        assert await handle.aresult("5s") == 0
+        assert await handle.aresult("100s") == 0
 
     run(main, url)
 
@@ -525,7 +525,7 @@ def test_deadlock_is_an_error(url: str) -> None:
 
     async def main(engine: Engine) -> None:
         with pytest.raises(Deadlock):
-            await (await stuck.astart()).aresult("5s")
+            await (await stuck.astart()).aresult("100s")
 
     run(main, url)
 
@@ -543,7 +543,7 @@ def test_now_random_uuid_are_the_same_in_every_replay(url: str) -> None:
         handle = await dice.astart()
         await in_state(handle, State.AWAITING_INPUT)
         await handle.aanswer(True)
-        result = await handle.aresult("5s")
+        result = await handle.aresult("100s")
         assert len(ran) == 2 and ran[0] == ran[1]
         assert [str(value) for value in ran[0]] == result[:3]
         assert len(set(map(str, result))) == 6
@@ -562,7 +562,7 @@ def test_wait_timeout_leaves_it_running(url: str) -> None:
             await handle.aresult("10ms")
         await in_state(handle, State.AWAITING_INPUT)
         await handle.aanswer(1)
-        assert await handle.aresult("5s") == 1
+        assert await handle.aresult("100s") == 1
 
     run(main, url)
 
@@ -592,7 +592,7 @@ def test_sync_methods_on_an_async_engine_are_refused(url: str) -> None:
         handle = await links.astart(1)
         with pytest.raises(UsageError):
             handle.status()
-        await handle.aresult("5s")
+        await handle.aresult("100s")
 
     run(main, url)
 
@@ -600,7 +600,7 @@ def test_sync_methods_on_an_async_engine_are_refused(url: str) -> None:
 def test_more_executions_than_slots(url: str) -> None:
     async def main(engine: Engine) -> None:
         handles = await engine.astart_many(links, [(2,)] * 50)
-        assert await asyncio.gather(*(handle.aresult("10s") for handle in handles)) == [2] * 50
+        assert await asyncio.gather(*(handle.aresult("100s") for handle in handles)) == [2] * 50
         assert engine.store.verify().defects == []
 
     run(main, url, slots=3)
@@ -622,7 +622,7 @@ def test_a_retry_finds_the_answers_and_signals_of_earlier_tries(url: str) -> Non
         await in_state(handle, State.AWAITING_INPUT)
         await handle.asignal("news", 5)
         await handle.aanswer(4)
-        assert await handle.aresult("5s") == [4, 5]
+        assert await handle.aresult("100s") == [4, 5]
         assert (await handle.arecord()).failures == 2
         assert engine.store.verify().defects == []
 
@@ -641,7 +641,7 @@ def test_a_cancelled_execution_is_cut_off_however_it_waits(url: str) -> None:
         handle = await asks_once_more.astart()
         await in_state(handle, State.AWAITING_INPUT)
         await handle.acancel("enough", actor="ada")
-        assert await handle.await_("5s") is State.CANCELLED
+        assert await handle.await_("100s") is State.CANCELLED
         assert engine.store.verify().defects == []
 
     run(main, url, cancel_grace="60ms")
@@ -662,11 +662,11 @@ def test_a_deadline_wakes_an_engine_that_waits_for_nothing(url: str) -> None:
         await hang()
 
     async def main(engine: Engine) -> None:
-        assert await (await links.astart(1)).aresult("5s") == 0
+        assert await (await links.astart(1)).aresult("100s") == 0
         handle = await hangs.options(timeout="50ms").astart()
         with pytest.raises(ExecutionTimedOut):
-            await handle.aresult("5s")
-        async with asyncio.timeout(5):
+            await handle.aresult("100s")
+        async with asyncio.timeout(100):
             await stopped.wait()
         assert handle.id not in engine.worker.drivers
 
@@ -694,7 +694,7 @@ async def blocking_body() -> int:
 
 def test_what_blocks_is_refused_on_the_engines_own_loop() -> None:
     with Engine("memory:") as engine, pytest.raises(UsageError, match="astart"):
-        engine.start(blocking_body).result(timeout="20s")
+        engine.start(blocking_body).result(timeout="100s")
 
 
 def test_an_engine_of_its_own_thread_works_beside_a_running_loop() -> None:

@@ -89,7 +89,7 @@ def test_def_steps_of_a_def_task_run_at_the_same_time(tmp_path: Any) -> None:
 
     @step
     def meet(n: int) -> int:
-        both.wait(10)
+        both.wait(100)
         return n
 
     @task
@@ -97,7 +97,7 @@ def test_def_steps_of_a_def_task_run_at_the_same_time(tmp_path: Any) -> None:
         return meet.map([1, 2])
 
     with Engine(f"sqlite:///{tmp_path}/outlast.db") as engine:
-        assert engine.start(parent).result("20s") == [1, 2]
+        assert engine.start(parent).result("100s") == [1, 2]
 
 
 def test_an_error_is_raised_or_collected(outlast_engine: VirtualEngine) -> None:

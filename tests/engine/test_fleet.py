@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from outlast import Engine, step, task, wait_for
 from outlast.engine.cluster.membership import Membership, in_parts
@@ -35,7 +36,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     asyncio.run(main)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 100.0) -> None:
     """Wait until a condition holds."""
     async with asyncio.timeout(seconds):
         while not condition():
@@ -43,10 +44,13 @@ async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
 
 
 class Shared(Engine):
-    """An engine on a store in memory that others have as well."""
+    """An engine on a store in memory that others have as well.
+
+    Its lease is longer than any test: it runs out where a test says so, see :func:`run_out`.
+    """
 
     def __init__(self, store: MemoryStore, **options: Any) -> None:
-        super().__init__("memory:", **{"lease": "400ms", **options})
+        super().__init__("memory:", **{"lease": "10m", **options})
         self._shared = store
 
     def _open_store(self, now: int) -> Store:
@@ -126,6 +130,19 @@ def kill(engine: Engine) -> None:
     closed(engine)
 
 
+def run_out(store: MemoryStore, name: str, at: int = 0) -> None:
+    """Have the store take a lease for over, or say when it is."""
+    rows = store.members._rows
+    rows[name] = replace(rows[name], expires_at=at)
+
+
+def renew(membership: Membership) -> None:
+    """Have the renewing thread renew at once."""
+    with membership._lock:
+        membership._sent_at -= membership.lease_us / 1e6 / 2
+    membership._wake.set()
+
+
 def kinds(store: MemoryStore, id: str) -> list[Kind]:
     return [row.kind for row in store.log(id)]
 
@@ -140,14 +157,17 @@ def test_another_engine_takes_over(store_type: type[MemoryStore]) -> None:
         handle = await one.astart(fleet_two, 4)
         await until(lambda: ("second", 4) in ran)
         async with two:
-            await asyncio.sleep(0.6)  # sleeps: longer than a lease, to see that nobody takes over
+            assert two.fleet is not None
+            for _ in range(3):
+                await two.fleet.look_for_expired()
             assert Kind.WORKER_LOST not in kinds(store, handle.id)
             kill(one)
+            run_out(store, one.name)
             await until(lambda: ran.count(("second", 4)) == 2)
             gate[0].set()
             assert await two.execution(handle.id).aresult() == 8
             assert ran.count(("first", 4)) == 1
-            assert two.fleet is not None and two.fleet.taken == 1
+            assert two.fleet.taken == 1
             states = {row.id: row.state for row in store.workers()}
             assert states == {one.name: "lost", two.name: "active"}
         assert store.workers()[0].state == "left"
@@ -163,7 +183,7 @@ def test_a_stopped_renewal_stops_bodies_and_then_drops_all() -> None:
     async def main() -> None:
         gate.append(asyncio.Event())
         store = Weak(is_shared=True)
-        async with Shared(store, tasks=[fleet_two, fleet_quick], lease="1s") as one:
+        async with Shared(store, tasks=[fleet_two, fleet_quick], lease="2s") as one:
             name = one.name
             handle = await one.astart(fleet_two, 1)
             await until(lambda: ("second", 1) in ran)
@@ -173,7 +193,10 @@ def test_a_stopped_renewal_stops_bodies_and_then_drops_all() -> None:
             await until(lambda: not membership.may_begin())
             assert one.worker.free == 0
             started = await one.astart(fleet_quick, 7)  # it is stored, and waits
-            await until(lambda: one.name != name)
+            await until(lambda: membership.name == one.name != name)
+            membership.lease_us = 600_000_000  # from here on it loses none
+            membership.joined(one.name, membership.lease_us, membership.now())
+            run_out(store, one.name, 2**62)
             assert one.fleet.losses == 1 and store.failed > 0
             store.down = False
             assert await started.aresult() == 7
@@ -220,6 +243,8 @@ def test_the_taken_over_learns_it_from_its_renewal() -> None:
             await until(lambda: ("second", 1) in ran)
             store.leave(name, one.clock.now())  # as if its lease had run out
             assert store.recover([name], "somebody", one.clock.now(), 10) == 1
+            assert one.fleet is not None and one.fleet.membership is not None
+            renew(one.fleet.membership)
             await until(lambda: one.name != name)
             gate[0].set()
             assert await handle.aresult() == 2
@@ -274,12 +299,13 @@ def test_a_loop_that_computes_keeps_its_lease() -> None:
 
     async def main() -> None:
         store = MemoryStore(is_shared=True)
-        async with Shared(store, tasks=[fleet_quick], lease="1s") as one:
+        async with Shared(store, tasks=[fleet_quick]) as one:
             name, before = one.name, store.workers()[0].seen_at
-            end = time.monotonic() + 2.5
-            while time.monotonic() < end:
-                pass
-            assert store.workers()[0].seen_at > before
+            assert one.fleet is not None and one.fleet.membership is not None
+            renew(one.fleet.membership)
+            end = time.monotonic() + 100
+            while store.workers()[0].seen_at == before:
+                assert time.monotonic() < end
             assert await (await one.astart(fleet_quick, 1)).aresult() == 1
             assert one.name == name
 
@@ -299,6 +325,7 @@ def test_many_engines_take_over_from_many() -> None:
         await until(lambda: len({one for one in ran if one[0] == "second"}) == 60)
         for engine in old:
             kill(engine)
+            run_out(store, engine.name)
         gate[0].set()
         async with contextlib.AsyncExitStack() as stack:
             new = [

@@ -29,7 +29,7 @@ class Recorded(MemoryStore):
         self.failure: Exception | None = None
 
     def commit(self, batch: Sequence[Item]) -> list[Answer]:
-        self.gate.wait(10)
+        self.gate.wait(100)
         if self.failure is not None:
             raise self.failure
         self.batches.append([item.after.id for item in batch if isinstance(item, Create)])
@@ -55,7 +55,7 @@ def with_journal(main: Callable[[Journal, Recorded], Awaitable[None]]) -> Record
 
     async def run() -> None:
         journal = Journal(store, asyncio.get_running_loop())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             await main(journal, store)
             store.gate.set()
             await journal.close()
@@ -215,3 +215,16 @@ def test_a_closed_journal_says_so() -> None:
             await journal.call(lambda: None)
 
     asyncio.run(main())
+
+
+def test_what_is_written_when_the_loop_has_closed_is_told_to_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The loop may close between any look at it and the call: the journal's thread ends quietly."""
+    loop = asyncio.new_event_loop()
+    journal = Journal(MemoryStore(), loop)
+    loop.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "is_closed", lambda: False)
+        journal._tell(lambda: None)
+    journal.stop()

@@ -41,7 +41,7 @@ TASKS = [waiting, late, busy]
 
 def run(story: Any, store: str = "memory:") -> None:
     async def main() -> None:
-        async with Engine(store, tasks=TASKS) as engine, asyncio.timeout(60):
+        async with Engine(store, tasks=TASKS) as engine, asyncio.timeout(100):
             await story(engine)
 
     asyncio.run(main())

@@ -57,7 +57,7 @@ def test_goes_on_from_the_last_finished_step_after_acrash(url: str) -> None:
         gate[0].set()
         async with Engine(url) as second:
             again = second.execution(handle.id)
-            assert await again.aresult("5s") == 3
+            assert await again.aresult("100s") == 3
             kinds = [row.kind for row in await again.atransitions()]
             assert Kind.WORKER_LOST in kinds
             assert second.store.verify().defects == []
@@ -80,7 +80,7 @@ def test_graceful_stop_hands_back_and_counts_nothing(url: str) -> None:
         gate[0].set()
         async with Engine(url) as second:
             again = second.execution(handle.id)
-            assert await again.aresult("5s") == 3
+            assert await again.aresult("100s") == 3
             record = await again.arecord()
             assert (record.failures, record.idle_claims) == (0, 0)
             assert Kind.RELEASE in [row.kind for row in await again.atransitions()]
@@ -100,7 +100,7 @@ def test_graceful_stop_waits_for_steps_under_way(url: str) -> None:
         gate[0].set()
         await closing
         async with Engine(url) as second:
-            assert await second.execution(handle.id).aresult("5s") == 3
+            assert await second.execution(handle.id).aresult("100s") == 3
 
     asyncio.run(main())
     assert ran == [1, 2]
@@ -123,7 +123,7 @@ def test_a_wait_outlives_its_engine(url: str) -> None:
         async with Engine(url) as engine:
             again = engine.execution(handle.id)
             await again.aanswer(5)
-            assert await again.aresult("5s") == 5
+            assert await again.aresult("100s") == 5
 
     asyncio.run(main())
     assert ran == [1]
@@ -154,7 +154,7 @@ def test_crash_loop_is_capped(url: str) -> None:
                 assert reason.code == "crash_loop"
                 await again.aresume()
                 gate[0].set()
-                await again.aresult("5s")
+                await again.aresult("100s")
                 await engine.aclose()
                 return
             await crash(engine)
@@ -193,7 +193,7 @@ def test_code_that_changed_is_suspended_with_the_difference(url: str) -> None:
         async with Engine(url) as engine:
             again = engine.execution(handle.id)
             await again.aresume()
-            assert await again.aresult("5s") == 1
+            assert await again.aresult("100s") == 1
 
     asyncio.run(main())
     assert ran == [1]
@@ -212,7 +212,7 @@ def test_unknown_tasks_wait_for_an_engine_that_knows_them(url: str) -> None:
             reason = await again.areason()
             assert reason is not None and reason.code == "no_worker" and "only_here" in reason.hint
         async with Engine(url) as engine:
-            assert await engine.execution(handle.id).aresult("5s") == 1
+            assert await engine.execution(handle.id).aresult("100s") == 1
 
     asyncio.run(main())
 
@@ -233,7 +233,7 @@ def test_a_stale_owner_cannot_write(url: str) -> None:
 
         gate[0].set()
         await until(taken_over)
-        assert await handle.aresult("5s") == 3
+        assert await handle.aresult("100s") == 3
         assert engine.store.verify().defects == []
 
     run(main, url)
@@ -262,7 +262,7 @@ def test_whoever_waits_for_what_has_just_ended_hears_of_it(url: str, is_stolen: 
             return handle.id not in engine.worker.drivers
 
         await until(is_ending)
-        result = asyncio.create_task(handle.aresult("5s"))
+        result = asyncio.create_task(handle.aresult("100s"))
         await asyncio.sleep(0)
         assert not result.done() and not reads
         held.set()
@@ -295,7 +295,7 @@ def test_a_body_starts_only_when_what_was_delivered_is_durable(url: str) -> None
 
     async def main(engine: Engine) -> None:
         holder.append(engine)
-        await (await engine.astart(many)).aresult("5s")
+        await (await engine.astart(many)).aresult("100s")
 
     run(main, url)
     assert seen == [(number, number) for number in range(20)]
@@ -331,7 +331,7 @@ def test_a_step_that_was_retried_leaves_nothing_to_wait_for(url: str) -> None:
             assert (wait["kind"], wait["key"]) == ("event", "two#1")
             assert (await handle.arecord()).due_at is None
             await handle.asignal("two", 3)
-            assert await handle.aresult("5s") == 6
+            assert await handle.aresult("100s") == 6
 
     asyncio.run(main())
 
@@ -362,7 +362,7 @@ def test_a_message_that_comes_while_it_is_brought_back_is_delivered(url: str) ->
 
             engine.worker.read = read  # type: ignore[method-assign]
             await handle.asignal("one", 1)
-            assert await handle.aresult("5s") == 3
+            assert await handle.aresult("100s") == 3
             assert sent and engine.store.verify().defects == []
 
     asyncio.run(main())
@@ -401,7 +401,7 @@ def test_what_was_given_up_during_a_stop_is_no_outcome(url: str) -> None:
         gate[0].set()
         await closing
         async with Engine(url) as second:
-            assert await second.execution(handle.id).aresult("5s") == 6
+            assert await second.execution(handle.id).aresult("100s") == 6
             assert second.store.verify().defects == []
 
     asyncio.run(main())
@@ -434,7 +434,7 @@ def test_an_execution_handed_back_while_its_log_is_read_stays_whole(url: str) ->
             await handle.asignal("news", 4)
             await until(lambda: _has(handed))
             engine.look()
-            assert await handle.aresult("5s") == 4
+            assert await handle.aresult("100s") == 4
             assert complaints == []
 
     asyncio.run(main())
@@ -470,7 +470,7 @@ def test_a_back_off_that_ends_while_it_is_parked_leads_to_the_next_attempt(url: 
             await until(lambda: _has_step(handle))
             assert len(await handle.atransitions()) < 20
             await handle.aanswer(4)
-            assert await handle.aresult("5s") == 5
+            assert await handle.aresult("100s") == 5
 
     asyncio.run(main())
 

@@ -61,7 +61,7 @@ def test_each_is_kept_as_long_as_it_says(url: str) -> None:
 
     async def main(engine: Engine) -> None:
         for one in (kept_plain, kept_short, kept_failing):
-            await (await engine.astart(one)).await_("10s")
+            await (await engine.astart(one)).await_("100s")
         waiting = await engine.astart(kept_open)
         await in_state(waiting, State.AWAITING_INPUT)
         kept = []
@@ -85,7 +85,7 @@ def test_none_keeps_everything(url: str) -> None:
     clock = Ahead()
 
     async def main(engine: Engine) -> None:
-        await (await engine.astart(kept_plain)).await_("10s")
+        await (await engine.astart(kept_plain)).await_("100s")
         clock.ahead_us = 10_000 * DAY_US
         assert await engine.prune() == 0
 
@@ -97,7 +97,7 @@ def test_more_than_one_read(url: str) -> None:
 
     async def main(engine: Engine) -> None:
         handles = await engine.astart_many(kept_plain, [()] * (READ_MAX + 10))
-        await asyncio.gather(*(handle.await_("60s") for handle in handles))
+        await asyncio.gather(*(handle.await_("100s") for handle in handles))
         clock.ahead_us = 31 * DAY_US
         assert await engine.prune() == READ_MAX + 10
         assert engine.store.page(Filter()) == []

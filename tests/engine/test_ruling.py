@@ -184,7 +184,7 @@ def test_an_answer_that_its_execution_did_not_wait_for_is_refused() -> None:
             item = Deliver(h.id, message, engine.clock.now())
             answer = await engine.journal.call(lambda: engine.store.commit([item])[0])
             ends[0].set()
-            await h.await_("10s")
+            await h.await_("100s")
             assert answer.execution is not None and answer.execution.is_leased
             log = await h.atransitions()
             if any(row.kind is Kind.INPUT_RECEIVED for row in log):
@@ -234,6 +234,6 @@ def test_another_process_is_told_as_well(url: str) -> None:
 
             assert (await asyncio.to_thread(from_outside))[-1] == "ask#2"
             release[0].set()
-            assert await h.aresult("10s") == ["nobody", "yes", "worked"]
+            assert await h.aresult("100s") == ["nobody", "yes", "worked"]
 
     asyncio.run(main())

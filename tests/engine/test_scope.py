@@ -1067,7 +1067,7 @@ def test_the_end_of_the_process_runs_no_code(closed: bool, tmp_path: Path) -> No
         [sys.executable, script],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )

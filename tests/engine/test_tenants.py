@@ -59,7 +59,7 @@ def test_what_is_started_is_of_its_engines_tenant(engines: list[Engine]) -> None
     ids = set()
     for engine in engines:
         one = engine.start(outer, engine.tenant)
-        ids.add(one.result(timeout=30))
+        ids.add(one.result(timeout=100))
     assert len(ids) == 3
     for engine in engines:
         found = engine.store.page(Filter())
@@ -71,7 +71,7 @@ def test_what_is_started_is_of_its_engines_tenant(engines: list[Engine]) -> None
 
 def test_a_guest_is_of_one_tenant(url: str, engines: list[Engine]) -> None:
     mine = engines[1].start(leaf, "x")
-    assert mine.result(timeout=30) == "x"
+    assert mine.result(timeout=100) == "x"
     with Guest(url, tenant="acme") as own, Guest(url, tenant="umbrella") as other:
         assert own.record(mine.id).state == "succeeded"
         assert other.store.get([mine.id]) == [None] and other.store.page(Filter()) == []
@@ -100,13 +100,13 @@ def test_who_is_refused(url: str) -> None:
 
 def test_a_tenant_that_is_closed_under_its_engine(url: str) -> None:
     with Engine(url, tenant="acme") as engine:
-        assert engine.start(leaf, "before").result(timeout=30) == "before"
+        assert engine.start(leaf, "before").result(timeout=100) == "before"
         store = open_store(url, owner=None, now=T)
         store.tenants.close("acme", T, deed("close"))
         with pytest.raises(TenantClosed):
             engine.start(leaf, "after")
         store.tenants.close("acme", None, deed("open"))
-        assert engine.start(leaf, "again").result(timeout=30) == "again"
+        assert engine.start(leaf, "again").result(timeout=100) == "again"
         store.close()
 
 
@@ -128,4 +128,4 @@ def test_a_token_is_for_its_tenant(tmp_path: Path) -> None:
 
 def test_memory_has_any_tenant() -> None:
     with Engine("memory:", tenant="acme") as engine:
-        assert engine.start(leaf, "x").result(timeout=30) == "x"
+        assert engine.start(leaf, "x").result(timeout=100) == "x"

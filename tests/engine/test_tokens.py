@@ -264,7 +264,7 @@ def test_the_secret_survives_restart_and_backup_and_is_shown_nowhere(tmp_path: P
     async def end(url: str, token: str) -> str:
         async with Engine(url, tasks=[asks]) as engine:
             handle = await engine.aanswer_by_token(token, url)
-            return str(await handle.aresult("20s"))
+            return str(await handle.aresult("100s"))
 
     id, token = asyncio.run(begin())
     with Guest(url) as guest:
@@ -300,7 +300,7 @@ def test_a_token_used_by_many_at_once(tmp_path: Path) -> None:
                     return name
 
             said = await asyncio.gather(*(asyncio.to_thread(use, f"p{n}") for n in range(6)))
-            return said, await handle.aresult("20s")
+            return said, await handle.aresult("100s")
 
     said, result = asyncio.run(main())
     assert [one for one in said if one.startswith("p")] == [result]

@@ -203,7 +203,7 @@ async def test_a_worker_shows_its_metrics_on_a_port(tmp_path: Path) -> None:
         with Port(Metrics(engine), "127.0.0.1", 0) as port:
 
             def ask(url: str) -> bytes:
-                with urllib.request.urlopen(url, timeout=10) as answer:
+                with urllib.request.urlopen(url, timeout=100) as answer:
                     return bytes(answer.read())
 
             samples = read(await asyncio.to_thread(ask, port.url))

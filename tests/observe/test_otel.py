@@ -103,7 +103,7 @@ class Store(SpanExporter):
 
 
 async def until(said: Any) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(100):
         while not said():
             await asyncio.sleep(0.02)  # sleeps: it looks again
 

@@ -10,7 +10,7 @@ from typing import Self, TypeVar
 from campaigns.proxy import Cut, Phase, Place, Proxy
 
 T = TypeVar("T")
-LONG = 60.0
+LONG = 100.0
 
 
 class Network:

@@ -83,7 +83,7 @@ def campaign(*arguments: object) -> tuple[Counts, list[list[str]]]:
     return Counts(**said["counts"]), said["broken"]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_five_hundred_cuts(capsys: pytest.CaptureFixture[str]) -> None:
     counts, broken = campaign("--cuts", CUTS)
     with capsys.disabled():
@@ -102,7 +102,7 @@ def test_five_hundred_cuts(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(phases) == 6, "before, in the middle of, and after each of them"
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("plants", "rules"),
     [

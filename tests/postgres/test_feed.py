@@ -31,12 +31,12 @@ def held_open(store: PostgresStore, batch: list[Item]) -> Iterator[None]:
         store._write_batch(batch)
         store.database.ask("executions_by_id", ["ex_0"])  # now all of it is with the server
         written.set()
-        assert go_on.wait(60)
+        assert go_on.wait(100)
 
     thread = threading.Thread(target=lambda: store.database.transact(act))
     thread.start()
     try:
-        assert written.wait(60)
+        assert written.wait(100)
         yield
     finally:
         go_on.set()

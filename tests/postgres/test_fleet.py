@@ -36,7 +36,7 @@ from . import fleet_app
 from .fleet_app import held, quick
 
 APP = Path(fleet_app.__file__)
-LONG = 60.0
+LONG = 100.0
 LEASE_S = 2.0
 MANY = 12
 

@@ -13,7 +13,7 @@ from tests.crash.test_kill import command
 EACH, GOOD = 2, 60
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_poison_is_suspended_and_the_others_end(capsys: pytest.CaptureFixture[str]) -> None:
     done = command("campaigns.poison", "--json", "--each", EACH, "--good", GOOD)
     assert done.stdout, done.stderr

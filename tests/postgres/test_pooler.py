@@ -99,7 +99,7 @@ class TestThroughAPooler(StoreConformance):
         store.close()
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", POOLERS)
 def test_workers_through_a_pooler(
     postgres: Server, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]

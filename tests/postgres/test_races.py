@@ -23,7 +23,7 @@ SLOW_SECONDS: Final = 10.0
 """What a busy machine may add to what is promised."""
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_races_have_one_winner(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = {"races": RACES, "places": PLACES, "turns": TURNS, "limits": LIMITS}
     options = [word for name, size in sizes.items() for word in (f"--{name}", size)]
@@ -66,7 +66,7 @@ def test_a_deadlock_would_be_counted(postgres: Server) -> None:
     postgres.drop(url)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_worker_that_is_cut_off_writes_nothing_late(capsys: pytest.CaptureFixture[str]) -> None:
     said = said_by("campaigns.partition", "--rounds", 2)
     rounds = [partition.Round(**one) for one in said["counts"].pop("rounds")]

@@ -29,7 +29,7 @@ ENGINES = 4
 """Engines of each process; ``python -m campaigns.restarts --engines 100`` has two hundred."""
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_work_goes_on_after_every_kind_of_restart(capsys: pytest.CaptureFixture[str]) -> None:
     said = said_by("campaigns.restarts", "--engines", ENGINES)
     rounds = [Round(**one) for one in said["counts"].pop("rounds")]

@@ -66,7 +66,7 @@ def test_a_commit_brings_the_execution(engine: Engine, caller: psycopg.Connectio
     assert caller.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
     assert caller.execute("SHOW search_path").fetchall() == [('"$user", public',)]
     caller.commit()
-    assert handle.result(timeout=30) == 42
+    assert handle.result(timeout=100) == 42
     assert orders(caller) == 1
 
 
@@ -78,7 +78,7 @@ def test_temporary_tables_of_the_callers_hide_none_of_ours(
         caller.execute(f"CREATE TEMPORARY TABLE {name} (LIKE outlast.{name})")
     handle = double.options(connection=caller).start(21)
     caller.commit()
-    assert handle.result(timeout=30) == 42
+    assert handle.result(timeout=100) == 42
 
 
 def test_the_start_begins_the_transaction(
@@ -88,7 +88,7 @@ def test_the_start_begins_the_transaction(
     assert caller.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
     assert everything(postgres_store) == []
     caller.commit()
-    assert handle.result(timeout=30) == 2
+    assert handle.result(timeout=100) == 2
 
 
 def test_after_a_rollback_nothing_is_there(
@@ -100,7 +100,7 @@ def test_after_a_rollback_nothing_is_there(
     with pytest.raises(NotFound):
         handle.status()
     assert everything(postgres_store) == [] and orders(caller) == 0
-    assert double.options(key="order-1").start(2).result(timeout=30) == 4  # the key is free
+    assert double.options(key="order-1").start(2).result(timeout=100) == 4  # the key is free
 
 
 def test_a_block_that_is_taken_back_takes_its_start_along(
@@ -151,7 +151,7 @@ def test_a_temporary_table_is_in_nobodys_way(
     caller.execute("CREATE TEMPORARY TABLE execution (nothing bigint)")
     handle = double.options(connection=caller).start(3)
     caller.commit()
-    assert handle.result(timeout=30) == 6
+    assert handle.result(timeout=100) == 6
 
 
 def test_what_is_sealed_is_sealed_here_too(
@@ -161,7 +161,7 @@ def test_what_is_sealed_is_sealed_here_too(
     with Engine(postgres_url), psycopg.connect(postgres_url) as caller:
         handle = double.options(connection=caller).start(123456)
         caller.commit()
-        assert handle.result(timeout=30) == 246912
+        assert handle.result(timeout=100) == 246912
         found = caller.execute(
             "SELECT payload FROM outlast.transition WHERE payload IS NOT NULL"
         ).fetchall()
@@ -177,7 +177,7 @@ def test_what_cannot_be_used_is_refused(
         keyed.start(1)
     with caller.transaction():
         handle = keyed.start(1)
-    assert handle.result(timeout=30) == 2
+    assert handle.result(timeout=100) == 2
     caller.autocommit = False
     with caller.pipeline(), pytest.raises(UsageError, match="pipeline"):
         keyed.start(1)
@@ -205,7 +205,7 @@ def test_what_cannot_be_used_is_refused(
 
 def test_a_tasks_own_code_cannot(engine: Engine) -> None:
     with pytest.raises(Exception, match="task's code cannot"):
-        nested.start(1).result(timeout=30)
+        nested.start(1).result(timeout=100)
 
 
 @pytest.mark.parametrize("url", ["memory:", "sqlite:///{}/outlast.db"])
@@ -253,7 +253,7 @@ def test_a_process_killed_before_its_commit_leaves_nothing(postgres_store: str) 
     assert done.returncode == -signal.SIGKILL
     with Engine(postgres_store):
         # The server sees the end of a connection a moment later; whoever wants the key waits.
-        assert double.options(key="killed").start(2).result(timeout=30) == 4
+        assert double.options(key="killed").start(2).result(timeout=100) == 4
     assert len(everything(postgres_store)) == 1
 
 
@@ -267,7 +267,7 @@ def test_from_a_coroutine(postgres_store: str) -> None:
             handles = await asyncio.gather(*starts)
             assert everything(postgres_store) == []
             await caller.commit()
-            assert [await one.aresult(timeout=30) for one in handles] == [0, 2, 4]
+            assert [await one.aresult(timeout=100) for one in handles] == [0, 2, 4]
             lost = await double.options(connection=caller).astart(4)
             await caller.rollback()
             with pytest.raises(NotFound):
@@ -282,7 +282,7 @@ def test_from_a_coroutine(postgres_store: str) -> None:
             await caller.rollback()  # the connection is whole
             last = await double.options(connection=caller).astart(6)
             await caller.commit()
-            assert await last.aresult(timeout=30) == 12
+            assert await last.aresult(timeout=100) == 12
             assert await last.astatus() is State.SUCCEEDED
 
     asyncio.run(main())

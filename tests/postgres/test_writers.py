@@ -9,6 +9,7 @@ import random
 import resource
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import psycopg
@@ -461,13 +462,34 @@ def test_hints_are_heard_by_a_process_with_many_files(
         one = PostgresHints(Address.of(postgres_store), 1, heard.put)
     other = PostgresHints(Address.of(postgres_store), 1, lambda _: None)
     try:
-        assert {heard.get(timeout=30) for _ in TOPICS} == set(TOPICS)
+        assert {heard.get(timeout=100) for _ in TOPICS} == set(TOPICS)
         other.send("inbox")
-        assert heard.get(timeout=30) == "inbox"
+        assert heard.get(timeout=100) == "inbox"
     finally:
         one.close()
         other.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_what_is_said_when_hints_have_ended_goes_into_nobodys_file(
+    postgres_store: str, tmp_path: Path
+) -> None:
+    """The numbers of their pipe are given to whatever is opened next."""
+    PostgresStore(postgres_store, owner="w0", now=T).close()
+    heard: queue.Queue[str] = queue.Queue()
+    hints = PostgresHints(Address.of(postgres_store), 1, heard.put)
+    assert {heard.get(timeout=100) for _ in TOPICS} == set(TOPICS)
+    numbers = hints._wake, hints._wakes
+    hints.close()
+    hints._thread.join(100)
+    others = [os.open(tmp_path / str(n), os.O_RDWR | os.O_CREAT) for n in range(len(numbers))]
+    try:
+        hints._is_over = False  # as one sees it who was about to send
+        hints.send("work")
+        assert [os.fstat(one).st_size for one in others] == [0, 0]
+    finally:
+        for one in others:
+            os.close(one)
 
 
 def test_nothing_is_prepared_where_the_address_says_so(postgres_store: str) -> None:

@@ -144,7 +144,7 @@ def tell() -> Callable[[Story], None]:
 
     def telling(story: Story) -> None:
         async def main() -> None:
-            async with a_world() as world, asyncio.timeout(60):
+            async with a_world() as world, asyncio.timeout(100):
                 await story(world)
 
         asyncio.run(main())
@@ -170,10 +170,10 @@ def a_server(store: str = "memory:") -> Iterator[Served]:
     thread = threading.Thread(target=lambda: loop.run_until_complete(serving), daemon=True)
     thread.start()
     try:
-        yield Served(ready.get(timeout=30), engine)
+        yield Served(ready.get(timeout=100), engine)
     finally:
         loop.call_soon_threadsafe(until.set_result, None)
-        thread.join(30)
+        thread.join(100)
         loop.close()
 
 

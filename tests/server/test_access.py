@@ -410,7 +410,7 @@ def test_the_engine_goes_on_while_passwords_are_made(monkeypatch: pytest.MonkeyP
     door = threading.Event()
 
     def slowly(words: str) -> str:
-        assert door.wait(60)
+        assert door.wait(100)
         return PasswordHasher(1, 8, 1).hash(words)
 
     monkeypatch.setattr(access, "made_of", slowly)

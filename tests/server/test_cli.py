@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from outlast.cli.app import run
+from servers.postgres import free_port
 
 APP = """
 from outlast import ask, sleep, step, stream, task
@@ -74,7 +75,7 @@ def end(process: subprocess.Popen[str]) -> int:
     process.terminate()
     assert process.stdout is not None
     process.stdout.close()
-    return process.wait(30)
+    return process.wait(100)
 
 
 def begin(directory: Path, *more: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
@@ -161,8 +162,8 @@ def test_rules_and_what_only_the_file_can_do(terminal: Terminal) -> None:
 def test_a_server_that_is_killed_goes_on_and_watchers_with_it(tmp_path: Path) -> None:
     """kill -9 while somebody watches: the watcher sees the rest from the next server, once each."""
     (tmp_path / "app.py").write_text(APP)
-    process, said = begin(tmp_path)
-    port = said["url"].rpartition(":")[2]
+    port = str(free_port())
+    process, said = begin(tmp_path, "--port", port)
     terminal = Terminal(tmp_path, said["url"], process)
     id = terminal("start", "app.py:asks", "--name", "Ada", "-o", "ids").strip()
     while terminal.json("show", id)["state"] != "awaiting_input":
@@ -183,7 +184,7 @@ def test_a_server_that_is_killed_goes_on_and_watchers_with_it(tmp_path: Path) ->
         terminal("answer", id, "yes")
         lines += watcher.stdout.readlines()
         watcher.stdout.close()
-        assert watcher.wait(60) == 0
+        assert watcher.wait(100) == 0
         rows = [one for one in map(json.loads, lines) if one.get("type") == "transition"]
         assert [one["seq"] for one in rows] == list(range(1, len(rows) + 1))
         assert rows[-1]["to"] == "succeeded"

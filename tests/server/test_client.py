@@ -49,11 +49,11 @@ def either(request: pytest.FixtureRequest) -> Iterator[Either]:
 def test_start_wait_and_results(either: Either) -> None:
     handle = either.start(total, 1, b=4)
     assert isinstance(handle, Execution)
-    assert handle.result("30s") == 5 and handle.status() is State.SUCCEEDED
+    assert handle.result("100s") == 5 and handle.status() is State.SUCCEEDED
     assert handle.reason() is None
     bad = either.start(fails, "no")
     with pytest.raises(ValueError, match="no"):
-        bad.result("30s")
+        bad.result("100s")
     kinds = [row.kind for row in handle.transitions()]
     assert kinds[0] == "create" and kinds[-1] == "finish"
     with pytest.raises(WrongArguments):
@@ -70,7 +70,7 @@ def test_the_task_itself_starts_where_it_was_opened(either: Either) -> None:
     record = handle.record()
     assert (record.key, record.labels, record.priority) == ("k", {"team": "ops"}, 3)
     after = total.options(after=[handle]).start(5)
-    assert after.result("30s") == 7
+    assert after.result("100s") == 7
 
 
 def test_answers_signals_and_control(either: Either) -> None:
@@ -92,7 +92,7 @@ def test_answers_signals_and_control(either: Either) -> None:
     assert handle.status() is State.PAUSED
     handle.resume()
     either.answer_by_token(token, True)
-    assert handle.result("30s") == "Ada: yes"
+    assert handle.result("100s") == "Ada: yes"
     with pytest.raises(AlreadyAnswered):
         either.answer_by_token(token, True)
     with pytest.raises(TransitionRefused) as refused:
@@ -113,23 +113,23 @@ def test_cancel_labels_and_priority(either: Either) -> None:
     handle.cancel("left")
     handle.cancel("left")
     with pytest.raises(ExecutionCancelled, match="left"):
-        handle.result("30s")
+        handle.result("100s")
 
 
 def test_descents(either: Either) -> None:
     handle = either.start(total, 1)
-    assert handle.result("30s") == 3
-    assert handle.rerun(b=10).result("30s") == 11
-    assert handle.fork(from_step="add").result("30s") == 3
+    assert handle.result("100s") == 3
+    assert handle.rerun(b=10).result("100s") == 11
+    assert handle.fork(from_step="add").result("100s") == 3
     with pytest.raises(UnknownStep):
         handle.fork(from_step="none")
     with pytest.raises(NotRecoverable):
         handle.retry()
     bad = either.start(fails, "no")
     with pytest.raises(ValueError, match="no"):
-        bad.result("30s")
+        bad.result("100s")
     with pytest.raises(ValueError, match="no"):
-        bad.recover().result("30s")
+        bad.recover().result("100s")
 
 
 def test_streams_and_watching(either: Either) -> None:
@@ -177,7 +177,7 @@ def test_rows_and_logs_are_read_back_whole(served: Served) -> None:
             while (await one.astatus()) is not State.AWAITING_INPUT:
                 await client.next_change(one.id)
             other = await client.astart(fails, "no")
-            await other.await_("30s")
+            await other.await_("100s")
             compared = 0
             for id in (one.id, other.id):
                 (own,) = served.engine.store.get([id])
@@ -201,7 +201,7 @@ def test_what_is_not_there_and_who_is_not_known(served: Served) -> None:
     with pytest.raises(UsageError):
         Client("sqlite:///x.db")
     with Client(served.url, token=TOKEN) as client:
-        assert client.start("total", a=1).result("30s") == 3  # its code is not needed here
+        assert client.start("total", a=1).result("100s") == 3  # its code is not needed here
         with pytest.raises(UnknownTask):
             client.start("none")
 

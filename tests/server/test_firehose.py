@@ -124,14 +124,14 @@ def test_it_goes_on_after_a_restart(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/outlast.db"
 
     async def first() -> tuple[list[Told], str]:
-        async with a_world(store=store) as world, asyncio.timeout(60):
+        async with a_world(store=store) as world, asyncio.timeout(100):
             await a_feed(world)
             id = await world.start("asks", name="Ada")
             await world.until(id, "awaiting_input")
             return await some(world, 2, "?after=oldest"), id
 
     async def second(told: list[Told], id: str) -> None:
-        async with a_world(store=store) as world, asyncio.timeout(60):
+        async with a_world(store=store) as world, asyncio.timeout(100):
             await world.post(f"/api/v1/executions/{id}/answer", {"value": True})
             await world.result(id)
             wanted = await whole_of(world, id)
@@ -181,7 +181,7 @@ def test_who_may_not_read_an_execution_gets_none_of_its_events() -> None:
 
     async def main() -> None:
         known = Tokens({TOKEN: Identity("ada"), "narrow": narrow, "nobody": nobody})
-        async with a_world(known) as world, asyncio.timeout(60):
+        async with a_world(known) as world, asyncio.timeout(100):
             await a_feed(world)
             secret = await world.start("fails", text="no")
             await world.until(secret, "failed")
@@ -248,7 +248,7 @@ def test_an_engine_gives_the_same_events(store: str, tmp_path: Path) -> None:
     address = store if store == "memory:" else f"sqlite:///{tmp_path}/outlast.db"
 
     async def main() -> None:
-        async with a_world(store=address) as world, asyncio.timeout(60):
+        async with a_world(store=address) as world, asyncio.timeout(100):
             await a_feed(world)
             id = await world.start("asks", name="Ada")
             events = world.engine.events(after="oldest", task="asks", payload=True)

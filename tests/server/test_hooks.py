@@ -49,7 +49,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def came(receiver: Receiver) -> tuple[dict[str, str], Any]:
-    headers, body = await asyncio.to_thread(receiver.came.get, True, 30)
+    headers, body = await asyncio.to_thread(receiver.came.get, True, 100)
     return headers, json.loads(body)
 
 
@@ -67,7 +67,7 @@ async def add(world: World, receiver: Receiver, **filter: Any) -> tuple[str, str
 
 async def shown(world: World, id: str, **wanted: Any) -> Any:
     """Wait until a webhook is so."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         while True:
             form = await world.get(f"{HOOKS}/{id}")
             if all(form[name] == value for name, value in wanted.items()):
@@ -98,7 +98,7 @@ def test_what_fits_is_told_in_order_and_signed(tell: Any, receiver: Receiver) ->
         other, _ = await add(world, receiver, states=["failed"])
         ran = await world.start("total", a=4711)
         failed = await world.start("fails", text="secret-4711")
-        got = [await asyncio.to_thread(receiver.came.get, True, 30) for _ in range(3)]
+        got = [await asyncio.to_thread(receiver.came.get, True, 100) for _ in range(3)]
         said = [(headers, body, json.loads(body)) for headers, body in got]
         mine = [one for one in said if one[2]["webhook"] == id]
         assert [one["data"]["kind"] for _, _, one in mine] == ["create", "finish"]
@@ -208,12 +208,12 @@ def test_two_secrets_sign_while_one_is_replaced(tell: Any, receiver: Receiver) -
         second = (await world.post(f"{HOOKS}/{id}/secret", {"overlap": "1h"}, 200))["secret"]
         assert first != second
         await world.post(f"{HOOKS}/{id}/ping")
-        headers, body = await asyncio.to_thread(receiver.came.get, True, 30)
+        headers, body = await asyncio.to_thread(receiver.came.get, True, 100)
         assert is_signed(headers, body, first) and is_signed(headers, body, second)
         assert json.loads(body)["type"] == "ping"
         third = (await world.post(f"{HOOKS}/{id}/secret", {"overlap": "0s"}, 200))["secret"]
         await world.post(f"{HOOKS}/{id}/ping")
-        headers, body = await asyncio.to_thread(receiver.came.get, True, 30)
+        headers, body = await asyncio.to_thread(receiver.came.get, True, 100)
         assert is_signed(headers, body, third) and not is_signed(headers, body, second)
         assert "secret" not in json.dumps(await world.get(HOOKS)).replace("former_secret", "")
         await world.post(f"{HOOKS}/{id}/secret", {"overlap": "31d"}, 400)
@@ -252,7 +252,7 @@ def test_nobody_is_told_who_should_not_be(tell: Any, receiver: Receiver) -> None
         id = made["webhook"]["id"]
         await world.post(f"{HOOKS}/{id}/ping")
         await shown(world, id, pending=1)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             while True:
                 (one,) = (await world.get(f"{HOOKS}/{id}/deliveries"))["items"]
                 if one["error"] is not None:
@@ -301,7 +301,7 @@ def test_one_process_delivers_at_a_time(postgres_store: str, receiver: Receiver)
 
 def test_a_lease_that_runs_is_respected(receiver: Receiver) -> None:
     async def main() -> None:
-        async with a_world() as world, asyncio.timeout(60):
+        async with a_world() as world, asyncio.timeout(100):
             store, now = world.engine.store, world.engine.clock.now()
             until = now + 3_600_000_000
             held = await world.engine.journal.call(
@@ -355,7 +355,7 @@ def test_a_kill_of_the_server_loses_nothing(tmp_path: Path, receiver: Receiver) 
     told: set[tuple[str, int]] = set()
 
     def take() -> Came:
-        headers, body = receiver.came.get(timeout=30)
+        headers, body = receiver.came.get(timeout=100)
         told.add((json.loads(body)["id"], json.loads(body)["data"]["seq"]))
         return headers, body
 
@@ -365,7 +365,7 @@ def test_a_kill_of_the_server_loses_nothing(tmp_path: Path, receiver: Receiver) 
             ran = [client.start("noted", number=number).id for number in range(4)]
             take()
             process.send_signal(signal.SIGKILL)
-            process.wait(30)
+            process.wait(100)
         process, client = server()
         with client:
             ran += [client.start("noted", number=number).id for number in range(2)]
@@ -374,7 +374,7 @@ def test_a_kill_of_the_server_loses_nothing(tmp_path: Path, receiver: Receiver) 
             assert {id for id, _ in told} == set(ran)
     finally:
         process.kill()
-        process.wait(30)
+        process.wait(100)
 
 
 def test_a_client_has_them_too(receiver: Receiver) -> None:
@@ -395,15 +395,15 @@ def client_story(served: Served, client: Client, receiver: Receiver) -> None:
     assert hooks.resume(row.id).state == "active"
     assert hooks.rotate(row.id, "1h").secret != made.secret
     ping = hooks.ping(row.id)
-    receiver.came.get(timeout=30)
+    receiver.came.get(timeout=100)
     handle = client.start(TASKS[0], 1)
     assert handle.result() == 3
-    _, body = receiver.came.get(timeout=30)
+    _, body = receiver.came.get(timeout=100)
     assert json.loads(body)["id"] == handle.id
     known = [one.number for one in hooks.deliveries(row.id)]
     assert known == [ping.number + 1, ping.number]
     hooks.redeliver(row.id, ping.number)
-    receiver.came.get(timeout=30)
+    receiver.came.get(timeout=100)
     hooks.remove(row.id)
     assert list(hooks.list()) == []
     with pytest.raises(queue.Empty):

@@ -25,7 +25,7 @@ def test_a_kill_under_load_loses_no_acknowledged_create(tmp_path: Path) -> None:
                 assert loading.poll() is None, "the load ended by itself"
                 wait.wait(0.01)  # another process writes it
             server.stop(signal.SIGKILL)
-            assert json.loads(loading.communicate(timeout=60)[0])["unique"] > 0
+            assert json.loads(loading.communicate(timeout=100)[0])["unique"] > 0
     acknowledged = [line.decode() for line in acks.read_bytes().splitlines()]
     assert len(set(acknowledged)) == len(acknowledged) >= 300
     store = open_store(url(file), owner="w1", now=1)

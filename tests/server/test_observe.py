@@ -59,7 +59,7 @@ def test_what_is_shown_over_http() -> None:
             "reader": identity(Role.PAYLOAD_READER),
             "submitter": identity(Role.SUBMITTER),
         }
-        async with Engine("memory:", tasks=[calls]) as engine, asyncio.timeout(60):
+        async with Engine("memory:", tasks=[calls]) as engine, asyncio.timeout(100):
             app = create_app(engine, Tokens(known), hosts=("test",))
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:

@@ -25,7 +25,7 @@ def shell(script: str, directory: Path, url: str) -> str:
         env={**os.environ, "URL": url, "OUTLAST_TOKEN": TOKEN, "OUTLAST_STORE": url},
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=100,
         check=False,
     )
     assert done.returncode == 0, (done.stdout, done.stderr)
@@ -83,7 +83,7 @@ def test_the_guide_of_the_client(tmp_path: Path) -> None:
             env={**os.environ, "OUTLAST_STORE": said["url"], "OUTLAST_TOKEN": TOKEN},
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=100,
             check=False,
         )
     finally:

@@ -29,7 +29,7 @@ def tell(story: Any, monkeypatch: Any, authenticator: Any = None) -> None:
     monkeypatch.setattr(conftest, "TASKS", (*conftest.TASKS, paid))
 
     async def main() -> None:
-        async with a_world(authenticator) as world, asyncio.timeout(60):
+        async with a_world(authenticator) as world, asyncio.timeout(100):
             await story(world)
 
     asyncio.run(main())

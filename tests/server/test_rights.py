@@ -32,7 +32,7 @@ def tell(story: Callable[[World], Coroutine[Any, Any, None]], *grants: Grant) ->
     async def main() -> None:
         other = Identity("user:bob", rights=Rights((grants,)))
         known = Tokens({TOKEN: Identity("user:ada"), "other": other})
-        async with a_world(known) as world, asyncio.timeout(60):
+        async with a_world(known) as world, asyncio.timeout(100):
             world.engine.tasks[backs_off.name] = backs_off
             await story(world)
 
@@ -159,7 +159,7 @@ class _Once(Tokens):
 def test_who_waits_is_asked_again_before_the_answer() -> None:
     async def main() -> None:
         known = _Once({TOKEN: Identity("ada"), "other": Identity("bob")})
-        async with a_world(known) as world, asyncio.timeout(60):
+        async with a_world(known) as world, asyncio.timeout(100):
             id = await world.start("total", a=1)
             path = f"{API}/executions/{await world.start('waits', span='1h')}/result?wait=1ms"
             await world.get(path, 401, headers=OTHER)

@@ -67,7 +67,7 @@ def tell(story: Callable[[World], Coroutine[Any, Any, None]], *grants: Grant) ->
     async def main() -> None:
         other = Identity("user:bob", rights=Rights((grants,)))
         known = Tokens({TOKEN: Identity("user:ada"), "other": other})
-        async with a_world(known) as world, asyncio.timeout(60):
+        async with a_world(known) as world, asyncio.timeout(100):
             world.engine.tasks.update({one.name: one for one in MORE})
             await story(world)
 

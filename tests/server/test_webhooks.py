@@ -75,7 +75,7 @@ def tell(story: Any) -> None:
     import httpx
 
     async def main() -> None:
-        async with Engine("memory:", tasks=(*TASKS, webhook)) as engine, asyncio.timeout(60):
+        async with Engine("memory:", tasks=(*TASKS, webhook)) as engine, asyncio.timeout(100):
             app = create_app(engine, Tokens({TOKEN: Identity("ada")}), hosts=("test",))
             async with httpx.AsyncClient(
                 transport=httpx.ASGITransport(app),
@@ -235,7 +235,7 @@ def test_a_receiver_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
     dripping.start()
     with pytest.raises((OSError, http.client.HTTPException)):
         send(f"http://{host}/", b"{}", {})
-    dripping.join(30)
+    dripping.join(100)
     assert not dripping.is_alive(), "the connection is ended, not only left"
     over.set()
     listener.close()
@@ -244,5 +244,5 @@ def test_a_receiver_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
 def test_redirects_are_not_followed(receiver: Receiver) -> None:
     receiver.statuses.put(307)
     assert send(receiver.url, b"{}", {"content-length": "2"}) == 307
-    receiver.came.get(timeout=30)
+    receiver.came.get(timeout=100)
     assert receiver.came.empty()

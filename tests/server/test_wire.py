@@ -21,7 +21,7 @@ from outlast.server.auth import Identity
 
 from .conftest import TOKEN, Served, Tokens, World, a_server, a_world
 
-SECONDS: Final = 20.0
+SECONDS: Final = 100.0
 """How long a test waits for the server to end a connection."""
 
 

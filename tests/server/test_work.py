@@ -287,7 +287,7 @@ def test_who_may_take_what() -> None:
             "viewer": rights(Role.VIEWER),
             "studio": rights(Role.WORKER, "studio"),
         }
-        async with a_world(Tokens(known)) as world, asyncio.timeout(60):
+        async with a_world(Tokens(known)) as world, asyncio.timeout(100):
             await world.start("film", scene="x")
             await world.start("studio.hangs")
             body = {"steps": ["render", "hangs"], "worker": "w", "limit": 9, "wait_seconds": 20}
@@ -314,7 +314,7 @@ def test_a_worker_that_is_turned_out_while_it_waits_takes_nothing() -> None:
                 self.known = {TOKEN: self.known[TOKEN]}  # taken back while it is answered
                 return found
 
-        async with a_world(Once(known)) as world, asyncio.timeout(60):
+        async with a_world(Once(known)) as world, asyncio.timeout(100):
             world.http.headers["authorization"] = "Bearer worker"
             body = {"steps": ["render"], "worker": "w", "wait_seconds": 20}
             waiting = asyncio.create_task(world.post(CLAIMS, body, 401))

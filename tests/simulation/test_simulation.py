@@ -56,7 +56,7 @@ def test_two_thousand_seeds(capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(said["checked"].values()) > 500 * SEEDS
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("plant", PLANTS)
 def test_planted_bugs_are_caught(plant: str) -> None:
     said = simulate("--plant", plant, "--seeds", PLANTS[plant].seeds)

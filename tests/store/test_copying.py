@@ -38,7 +38,7 @@ from outlast.store.relational.tables import MADE_BY_SCHEMA, ORDER, UNGUARDED, ta
 from outlast.store.sqlite.side import SqliteSide
 
 NOW = time.time_ns() // 1000
-LONG = 20
+LONG = 100.0
 PARKED = (State.AWAITING_INPUT, State.WAITING)
 
 

@@ -54,7 +54,7 @@ def python(script: str, *args: str, **more: object) -> subprocess.Popen[str]:
 
 def run(script: str, *args: str, **more: object) -> str:
     process = python(script, *args, **more)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=100)
     assert process.returncode == 0, err
     return out.strip()
 
@@ -511,7 +511,7 @@ def test_an_owner_in_another_process_is_named(path: Path) -> None:
     assert owner is not None and f"process {pid} on " in owner
     holder.stdin.close()
     holder.stdin = None
-    holder.communicate(timeout=30)
+    holder.communicate(timeout=100)
     assert holder.returncode == 0
     store = SqliteStore(path, owner="w2", now=1)
     assert state(store, "ex_1").seq == 1
@@ -523,7 +523,7 @@ def test_the_lock_dies_with_its_process(path: Path) -> None:
     assert holder.stdout is not None
     holder.stdout.readline()
     holder.send_signal(signal.SIGKILL)
-    holder.communicate(timeout=30)
+    holder.communicate(timeout=100)
     assert owner_of(f"sqlite:///{path}") is None
     store = SqliteStore(path, owner="w2", now=1)
     assert state(store, "ex_1").seq == 1, "what was acknowledged is there"
@@ -552,12 +552,12 @@ def test_a_forked_child_does_not_hold_the_lock(path: Path) -> None:
         with pytest.raises(StoreOwned):
             SqliteStore(path, owner="w2", now=1)
         parent.stdin.close()
-        assert parent.wait(30) == -signal.SIGKILL
+        assert parent.wait(100) == -signal.SIGKILL
         SqliteStore(path, owner="w2", now=1).close()
     finally:
         os.killpg(parent.pid, signal.SIGKILL)
         parent.stdin = None
-        parent.communicate(timeout=30)
+        parent.communicate(timeout=100)
 
 
 CHILD_ENDS = """
@@ -588,7 +588,7 @@ def test_a_forked_child_that_ends_does_its_parent_no_harm(path: Path) -> None:
     assert [parent.stdout.readline().strip() for _ in range(2)] == ["None 0", "ex_2"]
     with pytest.raises(StoreOwned):
         SqliteStore(path, owner="w2", now=1)
-    _, err = parent.communicate(timeout=30)
+    _, err = parent.communicate(timeout=100)
     assert (parent.returncode, err) == (0, "")
 
 
@@ -667,7 +667,7 @@ print(sum(one(store, born(f"gx_{n:04}")).refused is None for n in range(150)))
     store = SqliteStore(path, owner="w1", now=1)
     guest = python(script, str(path))
     done = [one(store, born(f"ex_{n:04}")).refused for n in range(150)]
-    out, err = guest.communicate(timeout=60)
+    out, err = guest.communicate(timeout=100)
     assert (out.strip(), err, set(done)) == ("150", "", {None})
     assert store.verify().executions == 300
     store.close()

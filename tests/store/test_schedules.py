@@ -47,7 +47,7 @@ def test_two_schedulers_fire_each_slot_once(tmp_path: Path) -> None:
         store = SqliteStore(path, owner=None, now=1)
         clerk = Clerk(store, prefix)
         for minute in range(1, rounds + 1):
-            begun.wait(20)
+            begun.wait(100)
             now = T + minute * MINUTE
             for name, seq in store.schedules.due(now, 10)[0]:
                 refused[clerk.wish(Wish.ADVANCE, now, name, seq=seq).refused] += 1
@@ -57,7 +57,7 @@ def test_two_schedulers_fire_each_slot_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(100)
     clerk = Clerk(owner)
     assert clerk.run(T + rounds * MINUTE) == []
     assert clerk.slots() == list(range(1, rounds + 1))

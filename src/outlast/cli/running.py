@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -538,10 +539,13 @@ def _serve_remotely(
 
         async def serve() -> None:
             loop, until = asyncio.get_running_loop(), asyncio.Event()
-            waiting = threading.Thread(
-                target=lambda: (signals.wait(), loop.call_soon_threadsafe(until.set)), daemon=True
-            )
-            waiting.start()
+
+            def stop() -> None:
+                signals.wait()
+                with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended
+                    loop.call_soon_threadsafe(until.set)
+
+            threading.Thread(target=stop, daemon=True).start()
             _say_serving(session, sorted(remote.steps), os.getpid())
             await remote.run(until, lambda error: session.say(f"! {one_line(str(error))}"))
 

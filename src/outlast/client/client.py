@@ -172,7 +172,11 @@ class Client:
                 await began[0]
 
         thread = self._thread
-        thread.run(begin())
+        try:
+            thread.run(begin())
+        except BaseException:
+            coroutine.close()  # its loop has ended, and never begins it
+            raise
         return lambda: thread.run(stop())
 
     @property

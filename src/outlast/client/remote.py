@@ -428,7 +428,8 @@ class _RemoteBody:
                 return
 
             def hear() -> None:
-                loop.call_soon_threadsafe(heard.set)
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                    loop.call_soon_threadsafe(heard.set)
 
             self._news = hear
         try:

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import wait
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
-from outlast.errors import NoEngine, UsageError
+from outlast.engine.task.loops import run_on
+from outlast.errors import UsageError
 
 T = TypeVar("T")
-_ENDED: Final = "the thread of this engine has ended"
-_REOPEN: Final = "open another one"
-LOOK_SECONDS: Final = 1.0
-"""How often one who waits for a result looks whether the thread still lives."""
 
 
 class LoopThread:
@@ -47,17 +42,7 @@ class LoopThread:
                 why="an async def step runs there; waiting in it would stop the engine for ever",
                 do="use the method with an a, and await it: astart, aresult; or make the step def",
             )
-        try:
-            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        except RuntimeError:  # the loop is closed, and its thread has ended
-            coroutine.close()
-            raise NoEngine(_ENDED, do=_REOPEN) from None
-        while not wait([future], LOOK_SECONDS).done:
-            if not self._thread.is_alive():
-                if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
-                    coroutine.close()  # it came between the loop's last turn and its close
-                raise NoEngine(_ENDED, do=_REOPEN)
-        return future.result()
+        return run_on(self._loop, coroutine, lambda: not self._thread.is_alive())
 
     def stop(self) -> None:
         """End the loop and its thread."""

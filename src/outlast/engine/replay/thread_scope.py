@@ -14,6 +14,7 @@ from then on every further call of that thread raises it again, records nothing 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import random
 import sys
@@ -359,8 +360,9 @@ class ThreadScope:
 
     def _tell(self) -> None:
         """Hand the turn to the loop."""
-        if not self._closed and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._became_quiet)
+        if not self._closed:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: so is the engine
+                self._loop.call_soon_threadsafe(self._became_quiet)
 
     def _became_quiet(self) -> None:
         if not self._closed:

@@ -29,6 +29,7 @@ from outlast.engine.replay.scope import Call, Scope
 from outlast.engine.replay.thread_scope import ThreadScope
 from outlast.engine.task.current import StepInfo, current_step
 from outlast.engine.task.limits import Struck
+from outlast.engine.task.loops import run_on
 from outlast.engine.write.clock import Clock
 from outlast.engine.write.emitter import Emitter, Said
 from outlast.engine.write.purse import Purse, add
@@ -300,7 +301,8 @@ class Body:
 
     def reserve_blocking(self, amounts: Mapping[str, int]) -> str:
         """Set amounts aside, as :meth:`reserve`, from the thread that the body runs in."""
-        return asyncio.run_coroutine_threadsafe(self.reserve(amounts), self._host.loop).result()
+        loop = self._host.loop
+        return run_on(loop, self.reserve(amounts), loop.is_closed)
 
     def settle(self, key: str, amounts: Mapping[str, int]) -> None:
         """Count what was spent of what was set aside."""

@@ -382,7 +382,9 @@ class Process:
         until = time.monotonic() + seconds
         while not self._has_exited() and time.monotonic() < until:
             if self._pidfd is not None:
-                select.select([self._pidfd], [], [], max(0.0, until - time.monotonic()))
+                ending = select.poll()  # not select(), which knows no descriptors above 1023
+                ending.register(self._pidfd, select.POLLIN)
+                ending.poll(max(0.0, until - time.monotonic()) * 1_000)
             else:
                 time.sleep(POLL_SECONDS / 20)
 

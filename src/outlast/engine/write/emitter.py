@@ -23,6 +23,7 @@ and no further body starts before there is room.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Generator
@@ -192,8 +193,9 @@ class Emitter:
         self._called_for = seconds
         if _get_running_loop() is self._loop:
             self._arm(seconds)
-        elif not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._arm, seconds)
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: so is the engine
+                self._loop.call_soon_threadsafe(self._arm, seconds)
 
     def _arm(self, seconds: float) -> None:
         if self._is_closed:

@@ -16,6 +16,7 @@ If a commit fails, nobody knows what is in the file. Every item of the batch is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections import deque
@@ -236,7 +237,7 @@ class Journal:
             self._tell(_resolve, job.future, result)
 
     def _tell(self, callback: Callable[..., None], *args: Any) -> None:
-        if not self._loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to hear
             self._loop.call_soon_threadsafe(callback, *args)
 
     def _settle(self, batch: list[_Entry], answers: list[Answer]) -> None:

@@ -79,7 +79,7 @@ class PostgresHints:
             if topic in self._topics or self._is_over:
                 return
             self._topics.add(topic)
-        self._stir()
+            self._stir()
 
     def close(self) -> None:
         """See the protocol; what was to be said is said, if that takes no time."""
@@ -87,18 +87,26 @@ class PostgresHints:
             if self._is_over:
                 return
             self._is_over = True
-        self._stir()
+            self._stir()
         self._ended.set()
         self._thread.join(END_SECONDS)
-        if not self._thread.is_alive():
-            os.close(self._wake)
-            os.close(self._wakes)
 
     def _stir(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # the pipe is full of such words
-            os.write(self._wake, b"x")
+        """Wake the thread, under the lock: when it ends, its pipe's numbers are others' soon."""
+        if self._wake >= 0:
+            with contextlib.suppress(BlockingIOError):  # the pipe is full of such words
+                os.write(self._wake, b"x")
 
     def _run(self) -> None:
+        try:
+            self._go_on()
+        finally:
+            with self._lock:
+                os.close(self._wake)
+                os.close(self._wakes)
+                self._wake = self._wakes = -1
+
+    def _go_on(self) -> None:
         while not self._is_over:
             try:
                 with connect(self._address) as connection:
