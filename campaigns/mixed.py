@@ -33,6 +33,7 @@ from campaigns import ledger, plants
 from outlast import Engine, State, step, task
 from outlast.engine.control.handle import Execution
 from outlast.engine.task.registry import Task
+from outlast.engine.write.clock import WallClock
 from outlast.errors import (
     AlreadyAnswered,
     NotFound,
@@ -166,7 +167,10 @@ async def serve(plan: Plan, tasks: Iterable[Task[Any, Any]] = ()) -> dict[str, A
     refused: Counter[str] = Counter()
     engines = []
     for _ in range(plan.engines):
-        engine = Engine(plan.url, tasks=known, lease=plan.lease, slots=plan.slots)
+        # By this machine's clock, as its rows are compared with what others here say of the time.
+        engine = Engine(
+            plan.url, tasks=known, lease=plan.lease, slots=plan.slots, clock=WallClock()
+        )
         await insist(engine.open)
         watch(engine, refused)
         engines.append(engine)

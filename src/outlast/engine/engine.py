@@ -57,7 +57,7 @@ from outlast.engine.steps.remote import REMOTE, RemoteDesk
 from outlast.engine.task import current
 from outlast.engine.task.current import closed, opened
 from outlast.engine.task.registry import PLAIN, TASKS, VERSIONS, StartOptions, Task, by_name
-from outlast.engine.write.clock import Clock, WallClock
+from outlast.engine.write.clock import Clock, StoreClock, WallClock, clock_of
 from outlast.engine.write.events import tell
 from outlast.engine.write.identity import IdMaker, worker_name
 from outlast.engine.write.journal import Journal
@@ -150,7 +150,8 @@ class Engine:
             minute each, so that they go on without a replay; 0 for none.
         retention: how long executions are kept after their end, where their task says nothing:
             a duration, a :class:`~outlast.Retention` by state, or None to keep all.
-        clock: where the time comes from.
+        clock: where the time comes from; by default this machine's clock, and on a store that
+            several engines share that of the database server, whatever this machine's says.
 
     Raises (when it is opened):
         StoreOwned: another engine owns this tenant of the file.
@@ -185,6 +186,7 @@ class Engine:
         self.tenant = tenant_of(tenant)
         self.name = worker_name()
         self.clock = clock or WallClock()
+        self._clock_is_given = clock is not None
         known = None if tasks is None else list(tasks)
         self._tasks = None if known is None else by_name(known)
         self._versions = (
@@ -270,6 +272,8 @@ class Engine:
             sys.setswitchinterval(SWITCH_SECONDS)
         now = self.clock.now()
         self._store = self._open_store(now)
+        if not self._clock_is_given and isinstance(self.clock, WallClock | StoreClock):
+            self.clock = clock_of(self._store)
         self.journal = self._make_journal(self._store)
         self.journal.on_failure = self._store_failed
         self.journal.tally = self.tally

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from outlast.engine.read.inbox import QuestionPage
     from outlast.engine.read.questions import OpenQuestion
     from outlast.engine.task.registry import StartOptions, Task
+    from outlast.engine.write.clock import Clock
     from outlast.engine.write.identity import IdMaker
     from outlast.lifecycle import Reason
     from outlast.store.protocol import Hints, WorkerRow
@@ -110,6 +112,13 @@ class Guest:
             open = _opened_or_made if make else _opened
             self.store = open(self.address, self.tenant)
 
+    @cached_property
+    def _clock(self) -> Clock:
+        """The clock by which it writes; not that of this machine, where others go by another."""
+        from outlast.engine.write.clock import clock_of
+
+        return clock_of(self.store)
+
     def __enter__(self) -> Self:
         return self
 
@@ -150,7 +159,7 @@ class Guest:
 
         if not self.store.is_shared and owner_of(self.address, self.store.tenant) is None:
             return []
-        return serving(self.store, time.time_ns() // 1000)
+        return serving(self.store, self._clock.now())
 
     @property
     def tenants(self) -> Tenants:
@@ -162,7 +171,7 @@ class Guest:
         """The webhooks of the store."""
         from outlast.engine.control.webhooks import Hooks
 
-        return Hooks(self.store, lambda: time.time_ns() // 1000)
+        return Hooks(self.store, self._clock.now)
 
     # Schedules
 
@@ -171,21 +180,21 @@ class Guest:
         """The schedules of the store."""
         from outlast.engine.control.schedules import Book
 
-        return Book(self.store, lambda: time.time_ns() // 1000)
+        return Book(self.store, self._clock.now)
 
     @property
     def office(self) -> Office:
         """The queues and limits of the store."""
         from outlast.engine.control.capacity import Office
 
-        return Office(self.store, lambda: time.time_ns() // 1000)
+        return Office(self.store, self._clock.now)
 
     def new_ids(self, count: int) -> tuple[str, ...]:
         """Make ids for executions."""
         from outlast.engine.write.identity import IdMaker
 
         self._ids = self._ids or IdMaker()
-        now = time.time_ns() // 1000
+        now = self._clock.now()
         return tuple(self._ids.make(now) for _ in range(count))
 
     # Starting
@@ -214,7 +223,7 @@ class Guest:
             raise UnknownTask(f"the code of {task} is needed to start it here", do="FILE.py:TASK")
         self._ids = self._ids or IdMaker()
         payload = task.input.bind(args, kwargs)
-        now = time.time_ns() // 1000
+        now = self._clock.now()
         record, row = create(
             self.store.tenant,
             self._ids.make(now),
@@ -242,7 +251,7 @@ class Guest:
         from outlast.engine.write.request import read_birth
 
         self._ids = self._ids or IdMaker()
-        now = time.time_ns() // 1000
+        now = self._clock.now()
         source, log = self.record(id), self.log(id)
         item = descend(source, log, wish, task, self._ids.make(now), now)
         return read_birth(self._commit(item), wish.key)
@@ -300,7 +309,7 @@ class Guest:
 
         question = self.question(id, key)
         by = actor or question.to or "token"
-        now, tenant = time.time_ns() // 1000, self.store.tenant
+        now, tenant = self._clock.now(), self.store.tenant
         return token_for(self._secret(), question, by, span_us, now, tenant)
 
     def question_by_token(self, token: str) -> OpenQuestion:
@@ -327,7 +336,7 @@ class Guest:
 
         permit, question = self._permitted(token)
         message = permitted_answer(permit, question, value)
-        answer = self._commit(Deliver(permit.execution_id, message, time.time_ns() // 1000))
+        answer = self._commit(Deliver(permit.execution_id, message, self._clock.now()))
         try:
             return self._heard(read_delivery(answer, permit.execution_id, message), question.key)
         except AlreadyAnswered as error:
@@ -337,7 +346,7 @@ class Guest:
         from outlast.engine.control import token as tokens
         from outlast.engine.control.permitted import permitted_question
 
-        permit = tokens.read(self._secret(), token, time.time_ns() // 1000, self.store.tenant)
+        permit = tokens.read(self._secret(), token, self._clock.now(), self.store.tenant)
         record = self.record(permit.execution_id)
         return permit, permitted_question(permit, record, self.log(record.id))
 
@@ -473,7 +482,7 @@ class Guest:
         """Do what is wished for some executions; messages share a transaction."""
         from outlast.engine.write.request import read_delivery
 
-        now = time.time_ns() // 1000
+        now = self._clock.now()
         come: list[Record | OutlastError] = []
         sent = [(id, wish) for id, wish in part if isinstance(wish, Message)]
         answers = self.store.commit([Deliver(id, wish, now) for id, wish in sent])
@@ -508,10 +517,10 @@ class Guest:
         from outlast.engine.write.request import new_message, read_delivery, successor_of
 
         message = new_message(kind, actor, key=key, data=data, payload=payload, id=message_id)
-        answer = self._commit(Deliver(id, message, time.time_ns() // 1000))
+        answer = self._commit(Deliver(id, message, self._clock.now()))
         while (successor := successor_of(answer)) is not None:
             id = successor
-            answer = self._commit(Deliver(id, message, time.time_ns() // 1000))
+            answer = self._commit(Deliver(id, message, self._clock.now()))
         return read_delivery(answer, id, message)
 
     def adjust(self, item: Adjust) -> Answer:
@@ -679,7 +688,7 @@ class Guest:
         """
         from outlast.engine.read.feed import follow_outside
 
-        for page in follow_outside(self.store, after, filter, lambda: time.time_ns() // 1000):
+        for page in follow_outside(self.store, after, filter, self._clock.now):
             yield page
             if not page[1]:
                 time.sleep(POLL_SECONDS)

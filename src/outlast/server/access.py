@@ -6,7 +6,6 @@ must bring along ``x-outlast-form`` besides, which only an answer of this server
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Final, TypeVar
@@ -199,7 +198,7 @@ class ChainForm(msgspec.Struct):
 async def sign_in(call: Call) -> Reply:
     """Sign in with a name and a password; the answer sets a cookie."""
     name, password, source = call.body.name, call.body.password, call.source_of()
-    now = _now()
+    now = call.engine.clock.now()
     crowd.let_in(source)
     await _write(call, lambda desk, _: desk.attempt(name, now, source))
     user = await crowd.hashed(lambda: _desk(call).shown(name, password), source)
@@ -287,8 +286,8 @@ async def list_tokens(call: Call) -> TokenPage:
 async def create_token(call: Call) -> NewTokenForm:
     """Make a token; what it is, is told only in this answer."""
     body = call.body
-    grants = _grants(body.roles)
-    expires_at = None if body.days is None else _now() + body.days * 86_400_000_000
+    grants, now = _grants(body.roles), call.engine.clock.now()
+    expires_at = None if body.days is None else now + body.days * 86_400_000_000
     token, text = await _write(
         call,
         lambda desk, done: desk.make_token(
@@ -407,10 +406,6 @@ def _grant(said: Any) -> Grant:
 
 def _role(grant: Grant) -> RoleForm:
     return RoleForm(grant.role, grant.task)
-
-
-def _now() -> int:
-    return time.time_ns() // 1000
 
 
 def _at(at: int) -> Any:

@@ -82,7 +82,7 @@ class StoreAuthenticator:
             return kept[1]
         if not self._engine.is_open:
             raise unknown()
-        now, desk = time.time_ns() // 1000, Desk(self._engine.store.access)
+        now, desk = self._engine.clock.now(), Desk(self._engine.store.access)
         look = desk.by_session if is_session else desk.by_token
         caller = await self._engine.worker.read(lambda: look(text, now))
         form = form_secret(text) if is_session else None
@@ -102,7 +102,7 @@ class StoreAuthenticator:
 
     async def _told(self, provider: Provider, token: str) -> Identity:
         """Take the word of a provider; its groups hold the grants."""
-        now = time.time_ns() // 1000
+        now = self._engine.clock.now()
         name, groups = await asyncio.to_thread(lambda: provider.read(token, now))
         subjects = [f"group:{group}" for group in groups]
         access = self._engine.store.access

@@ -699,9 +699,11 @@ class Renewal(msgspec.Struct, frozen=True):
 
     Attributes:
         unread: the executions it holds that have messages it has not taken.
+        at: the instant by the store's clock, between the asking and the answer.
     """
 
     unread: Sequence[str] = ()
+    at: int = 0
 
 
 class Inside(msgspec.Struct, frozen=True):
@@ -1390,6 +1392,9 @@ class Store(Protocol):
         Raises:
             CannotLoad: the file is there already, or cannot be made.
         """
+
+    def instant(self, now: int) -> int:
+        """Give the instant by the store's own clock; ``now``, where it has none. Any thread."""
 
     def changed(self) -> bool:
         """Tell whether another process has written since the last call; True if nobody knows.

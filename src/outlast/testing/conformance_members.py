@@ -52,6 +52,14 @@ class MembersConformance:
         assert state(store, "ex_1").worker == "w1"
         assert store.workers()[0].state == "active"
 
+    def test_a_renewal_tells_the_time(self, store: Store) -> None:
+        store.register(worker("w1"))
+        before = store.instant(T + 1)
+        renewed = store.renew("w1", HOUR_US, T + 2)
+        assert renewed is not None
+        assert before <= renewed.at <= store.instant(T + 3)
+        assert before == T + 1 or before > T + HOUR_US, "by a clock of the store's own"
+
     def test_an_expired_worker_is_lost(self, store: Store) -> None:
         store.register(worker("w1", 1))
         holds(store, "w1", "ex_1", "ex_2", "ex_3")

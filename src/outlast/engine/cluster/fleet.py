@@ -20,12 +20,15 @@ from outlast.engine.cluster.membership import (
     Membership,
     in_parts,
 )
+from outlast.engine.write.clock import StoreClock
 from outlast.errors import OutlastError
 from outlast.store.protocol import Renewal, WorkerRow
 
 if TYPE_CHECKING:
     from outlast.engine.engine import Engine
 
+CLOCK_SECONDS: Final = 60.0
+"""How often an engine without a lease asks for the time; the others are told as they renew."""
 POLL_SECONDS: Final = 1.0
 """How often an engine looks for itself what the others have written: the net under the hints."""
 WAITING_SECONDS: Final = 0.05
@@ -58,6 +61,7 @@ class Fleet:
         self._has_news = asyncio.Event()
         self._delay = WAITING_SECONDS
         self._poll_at = 0.0
+        self._clock_at = self._loop.time() + CLOCK_SECONDS
         self._asked_at = float("-inf")
         self._hints = engine.store.hints(self._heard)
         if self.membership is not None:
@@ -197,6 +201,15 @@ class Fleet:
         self._news.add(topic)
         self._has_news.set()
 
+    async def _ask_the_time(self) -> None:
+        """Follow the store's clock where no renewal tells of it."""
+        clock = self._engine.clock
+        if self.membership is not None or not isinstance(clock, StoreClock):
+            return
+        if self._loop.time() >= self._clock_at:
+            await self._engine.worker.read(clock.look)
+            self._clock_at = self._loop.time() + CLOCK_SECONDS
+
     def _tell(self, *call: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to hear
             self._loop.call_soon_threadsafe(*call)  # type: ignore[arg-type]
@@ -231,6 +244,7 @@ class Fleet:
         topics = topics if topics and not is_time else set(TOPICS)
         self._has_news.clear()
         try:
+            await self._ask_the_time()
             await engine.see_news(topics, thoroughly=is_time)
         except OutlastError:
             self._news |= topics  # it has not seen all: it comes back

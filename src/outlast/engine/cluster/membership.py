@@ -5,7 +5,7 @@ Elsewhere each incarnation of an engine has one row with one lease, however many
 whoever finds a lease that has run out takes its executions over. Three clocks are involved, and
 none is compared with another: the store's own judges every lease; each engine measures, from the
 moment it *sent* the last renewal that was confirmed, how long its lease runs at least; and the
-clock on the wall has no say.
+clock on the wall has no say. What a renewal tells of the store's clock, the engine's follows.
 
 - A thread of its own renews, on a connection of its own. A loop that computes, a journal that waits
   for the disk, a long collection of garbage in another thread do not hold it up.
@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from outlast.duration import Duration, microseconds
-from outlast.engine.write.clock import Clock
+from outlast.engine.write.clock import Clock, StoreClock, boot_us
 from outlast.engine.write.tally import Tally
 from outlast.errors import OutlastError, UsageError
 from outlast.store.protocol import Renewal, Store
@@ -53,13 +53,6 @@ WORKERS_MAX: Final = 8
 """Workers whose executions are taken over in one transaction."""
 
 
-def boot_time() -> float:
-    """Give the seconds since the machine was started, those in which it slept included."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
-
-
 def checked_lease(lease: Duration) -> int:
     """Read how long a lease is, in microseconds.
 
@@ -80,7 +73,7 @@ class Membership:
     Args:
         store: where the lease is.
         lease_us: how long it is after each renewal.
-        clock: for stores that have none of their own.
+        clock: for stores that have none of their own; one that follows the store's hears it.
         renewed: hears, from the renewing thread, of each renewal that was confirmed.
         lost: hears, from there, that the lease under this name is gone.
     """
@@ -113,7 +106,7 @@ class Membership:
 
     def now(self) -> float:
         """Give the time by which the lease is measured here, in seconds."""
-        return boot_time()
+        return boot_us() / 1e6
 
     def joined(self, name: str, lease_us: int, sent_at: float) -> None:
         """Have a lease of this length under this name, which was asked for at that moment."""
@@ -196,6 +189,7 @@ class Membership:
                 self.fault = error
             self.tally.late_renewals += 1
             return min(RETRY_SECONDS, rhythm)
+        heard_at = boot_us()
         self.tally.renewed(time.monotonic() - begun)
         if renewal is None:
             self.tally.late_renewals += 1
@@ -209,6 +203,8 @@ class Membership:
                 return 0.0
             self._granted(lease_us, sent_at)
             self.renewals += 1
+        if isinstance(self._clock, StoreClock):
+            self._clock.heard(renewal.at, round(sent_at * 1e6), heard_at)
         self._renewed(renewal)
         return rhythm * random.uniform(0.8, 1.0)
 
@@ -226,4 +222,4 @@ def in_parts(dead: Sequence[str], dice: random.Random) -> list[list[str]]:
     return [shuffled[n : n + WORKERS_MAX] for n in range(0, len(shuffled), WORKERS_MAX)]
 
 
-__all__ = ["LEASE", "Membership", "boot_time", "checked_lease", "in_parts"]
+__all__ = ["LEASE", "Membership", "checked_lease", "in_parts"]

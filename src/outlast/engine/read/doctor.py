@@ -186,7 +186,7 @@ def clocks(patient: Patient) -> Iterator[Finding]:
     if theirs is not None and abs(skew := theirs - time.time_ns() // 1_000) > SKEW_US:
         side = "ahead" if skew > 0 else "behind"
         what = f"the clock of the server is {in_words(abs(skew))} {side}"
-        why = "leases are judged by its clock alone, but timers go by this machine's"
+        why = "executions and leases go by the server's clock; ages that are shown here are off"
         yield Finding("clocks", Level.WARN, what, why, "let both take their time from one source")
     newest = patient.store.page(Filter(limit=1))
     if newest and newest[0].created_at > patient.now + SKEW_US:

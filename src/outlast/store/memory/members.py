@@ -48,7 +48,7 @@ class MemoryMembers:
             expires_at=now + lease_us,
             state="draining" if draining else "active",
         )
-        return Renewal(self.unread(worker))
+        return Renewal(self.unread(worker), now)
 
     def _runs(self, row: WorkerRow, now: int) -> bool:
         return row.is_serving and row.expires_at is not None and row.expires_at > now

@@ -757,6 +757,10 @@ class MemoryStore:
         """See the protocol."""
         raise CannotLoad("what is in memory has no file to copy", do="use sqlite:///outlast.db")
 
+    def instant(self, now: int) -> int:
+        """See the protocol."""
+        return now
+
     def changed(self) -> bool:
         """See the protocol."""
         return False

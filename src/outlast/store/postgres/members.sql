@@ -14,7 +14,10 @@ UPDATE worker
        state = :state
   FROM (SELECT instant() AS now) AS c
  WHERE tenant = {tenant} AND id = :id AND state IN ('active', 'draining') AND expires_at > instant()
-RETURNING id;
+RETURNING seen_at;
+
+-- name: instant
+SELECT instant();
 
 -- name: leave_worker
 UPDATE worker

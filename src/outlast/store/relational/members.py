@@ -42,10 +42,16 @@ def renew(
     state = "draining" if draining else "active"
     bounds: dict[str, Value] = {"id": worker, "lease_us": lease_us, "now": now, "state": state}
     patience_s = min(max(lease_us / 1e6 * PATIENCE, PATIENCE_MIN_S), PATIENCE_MAX_S)
-    if not database.beat("renew_worker", bounds, patience_s):
+    renewed = database.beat("renew_worker", bounds, patience_s)
+    if not renewed:
         return None
     unread = database.beat("unread_executions", {"worker": worker}, patience_s)
-    return Renewal([str(id) for (id,) in unread])
+    return Renewal([str(id) for (id,) in unread], int(str(renewed[0][0])))
+
+
+def instant(database: Database, now: int) -> int:
+    """Tell the time."""
+    return int(str(database.read("instant", {"now": now})[0][0]))
 
 
 def expired(database: Database, now: int, *, thorough: bool) -> list[str]:

@@ -1016,6 +1016,10 @@ class RelationalStore:
         """See the protocol."""
         self.database.backup(path)
 
+    def instant(self, now: int) -> int:
+        """See the protocol."""
+        return members.instant(self.database, now)
+
     def changed(self) -> bool:
         """See the protocol. For the writing thread."""
         return self.database.changed()

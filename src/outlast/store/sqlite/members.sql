@@ -9,7 +9,10 @@ VALUES ({tenant}, :id, :host, :pid, :started_at, :now, :lease_us, :now + :lease_
 UPDATE worker
    SET seen_at = :now, lease_us = :lease_us, expires_at = :now + :lease_us, state = :state
  WHERE tenant = {tenant} AND id = :id AND state IN ('active', 'draining') AND expires_at > :now
-RETURNING id;
+RETURNING seen_at;
+
+-- name: instant
+SELECT :now;
 
 -- name: leave_worker
 UPDATE worker
