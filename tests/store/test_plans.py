@@ -421,6 +421,7 @@ READS_ALL = {
     *("gate_settings", "queue_settings", "queue_states", "gate_names", "line_of", "wrong_holders"),
     "stream_heads",
     "store_settings",
+    "instant",  # no table at all
     *("holding_workers", "lose_workers", "forget_workers", "expired_workers", "protected_workers"),
     *("serving_workers", "end_workers"),
     "epochs",  # the newest first, by its key; there are a few in the life of a store
