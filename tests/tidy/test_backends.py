@@ -18,6 +18,7 @@ TYPES = {
     "ANY": "bytea",
 }
 CLOCKED = {
+    "instant",
     *("put_worker", "renew_worker", "leave_worker", "expired_workers", "lose_workers"),
     "protected_workers",
 }
