@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -311,6 +312,138 @@ def test_the_ledger_keeps_what_is_entered(tell: Callable[[Story], None]) -> None
         assert (await refused(world, "POST", f"{V2}/ledger", 400, wrong))["error"] == (
             "invalid_payload"
         )
+
+    tell(story)
+
+
+ACTOR = {"identity": "a", "capabilities": ["s"], "heartbeat_interval_secs": 9}
+
+
+def test_a_tenant_is_made_by_its_id_and_only_its_own_is_named(
+    tell: Callable[[Story], None],
+) -> None:
+    async def story(world: World) -> None:
+        id, path = str(uuid.uuid4()), f"{V2}/tenants"
+        body = {"tenant_id": id, "name": "Acme Inc."}
+        await world.post(path, body, 201)
+        assert f"aq-{id}" in [one.name for one in await world.engine.tenants.aall()]
+        assert (await refused(world, "POST", path, 409, body))["error"] == "name_taken"
+        none = await refused(world, "POST", path, 400, {**body, "tenant_id": "x" * 36})
+        assert none["error"] == "invalid_tenant_id"
+        register = f"{V2}/actors/register"
+        actor = (await world.post(register, ACTOR, 201))["actor_id"]
+        entry = {"ledger_key": "k", "payload_base64": "", "tenant_id": id}
+        for path, said in (
+            (register, {**ACTOR, "tenant_id": id}),
+            (f"{V2}/actors/{actor}/roles", {"role": "Operator", "tenant_id": id}),
+            (f"{V2}/actors/{actor}/capabilities", {"capability": "CanCancel", "tenant_id": id}),
+            (f"{V2}/ledger", entry),
+        ):
+            found = await refused(world, "POST", path, 404, said)
+            assert (found["error"], found["details"]) == ("tenant_not_found", {"tenant_id": id})
+        # Of that tenant's own requests it is the right one.
+        world.engine.tenant = f"aq-{id}"
+        await world.post(register, {**ACTOR, "tenant_id": id}, 201)
+        await refused(world, "POST", register, 404, {**ACTOR, "tenant_id": str(uuid.uuid4())})
+        world.engine.tenant = "default"
+
+    tell(story)
+
+
+DOCUMENTED = """
+GET /healthz
+GET /ready
+GET /metrics
+GET /api/v1/stats
+GET /api/v1/tasks
+GET /api/v1/tasks/:id
+GET /api/v1/runs
+GET /api/v1/runs/:id
+POST /api/v1/tasks/:id/cancel
+POST /api/v1/runs/:id/cancel
+POST /api/v1/engine/pause
+POST /api/v1/engine/resume
+POST /api/v2/actors/register
+POST /api/v2/actors/:id/heartbeat
+DELETE /api/v2/actors/:id
+GET /api/v2/actors/:id/claimable
+POST /api/v2/tenants
+POST /api/v2/actors/:id/roles
+POST /api/v2/actors/:id/capabilities
+POST /api/v2/ledger
+"""
+
+
+def test_the_routes_are_those_that_its_daemon_documents() -> None:
+    ours = {f"{one.method} {one.path.removeprefix(HOME)}" for one in ROUTES}
+    assert ours == set(DOCUMENTED.replace(":id", "{uuid}").strip().splitlines())
+
+
+def test_each_documented_route_answers_in_its_documented_shape(
+    tell: Callable[[Story], None],
+) -> None:
+    """The names of every field of every answer, as its daemon documents them."""
+
+    async def story(world: World) -> None:
+        id = await world.start("total", a=1)
+        await world.result(id)
+        assert await world.get(f"{HOME}/healthz") == {"status": "ok"}
+        assert await world.get(f"{HOME}/ready") == {"status": "ready"}
+        text = (await world.http.get(f"{HOME}/metrics")).text
+        assert text.startswith("# HELP")
+        stats = await world.get(f"{V1}/stats")
+        assert stats.keys() == {
+            *("total_tasks", "total_runs", "attempts_total", "runs_by_state", "latest_sequence")
+        }
+        assert stats["runs_by_state"].keys() >= {
+            *("scheduled", "ready", "leased", "running", "retry_wait"),
+            *("completed", "failed", "canceled"),
+        }
+        tasks = await world.get(f"{V1}/tasks?limit=5&offset=0")
+        assert tasks.keys() == {"tasks", "limit", "offset"}
+        one = {"id", "run_policy", "constraints", "metadata", "created_at", "updated_at"}
+        assert tasks["tasks"][0].keys() - {"parent_task_id"} == one
+        found = await world.get(f"{V1}/tasks/{task_of(id)}")
+        assert found.keys() - {"parent_task_id"} == {*one, "payload", "content_type"}
+        runs = await world.get(f"{V1}/runs?limit=5")
+        assert runs.keys() == {"runs", "limit", "offset"}
+        row = {
+            *("run_id", "task_id", "state", "created_at", "scheduled_at", "attempt_count"),
+            "concurrency_key",
+        }
+        assert runs["runs"][0].keys() == row
+        run = await world.get(f"{V1}/runs/{run_of(id)}")
+        assert run.keys() == {
+            *row,
+            *("current_attempt_id", "state_history", "attempts", "lease", "block_reason"),
+        }
+        assert run["state_history"][0].keys() == {"from", "to", "timestamp"}
+        attempt = {"attempt_id", "started_at", "finished_at", "result", "error"}
+        assert run["attempts"][0].keys() - {"output"} == attempt
+        over = await world.post(f"{V1}/tasks/{task_of(id)}/cancel", None, 200)
+        assert over.keys() == {
+            *("task_id", "status", "runs_canceled", "runs_already_terminal", "runs_total")
+        }
+        over = await world.post(f"{V1}/runs/{run_of(id)}/cancel", None, 200)
+        assert over == {"run_id": run_of(id), "status": "already_terminal"}
+        for word, already in (("pause", "paused"), ("resume", "resumed")):
+            for status in (already, f"already_{already}"):
+                said = await world.post(f"{V1}/engine/{word}", None, 200)
+                assert said == {"status": status}
+        actor = await world.post(
+            f"{V2}/actors/register", {**ACTOR, "actor_id": NIL[:-1] + "1", "department": "d"}, 201
+        )
+        assert actor == {"actor_id": NIL[:-1] + "1"}
+        home = f"{V2}/actors/{actor['actor_id']}"
+        await world.post(f"{home}/heartbeat", None, 200)
+        assert await world.get(f"{home}/claimable") == {"runs": []}
+        entry = {"ledger_key": "k", "actor_id": actor["actor_id"], "payload_base64": "eA=="}
+        assert (await world.post(f"{V2}/ledger", entry, 201)).keys() == {"entry_id"}
+        assert (await world.http.delete(home)).status_code == 200
+        gone = await refused(world, "POST", f"{home}/heartbeat", 404)
+        assert gone["error"] == "actor_not_found"
+        wrong = await refused(world, "GET", f"{V1}/runs?limit=1001", 400)
+        assert (wrong["error"], wrong["details"]) == ("invalid_pagination", {"field": "limit"})
 
     tell(story)
 

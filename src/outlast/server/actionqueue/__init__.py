@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from outlast.access import Permission
+from outlast.errors import NameTaken, NotFound
 from outlast.server.actionqueue import actors, forms, runs
 from outlast.server.actionqueue.names import STYLE
 from outlast.server.route import Route, Scope
@@ -71,6 +72,7 @@ ROUTES: Final = (
         forms.ActorForm,
         body=forms.ActorBody,
         status=201,
+        refusals=(NotFound,),
         **_WORK,
     ),
     _route(
@@ -79,6 +81,16 @@ ROUTES: Final = (
     _route("DELETE", _V2 + "/actors/{uuid}", actors.aq_remove_actor, forms.StatusForm, **_WORK),
     _route(
         "GET", _V2 + "/actors/{uuid}/claimable", actors.aq_claimable, forms.ClaimableForm, **_WORK
+    ),
+    _route(
+        "POST",
+        _V2 + "/tenants",
+        actors.aq_add_tenant,
+        None,
+        body=forms.NewTenant,
+        status=201,
+        refusals=(NameTaken,),
+        **_SET,
     ),
     _route(
         "POST",
@@ -105,6 +117,7 @@ ROUTES: Final = (
         forms.LedgerEntry,
         body=forms.LedgerBody,
         status=201,
+        refusals=(NotFound,),
         permission=P.EXECUTIONS_START,
         scope=S.TASK,
     ),

@@ -17,8 +17,11 @@ from outlast.engine.write.acting import deed
 from outlast.server.actionqueue.names import RUN, checked_uuid, id_of, no_such, refusal, uuid_in
 from outlast.server.actionqueue.runs import LIMIT, run_form, states_of
 from outlast.server.call import Call, Reply
+from outlast.server.tenants import see_default
 from outlast.server.work import desk_of
 
+_TENANT: Final = "aq-"
+"""What the names of tenants that were made here begin with; then comes their id."""
 ROLES: Final = {"Operator": Role.OPERATOR, "Auditor": Role.AUDITOR, "Gatekeeper": Role.OPERATOR}
 CAPABILITIES: Final = {
     "CanSubmit": Role.SUBMITTER,
@@ -35,9 +38,30 @@ async def ledger(ledger_key: str, payload_base64: str, actor_id: str | None) -> 
     return len(base64.b64decode(payload_base64))
 
 
+async def aq_add_tenant(call: Call) -> Reply:
+    """Add a tenant under the id that the caller has for it; only the default one's callers may."""
+    see_default(call)
+    await call.engine.tenants.aadd(_TENANT + checked_uuid(call.body.tenant_id, "tenant"))
+    return Reply(status=201)
+
+
+def _see_own(call: Call) -> None:
+    """See that a body that names a tenant names that of the request.
+
+    Raises:
+        BadRequest: it names another one; whether that is there is not told.
+    """
+    named = call.body.tenant_id
+    if named is not None:
+        id = checked_uuid(named, "tenant")
+        if call.engine.tenant != _TENANT + id:
+            raise no_such("tenant", id)
+
+
 async def aq_register_actor(call: Call) -> dict[str, str]:
     """Register an actor; again under the same id, it is the same one, with what is said now."""
     body = call.body
+    _see_own(call)
     id = str(uuid.uuid4()) if body.actor_id is None else checked_uuid(body.actor_id, "actor")
     call.asked = True
     actor = Actor(
@@ -83,6 +107,7 @@ async def aq_append_ledger(call: Call) -> Reply:
     """Append an entry to the ledger: an execution that is kept for ever, sealed as all others."""
     body = call.body
     call.allow(ledger.name)
+    _see_own(call)
     try:
         base64.b64decode(body.payload_base64, validate=True)
     except ValueError:  # no base64, or no ASCII at all
@@ -94,6 +119,7 @@ async def aq_append_ledger(call: Call) -> Reply:
 
 
 async def _give(call: Call, role: Role | None, word: str, what: str) -> None:
+    _see_own(call)
     actor = desk_of(call).actor(uuid_in(call, "actor"))
     if actor is None:
         raise no_such("actor", call.path["uuid"])

@@ -157,6 +157,13 @@ class ClaimableForm(msgspec.Struct):
     runs: list[RunForm]
 
 
+class NewTenant(Incoming):
+    """A tenant to be; requests name it by the header `Outlast-Tenant`, as `aq-` and its id."""
+
+    tenant_id: Id
+    name: Word
+
+
 class RoleBody(Incoming):
     """A role for the user that the actor's identity names."""
 

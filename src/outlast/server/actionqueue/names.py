@@ -32,7 +32,8 @@ class ErrorForm(msgspec.Struct):
 WORDS: Final = frozenset(
     {
         "invalid_run_id", "run_not_found", "invalid_task_id", "task_not_found",
-        "invalid_actor_id", "actor_not_found", "invalid_pagination", "invalid_payload",
+        "invalid_tenant_id", "tenant_not_found", "invalid_actor_id", "actor_not_found",
+        "invalid_pagination", "invalid_payload",
         "unknown_role", "unknown_capability",
     }
 )  # fmt: skip
