@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import httpx
 import jwt
@@ -22,7 +24,7 @@ from outlast.access import Grant, Role
 from outlast.access.audit import Deed
 from outlast.accounts import password
 from outlast.accounts.desk import Desk
-from outlast.errors import CannotLoad, Unauthenticated, UsageError
+from outlast.errors import CannotLoad, ServerUnreachable, Unauthenticated, UsageError
 from outlast.server import access, crowd
 from outlast.server.auth import FirstToken
 from outlast.server.known import StoreAuthenticator
@@ -304,6 +306,65 @@ def test_a_provider_is_not_asked_for_each_unknown_key(tmp_path: Path) -> None:
     published[:] = known
     now[0] = 11.0
     assert provider.read(turned, 1)[0] == "u1" and asked.count(True) == 2
+
+
+class Keys:
+    """A server of keys, by TLS, that turns them over, and is down at times."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.published: list[Any] = []
+        self.is_down, self.asked = False, 0
+        monkeypatch.setattr("urllib.request.OpenerDirector.open", self.opened)
+
+    def opened(self, request: Any, **given: Any) -> Any:
+        self.asked += 1
+        if self.is_down:
+            raise URLError("connection refused")
+        return io.BytesIO(json.dumps({"keys": self.published}).encode())
+
+
+def test_keys_turn_over_and_a_provider_that_is_down_shuts_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rsa_key, curve = json.loads(jwks(tmp_path).read_text())["keys"]
+    server, now = Keys(monkeypatch), [1_000.0]
+    config = OpenId("https://id.example", "outlast", "https://id.example/keys")
+    client = jwt.PyJWKClient(config.keys, timeout=5, lifespan=1)
+    provider = OpenIdProvider(config, client=client, clock=lambda: now[0])
+    old, new = signed(), signed(CURVE, "ES256", "ec")
+
+    server.is_down = True
+    for _ in range(5):
+        with pytest.raises(ServerUnreachable):
+            provider.read(old, 1)
+    assert server.asked == 1, "who does not answer is not asked for each request"
+
+    server.is_down, server.published, now[0] = False, [rsa_key], now[0] + 11
+    assert provider.read(old, 1)[0] == "u1"
+    server.is_down, now[0] = True, now[0] + 11
+    client.jwk_set_cache.lifespan = -1  # what it has kept is over
+    assert provider.read(old, 1)[0] == "u1", "the last keys that were had"
+    with pytest.raises(Unauthenticated):
+        provider.read(new, 1)
+
+    server.is_down, server.published, now[0] = False, [curve], now[0] + 11
+    assert provider.read(new, 1)[0] == "u1"
+    with pytest.raises(Unauthenticated):
+        provider.read(old, 1)  # its key was taken back
+
+
+def test_clocks_may_differ_by_half_a_minute_and_no_more(tmp_path: Path) -> None:
+    """A nonce belongs to a browser's sign-in, not to a bearer's token: none is asked for."""
+    provider = OpenId("https://id.example", "outlast", str(jwks(tmp_path))).opened()
+    now = int(time.time())
+    for good in ({"exp": now - 10}, {"nbf": now + 10}, {"iat": now + 10}, {"nonce": "n"}):
+        assert provider.read(signed(**good), 1)[0] == "u1", good
+    for bad in ({"exp": now - 120}, {"nbf": now + 120}, {"iat": now + 120}, {"aud": ["a", "b"]}):
+        with pytest.raises(Unauthenticated):
+            raise AssertionError((bad, provider.read(signed(**bad), 1)))
+    for kind, key in (("HS256", b"outlast" * 6), ("HS512", b"k" * 64), ("RS512", RSA)):
+        with pytest.raises(Unauthenticated):
+            raise AssertionError((kind, provider.read(signed(key, kind), 1)))
 
 
 def _confused(public: bytes) -> str:

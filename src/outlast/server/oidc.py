@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from outlast.errors import CannotLoad, Unauthenticated
+from outlast.errors import CannotLoad, ServerUnreachable, Unauthenticated
 from outlast.extras import needed
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ ALGORITHMS: Final = ("RS256", "ES256", "PS256", "EdDSA")
 LEEWAY_SECONDS: Final = 30
 GROUPS_MAX: Final = 200
 REFRESH_SECONDS: Final = 10.0
-"""How often the keys are asked for again, at most: who names an unknown one has proved nothing."""
+"""How often the keys are asked for again, at most, for one that is unknown (who names it has proved
+nothing) or by a provider that did not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +80,15 @@ class OpenIdProvider:
         self._config, self._keys, self._client = config, keys, client
         self._clock = clock
         self._lock = threading.Lock()
-        self._asked_at = float("-inf")
+        self._asked_at = self._failed_at = float("-inf")
+        self._last: Sequence[Any] = ()
 
     def read(self, text: str, now: int) -> tuple[str, tuple[str, ...]]:
         """Give the name and the groups of whom a token is.
 
         Raises:
             Unauthenticated: it is not the provider's, not meant for us, or over.
+            ServerUnreachable: the provider's keys were never had, and it does not answer.
         """
         import jwt
 
@@ -121,12 +124,30 @@ class OpenIdProvider:
         if self._keys is not None:
             found = _named(id, self._keys.keys)
         else:
-            found = _named(id, self._client.get_signing_keys())
+            found = _named(id, self._published())
             if found is None and self._may_ask():
-                found = _named(id, self._client.get_signing_keys(refresh=True))
+                found = _named(id, self._published(refresh=True))
         if found is None or found.algorithm_name not in ALGORITHMS:
             raise jwt.InvalidTokenError("no key of the provider's has signed it")
         return found
+
+    def _published(self, *, refresh: bool = False) -> Sequence[Any]:
+        """Give the provider's keys: the last that were had, while it does not answer."""
+        import jwt
+
+        if self._clock() - self._failed_at >= REFRESH_SECONDS:
+            try:
+                self._last = self._client.get_signing_keys(refresh=refresh)
+            except (jwt.PyJWKClientError, jwt.PyJWKSetError, ValueError):  # down, or it says none
+                self._failed_at = self._clock()
+        if not self._last:
+            raise ServerUnreachable(
+                "the OpenID provider's keys cannot be had",
+                where=self._config.keys[:200],
+                why="it does not answer",
+                do="try again",
+            )
+        return self._last
 
     def _may_ask(self) -> bool:
         """Tell whether the provider may be asked again: its keys may have turned over."""
