@@ -48,11 +48,16 @@ END
 $$;
 
 -- JSON text to be taken apart. PostgreSQL has no character for \u0000, wherever it stands in a text.
-CREATE FUNCTION facts(document text) RETURNS json LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE
-  WHEN strpos(document, '\u0000') = 0 THEN document
-  ELSE regexp_replace(document, '(?<!\\)((?:\\\\)*)\\u0000', '\1\\u2400', 'g')
-END::json;
+-- Not in SQL: the server would put its body into each generated column anew, with each statement.
+CREATE FUNCTION facts(document text) RETURNS json
+LANGUAGE plpgsql STRICT IMMUTABLE PARALLEL SAFE AS $$
+BEGIN
+  IF strpos(document, '\u0000') > 0 THEN
+    document := regexp_replace(document, '(?<!\\)((?:\\\\)*)\\u0000', '\1\\u2400', 'g');
+  END IF;
+  RETURN document::json;
+END
+$$;
 
 -- The time by the server's clock: it judges leases, and no machine's own.
 CREATE FUNCTION instant() RETURNS bigint LANGUAGE sql VOLATILE
@@ -384,7 +389,11 @@ CREATE TRIGGER execution_changed BEFORE UPDATE ON execution FOR EACH ROW
       OR NEW.detail IS DISTINCT FROM OLD.detail)))
   EXECUTE FUNCTION execution_changed();
 
-CREATE TRIGGER execution_named BEFORE UPDATE ON execution FOR EACH ROW
+-- It looks at statements that name one of these columns, as none of ours does.
+CREATE TRIGGER execution_named
+  BEFORE UPDATE OF tenant, id, task, key, input_digest, created_at, queue, parent_id, origin,
+                   parent_key, root_id
+  ON execution FOR EACH ROW
   WHEN (
     NEW.tenant <> OLD.tenant OR NEW.id <> OLD.id OR NEW.task <> OLD.task
     OR NEW.key IS DISTINCT FROM OLD.key OR NEW.input_digest <> OLD.input_digest
@@ -408,7 +417,7 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER execution_counted AFTER UPDATE ON execution FOR EACH ROW
+CREATE TRIGGER execution_counted AFTER UPDATE OF inbox_count ON execution FOR EACH ROW
   WHEN (NEW.inbox_count <> OLD.inbox_count)
   EXECUTE FUNCTION execution_counted();
 

@@ -81,7 +81,7 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER execution_holds AFTER UPDATE ON execution FOR EACH ROW
+CREATE TRIGGER execution_holds AFTER UPDATE OF state ON execution FOR EACH ROW
   WHEN (NEW.gates IS NOT NULL AND NEW.state <> OLD.state)
   EXECUTE FUNCTION execution_holds();
 
@@ -166,7 +166,7 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER line_changed AFTER UPDATE ON execution FOR EACH ROW
+CREATE TRIGGER line_changed AFTER UPDATE OF state, priority ON execution FOR EACH ROW
   WHEN (OLD.state = 'blocked' AND NEW.state <> 'starting'
         AND (NEW.state <> OLD.state OR NEW.priority <> OLD.priority))
   EXECUTE FUNCTION line_changed();

@@ -32,7 +32,7 @@ END
 $$;
 
 -- A row that is saved again may wait for something else.
-CREATE TRIGGER question_asked AFTER UPDATE ON execution FOR EACH ROW
+CREATE TRIGGER question_asked AFTER UPDATE OF state, detail ON execution FOR EACH ROW
   WHEN ((NEW.state = 'awaiting_input' OR OLD.state = 'awaiting_input') AND NEW.seq <> OLD.seq)
   EXECUTE FUNCTION question_asked();
 

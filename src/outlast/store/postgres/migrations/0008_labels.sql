@@ -30,7 +30,7 @@ CREATE TRIGGER execution_labelled AFTER INSERT ON execution FOR EACH ROW
   WHEN (NEW.labels IS NOT NULL)
   EXECUTE FUNCTION execution_labelled();
 
-CREATE TRIGGER execution_relabelled AFTER UPDATE ON execution FOR EACH ROW
+CREATE TRIGGER execution_relabelled AFTER UPDATE OF labels ON execution FOR EACH ROW
   WHEN (NEW.labels IS DISTINCT FROM OLD.labels)
   EXECUTE FUNCTION execution_labelled();
 
