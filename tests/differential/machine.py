@@ -15,17 +15,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from outlast.budget import data_of_charge
-from outlast.lifecycle import Decision, Event, Kind, Message, MessageKind, State, decide
+from outlast.lifecycle import PARKED, Decision, Event, Kind, Message, MessageKind, State, decide
 from outlast.lifecycle.record import copy_of
 from outlast.schedule import Plan, Request, Wish
 from outlast.store.protocol import (
     Adjust,
+    Answer,
     Charge,
     Deliver,
     Emission,
     Filter,
     Item,
     Lease,
+    Offer,
     ProgressRow,
     QueueSetting,
     Reserve,
@@ -332,7 +334,13 @@ class Machine:
             },
             dice.choice([None, b"yes"]),
         )
-        return Deliver(id, sent, self.now)
+        offer = self.new_offer(dice) if dice.random() < 0.5 else None
+        return Deliver(id, sent, self.now, offer=offer)
+
+    def new_offer(self, dice: random.Random) -> Offer:
+        queues = dice.choice([None, None, frozenset({"a", "default"})])
+        lease = Lease(dice.choice(["w0", "w1"]), queues=queues)
+        return Offer(lease, dice.choice([["t"], ["t", "u"]]), self.nonce())
 
     def new_reserve(self, dice: random.Random) -> Item | None:
         owner = self.some_owner(dice)
@@ -380,10 +388,41 @@ class Machine:
                 items += [one] if (one := self.new_reserve(dice)) is not None else []
             else:
                 items.append(self.new_adjust(dice))
-        self.pair.commit(twice(items))
+        answers = self.pair.commit(twice(items))
         self.owners |= self.unborn
+        self.own(answers)
         self.pair.ids += self.unborn
         self.unborn.clear()
+
+    def own(self, answers: list[Answer]) -> None:
+        """Take what was claimed with messages."""
+        for answer in answers:
+            if answer.claimed is not None:
+                self.pair.seen["claimed with a message"] += 1
+                self.owners[answer.claimed.execution.id] = Owner(answer.claimed.execution)
+
+    def wake(self, dice: random.Random) -> None:
+        """Wake what is parked, with slots for most of it, where hardly anybody waits any more."""
+        drawn = [self.nonce() for _ in range(99)]
+        versions = [("t", "v1"), ("t", "v2"), ("u", "v1"), ("u", "v2")]
+        lease = Lease("w0", capabilities=frozenset({"gpu"}))
+        for one in self.pair.call(
+            "claim",
+            lambda store: store.claim(lease, ["t", "u"], 99, self.now, drawn, versions),
+        ):
+            self.owners[one.execution.id] = Owner(one.execution)
+        found = [one for one in self.pair.memory.get(self.pair.ids) if one is not None]
+        parked = [one.id for one in found if one.state in PARKED and one.started_at is not None]
+        wakers = [(MessageKind.RESUME, None), (MessageKind.ANSWER, "q#1")]
+        items: list[Item] = []
+        for id in dice.sample(parked, min(len(parked), 4)):
+            kind, key = dice.choice(wakers)
+            sent = Message(f"m{next(self.numbers)}", kind, "ann", key, None, b"yes")
+            offer = self.new_offer(dice) if dice.random() < 0.9 else None
+            items.append(Deliver(id, sent, self.now, offer=offer))
+            if dice.random() < 0.2:
+                items.append(self.new_delivery(dice))
+        self.own(self.pair.commit(twice(items)))
 
     def look_again(self) -> None:
         """Owners that lost their lease become ghosts; they still try to write."""
@@ -588,6 +627,7 @@ WEIGHTS = {
     "sweep": 12,
     "schedule": 6,
     "operate": 4,
+    "wake": 4,
     "purge": 4,
     "recover": 3,
     "advance": 3,

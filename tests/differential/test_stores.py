@@ -56,6 +56,7 @@ HAPPENED = {
     "asking",
     "blocked",
     "unclaimed",
+    "claimed with a message",
     "fired",
     "schedule: granted",
     "emitted",

@@ -16,6 +16,7 @@ from outlast.testing.conformance_budgets import BudgetConformance
 from outlast.testing.conformance_capacity import CapacityConformance
 from outlast.testing.conformance_epochs import EpochConformance
 from outlast.testing.conformance_feed import FeedConformance
+from outlast.testing.conformance_going_on import GoingOnConformance
 from outlast.testing.conformance_labels import LabelsConformance
 from outlast.testing.conformance_members import MembersConformance
 from outlast.testing.conformance_observe import ObserveConformance
@@ -41,6 +42,7 @@ class Suite(
     PeopleConformance,
     BudgetConformance,
     CapacityConformance,
+    GoingOnConformance,
     AccessConformance,
     ObserveConformance,
     TenantsConformance,

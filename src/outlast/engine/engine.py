@@ -72,13 +72,14 @@ from outlast.errors import (
     UsageError,
 )
 from outlast.lifecycle import Execution as Record
-from outlast.lifecycle import Message, Reason, State, Transition
+from outlast.lifecycle import Message, MessageKind, Reason, State, Transition
 from outlast.lifecycle.record import copy_of
 from outlast.naming import tenant_of
 from outlast.retention import DEFAULT, Retention, retention_of
 from outlast.store import DEFAULT_URL, open_store, shown
 from outlast.store.protocol import (
     Adjust,
+    Answer,
     BudgetRow,
     Deliver,
     Filter,
@@ -101,6 +102,8 @@ T = TypeVar("T")
 Ended = tuple[Record, Transition]
 """An execution that has ended: its row, and the last row of its log."""
 
+WAKES: Final = frozenset({MessageKind.ANSWER, MessageKind.SIGNAL, MessageKind.RESUME})
+"""The messages for which a slot is kept, as what they come to may be parked for them."""
 SWEEP_MAX: Final = 1_000
 WATCH_SECONDS: Final = 0.03
 """How often the engine looks whether another process has written: well under 100 ms."""
@@ -911,11 +914,13 @@ class Engine:
             TransitionRefused: it has ended, or cannot take this now.
             StoreUnavailable: whether it was delivered is unknown; the same id may be sent again.
         """
-        answer = await self.journal.commit(Deliver(id, message, self.clock.now(), only_if=only_if))
+        answer = await self._deliver(id, message, only_if)
         while (successor := successor_of(answer)) is not None:
             id = successor
-            answer = await self.journal.commit(Deliver(id, message, self.clock.now()))
+            answer = await self._deliver(id, message)
         record = read_delivery(answer, id, message)
+        if answer.claimed is not None:
+            return record  # it was woken, and goes on here
         driver = self.worker.drivers.get(id)
         if record.is_final:
             self.scheduler.ended(record)
@@ -930,6 +935,15 @@ class Engine:
         if answer.told or answer.owes:
             self.worker.pass_on(answer)
         return record
+
+    async def _deliver(
+        self, id: str, message: Message, only_if: tuple[int, int] | None = None
+    ) -> Answer:
+        await self.journal.room()  # a slot that was offered must not wait for it
+        offer = self.worker.offer() if message.kind in WAKES else None
+        return await self.journal.commit(
+            Deliver(id, message, self.clock.now(), only_if=only_if, offer=offer)
+        )
 
     # People
 

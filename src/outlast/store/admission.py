@@ -16,7 +16,7 @@ Within one claim a gate that was found closed stays closed: a claim only ever ta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from msgspec import Struct, field
@@ -33,12 +33,14 @@ from outlast.lifecycle.gate import (
     waiting_since,
     waits_at,
 )
-from outlast.store.protocol import SUSPECT, BudgetRow, Lease, QueueSetting, Setting
+from outlast.store.protocol import SUSPECT, BudgetRow, Lease, Offer, QueueSetting, Setting
 
 MOVED_MAX: Final = 500
 """Executions that one claim moves to ``blocked``, so that no transaction is long."""
 NAMED_MAX: Final = 3
 """Holders that a block names."""
+SHORT_LOG: Final = 32
+"""Rows that a log has at most, for it to be read by the thread that writes."""
 
 
 class Books(Protocol):
@@ -287,6 +289,38 @@ def capacity_of(limit: LimitGate, setting: Callable[[str], Setting | None]) -> i
     return limit.capacity
 
 
+def at_once(offers: Mapping[str, Offer], records: Mapping[str, Execution]) -> list[str]:
+    """Name what may be claimed with the messages that have woken it, as far as the rows say.
+
+    That is what has run before, needs no gate, is no suspect of any kind, and has a short log; and
+    nobody in its queue may have to go before it. Whether anybody waits there already, and whether
+    the queue has rules, the store has to see.
+
+    Args:
+        offers: what was offered, by execution.
+        records: all executions that messages came to in the same transaction, as they are now.
+    """
+    fit = [id for id, offer in offers.items() if id in records and _fits(records[id], offer)]
+    queued = {id for id, record in records.items() if record.state is State.QUEUED}
+    behind = {records[id].queue for id in queued.difference(fit)}
+    return [id for id in fit if records[id].queue not in behind]
+
+
+def _fits(record: Execution, offer: Offer) -> bool:
+    """Tell whether a claim by this worker could but take an execution, were it alone."""
+    queues = offer.lease.queues
+    return (
+        record.state is State.QUEUED
+        and record.gates is None
+        and record.started_at is not None
+        and record.idle_claims < SUSPECT
+        and record.inbox_seen == record.inbox_count
+        and record.seq <= SHORT_LOG
+        and record.task in offer.tasks
+        and (queues is None or record.queue in queues)
+    )
+
+
 def _moves(record: Execution, closed: Closed) -> list[Event]:
     """Make the events that move an execution into the line of a gate, from its queue or a line."""
     data = {"gate": closed.gate, **closed.data, "since": waiting_since(record)}
@@ -301,4 +335,4 @@ def is_controlled(setting: QueueSetting | None) -> bool:
     return setting is not None and (setting.paused_at is not None or setting.capacity is not None)
 
 
-__all__ = ["MOVED_MAX", "Books", "Closed", "Desk", "capacity_of", "is_controlled"]
+__all__ = ["MOVED_MAX", "Books", "Closed", "Desk", "at_once", "capacity_of", "is_controlled"]

@@ -274,11 +274,29 @@ class Adjust(msgspec.Struct):
     deed: Deed | None = None
 
 
+class Offer(msgspec.Struct):
+    """A free slot for the execution that a message wakes, so that it need not wait for a claim.
+
+    It is taken only where a claim could but give the execution to this worker, and at once: see
+    :func:`outlast.store.admission.at_once`.
+
+    Attributes:
+        lease: who offers it.
+        tasks: what it can run.
+        nonce: of the lease, if it comes to that.
+    """
+
+    lease: Lease
+    tasks: Collection[str]
+    nonce: bytes
+
+
 class Deliver(msgspec.Struct):
     """A message for an execution; what it does is decided on the row as it is then.
 
     ``deed``, for what somebody sends from outside, goes into the audit with it. With ``only_if`` it
-    is refused (``stale``) where the row's ``seq`` and ``inbox_count`` are others by then.
+    is refused (``stale``) where the row's ``seq`` and ``inbox_count`` are others by then. With an
+    ``offer``, what it wakes is claimed with it, if no claim has to be asked.
     """
 
     execution_id: str
@@ -286,6 +304,7 @@ class Deliver(msgspec.Struct):
     now: int
     deed: Deed | None = None
     only_if: tuple[int, int] | None = None
+    offer: Offer | None = None
 
 
 Item = Create | CreateMany | Write | Deliver | Reserve | Adjust
@@ -399,6 +418,8 @@ class Answer(msgspec.Struct):
         budgets: the budgets that the item touched, or was refused for, after it.
         unclaimed: the executions whose claim and start came with their birth and were not stored,
             as their gates or their queue ask for a claim; they are there, and ``queued``.
+        claimed: the execution that a delivery has woken, claimed for whoever made the offer;
+            ``execution`` is what it was before that.
     """
 
     refused: str | None = None
@@ -409,6 +430,7 @@ class Answer(msgspec.Struct):
     owes: bool = False
     budgets: Sequence[BudgetRow] = ()
     unclaimed: Sequence[str] = ()
+    claimed: Claimed | None = None
 
 
 STORED = Answer()
@@ -416,11 +438,15 @@ STORED = Answer()
 
 
 class Claimed(msgspec.Struct):
-    """An execution that was claimed: its row, its first row of the log, its unseen messages."""
+    """An execution that was claimed: its row, its first row of the log, its unseen messages.
+
+    ``log`` is all of it where it was read with the claim.
+    """
 
     execution: Execution
     birth: Transition
     unseen: list[InboxEntry] = msgspec.field(default_factory=list)
+    log: list[Transition] | None = None
 
 
 class Claims(list[Claimed]):

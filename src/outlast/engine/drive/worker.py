@@ -35,6 +35,7 @@ from outlast.store.protocol import (
     Claims,
     Create,
     Lease,
+    Offer,
     Store,
     Write,
 )
@@ -131,6 +132,7 @@ class Worker:
         self.opens_at: int | None = None
         self._open = True
         self.warm = warm
+        journal.on_offer = self._offered
         self._reads = True
         self._pending: set[asyncio.Task[Any]] = set()
 
@@ -233,6 +235,25 @@ class Worker:
             self.drivers[driver.record.id] = driver
             driver.hand_back()
 
+    def offer(self) -> Offer | None:
+        """Offer a slot to what a message may wake; None where there is none.
+
+        It is kept until :meth:`_offered` hears what became of it.
+        """
+        if self.free <= 0:
+            return None
+        self._starting += 1
+        (nonce,) = nonces(1)
+        return Offer(self._lease, self.tasks.keys(), nonce)
+
+    def _offered(self, answer: Answer) -> None:
+        """Take what was claimed with a message, or have the slot back."""
+        if answer.claimed is None:
+            self._starting -= 1
+        else:
+            self.tally.claimed += 1
+            self.loop.call_soon(self._take, answer.claimed)
+
     def look(self) -> None:
         """See whether there is something to claim; called whenever there may be."""
         self._more = True
@@ -317,8 +338,12 @@ class Worker:
             record.started_at is None and record.seq == _BORN_AND_CLAIMED and not driver.own_budgets
         ):
             driver.replay([], claimed.unseen)
-        else:
+        elif claimed.log is None or driver.own_budgets or given_later(record.id, claimed.log):
             self._bring_back(driver, claimed)
+        elif driver.parked is not None:
+            self._go_on(driver, claimed, claimed.log[_known_to(driver) :])
+        else:
+            driver.replay(claimed.log, claimed.unseen)
 
     def _bring_back(self, driver: Driver, claimed: Claimed) -> None:
         """Replay an execution, as soon as its log has been read with those of its neighbours."""

@@ -76,6 +76,7 @@ class Journal:
 
     Attributes:
         tally: counts its commits.
+        on_offer: hears what became of a delivery with which a slot was offered.
     """
 
     tally: Tally | None = None
@@ -93,6 +94,7 @@ class Journal:
         self.batches = 0
         self.items = 0
         self.on_failure: Callable[[OutlastError], None] | None = None
+        self.on_offer: Callable[[Answer], None] = _nobody
         self.recall: Recall | None = None
         self._thread = threading.Thread(target=self._write, name="outlast-journal", daemon=True)
         self._thread.start()
@@ -258,6 +260,8 @@ class Journal:
         try:
             for (item, submitter), answer in zip(batch, answers, strict=True):
                 try:
+                    if isinstance(item, Deliver) and item.offer is not None:
+                        self.on_offer(answer)  # whoever sent it may be gone
                     submitter.settled(item, answer)
                 except Exception as error:  # noqa: BLE001 - a bug of ours; the others must hear
                     self._loop.call_exception_handler(
@@ -332,6 +336,10 @@ def _resolve(future: asyncio.Future[Any], result: Any) -> None:
 def _fail(future: asyncio.Future[Any], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
+
+
+def _nobody(answer: Answer) -> None:
+    """Hear what became of an offer, where nobody makes any."""
 
 
 def _wake(waiters: list[asyncio.Future[None]]) -> None:

@@ -93,6 +93,11 @@ class MemoryCapacity:
         states = (State.QUEUED, State.BLOCKED)
         return sorted((one for one in records if one.state in states), key=turn_of)
 
+    def queued(self) -> set[str]:
+        """Name the queues in which something waits for a claim; a line at a gate is no queue."""
+        records = self._store._records.values()
+        return {record.queue for record in records if record.state is State.QUEUED}
+
     def next_opening(self, now: int) -> int | None:
         """Give the next instant at which a rate opens to a line."""
         return min((at for at in self.openings.values() if at > now), default=None)

@@ -29,6 +29,7 @@ from outlast.lifecycle import (
 )
 from outlast.lifecycle.gate import turn_of
 from outlast.lifecycle.record import continued_as, copy_of, event_of
+from outlast.store.admission import at_once
 from outlast.store.auditing import deeds_of, purged
 from outlast.store.books import Losses, Paying, budgets_of, tell
 from outlast.store.decisions import (
@@ -174,6 +175,7 @@ class MemoryStore:
                 self._place = place
                 answers[place] = self._one(batch[place], broken, paying, place)
             words = self._money.take(paying, answers)
+            waiting = self.capacity.queued() if _offers(batch) else set()
             for place in (place for place in turns if isinstance(batch[place], Deliver)):
                 self._place = place
                 answers[place] = self._one(batch[place], broken, paying, place)
@@ -184,12 +186,46 @@ class MemoryStore:
                 self._place = origin
                 tell(answers[origin], self._deliver(word))
             self._place = _NOBODY
+            others = {send.execution_id for _, send in [*sends, *words]}
+            self._go_on(batch, others, waiting, answers)
             self._take_losses()
             self._conclude(answers)
             if any(not isinstance(item, Write) and item.deed is not None for item in batch):
                 told = [answers[place] for place in range(len(batch))]
                 self.access.append(deeds_of(batch, told))
         return [answers[place] for place in range(len(batch))]
+
+    def _go_on(
+        self,
+        batch: Sequence[Item],
+        others: Collection[str],
+        waiting: Collection[str],
+        answers: dict[int, Answer],
+    ) -> None:
+        """Claim what messages have woken for whoever made an offer, if no claim has to be asked.
+
+        Args:
+            batch: has the offers.
+            others: whom else the transaction has told something.
+            waiting: the queues in which somebody waited before.
+            answers: gets what was claimed.
+        """
+        offered = _offers(batch)
+        if not offered:
+            return
+        touched = {item.execution_id for item in batch if isinstance(item, Deliver)}.union(others)
+        records = {id: self._records[id] for id in touched if id in self._records}
+        offers = {id: item.offer for id, (_, item) in offered.items() if item.offer is not None}
+        for id in at_once(offers, records):
+            place, item = offered[id]
+            queue = records[id].queue
+            if item.offer is None or queue in waiting or queue in self.capacity.controlled:
+                continue
+            floor = self.epochs.current().floor
+            event = claim_of(records[id], item.offer.lease.worker, item.offer.nonce, floor)
+            twin = copy_of(self._append(records[id], [event], item.now))
+            log = list(self._logs[id])
+            answers[place].claimed = Claimed(twin, log[0], log=log)
 
     def _conclude(self, answers: dict[int, Answer] | None = None) -> None:
         """Tell the parents of what has ended, and note what it owes to others."""
@@ -780,6 +816,15 @@ def _turn(record: Execution, now: int) -> tuple[int, int, str]:
 
 _NOBODY = -1
 """The place of what no answer is about."""
+
+
+def _offers(batch: Sequence[Item]) -> dict[str, tuple[int, Deliver]]:
+    """Give the deliveries that offer a slot, by execution, with their places."""
+    return {
+        item.execution_id: (place, item)
+        for place, item in enumerate(batch)
+        if isinstance(item, Deliver) and item.offer is not None
+    }
 
 
 def _answer_at(answers: dict[int, Answer] | None, place: int) -> Answer:

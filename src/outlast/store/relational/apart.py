@@ -9,7 +9,7 @@ done without the guilty one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -31,7 +31,9 @@ from outlast.store.protocol import (
 )
 from outlast.store.relational.budgets import lock_money, take_money
 from outlast.store.relational.errands import conclude
+from outlast.store.relational.going_on import go_on, queues_that_ask
 from outlast.store.relational.pending import Pending, lock_heads
+from outlast.store.relational.rows import changed_values_of
 
 if TYPE_CHECKING:
     from outlast.store.relational.store import RelationalStore
@@ -95,6 +97,8 @@ class Apart:
             if not isinstance(one, Write):
                 self._attempt(place, partial(self._rehearse, Pending(), [(place, one)]))
         words = take_money(self._store, paying, answers) if paying else []
+        offers = [(place, item) for place, item in deliveries if item.offer is not None]
+        asked = queues_that_ask(self._store, offers[0][1].execution_id) if offers else ()
         for place, item in deliveries:
             self._deliver(place, item)
         for place, item in self._all.sends:
@@ -103,6 +107,9 @@ class Apart:
             said = [STORED] * len(batch)
             self._deliver(place, item, answers=said)
             tell(answers[place], said[place])
+        if offers:
+            told = [item for _, item in [*deliveries, *self._all.sends, *words]]
+            self._go_on(offers, {item.execution_id for item in told}, asked)
         conclude(self._store, self._all.ended, answers)
         return answers
 
@@ -167,6 +174,21 @@ class Apart:
                 raise _TakenBackError
         except _TakenBackError:
             pass
+
+    def _go_on(
+        self, offers: list[tuple[int, Deliver]], told: set[str], asked: Container[str]
+    ) -> None:
+        """Claim what messages have woken, if they were offered a slot; or none of it."""
+        store, pending = self._store, Pending()
+        records = store._records(told)
+        try:
+            with self._savepoint():
+                for id in go_on(store, offers, records, self._answers, pending, asked):
+                    pending.saved.append(changed_values_of(records[id]))
+                store._flush(pending)
+        except store.faults:
+            for place, _ in offers:
+                self._answers[place].claimed = None  # the next claim finds them
 
     def _deliver(self, place: int, item: Deliver, answers: list[Answer] | None = None) -> None:
         """Deliver a message; for one that nobody asked for, ``answers`` are nobody's."""

@@ -121,6 +121,10 @@ class RelationalEpochs:
         found = self._store.database.ask_all("epochs", {"limit": 1})
         return _epoch_of(found[0]) if found else Epoch()
 
+    def floor(self) -> int:
+        """Give what the fence of a claim is not below, inside the open transaction."""
+        return self._current().floor
+
     def begin(
         self, cause: str, detail: Mapping[str, Any], now: int, deed: Deed | None = None
     ) -> Epoch:

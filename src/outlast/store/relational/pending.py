@@ -28,7 +28,8 @@ from outlast.store.relational.rows import Value, plain_values_of, values_of_exec
 def lock_heads(database: Database, batch: Sequence[Item]) -> None:
     """Lock what a batch is about, before it is looked at; in the order of all locks.
 
-    Who is born with a claim is claimed like any other: so whoever sets a queue waits for it.
+    Who is born or woken with a claim is claimed like any other: so whoever sets a queue waits for
+    it.
     """
     if database.is_shared:
         if any(map(_claims, batch)):
@@ -37,7 +38,9 @@ def lock_heads(database: Database, batch: Sequence[Item]) -> None:
 
 
 def _claims(item: Item) -> bool:
-    """Tell whether somebody is born in an item who is claimed at once."""
+    """Tell whether somebody is born in an item who is claimed at once, or may be woken so."""
+    if isinstance(item, Deliver):
+        return item.offer is not None
     if isinstance(item, Create):
         return item.after.worker is not None
     return isinstance(item, Write) and any(one.after.worker is not None for one in item.births)

@@ -106,6 +106,7 @@ from outlast.store.relational.capacity import RelationalCapacity
 from outlast.store.relational.database import Database, json_of
 from outlast.store.relational.epochs import RelationalEpochs
 from outlast.store.relational.errands import conclude, run_errands
+from outlast.store.relational.going_on import go_on
 from outlast.store.relational.hearing import Hearing
 from outlast.store.relational.pending import Pending, lock_heads, moved, take_chain
 from outlast.store.relational.purge import purge
@@ -273,7 +274,7 @@ class RelationalStore:
         answers += [STORED] * len(words)
         if deliveries:
             pending = Pending()
-            self._take_deliveries(deliveries, answers, pending)
+            self._take_deliveries(deliveries, answers, pending, may_go_on=True)
             self._flush(pending)
             origins = [*senders, *(origin for origin, _ in words)]
             for end in pending.ended:
@@ -484,7 +485,12 @@ class RelationalStore:
                 pending.moved.append((name, *position))
 
     def _take_deliveries(
-        self, deliveries: list[tuple[int, Deliver]], answers: list[Answer], pending: Pending
+        self,
+        deliveries: list[tuple[int, Deliver]],
+        answers: list[Answer],
+        pending: Pending,
+        *,
+        may_go_on: bool = False,
     ) -> None:
         receivers = {item.execution_id for _, item in deliveries}
         self.database.lock("executions", receivers)
@@ -509,6 +515,8 @@ class RelationalStore:
                 pending.messages.append(values_of_message(self.tenant, record.id, delivery.entry))
             if delivery.rows or delivery.entry is not None:
                 moved[record.id] = moved.get(record.id, False) or bool(delivery.rows)
+        if may_go_on:
+            go_on(self, deliveries, records, answers, pending)
         ending = {id for id, changed in moved.items() if changed and records[id].is_final}
         if ending:
             pending.losses.look(read_reservations(self, ending))
