@@ -338,12 +338,19 @@ class Worker:
             record.started_at is None and record.seq == _BORN_AND_CLAIMED and not driver.own_budgets
         ):
             driver.replay([], claimed.unseen)
-        elif claimed.log is None or driver.own_budgets or given_later(record.id, claimed.log):
-            self._bring_back(driver, claimed)
-        elif driver.parked is not None:
-            self._go_on(driver, claimed, claimed.log[_known_to(driver) :])
-        else:
+        elif claimed.log is not None and self._knows_enough(driver, claimed.log):
             driver.replay(claimed.log, claimed.unseen)
+        else:
+            self._bring_back(driver, claimed)
+
+    def _knows_enough(self, driver: Driver, log: Sequence[Transition]) -> bool:
+        """Tell whether an execution can be replayed from a log that came with its claim.
+
+        Else its budgets have to be read as well, or it has rested and needs but a part of the log.
+        """
+        if driver.parked is not None or driver.own_budgets:
+            return False
+        return not given_later(driver.record.id, log)
 
     def _bring_back(self, driver: Driver, claimed: Claimed) -> None:
         """Replay an execution, as soon as its log has been read with those of its neighbours."""
