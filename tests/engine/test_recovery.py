@@ -342,7 +342,7 @@ async def _waits_twice(handle: Execution[Any]) -> bool:
 
 
 def no_offer() -> None:
-    """Keep no slot for what a message wakes, so that it is claimed, and its log read, afterwards."""
+    """Keep no slot for what a message wakes: it is claimed, and its log read, afterwards."""
 
 
 def test_a_message_that_comes_while_it_is_brought_back_is_delivered(url: str) -> None:

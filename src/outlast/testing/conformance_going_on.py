@@ -34,10 +34,15 @@ def parked(store: Store, id: str, now: int = T, **data: Any) -> Owner:
 
 
 def answered(
-    id: str, now: int = T + 1, *, nonce: bytes = NONCE, sent: str = "m1", **lease: Any
+    id: str,
+    now: int = T + 1,
+    *,
+    nonce: bytes = NONCE,
+    sent: str = "m1",
+    queues: frozenset[str] | None = None,
 ) -> Deliver:
     """Answer it, and offer a slot of worker w2 with the answer."""
-    offer = Offer(Lease("w2", **lease), ["t"], nonce)
+    offer = Offer(Lease("w2", queues=queues), ["t"], nonce)
     return Deliver(id, answer_to("q#1", sent), now, offer=offer)
 
 
@@ -160,8 +165,8 @@ class GoingOnConformance:
     def test_only_what_the_offer_is_good_for(self, store: Store) -> None:
         for n, (task, queue) in enumerate([("u", "default"), ("t", "other")]):
             parked(store, f"ex_{n}", task=task, queue=queue)
-            lease = {"queues": frozenset({"default"})}
-            assert claimed(one(store, answered(f"ex_{n}", **lease))) is None
+            only = frozenset({"default"})
+            assert claimed(one(store, answered(f"ex_{n}", queues=only))) is None
             assert state(store, f"ex_{n}").state is State.QUEUED
         self.check(store)
 
