@@ -435,8 +435,8 @@ class Attempts:
 
     def beaten(self, body: Body) -> None:
         """Write down what a body has just said, now or when it is time."""
-        if self.owner.is_over or self.bodies.get(body.call.key) is not body:
-            return
+        if self.owner.is_over or self._is_ahead or self.bodies.get(body.call.key) is not body:
+            return  # what is still under way later is noted by :meth:`announce`
         wait_us = self._beats().take(body, self._host.clock.now())
         if wait_us:
             self._host.loop.call_later(wait_us / 1e6, self.beaten, body)
@@ -448,13 +448,21 @@ class Attempts:
     def note_beats(self) -> None:
         """Write down what bodies have said last, as the lease is about to be given up."""
         for body in self.bodies.values():
-            if body.details is not None:
+            if body.details is not None and not self._is_ahead:
                 self._beats().note(body, self._host.clock.now())
+
+    @property
+    def _is_ahead(self) -> bool:
+        """Whether the log has outcomes that the code has yet to see, as a budget is being asked.
+
+        They may have it give up what is under way: a row behind them must not say that it waits.
+        """
+        return bool(self._playback.outcomes)
 
     def announce(self, now: int) -> None:
         """Note the steps that have run for long, so that everybody can see what is under way."""
         owner = self.owner
-        if not (owner.may_write and owner.is_live):
+        if self._is_ahead or not (owner.may_write and owner.is_live):
             return
         for key, body in self.bodies.items():
             if body.details is not None:

@@ -47,6 +47,7 @@ from outlast.errors import OutlastError
 from outlast.lifecycle import Event, Kind, Transition
 from outlast.lifecycle.lateness import late_answers
 
+_RETRY, _ANNOTATION = Kind.RETRY, Kind.ANNOTATION
 _KEPT_BY_RETRY: Final = frozenset({Kind.INPUT_RECEIVED, Kind.SIGNAL_RECEIVED})
 
 
@@ -103,34 +104,41 @@ class Playback:
         """
         assert self.scope is not None
         first = payload_bytes = 0
+        has_notes = False
         for place, row in enumerate(rows):
-            if row.kind is Kind.RETRY:
+            kind = row.kind
+            if kind is _RETRY:
                 first = place + 1
+            elif kind is _ANNOTATION:
+                has_notes = True
             if row.payload is not None and place:
                 payload_bytes += len(row.payload)
-        if first:
-            self._children.take_earlier(rows[:first])
+        current = rows[first:] if first else rows
+        if has_notes:
+            self._marks().see(rows[:first], current)
+            self.scope.changes.load(rows)
         if rows:
-            self._marks().see(rows[:first], rows[first:])
             if self._owner.purse is not None:
-                self._owner.purse.see(rows[first:])
+                self._owner.purse.see(current)
             self._log = rows
             self._owner.payload_bytes += payload_bytes
-            self.scope.changes.load(rows)
-            self._trail = Trail(rows[first:], code)
+            self._trail = Trail(current, code)
         if self._past is not None:
             self.script = Script(rows)
-            for row in rows[:first]:
-                if row.kind in _KEPT_BY_RETRY:
-                    self.script.spend(row)
-        for row in rows[:first]:
+        return (self._keep(rows[:first]) if first else []), list(current)
+
+    def _keep(self, earlier: Sequence[Transition]) -> list[Transition]:
+        """Remember what earlier tries came by; gives what the current one finds in its mailbox."""
+        self._children.take_earlier(earlier)
+        for row in earlier:
+            if self.script is not None and row.kind in _KEPT_BY_RETRY:
+                self.script.spend(row)
             if row.kind is Kind.STEP and not (row.data and row.data.get("failed")):
                 assert row.key is not None
                 if not (row.data and ("reused" in row.data or "reserved" in row.data)):
                     self.memo[row.key] = row
-        late = late_answers(rows[:first]) if first else ()
-        kept = [row for row in rows[:first] if row.kind in _KEPT_BY_RETRY and row.seq not in late]
-        return kept, list(rows[first:])
+        late = late_answers(earlier)
+        return [row for row in earlier if row.kind in _KEPT_BY_RETRY and row.seq not in late]
 
     def enter(self, started: Transition) -> None:
         """Let the code begin."""

@@ -541,7 +541,8 @@ def purse_of(
 
 def given_later(id: str, rows: Iterable[Transition]) -> list[str]:
     """Name the budgets that an execution was given while it was open, from its log."""
-    return [name for row in rows for name in given_by(id, row)]
+    told = (row for row in rows if row.kind is Kind.BUDGET_CHANGED)
+    return [name for row in told for name in given_by(id, row)]
 
 
 def given_by(id: str, row: Transition) -> list[str]:
