@@ -624,7 +624,7 @@ def validate(schema: Mapping[str, Any], value: object, *, name: str = "value") -
         raise BadPayload(
             f"{name}{path}: does not fit its schema",
             where=name + path,
-            why=_cut(error.message),
+            why=_cut(error.message.replace(repr(error.instance), "it")),  # the value is a payload
             do="correct the value and send it again",
         )
 

@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import apsw
+import httpx
+import psycopg
 import pytest
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from campaigns.matrix.world import Canary, Sower, a_world
@@ -23,6 +27,8 @@ from outlast.observe.metrics import Metrics
 from outlast.observe.otel import Telemetry
 from outlast.observe.otel import export as exporting
 from outlast.server import veil, webhook
+from outlast.server.app import create_app
+from outlast.server.auth import FirstToken
 from outlast.store import copy_store, open_store
 from outlast.store.keys import drawn_line
 from outlast.store.protocol import LOGS, Filter
@@ -127,6 +133,44 @@ def test_no_secret_is_in_a_data_directory_of_postgresql(postgres: Server) -> Non
     known = asyncio.run(sown(url, 1_000, lambda: None))
     postgres.execute("CHECKPOINT")
     assert hits(known, postgres.directory / "data") == []
+
+
+def _in_log(sown: dict[bytes, Canary], log: bytes) -> set[str]:
+    """Name the places whose canaries stand in a log, as text or as hexadecimal digits."""
+    return {one.place for text, one in sown.items() if text in log or text.hex().encode() in log}
+
+
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_no_secret_is_in_the_log_of_postgresqls_server(
+    postgres: Server, monkeypatch: pytest.MonkeyPatch, is_sealed: bool
+) -> None:
+    """As it comes: keys or none, also of what fails. With all statements logged: with keys."""
+    if not is_sealed:
+        monkeypatch.delenv("OUTLAST_KEYS")
+    path, url = postgres.directory / "log", postgres.database()
+
+    def told(begin: int) -> bytes:
+        return path.read_bytes()[begin:]
+
+    begin = path.stat().st_size
+    known = asyncio.run(sown(url, 60, lambda: None))
+    with pytest.raises(psycopg.Error, match="append-only"), psycopg.connect(url) as line:
+        line.execute("UPDATE transition SET actor = 'eve', payload = %s", [next(iter(known))])
+    log = told(begin)
+    assert b"append-only" in log and _in_log(known, log) == set()
+
+    begin = path.stat().st_size
+    postgres.execute("ALTER SYSTEM SET log_statement = 'all'")
+    postgres.execute("SELECT pg_reload_conf()")
+    try:
+        known = asyncio.run(sown(postgres.database(), 60, lambda: None))
+    finally:
+        postgres.execute("ALTER SYSTEM RESET log_statement")
+        postgres.execute("SELECT pg_reload_conf()")
+    log = told(begin)
+    assert log.count(b"arameters: ") > 100
+    found = _in_log(known, log)
+    assert found == set() if is_sealed else len(found) > 10
 
 
 def killed_at(database: Database, count: int) -> None:
@@ -260,12 +304,13 @@ def test_no_secret_is_in_what_is_shown_and_copied(
         monkeypatch.delenv("OUTLAST_KEYS")
     url, copy = (f"sqlite:///{tmp_path / name}.db" for name in ("own", "copy"))
     monkeypatch.setattr(exporting, "PAUSE_SECONDS", 0.02)
-    spans = InMemorySpanExporter()
+    spans, measures = InMemorySpanExporter(), InMemoryMetricReader()
+    records = InMemoryLogRecordExporter()
 
     async def story() -> tuple[dict[bytes, Canary], bytes]:
         async with (
             a_world(url, names=False) as world,
-            Telemetry(world.engine, exporter=spans, reader=False, records=False) as telemetry,
+            Telemetry(world.engine, exporter=spans, reader=measures, records=records) as telemetry,
         ):
             engine = world.engine
             while not engine.store.feed.head():
@@ -285,12 +330,19 @@ def test_no_secret_is_in_what_is_shown_and_copied(
             shown.append(await read(lambda: examine(engine.store, engine.clock.now(), None)))
             shown.append(await read(lambda: engine.store.access.audit(None, 500)))
             shown += [span.to_json() for span in spans.get_finished_spans()]
+            measured = measures.get_metrics_data()
+            assert measured is not None
+            shown.append(measured.to_json())
             await read(lambda: engine.store.backup(tmp_path / "backup.db"))
             return dict(world.sower.sown), b" ".join(repr(one).encode() for one in shown)
 
     known, shown = asyncio.run(story())
     assert len(shown) > 20_000 and b"outlast_transitions" in shown and b"user:ada" in shown
     assert b"cnry" not in shown
+    # What task code itself logs goes where logs go: that, and nothing else that was sown.
+    told = [one.to_json() for one in records.get_finished_logs()]
+    logged = Sower(known).found_in("".join(told).encode())
+    assert {one.place for one in logged} == {"line of a log"} and len(told) > 3
     assert copy_store(url, copy, 2**60).defects == []
     for name in ("backup", "copy"):
         directory = tmp_path / f"in-{name}"
@@ -298,3 +350,63 @@ def test_no_secret_is_in_what_is_shown_and_copied(
         (tmp_path / f"{name}.db").rename(directory / f"{name}.db")
         found = hits(known, directory)
         assert found == [] if is_sealed else len(found) > 10, name
+
+
+def _refusals(id: str, secret: str) -> list[tuple[str, str, Any]]:
+    """Requests that are refused, each with something secret in it."""
+    home = "/api/v1/executions"
+    return [
+        ("POST", home, {"task": "billing.total", "input": {"a": {"x": secret}}}),
+        ("POST", home, {"task": "billing.total", "input": {"a": "x", "b": secret}}),
+        ("POST", home, {"task": "billing.total", "input": [secret]}),
+        ("POST", home, {"workflow_id": "billing.total", "input_data": secret}),
+        ("POST", home, {"task": "billing.total", "input": {"a": "x"}, "priority": secret}),
+        ("POST", f"{home}/{id}/answer", {"value": secret}),
+        ("POST", f"{home}/{id}/rerun", {"input": {"b": secret}}),
+        ("POST", f"{home}/{id}/budget", {"usd": secret}),
+        ("POST", "/api/v1/webhooks", {"url": f"https://[{secret}", "prefix": "x"}),
+        ("POST", "/api/v1/webhooks", {"url": f"http://127.0.0.1/{secret}"}),
+        ("POST", "/api/v1/answers", {"token": secret, "value": secret}),
+        ("POST", "/api/v1/session", {"name": "ada", "password": secret}),
+    ]
+
+
+def test_no_refusal_repeats_what_was_sent(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Problems end in the logs of those who call; nor is it in ours, nor the text of an error."""
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.delenv("OUTLAST_KEYS")
+    secret = f"cnry{'0123456789abcdef'}"
+
+    async def story() -> list[httpx.Response]:
+        async with a_world(f"sqlite:///{tmp_path / 'o.db'}", names=False) as world:
+            app = create_app(world.engine, FirstToken.of("t" * 40), hosts=("test",))
+            client = httpx.AsyncClient(
+                transport=httpx.ASGITransport(app),
+                base_url="http://test",
+                headers={"authorization": f"Bearer {'t' * 40}"},
+            )
+            async with client:
+                await world.fill(1)
+                waiting = await world.engine.aquestions(limit=1)
+                id = waiting.items[0].execution_id
+                answers = [
+                    await client.request(method, path, json=body)
+                    for method, path, body in _refusals(id, secret)
+                ]
+
+                assert secret not in caplog.text
+
+                def broken(*given: Any) -> Any:
+                    raise RuntimeError(secret)
+
+                with monkeypatch.context() as patch:
+                    patch.setattr(veil, "page", broken)
+                    answers.append(await client.get("/api/v1/executions"))
+            return answers
+
+    answers = asyncio.run(story())
+    assert {one.status_code for one in answers} >= {400, 422, 500}
+    assert all(one.status_code >= 400 for one in answers), [one.text for one in answers]
+    assert [one.text for one in answers if secret in one.text] == []

@@ -68,8 +68,17 @@ def checked_url(url: str) -> str:
     try:
         _parts(url)
     except ValueError as error:
-        raise UsageError(f"this URL cannot be called: {error}", where=ascii(url[:200])) from None
+        raise UsageError(f"this URL cannot be called: {error}", where=_home_of(url)) from None
     return url
+
+
+def _home_of(url: str) -> str:
+    """Give what may be shown of a URL: where it leads, without its path, which may be secret."""
+    try:
+        parts = urlsplit(url)
+        return ascii(f"{parts.scheme}://{parts.hostname or ''}"[:200])
+    except ValueError:
+        return ""
 
 
 def _parts(url: str) -> tuple[SplitResult, str, int]:
