@@ -65,7 +65,10 @@ class Children:
 
     Attributes:
         under_way: the children that the code waits for, by the key of the call.
+        has_borne: whether executions were born by it here, which it has to hear of.
     """
+
+    has_borne = False
 
     def __init__(
         self,
@@ -196,6 +199,7 @@ class Children:
         return self._born(event, now)
 
     def _born(self, event: Event, now: int, notes: Sequence[Event] = ()) -> Create:
+        self.has_borne = True
         id = self._midwife.new_id(now)
         item, driver = self._midwife.birth(id, event, now, notes)
         if driver is not None:

@@ -47,6 +47,7 @@ from outlast.engine.replay.trail import OUTCOMES, UNRUN, WITNESSES
 from outlast.engine.steps.body import Body, Host
 from outlast.engine.task.registry import Task
 from outlast.engine.task.task_call import ContinueAsNew
+from outlast.engine.write.ear import Ear, Listener
 from outlast.engine.write.journal import Journal
 from outlast.engine.write.owner import Owner
 from outlast.engine.write.purse import Ledger, Purse, given_by, inherited, purse_of
@@ -69,7 +70,7 @@ from outlast.store.protocol import Answer, InboxEntry, Write
 _MISMATCH_HINT: Final = "bring back code that fits, then resume it"
 
 
-class Home(Host, Midwife, Protocol):
+class Home(Host, Midwife, Listener, Protocol):
     """What a driver needs of the worker that holds it."""
 
     journal: Journal
@@ -77,7 +78,6 @@ class Home(Host, Midwife, Protocol):
     task_threads: Executor
     payload_bytes_max: int
     cancel_grace_us: int
-    watched: int
 
     def read_inbox(self, driver: Driver) -> None:
         """Bring it the messages that it has not taken yet, by :meth:`Driver.take`."""
@@ -88,9 +88,6 @@ class Home(Host, Midwife, Protocol):
 
     def ends(self, id: str) -> None:
         """Hear that its last row is on its way to the store."""
-
-    def recorded(self, item: Write, answer: Answer) -> None:
-        """Hear that it has ended, or given its lease up, and that the store has it."""
 
     def stirred(self) -> None:
         """Hear that the store has something to sweep."""
@@ -104,12 +101,6 @@ class Home(Host, Midwife, Protocol):
     def keep(self, driver: Driver) -> bool:
         """Let it rest, now that it has parked; False: nobody will come back to it."""
 
-    def changed(self, id: str) -> None:
-        """Hear that its log has grown; only told while somebody watches."""
-
-    def on_gone(self, id: str) -> None:
-        """Hear that it was dropped: its end is somebody else's to tell."""
-
 
 class Driver:
     """One execution on this worker; made by :class:`~outlast.engine.drive.worker.Worker`."""
@@ -120,7 +111,8 @@ class Driver:
         self.worker = worker
         self.task = task
         self.bodies: dict[str, Body] = {}
-        self.owner = Owner(worker, record, birth, self.bodies, self)
+        self._ear = Ear(worker, self)
+        self.owner = Owner(worker, record, birth, self.bodies, self._ear)
         self._birth = birth
         self._past = past_of(birth)
         self._missed = False
@@ -604,9 +596,12 @@ class Driver:
         if event.kind is Kind.RETRY:
             self.owner.give_up(event)
             return
-        self.owner.append(event)
-        self.worker.ends(self.owner.record.id)
+        owner = self.owner
+        owner.append(event)
+        self.worker.ends(owner.record.id)
         self._leave()
+        if owner.purse is None and owner.emitter is None and not self._children.has_borne:
+            self._ear.let_go()
 
     def suspend_mismatch(self, mismatch: Mismatch) -> None:
         """Suspend it, as the code is not the one that was recorded."""

@@ -287,8 +287,8 @@ class Worker:
                 claimed = await self.journal.call(partial(self._claim_some, limit, drawn))
             finally:
                 self._starting -= limit - len(claimed)
-            for one in claimed:
-                self.loop.call_soon(self._take, one)
+            if claimed:
+                self.loop.call_soon(self._take_all, claimed[::-1])
             self._is_held_back = claimed.is_held_back
             if claimed.is_apart:
                 self.loop.call_later(APART_SECONDS, self.look)
@@ -317,6 +317,20 @@ class Worker:
             return False
         record = suspect.record
         return record.idle_claims > SUSPECT and now - record.updated_at < SUSPECT_US
+
+    def _take_all(self, claimed: list[Claimed]) -> None:
+        """Run what was claimed together, the last first: a callback each would cost a context."""
+        try:
+            while claimed:
+                try:
+                    self._take(claimed.pop())
+                except Exception as error:  # noqa: BLE001 - a bug of ours; the others must run
+                    self.loop.call_exception_handler(
+                        {"message": "outlast failed to run what it claimed", "exception": error}
+                    )
+        finally:
+            if claimed:  # the interpreter was interrupted
+                self.loop.call_soon(self._take_all, claimed)
 
     def _take(self, claimed: Claimed) -> None:
         record = claimed.execution
