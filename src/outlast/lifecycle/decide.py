@@ -8,14 +8,15 @@ was read in the same transaction. Folding a log decides its events again and giv
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from outlast.lifecycle.dependency import dependencies_of, remaining
-from outlast.lifecycle.record import Event, Execution, Transition, copy_of, event_of
+from outlast.lifecycle.record import Event, Execution, Transition, event_of
 from outlast.lifecycle.states import FINAL, LEASED, PROGRESS, TAKEOVERS, Kind, State
-from outlast.lifecycle.table import CELLS, REFUSALS, Rule, always
+from outlast.lifecycle.table import CELLS, REFUSALS, Guard, Rule, always
 
 Changes = dict[str, object]
 
@@ -53,20 +54,20 @@ def decide(record: Execution, event: Event, now: int) -> Decision | Refusal:
     Returns:
         The decision, or the refusal that the table names.
     """
-    state, kind = record.state, event.kind
+    state, kind, data = record.state, event.kind, event.data
     if now < record.updated_at:
         now = record.updated_at  # clocks differ and jump, but within a log time never goes back
-    rules = CELLS.get((state, kind))
-    if rules is None:
+    ways = _WAYS.get((state, kind))
+    if ways is None:
         return Refusal(state, kind, REFUSALS[state, kind])
     fence = _fence(record, event)
     if fence is None:
         return Refusal(state, kind, "fenced")
-    for rule in rules:
-        if rule.guard is always or rule.guard(record, event, now):
+    for rule, guard, effect, entering, shows_progress in ways:  # noqa: B007 - used behind it
+        if guard is None or guard(record, event, now):
             break
     else:
-        return Refusal(state, kind, rules[0].otherwise)
+        return Refusal(state, kind, ways[0].rule.otherwise)
     seq = record.seq + 1
     row = Transition(
         record.tenant,
@@ -81,21 +82,24 @@ def decide(record: Execution, event: Event, now: int) -> Decision | Refusal:
         now,
         event.key,
         event.digest,
-        event.data,
+        data,
         event.payload,
     )
-    changes: Changes = {"seq": seq, "updated_at": now}
-    if kind in PROGRESS and record.idle_claims:
+    if entering is None:
+        changes: Changes = {"seq": seq, "updated_at": now}
+    else:
+        changes = entering.copy()
+        changes["seq"] = seq
+        changes["updated_at"] = changes["state_at"] = now
+        changes["fence"] = fence
+    if shows_progress and record.idle_claims:
         changes["idle_claims"] = 0
-    if event.data is not None and "inbox" in event.data:
-        changes["inbox_seen"] = event.data["inbox"]  # the fold must count what was taken out
-        if "pin" in event.data:
-            _pin(record, event.data["pin"], changes)
-    effect = _EFFECTS.get(kind)
+    if data is not None and "inbox" in data:
+        changes["inbox_seen"] = data["inbox"]  # the fold must count what was taken out
+        if "pin" in data:
+            _pin(record, data["pin"], changes)
     if effect is not None:
         effect(record, event, now, changes)
-    if rule.target is not state:
-        _enter(record, rule.target, fence, now, changes)
     return Decision(rule, row, changes)
 
 
@@ -151,9 +155,7 @@ def apply(record: Execution, decision: Decision) -> None:
 
 def applied(record: Execution, decision: Decision) -> Execution:
     """Apply a decision to a copy of a record."""
-    twin = copy_of(record)
-    apply(twin, decision)
-    return twin
+    return replace(record, **decision.changes)
 
 
 class BrokenLog(Exception):
@@ -234,19 +236,6 @@ def claimed_fence(fence: int, data: Mapping[str, object] | None) -> int:
     """
     floor = 0 if data is None else data.get("floor", 0)
     return max(fence + 1, floor) if isinstance(floor, int) else fence + 1
-
-
-def _enter(record: Execution, target: State, fence: int, now: int, changes: Changes) -> None:
-    """What every change of state does: the clock restarts, what belonged to the old state goes."""
-    changes["state"] = target
-    changes["state_at"] = now
-    changes["fence"] = fence
-    changes.setdefault("due_at", None)
-    changes.setdefault("detail", None)
-    if target not in LEASED:
-        changes["nonce"] = changes["worker"] = None
-    if target in FINAL:
-        changes["pause_at"] = None
 
 
 def _pin(record: Execution, version: object, changes: Changes) -> None:
@@ -435,3 +424,47 @@ _EFFECTS: Final[dict[Kind, Effect]] = {
     Kind.LABELS_CHANGED: _labels_changed,
 }
 """What each kind does to the registers and counters, beyond the state."""
+
+
+class _Way(NamedTuple):
+    """A rule with all that is known of it beforehand, as each step looks at two.
+
+    Attributes:
+        rule: the rule.
+        guard: its condition; None where it always holds.
+        effect: what its kind does to the registers.
+        entering: what the change of state does before that; None where the state stays.
+        shows_progress: whether it shows that the claim was of use.
+    """
+
+    rule: Rule
+    guard: Guard | None
+    effect: Effect | None
+    entering: Changes | None
+    shows_progress: bool
+
+
+def _entering(target: State) -> Changes:
+    """Give what every change to a state does: what belonged to the old state goes."""
+    changes: Changes = {"state": target, "due_at": None, "detail": None}
+    if target not in LEASED:
+        changes["nonce"] = changes["worker"] = None
+    if target in FINAL:
+        changes["pause_at"] = None
+    return changes
+
+
+def _ways(rules: Iterable[Rule]) -> tuple[_Way, ...]:
+    return tuple(
+        _Way(
+            rule,
+            None if rule.guard is always else rule.guard,
+            _EFFECTS.get(rule.kind),
+            None if rule.target is rule.source else _entering(rule.target),
+            rule.kind in PROGRESS,
+        )
+        for rule in rules
+    )
+
+
+_WAYS: Final = {cell: _ways(rules) for cell, rules in CELLS.items()}

@@ -111,8 +111,7 @@ class Driver:
         self.worker = worker
         self.task = task
         self.bodies: dict[str, Body] = {}
-        self._ear = Ear(worker, self)
-        self.owner = Owner(worker, record, birth, self.bodies, self._ear)
+        self.owner = Owner(worker, record, birth, self.bodies, Ear(worker, self))
         self._birth = birth
         self._past = past_of(birth)
         self._missed = False
@@ -596,12 +595,11 @@ class Driver:
         if event.kind is Kind.RETRY:
             self.owner.give_up(event)
             return
-        owner = self.owner
-        owner.append(event)
-        self.worker.ends(owner.record.id)
+        self.owner.append(event)
+        self.worker.ends(self.owner.record.id)
+        if not self._children.has_borne:
+            self.owner.let_go()
         self._leave()
-        if owner.purse is None and owner.emitter is None and not self._children.has_borne:
-            self._ear.let_go()
 
     def suspend_mismatch(self, mismatch: Mismatch) -> None:
         """Suspend it, as the code is not the one that was recorded."""
@@ -758,7 +756,7 @@ class Driver:
 
     def _take(self, entry: InboxEntry) -> Transition | None:
         """Write the note by which a message enters the log."""
-        self.owner.record.inbox_count = max(self.owner.record.inbox_count, entry.number)
+        self.owner.count(entry.number)
         event = note_of(entry.message, entry.number)
         if event.kind is Kind.CANCEL_REQUESTED:
             event.data = {**(event.data or {}), "grace_us": self.worker.cancel_grace_us}

@@ -19,7 +19,7 @@ _WARNINGS: Final = frozenset(
     {Kind.ATTEMPT_FAILED, Kind.RETRY, Kind.SUSPEND, Kind.WORKER_LOST, Kind.LEASE_EXPIRED}
 )
 _INFOS: Final = frozenset({Kind.CREATE, Kind.START, Kind.PAUSE, Kind.CANCEL_REQUESTED})
-_FAILED: Final = (State.FAILED, State.TIMED_OUT)
+_FAILED: Final = frozenset({State.FAILED, State.TIMED_OUT})
 _TOLD: Final = ("attempt", "retry_at", "code", "cause", "worker", "task")
 """Facts of the engine that are told; payloads are never among them."""
 
@@ -39,9 +39,9 @@ def tell(rows: Sequence[Transition], ended: Sequence[Execution]) -> None:
     if least > logging.WARNING or EVENTS.disabled:
         return
     tasks: Mapping[str, str] | None = None
+    if least == logging.WARNING:  # by far most are none
+        rows = [row for row in rows if row.kind in _WARNINGS or row.to_state in _FAILED]
     for row in rows:
-        if least == logging.WARNING and row.kind is Kind.STEP:
-            continue  # the commonest, and never a warning
         level = level_of(row)
         if level < least:
             continue

@@ -21,13 +21,14 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
+from msgspec.structs import replace
+
 from outlast.engine.write.clock import Clock
 from outlast.engine.write.emitter import Emitter
 from outlast.engine.write.journal import Journal, Submitter
 from outlast.engine.write.purse import Purse
 from outlast.errors import InternalError
-from outlast.lifecycle import Event, Execution, Kind, Refusal, Transition, apply, decide
-from outlast.lifecycle.record import copy_of
+from outlast.lifecycle import Event, Execution, Kind, Refusal, Transition, applied, decide
 from outlast.store.protocol import Answer, Create, Deliver, Write
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ class _Nobody:
     def settled(self, item: Write, answer: Answer) -> None:
         """Hear what became of a write, in vain."""
 
+    def let_go(self) -> None:
+        """Hear of what is under way by itself, in vain."""
+
     def pump(self) -> None:
         """Go on, in vain."""
 
@@ -66,6 +70,13 @@ class Desk(Protocol):
     journal: Journal
     clock: Clock
     loop: asyncio.AbstractEventLoop
+
+
+class Hearer(Submitter, Protocol):
+    """Hears what became of what an owner writes."""
+
+    def let_go(self) -> None:
+        """Hear of what is under way by itself: it has ended, and its parts are not needed."""
 
 
 class Owner:
@@ -97,7 +108,7 @@ class Owner:
         record: Execution,
         birth: Transition,
         bodies: Mapping[str, Body],
-        hears: Submitter,
+        hears: Hearer,
     ) -> None:
         self.record = record
         self.row = birth
@@ -112,7 +123,7 @@ class Owner:
         self.payload_bytes = len(birth.payload or b"")
         self._desk = desk
         self._bodies = bodies
-        self._hears = hears
+        self._hears: Hearer = hears
 
     @property
     def may_write(self) -> bool:
@@ -157,7 +168,8 @@ class Owner:
         decision = decide(record, event, self._desk.clock.now())
         if isinstance(decision, Refusal):
             return decision
-        apply(record, decision)
+        # A record stays as it is: those on their way to the store are not copied.
+        self.record = after = applied(record, decision)
         if charge is not None and self.purse is not None:
             self.purse.sent(charge)
         self.row = row = decision.transition
@@ -173,8 +185,8 @@ class Owner:
                 nonce,
                 seq,
                 [row],
-                (record.seq, record.idle_claims, record.inbox_seen, record.updated_at),
-                None if moved else copy_of(record),
+                (after.seq, after.idle_claims, after.inbox_seen, after.updated_at),
+                None if moved else after,
                 inbox_seen,
                 births,
                 sends,
@@ -186,12 +198,17 @@ class Owner:
         )
         return None
 
+    def count(self, number: int) -> None:
+        """Know of a message by its number: so many are in the inbox at least."""
+        if number > self.record.inbox_count:
+            self.record = replace(self.record, inbox_count=number)
+
     def give_up(self, event: Event, births: Sequence[Create] = ()) -> None:
         """Give the lease up by this event, unless there is a message that was not seen.
 
         Nothing happens until the store has said yes or no.
         """
-        self.before_park = copy_of(self.record)
+        self.before_park = self.record
         self.append(event, inbox_seen=self.record.inbox_seen, births=births)
 
     def keep(self) -> Transition:
@@ -243,6 +260,11 @@ class Owner:
                         self._emit_alone,
                     )
         return self.emitter
+
+    def let_go(self) -> None:
+        """Need the driver no more to hear what becomes of what is under way, if that is all."""
+        if self.purse is None and self.emitter is None:
+            self._hears.let_go()
 
     def close(self) -> None:
         """Write nothing more, and let go of who hears; what is under way is still told."""

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from threading import Lock
 from typing import Final
 
-from outlast.lifecycle import Execution, Kind, State, Transition
+from outlast.lifecycle import RULES, Execution, Kind, State, Transition
 from outlast.store.protocol import Answer
 
 TASKS_MAX: Final = 200
@@ -38,9 +39,12 @@ SIZES: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_000)
 """Bounds for numbers of items."""
 FRESH_MAX: Final = 1_000
 """Quantities that are kept before they are sorted in."""
-_STEP: Final = Kind.STEP
 _CREATE: Final = Kind.CREATE
 _STEP_EDGE: Final = (Kind.STEP, State.RUNNING, State.RUNNING)
+_BIRTHS: Final = frozenset(
+    (rule.kind, rule.source, rule.target) for rule in RULES if rule.source is None
+)
+_edge_of: Final = attrgetter("kind", "from_state", "to_state")
 
 
 class Spread:
@@ -122,31 +126,23 @@ class Tally:
 
     def committed(self, rows: Sequence[Transition], ended: Sequence[Execution]) -> None:
         """Count what the store has committed; see ``Store.hear``."""
-        edges, steps = self.edges, 0
-        for row in rows:
-            kind = row.kind
-            if kind is _STEP:
-                steps += 1
-                continue
-            edges[kind, row.from_state, row.to_state] += 1
-            if kind is _CREATE:
-                self.started[self.name_of(str((row.data or {}).get("task", "")))] += 1
-        if steps:
-            edges[_STEP_EDGE] += steps
-            for spread in tuple(self.steps.values()):
-                if spread.is_full:
-                    spread.fold()
-        for record in ended:
-            name = self.name_of(record.task)
-            self.ended[name, record.state] += 1
-            _spread(self.lasted, name).add(record.updated_at - record.created_at)
-            if record.started_at is not None:
-                _spread(self.delayed, name).add(record.started_at - record.created_at)
-
+        edges = Counter(map(_edge_of, rows))
+        self.edges.update(edges)
+        if _BIRTHS & edges.keys():
+            for row in rows:
+                if row.kind is _CREATE:
+                    self.started[self.name_of(str((row.data or {}).get("task", "")))] += 1
+        if _STEP_EDGE in edges:
+            _fold_full(self.steps.values())
         if ended:
-            for spread in (*self.lasted.values(), *self.delayed.values()):
-                if spread.is_full:
-                    spread.fold()
+            self.ended.update([(self.name_of(record.task), record.state) for record in ended])
+            for record in ended:
+                name = self.name_of(record.task)
+                _spread(self.lasted, name).add(record.updated_at - record.created_at)
+                if record.started_at is not None:
+                    _spread(self.delayed, name).add(record.started_at - record.created_at)
+            _fold_full(self.lasted.values())
+            _fold_full(self.delayed.values())
 
     def wrote(self, seconds: float, answers: Sequence[Answer]) -> None:
         """Count a commit of the journal."""
@@ -184,6 +180,13 @@ class Tally:
             if name is task:
                 self._names[task] = name
         return name
+
+
+def _fold_full(spreads: Iterable[Spread]) -> None:
+    """Sort in what has come, where it has become much; others may make further ones meanwhile."""
+    for spread in tuple(spreads):
+        if spread.is_full:
+            spread.fold()
 
 
 def _spread(spreads: dict[str, Spread], name: str) -> Spread:
