@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
-from msgspec import Struct
-from msgspec.structs import replace
+from msgspec import Struct, structs
 
 from outlast.lifecycle.dependency import dependencies_of, remaining
 from outlast.lifecycle.record import Event, Execution, Transition, event_of
@@ -155,7 +154,7 @@ def apply(record: Execution, decision: Decision) -> None:
 
 def applied(record: Execution, decision: Decision) -> Execution:
     """Apply a decision to a copy of a record."""
-    return replace(record, **decision.changes)
+    return structs.replace(record, **decision.changes)
 
 
 class BrokenLog(Exception):

@@ -184,6 +184,17 @@ class StructureConformance:
         assert [state(store, id).state for id in ("ex_8", "ex_9")] == [State.QUEUED] * 2
         self.check(store)
 
+    def test_who_went_on_as_what_is_purged_has_ended_itself(self, store: Store) -> None:
+        first, item = begun("ex_1")
+        successor, birth = begun("ex_3", now=T + 2, nonce=b"o" * 16)
+        goes_on = first.write(Kind.FINISH, T + 2, data={"continued_as": "ex_3"}, payload=b"null")
+        assert codes(store.commit([item, replace(goes_on, births=[birth])])) == [None] * 2
+        assert one(store, successor.write(Kind.FINISH, T + 3, payload=b"8")).refused is None
+        assert store.purge(["ex_3"]) == 1
+        assert one(store, born("ex_9", T + 4, waits_on=[edge("ex_1")])).refused is None
+        assert state(store, "ex_9").state is State.QUEUED
+        self.check(store)
+
     def test_a_guilty_item_changes_nothing_for_the_others(self, store: Store) -> None:
         """Of a batch without it, all else comes as it would have come: the owners' writes first."""
         parent, child = family(store)

@@ -435,11 +435,12 @@ class RelationalStore:
         edges: list[tuple[Value, ...]] = []
         sends: list[tuple[int, Deliver]] = []
         for id in edges_of(item.rows[0]):
-            other = watched = upstream.get(id) or born.get(id)
-            while watched is not None and (name := continued_as(watched)) is not None:
-                watched = upstream.get(name)
-            if other is None or watched is None:
+            watched = upstream.get(id) or born.get(id)
+            if watched is None:
                 return False
+            # As what it goes on may be purged before it; then its own end counts.
+            while (name := continued_as(watched)) is not None and name in upstream:
+                watched = upstream[name]
             if watched.is_final:
                 errand = Errand(item.after.id, "upstream", id, watched.state)
                 sends.append((place, errand.delivery(item.rows[0].at)))
