@@ -125,7 +125,7 @@ def computes(place: str) -> int:
     return sum(range(10**15))
 
 
-@step(on="process", grace="200ms", timeout="1s", retries=Retry(1, base="1ms"))
+@step(on="process", grace="200ms", timeout="1s", retries=Retry(3, base="1ms"))
 def ignores(place: str) -> None:
     """Ignore every request to end."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -161,7 +161,7 @@ def has_children(place: str) -> None:
     sum(range(10**15))
 
 
-@step(on="process", heartbeat="1s", grace="1s")
+@step(on="process", heartbeat="3s", grace="1s")
 def silent(place: str) -> None:
     """Say something, and then nothing."""
     heartbeat("here")
