@@ -86,6 +86,7 @@ class Running:
         self.seen: list[str] = []
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._out: list[str] = []
+        self._ended = 0
         self._readers = [
             threading.Thread(target=self._read, args=(self.process.stdout, True), daemon=True),
             threading.Thread(target=self._read, args=(self.process.stderr, False), daemon=True),
@@ -106,15 +107,14 @@ class Running:
             if text in line:
                 return line
         until = time.monotonic() + SECONDS
-        while time.monotonic() < until:
+        while self._ended < len(self._readers):
             try:
                 line_or_end = self._lines.get(timeout=max(0.01, until - time.monotonic()))
             except queue.Empty:
                 break
             if line_or_end is None:
-                if self.process.poll() is None:
-                    continue
-                break
+                self._ended += 1
+                continue
             self.seen.append(line_or_end)
             if text in line_or_end:
                 return line_or_end

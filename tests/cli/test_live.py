@@ -31,6 +31,7 @@ class Screen:
 
     def __init__(self, directory: Path, *words: str) -> None:
         self.text = ""
+        self._came = b""
         self._read_to = 0
         self._pid, self._terminal = pty.fork()
         if self._pid == 0:
@@ -70,7 +71,8 @@ class Screen:
             data = os.read(self._terminal, 65_536)
         except OSError:  # the other end is closed
             return False
-        self.text += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", data.decode("utf-8", "replace"))
+        self._came += data  # what comes may be half a character, or half a colour
+        self.text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self._came.decode("utf-8", "ignore"))
         return bool(data)
 
     def close(self) -> None:

@@ -59,7 +59,6 @@ def test_a_head_without_an_end_is_not_kept() -> None:
 
 
 def test_an_answer_under_way_outlasts_the_time_of_a_head(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "HEAD_SECONDS", 0.05)
     with a_server() as served, _connected(served) as line:
         host = urlsplit(served.url).netloc
         known = f"host: {host}\r\nauthorization: Bearer {TOKEN}\r\n"
@@ -73,6 +72,7 @@ def test_an_answer_under_way_outlasts_the_time_of_a_head(monkeypatch: pytest.Mon
         while b"\r\n\r\n" not in said or not said.endswith(b"}"):
             said += line.recv(65_536)
         id = json.loads(said.partition(b"\r\n\r\n")[2])["id"]
+        monkeypatch.setattr(wire, "HEAD_SECONDS", 0.05)
         path = f"/api/v1/executions/{id}/result?wait=500ms"
         line.sendall(f"GET {path} HTTP/1.1\r\n{known}\r\n\r\n".encode())  # and a line too many
         assert line.recv(65_536).startswith(b"HTTP/1.1 202")
