@@ -71,6 +71,8 @@ LEAST_PER_THOUSAND: Final = {
     "crowds_unknown": 8,
     "batches": 70,
     "batch_births": 600,
+    "prunings": 1_000,
+    "purged": 1_000,
     "needy": 150,
     "pinned_1": 200,
     "pinned_2": 10,

@@ -11,9 +11,11 @@ import pytest
 
 from outlast.engine.cluster import failover as failovers
 from outlast.engine.cluster.failover import Failover
+from outlast.engine.control.pruner import Rules
 from outlast.engine.write.journal import Journal
 from outlast.errors import StoreFailedOver, StoreUnavailable
 from outlast.lifecycle import Message, MessageKind
+from outlast.retention import Retention
 from outlast.store.epoch import EpochLoss
 from outlast.store.memory import MemoryStore
 from outlast.store.protocol import Answer, Deliver
@@ -30,6 +32,7 @@ class Stub:
         self.journal: Any = SimpleNamespace(recall=None, call=self.call)
         self.worker: Any = SimpleNamespace(drivers={}, read=self.call)
         self.clock = SimpleNamespace(now=lambda: T)
+        self.rules = Rules(Retention(None))
         self.fleet = SimpleNamespace(membership=SimpleNamespace(name="w1"))
 
     async def call(self, act: Callable[[], Any]) -> Any:
@@ -119,6 +122,21 @@ def test_a_start_whose_key_was_there_was_acknowledged_as_well() -> None:
     failover.dropping(StoreFailedOver("promoted", epoch=1))
     (loss,) = losses(after, failover)
     assert (loss.missing, loss.examples) == (1, ("ex_1",))
+
+
+def test_what_may_have_been_deleted_is_not_told_as_lost() -> None:
+    """Who starts little knows for months what it started last, and nobody keeps that so long."""
+    for kept, lost in ((None, (1, 1)), ("1d", (1, 1)), ("0s", (0, 0))):
+        before, after = MemoryStore(is_shared=True), MemoryStore(is_shared=True)
+        engine: Any = Stub(after)
+        engine.rules = Rules(Retention(kept))
+        failover = Failover(engine)
+        note = Deliver("ex_1", Message("m1", MessageKind.NOTE, "client"), T)
+        for item in (born("ex_1"), note):
+            failover.recall.take([(item, None)], before.commit([item]))
+        failover.dropping(StoreFailedOver("promoted", epoch=1))
+        (loss,) = losses(after, failover)
+        assert (loss.missing, loss.messages) == lost, kept
 
 
 def test_what_ran_is_noted_before_those_who_wrote_hear_that_their_commit_failed() -> None:

@@ -15,10 +15,10 @@ from msgspec.structs import replace
 
 from outlast import Engine, step, task, wait_for
 from outlast.engine.cluster.membership import Membership, in_parts
-from outlast.errors import StoreUnavailable, UsageError
-from outlast.lifecycle import Kind, State
+from outlast.errors import NotFound, StoreUnavailable, UsageError
+from outlast.lifecycle import Kind, Message, MessageKind, State
 from outlast.store.memory import MemoryStore
-from outlast.store.protocol import Renewal, Store
+from outlast.store.protocol import Deliver, Renewal, Store
 
 ran: list[tuple[str, int]] = []
 gate: list[asyncio.Event] = []
@@ -419,3 +419,23 @@ def test_the_lease_is_measured_from_when_the_renewal_was_sent() -> None:
     assert not membership.may_begin()
     membership.left()
     assert membership.beat() > 0 and len(heard) == 1
+
+
+def test_who_waits_for_what_is_deleted_before_it_has_looked_is_told() -> None:
+    store = MemoryStore(is_shared=True)
+
+    async def main() -> None:
+        async with Shared(store, tasks=()) as engine:
+            handle = await engine.astart(fleet_quick, 1)
+            waiting = asyncio.create_task(engine.wait_final(handle.id))
+            await until(lambda: handle.id in engine._waiters)
+            with store._lock:  # nobody looks in between
+                message = Message("m", MessageKind.CANCEL, "user")
+                (answer,) = store.commit([Deliver(handle.id, message, engine.clock.now())])
+                assert answer.refused is None
+                assert store.purge([handle.id]) == 1
+            with pytest.raises(NotFound):
+                async with asyncio.timeout(100):
+                    await waiting
+
+    run(main())

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from campaigns.simulation.actors.crowds import Crowds
+from campaigns.simulation.actors.housekeeper import Housekeeper
 from campaigns.simulation.actors.rivals import Rivals
 
-CAST: Final[tuple[Any, ...]] = (Crowds, Rivals)
+CAST: Final[tuple[Any, ...]] = (Crowds, Rivals, Housekeeper)
 """Each is called with the market and dice of its own."""

@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from campaigns.simulation.plants import births, capacity, engine, failover, leases, replay, waiting
+from campaigns.simulation.plants import (
+    births,
+    capacity,
+    deleting,
+    engine,
+    failover,
+    leases,
+    replay,
+    waiting,
+)
 from campaigns.simulation.plants.plant import Plant
 
 PLANTS: Final[dict[str, Plant]] = {
@@ -17,6 +26,7 @@ PLANTS: Final[dict[str, Plant]] = {
     **waiting.PLANTS,
     **capacity.PLANTS,
     **births.PLANTS,
+    **deleting.PLANTS,
 }
 """The planted bugs by name."""
 

@@ -15,6 +15,7 @@ from campaigns.simulation.rules.failovers import Failovers
 from campaigns.simulation.rules.leases import Book
 from campaigns.simulation.rules.names import Violation
 from campaigns.simulation.rules.promises import Promises
+from campaigns.simulation.rules.purges import Purges
 from campaigns.simulation.rules.reasons import Truth
 from campaigns.simulation.rules.rows import IDLE_CLAIMS_MAX, PROGRESS, ROW_CHECKS
 from campaigns.simulation.rules.seen import Seen, start_by
@@ -53,12 +54,14 @@ class Auditor:
         self.failovers = Failovers(self)
         self.times = Times(self)
         self.batches = Batches(self)
+        self.purges = Purges(self)
         self.is_skewed = False
         self.topics: list[Topic] = [
             self.promises,
             self.failovers,
             self.times,
             self.batches,
+            self.purges,
             *(topic(self) for topic in TOPICS),
         ]
         self._called = [one.called for one in self.topics if _hears(one, "called")]
@@ -78,6 +81,13 @@ class Auditor:
             self.broken = self.broken or violation
             raise violation
 
+    def record_of(self, id: str) -> Execution:
+        """Give the row of an execution: as it is, or as it was when it was deleted."""
+        (found,) = self.reader.get([id])
+        if found is None:
+            found = self.seen[id].record
+        return found  # type: ignore[no-any-return]
+
     # Writes
 
     def applied(
@@ -95,9 +105,9 @@ class Auditor:
         if verb == "commit":
             self._check_owners(process, args[0], result)
         fresh: list[Transition] = []
-        known = list(self.seen)
+        known = [id for id, seen in self.seen.items() if not seen.is_purged]
         born = _born_in(args[0]) if verb == "commit" else []
-        plans = verb.startswith("schedules.")
+        plans = verb.startswith("schedules.") and verb != "schedules.prune"
         if plans:
             open_before = self.slots.open_ones()
             for answer in result if isinstance(result, list) else [result]:
@@ -105,10 +115,11 @@ class Auditor:
                 born += answer.made
         ids = list(dict.fromkeys(known + born))
         for id, record in zip(ids, self.reader.get(ids), strict=True):
-            if record is None:
-                self.check("INV-2 append-only", id not in self.seen, id, "is gone")
-                continue
             seen = self.seen.get(id)
+            if record is None:
+                if seen is not None and not seen.is_purged:
+                    self.purges.gone(process, verb, args, seen)
+                continue
             if seen is None:
                 seen = self.seen[id] = Seen(record)
             elif seen.record == record:
@@ -333,6 +344,9 @@ class Auditor:
         for id, seen in self.seen.items():
             self.edges.at_end(seen)
             (record,) = self.reader.get([id])
+            if seen.is_purged:
+                self.check("purges", record is None, id, "is there again")
+                continue
             same = self.reader.log(id) == seen.rows
             self.check("INV-2 append-only", same, id, "its log has changed")
             same = self.reader.inbox(id) == seen.inbox

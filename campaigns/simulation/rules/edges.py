@@ -82,10 +82,10 @@ class Edges:
 
     def last(self, id: str) -> Execution:
         """Give an execution, or the last one as which it went on."""
-        (found,) = self._auditor.reader.get([id])
+        found = self._auditor.record_of(id)
         while (successor := continued_as(found)) is not None:
-            (found,) = self._auditor.reader.get([successor])
-        return found  # type: ignore[no-any-return]
+            found = self._auditor.record_of(successor)
+        return found
 
 
 def is_held(record: Execution) -> bool:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 RULE: Final = "failover"
+_CLOCKS_US: Final = 60_000_000
 HONEST: Final = "losses"
 
 
@@ -30,12 +31,13 @@ class _Survivor:
     """What a process that lives through it must miss: at least so much.
 
     Attributes:
+        executions, messages: and when each came.
         rows: that it knew to be durable, of logs of executions that it ran, by execution.
         names: by which names it may say so; None while it was told of nothing.
     """
 
-    executions: set[str]
-    messages: set[tuple[str, str]]
+    executions: dict[str, int]
+    messages: dict[tuple[str, str], int]
     rows: dict[str, int]
     names: list[str] | None = None
 
@@ -79,18 +81,22 @@ class Failovers(Topic):
         old, new = before.seen, now.seen
         gone = old.keys() - new.keys()
         rows = {id: len(old[id].rows) - len(seen.rows) for id, seen in new.items()}
-        unsent = _sent(old) - _sent(new)
+        still = _sent(new)
+        unsent = {one: at for one, at in _sent(old).items() if one not in still}
         survivors = {}
         for engine in engines:
             one = survivors[engine.process] = _Survivor(
-                self._starts.get(engine.process, set()) & gone,
-                self._messages.get(engine.process, set()) & unsent,
+                {id: _born(old[id]) for id in self._starts.get(engine.process, set()) & gone},
+                {
+                    one: unsent[one]
+                    for one in self._messages.get(engine.process, set()) & set(unsent)
+                },
                 {},
             )
             for driver in engine.worker.drivers.values():
                 id, durable = driver.record.id, driver.owner.durable
                 if id in gone:
-                    one.executions.add(id)
+                    one.executions[id] = _born(old[id])
                 elif durable > len(new[id].rows):
                     one.rows[id] = durable - len(new[id].rows)
         self._losses.append(_Loss(set(gone), Counter(rows), len(unsent), survivors))
@@ -103,7 +109,7 @@ class Failovers(Topic):
     def begun(self, epoch: Epoch) -> None:
         """Hear of the epoch: every lease has ended."""
         self._floor = epoch.floor
-        for record in self.auditor.reader.get(sorted(self._floored)):
+        for record in map(self.auditor.record_of, sorted(self._floored)):
             self.auditor.check(RULE, not record.is_leased, record.id, "has a lease of before")
 
     def told(self, process: Process, names: list[str]) -> None:
@@ -146,13 +152,22 @@ class Failovers(Topic):
         assert told is not None
         self.auditor.counts["losses_told"] += told.is_any
         holds = (
-            told.missing >= len(survivor.executions)
+            told.missing >= self._count(survivor.executions, told.at)
             and told.behind >= len(survivor.rows)
             and told.rows_lost >= len(survivor.rows)  # what has come since may hide the others
-            and told.messages >= len(survivor.messages)
+            and told.messages >= self._count(survivor.messages, told.at)
         )
         self.auditor.check(HONEST, holds, "process", number, "says", told, "and knew of", survivor)
 
+    def _count(self, came: dict[Any, int], now: int) -> int:
+        """Count those that cannot have been deleted by now, whose ever clock says so."""
+        kept_us = self.auditor.purges.kept_us
+        return sum(kept_us is None or at + kept_us > now + _CLOCKS_US for at in came.values())
 
-def _sent(seen: dict[str, Seen]) -> set[tuple[str, str]]:
-    return {(id, message) for id, one in seen.items() for message in one.sent}
+
+def _born(seen: Seen) -> int:
+    return seen.record.created_at
+
+
+def _sent(seen: dict[str, Seen]) -> dict[tuple[str, str], int]:
+    return {(id, one.message.id): one.at for id, known in seen.items() for one in known.inbox}

@@ -42,6 +42,8 @@ RULES: Final = {
     "losses": "who lives through a failover says what is lost: no less than it knew, and no more",
     "batches": "births that are one item are all there, each with its input, or none is",
     "able": "nobody runs what it lacks the code, the version or a capability for",
+    "purges": "what is deleted has ended, was kept long enough, and leaves nothing behind",
+    "answers": "whoever asks a worker that lives hears of it",
     "turns": "who waits longer, or matters more, is taken first; a minute is a step of priority",
     "rates": "beginnings under a rate are as far apart as it says",
     "time limits": "a limit of time strikes when its time is over, and never before",

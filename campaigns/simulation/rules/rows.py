@@ -34,8 +34,8 @@ def _on_create(auditor: Auditor, seen: Seen, row: Transition) -> None:
 def _on_child_finished(auditor: Auditor, seen: Seen, row: Transition) -> None:
     id = auditor.family.child_of(row) or str((row.data or {}).get("child"))
     auditor.family.reused(seen, row)
-    child = auditor.reader.get([id])[0]
-    auditor.check("INV-21 children", child is not None and child.is_final, id, "has not ended")
+    child = auditor.record_of(id)
+    auditor.check("INV-21 children", child.is_final, id, "has not ended")
     auditor.check("INV-21 children", id not in seen.told, "the end of", id, "was told twice")
     seen.told.add(id)
 

@@ -26,6 +26,7 @@ class Seen:
         reusable: results of earlier tries: key and digest.
         tokens, instants: what its code can have learned.
         started: attempts that began, by lease, try and key.
+        is_purged: whether it was deleted since.
         died: how many workers had died in a row over what was suspended.
     """
 
@@ -50,6 +51,7 @@ class Seen:
     questions: set[str] = field(default_factory=set)
     sent: set[str] = field(default_factory=set)
     died: int = 0
+    is_purged: bool = False
 
 
 def seed_of(seen: Seen) -> int:

@@ -18,7 +18,8 @@ class Streams(Topic):
     def at_end(self) -> None:
         """Read all that each execution has said."""
         for seen in self.auditor.seen.values():
-            self._one(seen)
+            if not seen.is_purged:
+                self._one(seen)
 
     def _one(self, seen: Seen) -> None:
         auditor, record, id = self.auditor, seen.record, seen.record.id

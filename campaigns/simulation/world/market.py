@@ -54,6 +54,11 @@ class Market:
         return self._world.reader
 
     @property
+    def kept_us(self) -> int | None:
+        """How long executions are kept after their end; None: for ever."""
+        return self._world.plan.kept_us
+
+    @property
     def horizon_us(self) -> int:
         """For how long there is weather."""
         return self._world.horizon_us
@@ -97,6 +102,12 @@ class Market:
         for lost in self._asked.pop(process, {}).values():
             lost()
 
+    def check_answered(self) -> None:
+        """See that all who asked a worker that lives have heard of it, now that all rests."""
+        for process, asked in self._asked.items():
+            waiting = [] if process.is_dead else list(asked)
+            self.auditor.check("answers", not waiting, len(waiting), "wait for", process.number)
+
     # Who has started what
 
     def cares(self, client: Client, id: str) -> None:
@@ -108,9 +119,9 @@ class Market:
         return self._clients.get(id)
 
     def id_of(self, number: int) -> str | None:
-        """Give the execution that is known to be that of an order."""
+        """Give the execution that is known to be that of an order, if it is there still."""
         ids = [id for id, client in self._clients.items() if client.order.number == number]
-        return ids[0] if ids else None
+        return ids[0] if ids and not self.auditor.seen[ids[0]].is_purged else None
 
     def forget_lost(self) -> None:
         """Have clients begin anew where what they had started is lost."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
+from datetime import timedelta
 from random import Random
 from typing import Any, ClassVar, Final, Protocol, cast
 
@@ -30,6 +31,7 @@ class Home(Protocol):
     is_shared: bool
     lease_us: int | None
     warm_copies: int
+    kept_us: int | None
 
     def lease_dice(self, process: Process) -> Random:
         """Give the dice of what leases leave to luck in a process."""
@@ -65,7 +67,7 @@ class SimEngine(Engine):
             tasks=tasks,
             slots=slots,
             capabilities=process.offers,
-            retention=None,
+            retention=None if home.kept_us is None else timedelta(microseconds=home.kept_us),
             clock=process,
         )
         self.process = process
@@ -156,7 +158,7 @@ class SimEngine(Engine):
         self.worker.warm.cool(self.clock.now())
 
     async def _prune(self) -> None:
-        """Nothing is old enough to be deleted."""
+        """Somebody outside asks for it, now and then."""
         await self.loop.create_future()
 
     def bury(self) -> None:

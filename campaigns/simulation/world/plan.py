@@ -19,6 +19,7 @@ LEASED_SHARE: Final = 0.5
 """Of the worlds with several workers, those in which leases say who is dead."""
 _HORIZONS_US: Final = (300_000, 2_000_000, 10_000_000, 60_000_000)
 _SLOTS: Final = (1, 2, 4_000, 4_000)
+_KEPT_US: Final = (*[None] * 7, 0, 0, 300_000, 20_000_000)
 _WARM_COPIES: Final = (0, 2, 1_000)
 
 
@@ -36,6 +37,7 @@ class Plan:
         horizon_us: for how long faults come.
         orders, schedules: who wants what.
         warm_copies: how many parked executions each keeps in memory.
+        kept_us: how long executions are kept after their end; None: for ever.
     """
 
     is_on_disk: bool
@@ -49,6 +51,7 @@ class Plan:
     orders: tuple[Order, ...]
     schedules: tuple[Schedules, ...]
     warm_copies: int
+    kept_us: int | None
 
     @property
     def kind(self) -> str:
@@ -90,4 +93,5 @@ def draw_plan(seed: int) -> Plan:
         tuple(orders),
         tuple(draw_plans(Random(f"{seed}/slots"), horizon_us)),
         Random(f"{seed}/warm").choice(_WARM_COPIES),
+        Random(f"{seed}/kept").choice(_KEPT_US),
     )

@@ -39,6 +39,7 @@ class Workers:
         self._world = world
         self.counts, self.note, self.applied = world.counts, world.note, world.applied
         self.is_shared, self.warm_copies = plan.is_shared, plan.warm_copies
+        self.kept_us = plan.kept_us
         self.lease_us = self._weather_lease_us = plan.lease_us
         self._slots, self._skews = plan.slots, plan.skews
         offers = Random(f"{world.seed}/offers")

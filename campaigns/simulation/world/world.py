@@ -65,6 +65,7 @@ class World:
         self.reader: Any = self.memory
         self.auditor = Auditor(self.memory, self.counts)
         self.auditor.is_skewed = any(plan.skews)
+        self.auditor.purges.kept_us = plan.kept_us
         if plan.lease_us is not None:
             self.auditor.leases = Book(self.auditor, plan.lease_us)
         self.planners: dict[str, Planner] = {}
@@ -191,6 +192,7 @@ class World:
         self.go(self.horizon_us if end is None else min(self.horizon_us, end))
         self.ending.clear_up()
         self.ending.come_to_an_end()
+        self.market.check_answered()
         self.auditor.check_everything()
 
     def go(self, until_us: int) -> None:

@@ -638,13 +638,17 @@ class Engine:
         await asyncio.sleep(PRUNE_SECONDS)
         await self.prune()
 
+    @property
+    def rules(self) -> Rules:
+        """How long what has ended is kept."""
+        return Rules(self._retention, self.tasks)
+
     async def prune(self) -> int:
         """Delete now what has been kept long enough; gives how many executions.
 
         The engine does this by itself every ten minutes.
         """
-        rules = Rules(self._retention, self.tasks)
-        pruner = Pruner(self.store, rules, self.worker.read, self.journal.call)
+        pruner = Pruner(self.store, self.rules, self.worker.read, self.journal.call)
         await self.scheduler.prune()
         before = self.clock.now() - WORKERS_KEPT_US
         await self.journal.call(lambda: self.store.forget_workers(before))
@@ -667,9 +671,10 @@ class Engine:
             if not self.fleet.may_ask_for(len(ids)):
                 return
         if ids:
-            for record in await self.worker.read(lambda: self.store.get(ids)):
-                if record is not None and record.is_final:
-                    self._ended(record.id)
+            found = await self.worker.read(lambda: self.store.get(ids))
+            for id, record in zip(ids, found, strict=True):
+                if record is None or record.is_final:  # what was deleted since had ended
+                    self._ended(id)
 
     def _recorded(self, record: Record, row: Transition) -> None:
         """An execution has ended here: keep what it came to for a while, it is often asked for."""

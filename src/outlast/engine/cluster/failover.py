@@ -38,6 +38,8 @@ AGAIN_SECONDS: Final = 0.5
 AT_ONCE: Final = 500
 TAIL: Final = 200
 """Rows of a log's end that are read first."""
+CLOCKS_US: Final = 60_000_000
+"""By how much the clock of whoever deletes may be ahead."""
 _log: Final = logging.getLogger("outlast.engine")
 
 
@@ -48,11 +50,13 @@ class Known(Struct, frozen=True):
         seq: the last row.
         nonce: of the lease it was written under; None for a row that no owner wrote.
         at: its instant; None where it is not known.
+        due_at: from when on it may be gone as it was deleted; None: it runs, or is kept for ever.
     """
 
     seq: int
     nonce: bytes | None = None
     at: int | None = None
+    due_at: int | None = None
 
 
 class Recall:
@@ -60,27 +64,33 @@ class Recall:
 
     Attributes:
         keep: is called when a commit has failed, before those who sent it hear of that.
+        births: the executions: their ids and tasks, and since when they were there.
+        messages: for whom, by which id, and when.
     """
 
     def __init__(self, keep: Callable[[], None]) -> None:
         self.keep = keep
-        self.births: deque[str] = deque(maxlen=RECALLED_MAX)
-        self.messages: deque[tuple[str, str]] = deque(maxlen=RECALLED_MAX)
+        self.births: deque[tuple[str, str, int]] = deque(maxlen=RECALLED_MAX)
+        self.messages: deque[tuple[str, str, int]] = deque(maxlen=RECALLED_MAX)
 
     def take(self, batch: Iterable[tuple[Any, Any]], answers: Sequence[Answer]) -> None:
         """Hear what became of a batch."""
         for (item, _), answer in zip(batch, answers, strict=True):
             kind = type(item)
             if answer.refused == "already_exists" and answer.execution is not None:
-                self.births.append(answer.execution.id)  # it was there, and is acknowledged now
+                self._born(answer.execution)  # it was there, and is acknowledged now
             if kind is Write or answer.refused is not None:
                 continue
             if kind is Create:
-                self.births.append(item.after.id)
+                self._born(item.after)
             elif kind is CreateMany:
-                self.births.extend(item.ids)
+                task = str((item.birth.data or {})["task"])
+                self.births.extend((id, task, item.at) for id in item.ids)
             elif kind is Deliver:  # also what was there already, and is acknowledged now
-                self.messages.append((item.execution_id, item.message.id))
+                self.messages.append((item.execution_id, item.message.id, item.now))
+
+    def _born(self, record: Execution) -> None:
+        self.births.append((record.id, record.task, record.created_at))
 
 
 class Failover:
@@ -88,7 +98,7 @@ class Failover:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._pending: list[tuple[int, str, dict[str, Known], set[tuple[str, str]]]] = []
+        self._pending: list[tuple[int, str, dict[str, Known], set[tuple[str, str, int]]]] = []
         self._dropped: dict[str, Known] = {}
         self.recall = Recall(self._keep)
         engine.journal.recall = self.recall
@@ -110,9 +120,13 @@ class Failover:
 
     def _noticed(self, error: StoreFailedOver) -> None:
         """Write down all that was acknowledged."""
-        engine, known = self._engine, {id: Known(1) for id in self.recall.births}
+        engine, rules = self._engine, self._engine.rules
+        known = {
+            id: Known(1, due_at=rules.due_at(task, None, at)) for id, task, at in self.recall.births
+        }
         for record, row in engine.recent.values():
-            known[record.id] = Known(row.seq, row.nonce, row.at)
+            due_at = rules.due_at(record.task, record.state, row.at)
+            known[record.id] = Known(row.seq, row.nonce, row.at, due_at)
         known |= self._dropped
         self._pending.append((error.epoch, engine.name, known, set(self.recall.messages)))
         _log.warning(
@@ -142,6 +156,7 @@ class Failover:
                         EpochLoss(epoch, worker, engine.clock.now()),  # noqa: B023
                         known,  # noqa: B023
                         messages,  # noqa: B023
+                        engine.rules.shortest_us,
                     )
                 )
                 await engine.journal.call(lambda: engine.store.epochs.report(loss))  # noqa: B023
@@ -180,24 +195,40 @@ def missed(
     store: Store,
     loss: EpochLoss,
     known: Mapping[str, Known],
-    messages: Iterable[tuple[str, str]],
+    messages: Iterable[tuple[str, str, int]],
+    kept_us: int | None = None,
 ) -> EpochLoss:
-    """Look for what was acknowledged; gives the loss with its counts."""
-    ids = sorted(known)
+    """Look for what was acknowledged; gives the loss with its counts.
+
+    What is not there, and may have been deleted as it has ended long ago, is not told as lost.
+    ``kept_us`` is how long anything is kept at least after its end; None: for ever.
+    """
+    sent: dict[str, dict[str, int]] = {}
+    for id, message, at in messages:
+        sent.setdefault(id, {})[message] = at
+    ids = sorted(known.keys() | sent.keys())
     records: dict[str, Execution] = {}
     for start in range(0, len(ids), AT_ONCE):
         for record in store.get(ids[start : start + AT_ONCE]):
             if record is not None:
                 records[record.id] = record
-    missing = [id for id in ids if id not in records]
+    missing = [
+        id for id in sorted(known) if id not in records and not _is_past(known[id].due_at, loss.at)
+    ]
     short = {
-        id: lost for id, record in records.items() if (lost := _rows_lost(store, record, known[id]))
+        id: lost
+        for id in sorted(known.keys() & records.keys())
+        if (lost := _rows_lost(store, records[id], known[id]))
     }
-    sent: dict[str, set[str]] = {}
-    for id, message in messages:
-        sent.setdefault(id, set()).add(message)
+    if kept_us is not None:  # to one that is gone: it had not ended by then, if it was deleted
+        sent = {
+            id: {name: at for name, at in names.items() if not _is_past(at + kept_us, loss.at)}
+            if id not in records
+            else names
+            for id, names in sent.items()
+        }
     unsent = {
-        id: len(names - {entry.message.id for entry in store.inbox(id)})
+        id: len(names.keys() - {entry.message.id for entry in store.inbox(id)})
         for id, names in sent.items()
     }
     forgetful = [id for id, count in unsent.items() if count]
@@ -213,6 +244,10 @@ def missed(
         sum(unsent.values()),
         tuple(examples[:EXAMPLES_MAX]),
     )
+
+
+def _is_past(at: int | None, now: int) -> bool:
+    return at is not None and at <= now + CLOCKS_US
 
 
 def _rows_lost(store: Store, record: Execution, known: Known) -> int:

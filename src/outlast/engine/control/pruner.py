@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from outlast.engine.write.identity import first_id
+from outlast.lifecycle import State
 from outlast.retention import Retention
 from outlast.store.protocol import Ended, Store
 
@@ -37,10 +38,18 @@ class Rules:
 
     def is_due(self, ended: Ended, now: int) -> bool:
         """Tell whether its time is over."""
-        task = self.tasks.get(ended.task)
-        retention = self.default if task is None or task.retention is None else task.retention
-        kept_us = retention.kept_us(ended.state)
-        return kept_us is not None and ended.ended_at + kept_us <= now
+        due_at = self.due_at(ended.task, ended.state, ended.ended_at)
+        return due_at is not None and due_at <= now
+
+    def due_at(self, task: str, state: State | None, ended_at: int) -> int | None:
+        """Say from when on one may be deleted that has ended then; None: never.
+
+        Of one whose end is not known (``state`` is None) this is the earliest that is possible.
+        """
+        known = self.tasks.get(task)
+        retention = self.default if known is None or known.retention is None else known.retention
+        kept_us = retention.shortest_us if state is None else retention.kept_us(state)
+        return None if kept_us is None else ended_at + kept_us
 
     @property
     def shortest_us(self) -> int | None:
