@@ -228,9 +228,9 @@ async def settle(
                 await one.process.wait()
 
 
-async def until(condition: Callable[[], Awaitable[T]]) -> T:
+async def until(condition: Callable[[], Awaitable[T]], patience: float = PATIENCE_SECONDS) -> T:
     """Wait until a condition holds, and give what it gave."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(patience):
         while not (found := await condition()):
             await asyncio.sleep(0.01)
         return found

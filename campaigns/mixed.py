@@ -37,6 +37,7 @@ from outlast.engine.write.clock import WallClock
 from outlast.errors import (
     AlreadyAnswered,
     NotFound,
+    StoreBusy,
     StoreUnavailable,
     TransitionRefused,
 )
@@ -165,8 +166,9 @@ async def serve(plan: Plan, tasks: Iterable[Task[Any, Any]] = ()) -> dict[str, A
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     known = tuple(tasks) or TASKS.values()
     refused: Counter[str] = Counter()
-    engines = []
-    for _ in range(plan.engines):
+    engines: list[Engine] = []
+
+    async def open_one() -> None:
         # By this machine's clock, as its rows are compared with what others here say of the time.
         engine = Engine(
             plan.url, tasks=known, lease=plan.lease, slots=plan.slots, clock=WallClock()
@@ -174,6 +176,8 @@ async def serve(plan: Plan, tasks: Iterable[Task[Any, Any]] = ()) -> dict[str, A
         await insist(engine.open)
         watch(engine, refused)
         engines.append(engine)
+
+    await asyncio.gather(*(open_one() for _ in range(plan.engines)))
     say(name=engines[0].name, pid=os.getpid())
     await stop.wait()
     seen: Counter[str] = Counter()
@@ -226,7 +230,7 @@ async def insist(act: Callable[[], Awaitable[R]]) -> R:
     while True:
         try:
             return await act()
-        except StoreUnavailable:
+        except (StoreUnavailable, StoreBusy):
             await asyncio.sleep(AGAIN_SECONDS)
 
 

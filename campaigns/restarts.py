@@ -111,9 +111,9 @@ class Campaign:
         load = Load(self._server.database(), self._folder)
         async with AsyncExitStack() as stack:
             proxy = await stack.enter_async_context(Proxy("127.0.0.1", self._server.port))
-            pooled, self.counts.pooler = await stack.enter_async_context(_pooled(load.direct))
+            between, self.counts.pooler = await stack.enter_async_context(pooled(load.direct, POOL))
             await stack.enter_async_context(load)
-            urls = [proxy.url(load.direct), pooled]
+            urls = [proxy.url(load.direct), between]
             lease = f"{LEASE_SECONDS:g}s"
             workers = [load.plan(url, lease=lease, engines=self._engines) for url in urls]
             clients = [
@@ -128,12 +128,12 @@ class Campaign:
         self.reckoning = await load.reckon(self.counts)
 
     async def _round(self, load: Load, how: str, workers: Sequence[Plan]) -> None:
-        async with await _connect(load) as connection:
+        async with await connected(load) as connection:
             written = await _rows(connection)
 
             async def is_busy() -> int:
                 enough = await _rows(connection) >= written + ROWS_BETWEEN
-                leased = await _ask(
+                leased = await ask(
                     connection, "SELECT count(*) FROM execution WHERE nonce IS NOT NULL"
                 )
                 return leased if enough and leased >= HOLDS_LEAST else 0
@@ -147,7 +147,7 @@ class Campaign:
             await self._restart(load, HOWS[how])
         ready, ready_us = time.monotonic(), time.time_ns() // 1000
         one.down_s = round(ready - began, 2)
-        async with await _connect(load) as connection:
+        async with await connected(load) as connection:
             written = await _rows(connection)
 
             async def is_on() -> bool:
@@ -158,7 +158,7 @@ class Campaign:
             pids = sorted(int(said["pid"]) for said in load.greetings)
 
             async def are_all_on() -> bool:
-                return bool(pids == await _ask(connection, _AT_WORK, [ready_us]))
+                return bool(pids == await ask(connection, _AT_WORK, [ready_us]))
 
             await until(are_all_on)
             one.all_s = round(time.monotonic() - ready, 2)
@@ -186,31 +186,33 @@ SELECT coalesce(array_agg(DISTINCT w.pid ORDER BY w.pid), '{}')
 """
 
 
-async def _connect(load: Load) -> psycopg.AsyncConnection[Any]:
+async def connected(load: Load) -> psycopg.AsyncConnection[Any]:
+    """Look at the store itself."""
     return await psycopg.AsyncConnection.connect(
         load.direct, autocommit=True, options="-c search_path=outlast"
     )
 
 
 async def _rows(connection: psycopg.AsyncConnection[Any]) -> int:
-    return int(await _ask(connection, "SELECT count(*) FROM transition"))
+    return int(await ask(connection, "SELECT count(*) FROM transition"))
 
 
-async def _ask(connection: psycopg.AsyncConnection[Any], text: Any, values: Any = ()) -> Any:
+async def ask(connection: psycopg.AsyncConnection[Any], text: Any, values: Any = ()) -> Any:
+    """Ask for one value."""
     row = await (await connection.execute(text, values)).fetchone()
     assert row is not None
     return row[0]
 
 
 @asynccontextmanager
-async def _pooled(direct: str) -> AsyncIterator[tuple[str, str]]:
+async def pooled(direct: str, size: int) -> AsyncIterator[tuple[str, str]]:
     """Give the address through a pooler, and which one it is."""
     program = pgbouncer()
     if program is not None:
-        with Bouncer(program, direct, POOL) as bouncer:
+        with Bouncer(program, direct, size) as bouncer:
             yield through(direct, bouncer.port), f"PgBouncer {version_of(program)}"
         return
-    pooler = await Pooler(direct, POOL).open()
+    pooler = await Pooler(direct, size).open()
     try:
         yield through(direct, pooler.port), "our own pooler"
     finally:

@@ -14,7 +14,9 @@ import pytest
 from msgspec.structs import replace
 
 from outlast import Engine, step, task, wait_for
+from outlast.engine.cluster.fleet import FEW, LOOKS_PER_SECOND, Fleet
 from outlast.engine.cluster.membership import Membership, in_parts
+from outlast.engine.write.clock import WallClock
 from outlast.errors import NotFound, StoreUnavailable, UsageError
 from outlast.lifecycle import Kind, Message, MessageKind, State
 from outlast.store.memory import MemoryStore
@@ -389,6 +391,21 @@ class Slow(Membership):
 
     def now(self) -> float:
         return self.at
+
+
+@pytest.mark.parametrize("serving", [1, 4, 20, 200, 1_000])
+def test_many_engines_do_not_look_all_at_once(serving: int) -> None:
+    fleet = Fleet.__new__(Fleet)
+    fleet._dice = random.Random(serving)
+    fleet.membership = Membership(MemoryStore(), 10_000_000, WallClock(), print, print)
+    fleet.membership.serving = serving
+    waits = sorted(fleet.stagger() for _ in range(serving))
+    if serving <= FEW:
+        assert waits[-1] == 0
+        return
+    assert waits[0] < 10 / LOOKS_PER_SECOND, "the first one is there soon, however many there are"
+    soon = sum(wait < 0.05 for wait in waits)
+    assert soon <= 0.05 * 4 * LOOKS_PER_SECOND, f"{soon} of {serving} look within 50 ms"
 
 
 def test_the_lease_is_measured_from_when_the_renewal_was_sent() -> None:

@@ -276,7 +276,11 @@ class Engine:
         now = self.clock.now()
         self._store = self._open_store(now)
         if not self._clock_is_given and isinstance(self.clock, WallClock | StoreClock):
-            self.clock = clock_of(self._store)
+            try:
+                self.clock = clock_of(self._store)
+            except BaseException:
+                self._store.close()
+                raise
         self.journal = self._make_journal(self._store)
         self.journal.on_failure = self._store_failed
         self.journal.tally = self.tally
@@ -319,6 +323,8 @@ class Engine:
         except BaseException:
             if self.fleet is not None:
                 self.fleet.let_go()
+            self.journal.stop()
+            self._store.close()  # or those that try again would fill a server by themselves
             raise
         self._wake.set()
         self._services = [
@@ -557,6 +563,8 @@ class Engine:
         longest = self.tick_seconds_max
         now = self.clock.now()
         delay = longest if due_at is None else max(0.0, (due_at - now) / 1e6)
+        if self.fleet is not None:
+            delay += self.fleet.stagger()  # others will look at the same instant
         self._sleeps_until = now + int(min(delay, longest) * 1e6)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(delay, longest)):
@@ -631,6 +639,8 @@ class Engine:
 
     async def _read_unread(self) -> None:
         """Bring the executions that run here what others have sent them."""
+        if self.fleet is not None and not self.worker.drivers:
+            return
         self.worker.read_inboxes(await self.worker.read(lambda: self.store.unread(self.name)))
 
     async def _prune(self) -> None:

@@ -726,10 +726,12 @@ class Renewal(msgspec.Struct, frozen=True):
     Attributes:
         unread: the executions it holds that have messages it has not taken.
         at: the instant by the store's clock, between the asking and the answer.
+        serving: how many workers have a lease that runs, this one included.
     """
 
     unread: Sequence[str] = ()
     at: int = 0
+    serving: int = 1
 
 
 class Inside(msgspec.Struct, frozen=True):
@@ -1251,11 +1253,14 @@ class Store(Protocol):
         the other.
         """
 
-    def register(self, worker: WorkerRow) -> None:
+    def register(self, worker: WorkerRow) -> int:
         """Note that a process incarnation serves this store.
 
         With ``lease_us`` its lease begins now, by the store's clock. Registered again, only when it
         was seen changes.
+
+        Returns:
+            How many workers have a lease that runs, as :class:`Renewal` says.
         """
 
     def renew(

@@ -52,6 +52,14 @@ class MembersConformance:
         assert state(store, "ex_1").worker == "w1"
         assert store.workers()[0].state == "active"
 
+    def test_workers_are_told_how_many_they_are(self, store: Store) -> None:
+        assert store.register(worker("w1")) == 1
+        assert store.register(worker("w2")) == 2
+        store.register(worker("w3"))
+        store.leave("w2", T + 1)
+        renewed = store.renew("w1", HOUR_US, T + 2)
+        assert renewed is not None and renewed.serving == 2
+
     def test_a_renewal_tells_the_time(self, store: Store) -> None:
         store.register(worker("w1"))
         before = store.instant(T + 1)

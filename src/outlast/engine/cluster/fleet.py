@@ -35,6 +35,14 @@ WAITING_SECONDS: Final = 0.05
 """The same at first where somebody waits for an execution that runs elsewhere; then ever longer."""
 ASKED_PER_SECOND: Final = 5_000
 """Executions elsewhere whose end is looked for, in a second."""
+LOOKS_PER_SECOND: Final = 200
+"""How often all engines together look for what one of them hinted at, about, where there are many;
+and no hint waits for the first of them for longer than some milliseconds."""
+FEW: Final = 4
+"""So many engines look at once."""
+POLLS_PER_SECOND: Final = 50
+"""How often all engines together look for themselves, where there are more than so many."""
+POLL_SECONDS_MAX: Final = 4.0
 TOPICS: Final = ("work", "inbox", "ended")
 KEPT_US: Final = 86_400_000_000
 """How long the rows of workers that are over are kept."""
@@ -81,13 +89,14 @@ class Fleet:
             return
         sent_at = membership.now()
         try:
-            await engine.journal.call(lambda: engine.store.register(row))
+            serving = await engine.journal.call(lambda: engine.store.register(row))
         except OutlastError:
             if row.id == engine.name:
                 engine.rename()  # it may be there, with a lease that began nobody knows when
             raise
         if row.id != engine.name:
             return  # it has come to a new name meanwhile, and that one joins
+        membership.serving = serving
         membership.joined(row.id, row.lease_us or 0, sent_at)
         engine.store.hurry(False)
         while self._former:
@@ -201,6 +210,29 @@ class Fleet:
         self._news.add(topic)
         self._has_news.set()
 
+    @property
+    def _serving(self) -> int:
+        """How many engines there are, as far as this one knows."""
+        return 1 if self.membership is None else self.membership.serving
+
+    def stagger(self) -> float:
+        """Give the seconds, by chance, after which to look at what all engines hear of at once.
+
+        The first one looks within some milliseconds, however many there are, and mostly the others
+        find nothing left; were they all to look at each hint, two hundred would do little else.
+        """
+        return self._dice.uniform(0.0, max(0, self._serving - FEW) / LOOKS_PER_SECOND)
+
+    async def _let_others_look(self) -> None:
+        """Wait a little where there are many; what somebody here waits for is looked at at once."""
+        wait = self.stagger()
+        if not wait:
+            return
+        if "ended" in self._news and self._engine.is_awaiting_others:
+            self._news.discard("ended")
+            await self._engine.see_news({"ended"}, thoroughly=False)
+        await asyncio.sleep(wait)
+
     async def _ask_the_time(self) -> None:
         """Follow the store's clock where no renewal tells of it."""
         clock = self._engine.clock
@@ -232,14 +264,16 @@ class Fleet:
         """Wait for a hint, or until it is time to look anyway, and see what there is."""
         engine = self._engine
         waits = engine.is_awaiting_others
+        poll = min(max(POLL_SECONDS, self._serving / POLLS_PER_SECOND), POLL_SECONDS_MAX)
         self._delay = min(2 * self._delay, POLL_SECONDS) if waits else WAITING_SECONDS
-        delay = (self._delay if waits else POLL_SECONDS) * self._dice.uniform(0.75, 1.0)
+        delay = (self._delay if waits else poll) * self._dice.uniform(0.75, 1.0)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay):
                 await self._has_news.wait()
+                await self._let_others_look()
         is_time = self._loop.time() >= self._poll_at
         if is_time:
-            self._poll_at = self._loop.time() + POLL_SECONDS * self._dice.uniform(0.75, 1.0)
+            self._poll_at = self._loop.time() + poll * self._dice.uniform(0.75, 1.0)
         topics, self._news = self._news, set()
         topics = topics if topics and not is_time else set(TOPICS)
         self._has_news.clear()

@@ -76,6 +76,9 @@ class Membership:
         clock: for stores that have none of their own; one that follows the store's hears it.
         renewed: hears, from the renewing thread, of each renewal that was confirmed.
         lost: hears, from there, that the lease under this name is gone.
+
+    Attributes:
+        serving: how many workers there were at last, this one included.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Membership:
     ) -> None:
         self.lease_us = lease_us
         self.renewals = 0
+        self.serving = 1
         self.tally = Tally()
         self._store = store
         self._clock = clock
@@ -202,7 +206,7 @@ class Membership:
             if self._name != name:
                 return 0.0
             self._granted(lease_us, sent_at)
-            self.renewals += 1
+            self.renewals, self.serving = self.renewals + 1, renewal.serving
         if isinstance(self._clock, StoreClock):
             self._clock.heard(renewal.at, round(sent_at * 1e6), heard_at)
         self._renewed(renewal)

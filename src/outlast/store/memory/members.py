@@ -25,16 +25,17 @@ class MemoryMembers:
     def _now(self, given: int) -> int:
         return given if self.clock is None else self.clock()
 
-    def register(self, worker: WorkerRow) -> None:
-        """Put a worker's row."""
+    def register(self, worker: WorkerRow) -> int:
+        """Put a worker's row; gives how many there are with a lease that runs."""
         now, before = self._now(worker.seen_at), self._rows.get(worker.id)
         if before is not None:
             self._rows[worker.id] = replace(before, seen_at=now)
-            return
+            return self._serving(now)
         expires_at = None if worker.lease_us is None else now + worker.lease_us
         self._rows[worker.id] = replace(
             worker, seen_at=now, expires_at=expires_at, state="active", leased=0
         )
+        return self._serving(now)
 
     def renew(self, worker: str, lease_us: int, now: int, *, draining: bool) -> Renewal | None:
         """Renew a lease that still runs."""
@@ -48,7 +49,10 @@ class MemoryMembers:
             expires_at=now + lease_us,
             state="draining" if draining else "active",
         )
-        return Renewal(self.unread(worker), now)
+        return Renewal(self.unread(worker), now, self._serving(now))
+
+    def _serving(self, now: int) -> int:
+        return sum(self._runs(row, now) for row in self._rows.values())
 
     def _runs(self, row: WorkerRow, now: int) -> bool:
         return row.is_serving and row.expires_at is not None and row.expires_at > now

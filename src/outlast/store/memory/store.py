@@ -530,10 +530,10 @@ class MemoryStore:
             self._conclude()
             return len(orphans)
 
-    def register(self, worker: WorkerRow) -> None:
+    def register(self, worker: WorkerRow) -> int:
         """See the protocol."""
         with self._lock:
-            self.members.register(worker)
+            return self.members.register(worker)
 
     def renew(
         self, worker: str, lease_us: int, now: int, *, draining: bool = False

@@ -6,7 +6,11 @@ transaction needs, it sets for itself in its first round trip (:data:`SETTINGS`)
 
 from __future__ import annotations
 
+import logging
+import random
+import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -32,6 +36,10 @@ OLDEST: Final = 14
 SEALED: Final = "OL002"
 """What the guard says that keeps payloads in the clear out of a store that is encrypted."""
 CONNECT_TIMEOUT_S: Final = 10
+FULL_SECONDS: Final = 20.0
+"""How long it is waited for a connection where the server has none left: others end, or give up."""
+FULL_AGAIN_SECONDS: Final = 1.0
+"""How long one waits between two tries, at most; at first much less, and always by chance."""
 STATEMENT_TIMEOUT_MS: Final = 30_000
 LOCK_TIMEOUT_MS: Final = 10_000
 IDLE_TIMEOUT_MS: Final = 3_000
@@ -82,6 +90,14 @@ unknown a table is when a plan is made, and are planned once. A pooler may have 
 another server, whose history nobody has looked at: then nothing of this is done."""
 
 
+_FULL: Final = re.compile(
+    r"too many clients|too many connections|connection slots are reserved"
+    r"|no more connections allowed"
+)
+"""What servers and poolers say that have no connection left."""
+_log: Final = logging.getLogger("outlast.store")
+
+
 def path_of(schema: str) -> str:
     """Write the search path; where temporary tables are not named last, they come first."""
     return '"' + schema.replace('"', '""') + '", pg_temp'
@@ -99,16 +115,36 @@ def settings_of(address: Address, tenant: int, *, long: bool = False) -> tuple[b
     return (path_of(address.schema).encode(), *(str(number).encode() for number in numbers))
 
 
-def connect(address: Address, *, is_short: bool = False) -> psycopg.Connection[Any]:
+def connect(
+    address: Address, *, is_short: bool = False, hurry: threading.Event | None = None
+) -> psycopg.Connection[Any]:
     """Open a connection; the first server that takes writes, where there are several.
+
+    Where the server has none left, as when all engines come back at once, it is waited for.
 
     Args:
         address: where.
-        is_short: whether a server that is out of reach is given up within some seconds.
+        is_short: whether a server that is out of reach, or full, is given up within some seconds.
+        hurry: while it is set, a full server is not waited for.
 
     Raises:
+        StoreBusy: the server has no connection left.
         StoreUnavailable, StoreReadOnly, CannotLoad: it cannot be opened.
     """
+    give_up_at = time.monotonic() + (0.0 if is_short else FULL_SECONDS)
+    for tries in range(1_000_000):
+        try:
+            return _connect(address, is_short=is_short)
+        except StoreBusy as full:
+            if time.monotonic() >= give_up_at or (hurry is not None and hurry.is_set()):
+                raise
+            if tries == 0:
+                _log.warning("%s: waiting for one (%s)", full, address.shown)
+            time.sleep(random.uniform(0.5, 1.0) * min(FULL_AGAIN_SECONDS, 0.05 * 2**tries))
+    raise AssertionError
+
+
+def _connect(address: Address, *, is_short: bool) -> psycopg.Connection[Any]:
     more: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S, **_KEEPALIVE}
     known = psycopg.conninfo.conninfo_to_dict(address.conninfo)
     more |= {name: known[name] for name in more if name in known}
@@ -127,6 +163,14 @@ def connect(address: Address, *, is_short: bool = False) -> psycopg.Connection[A
 
 def _not_opened(error: psycopg.Error, address: Address) -> Exception:
     text, where = str(error), address.shown
+    if _FULL.search(text):
+        return StoreBusy(
+            "the server has no connection left",
+            where=where,
+            why=_without(text.strip().splitlines()[-1], address),
+            do="raise max_connections, run fewer engines, or put a pooler in between: see "
+            "docs/guides/workers.md",
+        )
     first = text.strip().splitlines()[-1] if text.strip() else ""
     if "password" in text and ("authentication failed" in text or "no password" in text):
         return StoreReadOnly(
@@ -183,7 +227,7 @@ def open_session(
         StoreBroken: it could forget.
         StoreUnavailable, StoreReadOnly, CannotLoad: it cannot be opened, or is too old.
     """
-    connection = connect(address, is_short=is_short)
+    connection = connect(address, is_short=is_short, hurry=hurry)
     try:
         version = connection.info.server_version
         if version < OLDEST * 10_000:

@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import math
 import os
+import random
 import select
 import threading
 import time
@@ -32,7 +33,7 @@ from outlast.store.postgres.connect import connect
 GAP_SECONDS: Final = 0.02
 """At most one NOTIFY in this time, whatever there is to say."""
 AGAIN_SECONDS: Final = 1.0
-"""How soon a connection that broke is opened again."""
+"""How soon a connection that broke is opened again, about."""
 END_SECONDS: Final = 1.0
 TOPICS: Final = ("work", "inbox", "ended")
 
@@ -109,14 +110,14 @@ class PostgresHints:
     def _go_on(self) -> None:
         while not self._is_over:
             try:
-                with connect(self._address) as connection:
+                with connect(self._address, is_short=True) as connection:
                     self._serve(connection)
             except (psycopg.Error, OutlastError, OSError):
                 pass
             finally:
                 self.is_listening = False
             if not self._is_over:
-                self._ended.wait(AGAIN_SECONDS)
+                self._ended.wait(AGAIN_SECONDS * random.uniform(0.5, 1.5))
 
     def _serve(self, connection: psycopg.Connection[Any]) -> None:
         listens = self._may_listen(connection)

@@ -21,8 +21,8 @@ PATIENCE_MIN_S: Final = 0.5
 PATIENCE_MAX_S: Final = 2.5
 
 
-def register(database: Database, worker: WorkerRow) -> None:
-    """Put a worker's row."""
+def register(database: Database, worker: WorkerRow) -> int:
+    """Put a worker's row; gives how many there are with a lease that runs."""
     bounds: dict[str, Value] = {
         "id": worker.id,
         "host": worker.host,
@@ -32,7 +32,12 @@ def register(database: Database, worker: WorkerRow) -> None:
         "lease_us": worker.lease_us,
         "service": json_of(worker.service),
     }
-    database.write(lambda: database.run("put_worker", bounds))
+
+    def put() -> int:
+        database.run("put_worker", bounds)
+        return len(database.ask_all("protected_workers", bounds))
+
+    return database.write(put)
 
 
 def renew(
@@ -46,7 +51,8 @@ def renew(
     if not renewed:
         return None
     unread = database.beat("unread_executions", {"worker": worker}, patience_s)
-    return Renewal([str(id) for (id,) in unread], int(str(renewed[0][0])))
+    serving = len(database.beat("protected_workers", bounds, patience_s))
+    return Renewal([str(id) for (id,) in unread], int(str(renewed[0][0])), serving)
 
 
 def instant(database: Database, now: int) -> int:

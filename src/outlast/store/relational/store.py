@@ -709,9 +709,9 @@ class RelationalStore:
         conclude(self, pending.ended, [])
         return len(found)
 
-    def register(self, worker: WorkerRow) -> None:
+    def register(self, worker: WorkerRow) -> int:
         """See the protocol."""
-        members.register(self.database, worker)
+        return members.register(self.database, worker)
 
     def renew(
         self, worker: str, lease_us: int, now: int, *, draining: bool = False
