@@ -161,6 +161,6 @@ def test_an_engine_that_is_not_let_in_leaves_nothing_behind(
                         await Engine(small_url, tasks=[double]).open()
                 async with asyncio.timeout(LONG):
                     while there() != before:
-                        await asyncio.sleep(0.01)
+                        await asyncio.sleep(0.01)  # sleeps: the server takes a moment to see it
 
     asyncio.run(main())

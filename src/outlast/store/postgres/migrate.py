@@ -96,6 +96,7 @@ def _texts(address: Address, version: int, now: int, partitions: int) -> Iterato
     path = path_of(address.schema)
     yield f"CREATE SCHEMA IF NOT EXISTS {path.removesuffix(', pg_temp')};"
     yield f"SET LOCAL search_path = {path};"
+    yield "SET LOCAL standard_conforming_strings = on;"  # a role may have it otherwise
     for number, text in MIGRATIONS:
         if number > version:
             yield parted(text, partitions)
