@@ -129,10 +129,12 @@ def test_what_is_plain_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_no_secret_is_in_a_data_directory_of_postgresql(postgres: Server) -> None:
-    url = postgres.database()
-    known = asyncio.run(sown(url, 1_000, lambda: None))
-    postgres.execute("CHECKPOINT")
-    assert hits(known, postgres.directory / "data") == []
+    """In one of its own, which has stopped: another has the databases of hundreds of tests."""
+    with Server(postgres.installation) as own:
+        known = asyncio.run(sown(own.database(), 1_000, lambda: None))
+        own.execute("CHECKPOINT")
+        own.stop()
+        assert hits(known, own.directory / "data") == []
 
 
 def _in_log(sown: dict[bytes, Canary], log: bytes) -> set[str]:
