@@ -254,7 +254,7 @@ WRITES: Final = frozenset(
 """The verbs that write what is a tenant's."""
 OF_ALL: Final = frozenset(
     {
-        *("hints", "changed", "close", "backup", "hear", "hurry", "epochs.keeping"),
+        *("hints", "changed", "close", "backup", "hear", "hurry", "instant", "epochs.keeping"),
         *("tenants.page", "tenants.get", "tenants.add", "tenants.close"),
         *("sealing.data_keys", "sealing.wrap_anew", "sealing.draw_anew", "sealing.seal_anew"),
         "sealing.finish",
