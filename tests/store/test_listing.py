@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from outlast.engine.control.listing import SLACK_US, bounded
 from outlast.engine.write.identity import IdMaker
 from outlast.lifecycle import FINAL, OPEN, Kind, State
+from outlast.store.memory import MemoryStore
 from outlast.store.protocol import Filter, Item, Part
 from outlast.store.sqlite import SqliteStore
 from outlast.testing.conformance import begun, born
@@ -143,3 +144,20 @@ def test_bounds_of_ids_leave_nothing_out() -> None:
     assert bounds.from_id < late < ids.make(born_at) < bounds.before_id
     given = bounded(Filter(created_before=born_at, before_id="ex_0", from_id="ex_z"))
     assert (given.before_id, given.from_id) == ("ex_0", "ex_z")
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_an_end_of_an_id_is_looked_for_among_the_newest(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    for place in ("memory", "relational"):
+        monkeypatch.setattr(f"outlast.store.{place}.store.ENDS_MAX", 3)
+    store: Any = MemoryStore()
+    if kind == "sqlite":
+        store = SqliteStore(tmp_path / "outlast.db", owner="w1", now=1)
+    ids = [f"ex_{number}abcde{number}" for number in range(5)]
+    assert {one.refused for one in store.commit([born(id) for id in ids])} == {None}
+    assert [store.find(f"abcde{number}", 5) for number in (1, 2, 4)] == [[], [ids[2]], [ids[4]]]
+    assert store.find("abcde", 9) == [] and store.find("e4", 0) == []
+    assert store.find("ex_0", 5) == [ids[0]], "what it begins with finds it, however old it is"
+    store.close()

@@ -546,8 +546,11 @@ def _serve_remotely(
                     loop.call_soon_threadsafe(until.set)
 
             threading.Thread(target=stop, daemon=True).start()
-            _say_serving(session, sorted(remote.steps), os.getpid())
-            await remote.run(until, lambda error: session.say(f"! {one_line(str(error))}"))
+            await remote.run(
+                until,
+                lambda error: session.say(f"! {one_line(str(error))}"),
+                lambda: _say_serving(session, sorted(remote.steps), os.getpid()),
+            )
 
         with Signals() as signals:
             asyncio.run(serve())

@@ -341,6 +341,10 @@ class RemoteStore:
         """Tell that something may have changed."""
         return True
 
+    def instant(self, now: int) -> int:
+        """Give the instant that is given: what happens there gets the server's own."""
+        return now
+
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self._client.run(coroutine)
 

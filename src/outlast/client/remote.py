@@ -105,7 +105,7 @@ class RemoteWorker:
             )
         self.name = name or f"{socket.gethostname()}.{os.getpid()}"
         self.done = self.failed = self.lost = 0
-        self._turns = False
+        self._turns = self._is_known = False
         self._wire = Wire(
             url,
             token or os.environ.get("OUTLAST_TOKEN"),
@@ -119,25 +119,32 @@ class RemoteWorker:
         self._jobs: set[asyncio.Task[None]] = set()
 
     async def run(
-        self, until: asyncio.Event, on_away: Callable[[Exception], None] | None = None
+        self,
+        until: asyncio.Event,
+        on_away: Callable[[Exception], None] | None = None,
+        on_known: Callable[[], None] | None = None,
     ) -> None:
         """Take steps and run them until somebody wants it to stop.
 
         Args:
             until: is set when it is to stop.
             on_away: is told when the server cannot be reached, once each time.
+            on_known: is told when the server has let it take steps for the first time.
 
         Raises:
             Unauthenticated, Forbidden: the token is not known, or may not take steps.
         """
         begin_capture()
         try:
-            await self._take_steps(until, on_away)
+            await self._take_steps(until, on_away, on_known)
         finally:
             end_capture()
 
     async def _take_steps(
-        self, until: asyncio.Event, on_away: Callable[[Exception], None] | None
+        self,
+        until: asyncio.Event,
+        on_away: Callable[[Exception], None] | None,
+        on_known: Callable[[], None] | None,
     ) -> None:
         stop = asyncio.ensure_future(until.wait())
         pause = 0.0
@@ -161,6 +168,10 @@ class RemoteWorker:
                     await asyncio.wait({stop}, timeout=pause)
                     continue
                 pause = 0.0
+                if not self._is_known:
+                    self._is_known = True
+                    if on_known is not None:
+                        on_known()
                 for claim in claims:
                     job = asyncio.ensure_future(self._serve(claim))
                     self._jobs.add(job)
@@ -188,7 +199,7 @@ class RemoteWorker:
             "steps": list(self.steps),
             "worker": self.name,
             "limit": min(limit, 100),
-            "wait_seconds": 0.0 if self._turns else WAIT_SECONDS,
+            "wait_seconds": WAIT_SECONDS if self._is_known and not self._turns else 0.0,
             "lease_seconds": self._lease_seconds,
         }
         headers = {"connection": "close"} if self._turns else {}

@@ -35,6 +35,9 @@ DEFAULT_TENANT = "default"
 DEFAULT_NUMBER = 1
 """Its number."""
 
+ENDS_MAX = 100_000
+"""Executions, the newest, among which an id is looked for by its end."""
+
 SUSPECT = 3
 """After so many claims in a row that led to nothing an execution is run apart from its like: their
 worker has died each time, by one of them or by none, and alone the innocent make progress."""
@@ -1309,7 +1312,11 @@ class Store(Protocol):
         """Read executions by id, in order."""
 
     def find(self, text: str, limit: int) -> list[str]:
-        """Give up to ``limit`` ids that begin, or end, with this text."""
+        """Give up to ``limit`` ids that begin with this text; else newer ones that end with it.
+
+        Ends are looked for among the newest :data:`ENDS_MAX`: whoever means an older one, names
+        how it begins.
+        """
 
     def with_key(self, key: str) -> Execution | None:
         """Read the execution that was submitted under this key."""

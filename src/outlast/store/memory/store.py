@@ -64,6 +64,7 @@ from outlast.store.memory.tenants import MemoryTenants, Registry
 from outlast.store.memory.webhooks import MemoryWebhooks
 from outlast.store.protocol import (
     DEFAULT_TENANT,
+    ENDS_MAX,
     Adjust,
     Answer,
     BudgetEvent,
@@ -579,7 +580,8 @@ class MemoryStore:
         with self._lock:
             ids = sorted(self._records)
         found = [id for id in ids if id.startswith(text)]
-        return (found or [id for id in reversed(ids) if id.endswith(text)])[:limit]
+        newest = ids[-ENDS_MAX:]
+        return (found or [id for id in reversed(newest) if id.endswith(text)])[:limit]
 
     def with_key(self, key: str) -> Execution | None:
         """See the protocol."""

@@ -303,10 +303,11 @@ SELECT id FROM execution
  LIMIT nullif(:limit, -1);
 
 -- name: ids_ending
--- The newest first; it reads ids until it has found enough.
-SELECT id FROM execution
- WHERE tenant = {tenant} AND right(id, length(:text::text)) = :text::text
- ORDER BY id DESC
+-- The newest first; it looks at so many ids.
+SELECT e.id
+  FROM (SELECT id FROM execution WHERE tenant = {tenant} ORDER BY id DESC LIMIT :among::bigint) AS e
+ WHERE right(e.id, length(:text::text)) = :text::text
+ ORDER BY e.id DESC
  LIMIT nullif(:limit, -1);
 
 -- name: open_counts

@@ -50,6 +50,7 @@ from outlast.store.decisions import (
     unclaimed,
 )
 from outlast.store.protocol import (
+    ENDS_MAX,
     LOGS,
     STORED,
     Access,
@@ -835,9 +836,9 @@ class RelationalStore:
     def find(self, text: str, limit: int) -> list[str]:
         """See the protocol."""
         bounds: dict[str, Value] = {"text": text, "limit": limit}
-        rows = self.database.read("ids_beginning", bounds) or self.database.read(
-            "ids_ending", bounds
-        )
+        rows = self.database.read("ids_beginning", bounds)
+        if not rows:
+            rows = self.database.read("ids_ending", {**bounds, "among": ENDS_MAX})
         return [str(row[0]) for row in rows]
 
     def with_key(self, key: str) -> Execution | None:

@@ -296,10 +296,11 @@ SELECT id FROM execution
  LIMIT :limit;
 
 -- name: ids_ending
--- The newest first; it reads ids until it has found enough.
-SELECT id FROM execution
- WHERE tenant = {tenant} AND substr(id, -length(:text)) = :text
- ORDER BY id DESC
+-- The newest first; it looks at so many ids.
+SELECT e.id
+  FROM (SELECT id FROM execution WHERE tenant = {tenant} ORDER BY id DESC LIMIT :among) AS e
+ WHERE substr(e.id, -length(:text)) = :text
+ ORDER BY e.id DESC
  LIMIT :limit;
 
 -- name: open_counts
