@@ -666,7 +666,10 @@ class RelationalStore:
                 pending.saved.append(changed_values_of(self._decide(record, resume, now, pending)))
             self._flush(pending)
             moved += len(pending.saved)
-            if len(waiting) == limits or self._passed_over(room, len(pending.saved), len(waiting)):
+            # Who needs least comes first: where one did not fit, nobody behind it does; but on a
+            # shared store the one that does may be locked just now.
+            seen = waiting if self.is_shared else pending.saved
+            if len(seen) == limits or self._passed_over(room, len(pending.saved), len(waiting)):
                 continue  # it is looked at again
             names: dict[str, Value] = {"scope": budget.scope, "meter": budget.meter}
             self.database.run("calm_budget", names)
