@@ -181,7 +181,9 @@ class Machine:
     def new_births(self, dice: random.Random) -> Item:
         ids = [self.fresh_id() for _ in range(dice.choice([1, 3]))]
         if dice.random() < 0.1:
-            ids.append(self.some_id(dice))
+            taken = self.some_id(dice)
+            if self.pair.memory.get([taken]) != [None]:  # else it may be of a parent that is purged
+                ids.append(taken)
         return born_alike(ids, self.now, queue=dice.choice(["default", "a"]))
 
     def some_owner(self, dice: random.Random) -> Owner | None:
