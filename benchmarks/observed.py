@@ -31,6 +31,7 @@ from outlast.engine.read.logs import begin_capture, end_capture
 COUNT: Final = 4_000
 """Executions of five steps."""
 SCRAPE_SECONDS: Final = 1.0
+"""Prometheus asks each 15 seconds or more seldom, unless it is told otherwise."""
 
 
 @contextlib.asynccontextmanager

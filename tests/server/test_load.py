@@ -25,13 +25,18 @@ def test_a_kill_under_load_loses_no_acknowledged_create(tmp_path: Path) -> None:
                 assert loading.poll() is None, "the load ended by itself"
                 wait.wait(0.01)  # another process writes it
             server.stop(signal.SIGKILL)
-            assert json.loads(loading.communicate(timeout=100)[0])["unique"] > 0
+            did = json.loads(loading.communicate(timeout=100)[0])
+            assert did["unique"] > 0
+            told = len(acks.read_bytes().splitlines())
+            print(f"life {number}: {did['unique']} pairs made, {told} acknowledged so far")
     acknowledged = [line.decode() for line in acks.read_bytes().splitlines()]
     assert len(set(acknowledged)) == len(acknowledged) >= 300
     store = open_store(url(file), owner="w1", now=1)
     try:
-        assert None not in store.get(acknowledged)
-        assert store.verify().defects == []
+        found, verified = store.get(acknowledged), store.verify()
+        print(f"of {verified.executions} executions {len(found)} were acknowledged")
+        assert None not in found
+        assert verified.defects == [] and verified.executions >= len(acknowledged)
     finally:
         store.close()
 
@@ -42,4 +47,5 @@ def test_every_reader_sees_every_event_of_its_execution(count: int, tmp_path: Pa
     from benchmarks.report import Result
 
     found = w10.follow(Result("W10", ""), tmp_path / "outlast.db", count)
-    assert found["kib_each"] < 200
+    print(f"{count} readers: {found}")
+    assert 0 < found["kib_each"] < 200

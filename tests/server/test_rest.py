@@ -265,6 +265,24 @@ def test_a_patch_goes_by_its_etag(tell: Any) -> None:
     tell(story)
 
 
+def test_every_row_comes_with_its_version(tell: Any) -> None:
+    """What starts, changes and makes anew tells the ETag that the document promises."""
+
+    async def story(world: World) -> None:
+        body = {"task": "asks", "input": {"name": "Ada"}}
+        made = await world.http.post(f"{API}/executions", json=body)
+        path = f"{API}/executions/{made.json()['id']}"
+        answers = [made, await world.http.get(path)]
+        for word, given in (("labels", {"labels": {"a": "b"}}), ("rerun", {}), ("cancel", {})):
+            answers.append(await world.http.post(f"{path}/{word}", json=given))
+        answers.append(await world.http.patch(path, json={"priority": 2}))
+        assert [one.status_code for one in answers[:-1]] == [201, 200, 202, 202, 202]
+        assert all(one.headers["etag"].startswith('"') for one in answers if one.is_success)
+        assert answers[3].json()["id"] != made.json()["id"]
+
+    tell(story)
+
+
 def test_a_traceparent_is_kept(tell: Any) -> None:
     async def story(world: World) -> None:
         trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -17,6 +17,7 @@ from outlast.server.app import create_app
 from outlast.server.auth import Identity
 from outlast.server.openapi import SNAPSHOT, document, encoded, refusals_of
 from outlast.server.route import Route, Scope, checked
+from outlast.server.shapes import ExecutionForm
 from outlast.server.table import ROUTES
 
 from .conftest import Tokens, a_world
@@ -170,6 +171,24 @@ def test_who_may_not_read_payloads_reads_none() -> None:
 
 def test_the_snapshot_is_what_the_table_says() -> None:
     assert (ROOT / SNAPSHOT).read_bytes() == encoded(), "python -m outlast.server.openapi"
+
+
+def test_the_document_shows_the_headers_of_answers() -> None:
+    """What tests of the routes see in answers: when to come again, what to change, who to be."""
+    told = document(ROUTES)
+    shared = told["components"]["responses"]
+    for status, name in ((429, "Retry-After"), (503, "Retry-After"), (401, "WWW-Authenticate")):
+        assert name in shared[str(status)]["headers"]
+    problem = told["components"]["schemas"]["Problem"]["properties"]
+    assert {"state", "refusal", "code", "do"} <= problem.keys(), "an impossible action says why"
+    tagged = traced = 0
+    for route in ROUTES:
+        operation = told["paths"][route.path][route.method.lower()]
+        assert "503" in operation["responses"]
+        if route.answer is ExecutionForm:
+            tagged += "ETag" in operation["responses"][str(route.status)]["headers"]
+        traced += any(one["name"] == "traceparent" for one in operation.get("parameters", ()))
+    assert tagged > 15 and traced >= 2
 
 
 def test_the_document_lists_every_refusal() -> None:

@@ -170,7 +170,10 @@ async def _descend(call: Call, wish: Descent) -> Reply:
     call.allow(call.row.task, Permission.EXECUTIONS_START)
     with hiding_holders(call):
         made = await call.engine.adescend(call.row.id, wish)
-    return Reply(row(call, made), headers={"location": f"/api/v1/executions/{made.id}"})
+    return Reply(
+        row(call, made),
+        headers={"location": f"/api/v1/executions/{made.id}", "etag": etag_of(made)},
+    )
 
 
 async def rerun_execution(call: Call) -> Reply:

@@ -127,7 +127,7 @@ async def _start(
         raise KeyConflict(f'the key "{key}" is taken by another task')
     for number, url in enumerate(urls):
         await begin(call.engine, record.id, url, number, call.actor)
-    headers = {"location": f"/api/v1/executions/{record.id}"}
+    headers = {"location": f"/api/v1/executions/{record.id}", "etag": etag_of(record)}
     if not is_new:
         headers["idempotency-replayed"] = "true"
     return Reply(row(call, record), 201 if is_new else 200, headers)

@@ -21,6 +21,7 @@ from outlast.access import Permission
 from outlast.errors import OutlastError
 from outlast.server.problem import MEDIA, Problem, status_of
 from outlast.server.route import Route, Scope
+from outlast.server.shapes import ExecutionForm
 
 SNAPSHOT: Final = Path("docs") / "openapi.json"
 _REF: Final = "#/components/schemas/{name}"
@@ -43,6 +44,20 @@ _TITLES: Final = {
     429: "Too many requests; Retry-After says when to come again.",
     431: "The headers are too long.",
     503: "The server or its store has too much to do; Retry-After says when to come again.",
+}
+_SECONDS: Final = {"schema": {"type": "integer", "minimum": 0}}
+_GIVEN: Final[dict[int, dict[str, Any]]] = {
+    401: {"WWW-Authenticate": {"schema": {"type": "string"}}},
+    405: {"Allow": {"schema": {"type": "string"}}},
+    429: {"Retry-After": _SECONDS},
+    503: {"Retry-After": _SECONDS},
+}
+"""Headers of refusals, by status."""
+_ETAG: Final[dict[str, Any]] = {
+    "ETag": {
+        "description": "The version of the execution; send it as If-Match to change only that.",
+        "schema": {"type": "string"},
+    }
 }
 
 
@@ -80,6 +95,7 @@ def document(routes: tuple[Route, ...]) -> dict[str, Any]:
             "responses": {
                 str(status): {
                     "description": said,
+                    "headers": _GIVEN.get(status, {}),
                     "content": {MEDIA: {"schema": {"$ref": _REF.format(name="Problem")}}},
                 }
                 for status, said in _TITLES.items()
@@ -220,6 +236,8 @@ def _responses(route: Route, schemas: Mapping[int, Any]) -> dict[str, Any]:
         good["content"] = {route.media: {"schema": _EVENT}}
     elif route.answer is not None:
         good["content"] = {route.media: {"schema": schemas[id(route.answer)]}}
+    if route.answer is ExecutionForm:
+        good["headers"] = _ETAG
     responses: dict[str, Any] = {str(route.status): good}
     for status, said in route.others.items():
         responses[str(status)] = {**good, "description": said}
@@ -230,6 +248,7 @@ def _responses(route: Route, schemas: Mapping[int, Any]) -> dict[str, Any]:
             early = {"schema": {"$ref": _REF.format(name="Problem")}}  # before it has its route
             content = {route.style.media: own, MEDIA: early}
             refusal = {"description": _TITLES[status], "content": content}
+            refusal["headers"] = _GIVEN.get(status, {})
         if codes:
             refusal["description"] = f"{_TITLES[status]} Codes: {', '.join(codes)}."
         responses[str(status)] = refusal
