@@ -40,7 +40,13 @@ from outlast.store.postgres.connect import (
 from outlast.store.postgres.feed import settle
 from outlast.store.postgres.history import compared, kept_by
 from outlast.store.postgres.migrate import ready
-from outlast.store.postgres.session import ConnectionLost, GuardFired, PreparedLost, Session
+from outlast.store.postgres.session import (
+    ConnectionLost,
+    GuardFired,
+    PreparedLost,
+    Session,
+    Unforeseen,
+)
 from outlast.store.postgres.statements import Sendable, statements
 from outlast.store.protocol import DEFAULT_TENANT, CreateMany, Hints
 from outlast.store.relational.alike import common_to
@@ -53,6 +59,14 @@ TRIES: Final = 8
 READERS_MAX: Final = 3
 ROWS_MAX: Final = 4_000
 """Rows of parameters a statement, so that no message to the server grows without bounds."""
+RARE_MAX: Final = 8
+"""Rows of parameters up to which what is hardly ever there is not waited for: among many there is
+something more often, to begin anew costs more, and a round trip is a small part of it."""
+RARE_PAUSE: Final = 100
+"""Transactions that look at once after one found what is hardly ever there."""
+LATELY_S: Final = 2.0
+"""Who has heard nothing from the server for so long looks at once: a connection that broke
+meanwhile is noticed before the COMMIT is sent, not after it, when nobody knows its outcome."""
 BACK_OFF_MAX_S: Final = 2.0
 BEAT_TRIES: Final = 2
 """A renewal is tried on a new connection once: whoever renews tries again anyway."""
@@ -144,6 +158,7 @@ class PostgresDatabase(Database):
     _beater: Session | None
     _readers: list[Session]
     _held: set[tuple[str, str]]
+    _is_hasty = False
 
     def __init__(
         self,
@@ -163,7 +178,7 @@ class PostgresDatabase(Database):
         self._hurry = threading.Event()
         self._begin_anew()
         self._writer = open_session(address, hurry=self._hurry)
-        self._failures = 0
+        self._failures = self._pause = 0
         self._see: Callable[[], None] | None = None
         self.retries = 0
 
@@ -187,8 +202,11 @@ class PostgresDatabase(Database):
     def transaction(self, act: Callable[[], T]) -> T:
         """See the seam."""
         for tries in count(1):
+            self._is_hasty = tries == 1 and self._may_be_hasty()
             try:
                 return self._transact(act)
+            except Unforeseen:
+                self._pause = RARE_PAUSE
             except _AGAIN as error:
                 if tries >= TRIES or isinstance(error, errors.LockNotAvailable):
                     raise  # who waited for a lock for so long has waited enough
@@ -200,6 +218,14 @@ class PostgresDatabase(Database):
                     raise broken.error from None
                 self.retries += 1
         raise AssertionError
+
+    def _may_be_hasty(self) -> bool:
+        """Tell whether to send a small transaction whole, its COMMIT too, before any answer."""
+        if self._pause:
+            self._pause -= 1
+            return False
+        writer = self._writer
+        return writer is not None and time.monotonic() - writer.heard_at < LATELY_S
 
     def _transact(self, act: Callable[[], T]) -> T:
         session = self._session()
@@ -359,6 +385,16 @@ class PostgresDatabase(Database):
             found += self.ask(name, values[start : start + width * ROWS_MAX])
         return found
 
+    def ask_rare(self, name: str, values: Sequence[Value]) -> Rows:
+        """See the seam: the server looks, and breaks the transaction off where there is a row."""
+        statement = self._statements[name]
+        width = len(statement.types)
+        if not self._is_hasty or self._depth or not 0 < len(values) <= width * RARE_MAX:
+            return self.ask(name, values)
+        columns = [values[column::width] for column in range(width)]
+        self._session().queue(statement.unforeseen, *statement.spread(columns))
+        return []
+
     def ask_all(self, name: str, bounds: Mapping[str, Value]) -> Rows:
         """See the seam."""
         statement = self._statements[name]
@@ -383,6 +419,20 @@ class PostgresDatabase(Database):
             return 0
         many = self._queue(name, rows)
         return sum(int(one.command_tuples or 0) for one in self._session().drain_all()[-many:])
+
+    def send_counted(
+        self, name: str, rows: Sequence[Sequence[Value]], hear: Callable[[int], None]
+    ) -> None:
+        """See the seam."""
+        if not 0 < len(rows) <= ROWS_MAX:
+            hear(self.sent(name, rows))
+            return
+        statement = self._statements[name]
+        self._session().queue(
+            statement.text,
+            *statement.spread(list(zip(*rows, strict=True))),
+            hear=lambda result: hear(int(result.command_tuples or 0)),
+        )
 
     def _queue(self, name: str, rows: Sequence[Sequence[Value]]) -> int:
         """Send many rows; gives the number of statements."""

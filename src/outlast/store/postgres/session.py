@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import select
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any, Final
 from zlib import crc32
 
@@ -32,6 +33,8 @@ from psycopg.adapt import Transformer
 Row = tuple[Any, ...]
 GUARD: Final = "OL001"
 """What guards say as their SQLSTATE."""
+UNFORESEEN: Final = "OL003"
+"""What ``Sendable.unforeseen`` says as its SQLSTATE."""
 HURRY_S: Final = 4.0
 """How long the server may be silent where nothing is worth a long wait."""
 _PART_MS: Final = 500
@@ -52,6 +55,12 @@ class GuardFired(psycopg.DatabaseError):
     """A guard of the schema has refused a row."""
 
     sqlstate: str | None = GUARD
+
+
+class Unforeseen(psycopg.DatabaseError):
+    """There was what a transaction did not look for; nothing was done, and it is to look."""
+
+    sqlstate: str | None = UNFORESEEN
 
 
 class PreparedLost(psycopg.OperationalError):
@@ -86,6 +95,8 @@ class Session:
         self.is_broken = False
         self._prepared: dict[bytes, bytes] = {}
         self._queued: list[tuple[bytes, bytes] | None] = []
+        self._hearers: list[tuple[int, Callable[[Any], None]]] = []
+        self.heard_at = monotonic()
         self._pg.nonblocking = 1
         self._pg.enter_pipeline_mode()
         self._poll = select.poll()
@@ -105,8 +116,11 @@ class Session:
         text: bytes,
         values: Sequence[bytes | None] = (),
         formats: Sequence[int] = (),
+        hear: Callable[[Any], None] | None = None,
     ) -> None:
-        """Send a statement; what comes of it is told by the next :meth:`drain`."""
+        """Send a statement; what comes of it is told by the next :meth:`drain`, and to ``hear``."""
+        if hear is not None:
+            self._hearers.append((self._queued.count(None), hear))
         try:
             if not self.prepares:
                 self._pg.send_query_params(text, values or None, None, formats or None, _BINARY)
@@ -154,6 +168,7 @@ class Session:
     def drain_all(self) -> list[Any]:
         """Wait as :meth:`drain` does; gives the result of each statement."""
         queued, self._queued = self._queued, []
+        hearers, self._hearers = self._hearers, []
         failure: psycopg.Error | None = None
         results: list[Any] = []
         try:
@@ -191,6 +206,9 @@ class Session:
             if isinstance(failure, errors.InvalidParameterValue) and _ELSEWHERE in str(failure):
                 raise self._lost("the pooler has gone over to another server") from failure
             raise failure
+        self.heard_at = monotonic()
+        for place, hear in hearers:
+            hear(results[place])
         return results
 
     def see_it_lives(self) -> None:
@@ -282,4 +300,6 @@ def _error_of(result: Any) -> psycopg.Error:
     error = errors.error_from_result(result, "utf-8")
     if error.sqlstate == GUARD:
         return GuardFired(error.diag.message_primary or "a guard")
+    if error.sqlstate == UNFORESEEN:
+        return Unforeseen(error.diag.message_primary or "a row that was not looked for")
     return error

@@ -30,6 +30,11 @@ class Sendable:
     names: tuple[str, ...]
     types: tuple[str, ...]
 
+    @property
+    def unforeseen(self) -> bytes:
+        """Give the statement that is an error where this one gives any row, and gives none."""
+        return b"SELECT unforeseen() FROM (" + self.text.rstrip(b"; \n") + b") AS found"
+
     def bind(self, bounds: Mapping[str, Value]) -> tuple[list[bytes | None], list[int]]:
         """Give the values of named parameters, and the format of each."""
         values: list[bytes | None] = []

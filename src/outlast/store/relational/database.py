@@ -130,6 +130,14 @@ class Database(ABC):
     def ask(self, name: str, values: Sequence[Value]) -> Rows:
         """Ask with many rows of parameters, one after another in one list."""
 
+    def ask_rare(self, name: str, values: Sequence[Value]) -> Rows:
+        """Ask as :meth:`ask` does for what is hardly ever there, inside the open transaction.
+
+        A database may give none without having looked, and look before the transaction commits:
+        where there are some after all, all is taken back and run again.
+        """
+        return self.ask(name, values)
+
     @abstractmethod
     def ask_all(self, name: str, bounds: Mapping[str, Value]) -> Rows:
         """Ask for all rows of a statement; in a transaction, or by itself."""
@@ -141,6 +149,12 @@ class Database(ABC):
     @abstractmethod
     def sent(self, name: str, rows: Sequence[Sequence[Value]]) -> int:
         """Send as :meth:`send` does, and give how many rows of the database it changed."""
+
+    def send_counted(
+        self, name: str, rows: Sequence[Sequence[Value]], hear: Callable[[int], None]
+    ) -> None:
+        """Send as :meth:`send` does; how many rows it changed is told before the commit returns."""
+        hear(self.sent(name, rows))
 
     @abstractmethod
     def run(self, name: str, bounds: Mapping[str, Value]) -> int:

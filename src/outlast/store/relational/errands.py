@@ -9,6 +9,7 @@ forgotten, and no end is longer than a statement or two. A sweep runs the errand
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from outlast.lifecycle.record import continued_as
@@ -64,6 +65,9 @@ def _hand_over(store: RelationalStore, end: End, answers: list[Answer]) -> None:
 
 def _note_errands(store: RelationalStore, ended: Sequence[End], answers: list[Answer]) -> None:
     rows = [(end.record.id, end.record.state, end.record.children) for end in ended]
+    if len(rows) == 1:
+        store.database.send_counted("insert_errands", rows, partial(_owe, ended[0].answer(answers)))
+        return
     count = store.database.sent("insert_errands", rows)
     if not count:
         return
@@ -74,6 +78,11 @@ def _note_errands(store: RelationalStore, ended: Sequence[End], answers: list[An
     for end in ended:
         if end.record.id in owing:
             end.answer(answers).owes = True
+
+
+def _owe(answer: Answer, count: int) -> None:
+    if count:
+        answer.owes = True
 
 
 def run_errands(store: RelationalStore, now: int, limit: int) -> int:

@@ -357,6 +357,12 @@ class SealedDatabase(Database):
         """See the seam."""
         return self.inner.sent(name, self._sealed(name, rows))
 
+    def send_counted(
+        self, name: str, rows: Sequence[Sequence[Value]], hear: Callable[[int], None]
+    ) -> None:
+        """See the seam."""
+        self.inner.send_counted(name, self._sealed(name, rows), hear)
+
     def _sealed(self, name: str, rows: Sequence[Sequence[Value]]) -> Sequence[Sequence[Value]]:
         uses = WRITES.get(name)
         if uses is None:
@@ -387,6 +393,10 @@ class SealedDatabase(Database):
     def ask(self, name: str, values: Sequence[Value]) -> Rows:
         """See the seam."""
         return self._opener.opened(name, self.inner.ask(name, values), {})
+
+    def ask_rare(self, name: str, values: Sequence[Value]) -> Rows:
+        """See the seam."""
+        return self._opener.opened(name, self.inner.ask_rare(name, values), {})
 
     def ask_all(self, name: str, bounds: Mapping[str, Value]) -> Rows:
         """See the seam."""

@@ -403,7 +403,7 @@ class RelationalStore:
 
     def _taken(self, ids: Sequence[str]) -> tuple[set[str], set[str] | Every]:
         """Give which executions exist already, and which queues have rules: all, where closed."""
-        found = self.database.ask("taken_ids", ids)
+        found = self.database.ask_rare("taken_ids", ids)
         rules = [one for one in found if one[1] is not None or one[2] is not None]
         queues = {str(name) for name, *_ in rules}
         taken = {str(id) for id, *rule in found if rule == [None, None]}
@@ -462,7 +462,7 @@ class RelationalStore:
                 seen = next((i.inbox_seen for _, i in chain if i.inbox_seen is not None), None)
             heads += (id, item.fence, item.nonce, item.seq, seen)
         counts: dict[str, int] = {}
-        for found in self.database.ask("refused_heads", heads):
+        for found in self.database.ask_rare("refused_heads", heads):
             refused_id, state, fence, nonce, seq, count = found
             chain = chains[str(refused_id)]
             item = chain[0][1]

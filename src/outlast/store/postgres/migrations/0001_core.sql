@@ -47,6 +47,14 @@ BEGIN
 END
 $$;
 
+-- What a transaction does not wait to see, as it is hardly ever there: then it is broken off, and
+-- begins again with a look. No guard: it is nobody's fault.
+CREATE FUNCTION unforeseen() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE EXCEPTION USING ERRCODE = 'OL003', MESSAGE = 'there is a row that was not looked for';
+END
+$$;
+
 -- JSON text to be taken apart. PostgreSQL has no character for \u0000, wherever it stands in a text.
 -- Not in SQL: the server would put its body into each generated column anew, with each statement.
 CREATE FUNCTION facts(document text) RETURNS json
