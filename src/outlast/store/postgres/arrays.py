@@ -36,7 +36,21 @@ def array_of(type: str, values: Sequence[Value]) -> bytes:
         raise OverflowError(str(error)) from error
 
 
+_ONE_NULL: Final = {type: _header(1, 1, oid, 1, 1) + _NULL for type, oid in OIDS.items()}
+_ONE: Final = {type: _header(1, 0, oid, 1, 1) for type, oid in OIDS.items()}
+"""An array of one null, and what comes before one that is none: most transactions are small."""
+
+
 def _array_of(type: str, values: Sequence[Value]) -> bytes:
+    if len(values) == 1:
+        (value,) = values
+        if value is None:
+            return _ONE_NULL[type]
+        if type == "bigint":
+            return _ONE[type] + _number(8, value)
+        if type == "text":
+            raw = value.encode()  # type: ignore[union-attr]
+            return _ONE[type] + _length(len(raw)) + raw
     oid = OIDS[type]
     if not values:
         return struct.pack(">3i", 0, 0, oid)

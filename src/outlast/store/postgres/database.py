@@ -392,7 +392,9 @@ class PostgresDatabase(Database):
         if not self._is_hasty or self._depth or not 0 < len(values) <= width * RARE_MAX:
             return self.ask(name, values)
         columns = [values[column::width] for column in range(width)]
-        self._session().queue(statement.unforeseen, *statement.spread(columns))
+        session = self._session()
+        session.queue(statement.unforeseen, *statement.spread(columns))
+        session.send_on()
         return []
 
     def ask_all(self, name: str, bounds: Mapping[str, Value]) -> Rows:

@@ -211,6 +211,13 @@ class Session:
             hear(results[place])
         return results
 
+    def send_on(self) -> None:
+        """Let the server begin with what was queued, while the rest is made here."""
+        try:
+            self._pg.flush()
+        except psycopg.Error as error:
+            raise self._lost(str(error)) from error
+
     def see_it_lives(self) -> None:
         """See that the server has not ended the connection meanwhile, as far as is known here.
 
