@@ -435,7 +435,9 @@ def test_who_has_no_lease_waits_for_no_silent_server(
         with pytest.raises(StoreUnavailable, match="no word from the server"):
             store.commit([born("ex_2")])
     store.hurry(False)
-    assert codes(store.commit([born("ex_2")])) == [None]
+    # The server had all of it, and may have gone on once the table was free: nobody knows.
+    assert codes(store.commit([born("ex_2")])) in ([None], ["already_exists"])
+    assert store.get(["ex_2"])[0] is not None
     store.close()
 
 
