@@ -36,11 +36,13 @@ BY_NAME: Final = {
     "_page",
     "ask",
     "ask_all",
+    "ask_rare",
     "beat",
     "read",
     "read_many",
     "run",
     "send",
+    "send_counted",
     "sent",
 }
 """The functions that are given a statement's name."""
