@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
+from campaigns.simulation.actors.actor import Actor
 from campaigns.simulation.tasks import pinned
 from campaigns.simulation.tasks.small import apart
 from campaigns.simulation.world.chance import SimIds
@@ -26,7 +27,7 @@ _IDS: Final = 1_000
 """A number that no process has."""
 
 
-class Crowds:
+class Crowds(Actor):
     """Starts many executions that differ by their inputs alone; what was not heard of stays so."""
 
     def __init__(self, market: Market, dice: Random) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
+from campaigns.simulation.actors.actor import Actor
 from outlast.errors import OutlastError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ TIMES: Final = 6
 HOUR_US: Final = 3_600_000_000
 
 
-class Housekeeper:
+class Housekeeper(Actor):
     """Asks workers to delete what is due."""
 
     def __init__(self, market: Market, dice: Random) -> None:

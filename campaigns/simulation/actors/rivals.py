@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
+from campaigns.simulation.actors.actor import Actor
 from campaigns.simulation.tasks.small import apart
 from outlast.engine.task.registry import StartOptions
 from outlast.errors import OutlastError
@@ -25,7 +26,7 @@ AGAIN_US: Final = 50_000
 MINUTE_US: Final = 60_000_000
 
 
-class Rivals:
+class Rivals(Actor):
     """Has executions wait for each other in a queue of their own."""
 
     def __init__(self, market: Market, dice: Random) -> None:

@@ -12,6 +12,7 @@ from campaigns.simulation.plants import (
     deleting,
     engine,
     failover,
+    feed,
     leases,
     replay,
     waiting,
@@ -27,6 +28,7 @@ PLANTS: Final[dict[str, Plant]] = {
     **capacity.PLANTS,
     **births.PLANTS,
     **deleting.PLANTS,
+    **feed.PLANTS,
 }
 """The planted bugs by name."""
 

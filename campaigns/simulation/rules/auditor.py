@@ -12,6 +12,7 @@ from campaigns.simulation.rules.chains import Chains
 from campaigns.simulation.rules.descents import Family
 from campaigns.simulation.rules.edges import Edges
 from campaigns.simulation.rules.failovers import Failovers
+from campaigns.simulation.rules.feed import Feed
 from campaigns.simulation.rules.leases import Book
 from campaigns.simulation.rules.names import Violation
 from campaigns.simulation.rules.promises import Promises
@@ -55,6 +56,7 @@ class Auditor:
         self.times = Times(self)
         self.batches = Batches(self)
         self.purges = Purges(self)
+        self.feed = Feed(self)
         self.is_skewed = False
         self.topics: list[Topic] = [
             self.promises,
@@ -62,6 +64,7 @@ class Auditor:
             self.times,
             self.batches,
             self.purges,
+            self.feed,
             *(topic(self) for topic in TOPICS),
         ]
         self._called = [one.called for one in self.topics if _hears(one, "called")]

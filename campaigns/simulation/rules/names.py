@@ -43,6 +43,7 @@ RULES: Final = {
     "batches": "births that are one item are all there, each with its input, or none is",
     "able": "nobody runs what it lacks the code, the version or a capability for",
     "purges": "what is deleted has ended, was kept long enough, and leaves nothing behind",
+    "feed": "who follows is told each row once, in the order of its log, and misses none",
     "answers": "whoever asks a worker that lives hears of it",
     "turns": "who waits longer, or matters more, is taken first; a minute is a step of priority",
     "rates": "beginnings under a rate are as far apart as it says",

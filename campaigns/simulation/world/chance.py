@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from random import Random
+from types import AsyncGeneratorType
 from typing import Any, Final
 
 from campaigns.simulation.world.threads import SimThreadScope
@@ -54,6 +55,12 @@ class SimDice:
         return blocks.tobytes()[-count:]
 
 
+def _not_of_the_dead(told: Any) -> None:
+    """Pass over generators that a process left behind when it died: no loop ends them."""
+    if not isinstance(told.object, AsyncGeneratorType):
+        sys.__unraisablehook__(told)
+
+
 @contextmanager
 def deterministic(dice: Random) -> Iterator[None]:
     """Take nonces, names and threads from the dice while a simulation runs."""
@@ -67,9 +74,11 @@ def deterministic(dice: Random) -> Iterator[None]:
     for home, name, other in homes:
         setattr(home, name, other)
     warned, logging.root.manager.disable = logging.root.manager.disable, logging.CRITICAL
+    hook, sys.unraisablehook = sys.unraisablehook, _not_of_the_dead
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         logging.root.manager.disable = warned
         for home, name, plain in before:
             setattr(home, name, plain)

@@ -37,10 +37,10 @@ READS: Final = frozenset(
      "stream", "streams", "progress", "budgets", "budget_events", "spending", "reservations",
      "expired", "schedules.get", "schedules.page", "schedules.due", "schedules.log",
      "schedules.fate", "capacity.queues", "capacity.queue", "capacity.gates", "capacity.standing",
-     "capacity.defects"}
+     "capacity.defects", "feed.head", "feed.read"}
 )  # fmt: skip
 _NEVER_FAILS: Final = frozenset({"hear", "changed", "close", "url", "hints", "hurry"})
-_PARTS: Final = ("schedules", "capacity")
+_PARTS: Final = ("schedules", "capacity", "feed")
 _ERRORS: Final = (StoreUnavailable, StoreUnavailable, StoreBusy, StoreFull)
 
 

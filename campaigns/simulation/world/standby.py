@@ -77,6 +77,7 @@ class Standby:
         self.history += 1
         for disk in world.workers.disks.values():
             disk.lead_to(world.memory)
+        world.auditor.feed.promoted()
         failovers.promoted(before, world.auditor, world.workers.open_engines())
         epoch = world.memory.epochs.begin("promoted", {}, EPOCH_US + world.clockwork.now_us)
         world.applied(world.market.guest, "epochs.begin", (), epoch)

@@ -23,7 +23,7 @@ from campaigns.simulation.tasks.steps import stage
 from campaigns.simulation.world.chance import deterministic
 from campaigns.simulation.world.clockwork import EPOCH_US, Clockwork, Process
 from campaigns.simulation.world.deploys import Deploys
-from campaigns.simulation.world.ending import Ending
+from campaigns.simulation.world.ending import DAY_US, Ending
 from campaigns.simulation.world.faults import Faults
 from campaigns.simulation.world.market import Market
 from campaigns.simulation.world.outcome import Limits, Outcome
@@ -178,8 +178,7 @@ class World:
         for order in self.orders:
             Client(self.market, order)
         self.planners = {one.name: Planner(self.market, one) for one in self.plan.schedules}
-        for actor in CAST:
-            actor(self.market, Random(f"{self.seed}/{actor.__name__}"))
+        cast = [one(self.market, Random(f"{self.seed}/{one.__name__}")) for one in CAST]
         self.faults.begin()
         self.standby.begin()
         self.deploys.begin()
@@ -192,6 +191,9 @@ class World:
         self.go(self.horizon_us if end is None else min(self.horizon_us, end))
         self.ending.clear_up()
         self.ending.come_to_an_end()
+        for actor in cast:
+            actor.finish()
+        self.go(self.clockwork.now_us + DAY_US)
         self.market.check_answered()
         self.auditor.check_everything()
 

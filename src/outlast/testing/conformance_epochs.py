@@ -9,6 +9,7 @@ from outlast.lifecycle import Kind, Message, MessageKind, State
 from outlast.store.epoch import STEP, Epoch, EpochLoss
 from outlast.store.protocol import Deliver, Lease, Store, WorkerRow
 from outlast.testing.conformance import Owner, T, begun, born, codes, nonces
+from outlast.testing.conformance_webhooks import made
 
 WHY: Final = {"before": {"timeline": 1}, "now": {"timeline": 2}, "why": "promoted"}
 
@@ -91,6 +92,18 @@ class EpochConformance:
         store.feed.follow("feed2", T + 6)
         head = store.feed.head()
         assert head is not None and head.name == "feed2"
+
+    def test_a_webhook_has_to_begin_anew_as_well(self, store: Store) -> None:
+        """What it has not come to is kept for it, but not over a failover: it is told of a gap."""
+        store.feed.follow("one", T)
+        made(store)
+        store.commit([born("ex_1")])
+        store.feed.settle()
+        store.epochs.begin("promoted", WHY, T + 5)
+        assert store.feed.head() is None
+        store.feed.follow("two", T + 6)
+        head = store.feed.head()
+        assert head is not None and (head.name, head.last) == ("two", 0)
 
     def test_a_deed_is_in_the_audit(self, store: Store) -> None:
         """Who declared it, and what it did."""

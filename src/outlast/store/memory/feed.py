@@ -111,9 +111,14 @@ class MemoryFeed:
         with self._lock:
             if self._name is None or self._read_at >= before or self._webhooks.floor() is not None:
                 return False
-            self._name, self._rows = None, []
-            self._last = self._pruned = 0
+            self.lose()
             return True
+
+    def lose(self) -> None:
+        """Forget all of it: whoever follows, webhooks too, has to begin anew."""
+        with self._lock:
+            self._name, self._rows, self._exporter = None, [], None
+            self._last = self._pruned = self._exported = self._exporter_until = 0
 
 
 __all__ = ["MemoryFeed"]

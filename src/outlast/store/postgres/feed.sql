@@ -55,5 +55,9 @@ DELETE FROM feed_state
  WHERE tenant = {tenant} AND read_at < :before
    AND NOT EXISTS (SELECT 1 FROM webhook AS w WHERE w.tenant = {tenant});
 
+-- name: lose_feed
+-- After a failover: webhooks have to begin anew, too, and are told that there is a gap.
+DELETE FROM feed_state WHERE tenant = {tenant};
+
 -- name: empty_feed
 DELETE FROM feed WHERE tenant = {tenant};

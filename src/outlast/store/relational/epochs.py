@@ -143,7 +143,7 @@ class RelationalEpochs:
         executions = 0
         while some := store._recover(None, "", now, AT_ONCE):
             executions += some
-        if store.database.run("end_feed", {"before": 2**62}):  # its positions are given out again
+        if store.database.run("lose_feed", {}):  # its positions are given out again
             store.database.run("empty_feed", {})
         floor = floor_after(last, now)
         id = secrets.token_hex(8)
