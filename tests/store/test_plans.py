@@ -75,6 +75,7 @@ PLANS = {
     "note_exported": ["SEARCH feed_state USING INTEGER PRIMARY KEY (rowid=?)"],
     "exported": ["SEARCH feed_state USING INTEGER PRIMARY KEY (rowid=?)"],
     "end_feed": ["SEARCH feed_state USING INTEGER PRIMARY KEY (rowid=?)"],
+    "lose_feed": ["SEARCH feed_state USING INTEGER PRIMARY KEY (rowid=?)"],
     "account_by_name": ["SEARCH account USING PRIMARY KEY (tenant=? AND name=?)"],
     "set_password": ["SEARCH account USING PRIMARY KEY (tenant=? AND name=?)"],
     "hold_account": ["SEARCH account USING PRIMARY KEY (tenant=? AND name=?)"],

@@ -168,7 +168,8 @@ PLANTS: Final[dict[str, Plant]] = {
     ),
     "park_overlooks_messages": Plant(
         "an execution parks although a signal has just come: the lost wake-up",
-        ("INV-10 liveness", "INV-18 messages", "reasons"), _park_overlooks_messages, seeds=600,
+        ("INV-10 liveness", "INV-18 messages", "reasons"), _park_overlooks_messages,
+        seeds=1_200,
     ),
     "second_answer_taken": Plant(
         "a question takes a second answer", ("INV-18 messages",), _second_answer_taken,
