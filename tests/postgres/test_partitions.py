@@ -16,9 +16,11 @@ from outlast.store import copy_store, grant, open_store, prepare
 from outlast.store.postgres.partitions import PARTED, PARTITIONS_MAX
 from outlast.store.postgres.statements import statements
 from outlast.store.protocol import Lease, Store
-from outlast.testing.conformance import StoreConformance, T, begun, born, codes, nonces
-from outlast.testing.conformance_streams import StreamsConformance
+from outlast.testing.conformance import T, begun, born, codes, nonces
+from outlast.testing.conformance_tenants import Beside
 from servers.postgres import Server
+from tests.store.short import short
+from tests.store.test_conformance import Suite, opened_beside
 from tests.store.test_plans_postgres import settings
 
 from .emptying import empty_postgres
@@ -45,14 +47,20 @@ def url(parted_url: str) -> str:
     return parted_url
 
 
-class TestParted(StoreConformance, StreamsConformance):
-    """What writes and reads logs most, on tables in partitions."""
+class TestParted(short(Suite)):  # type: ignore[misc]
+    """Every verb, on tables in partitions."""
 
     @pytest.fixture
     def store(self, url: str) -> Iterator[Store]:
         store = open_store(url, owner="w1", now=1)
         yield store
         store.close()
+
+    @pytest.fixture
+    def beside(self, store: Store, url: str) -> Iterator[Beside]:
+        yield from opened_beside(
+            store, lambda name: open_store(url, owner="w1", now=1, tenant=name)
+        )
 
 
 def filled(url: str) -> list[str]:

@@ -24,13 +24,17 @@ from campaigns.mixed import Plan
 from campaigns.pooler import Pooler, through
 from campaigns.reckoning import read_acks, reckon
 from outlast.errors import CannotLoad
+from outlast.store import open_store
 from outlast.store.postgres import PostgresStore
 from outlast.store.postgres.address import Address
 from outlast.store.postgres.hints import TOPICS, PostgresHints
 from outlast.store.protocol import Store
-from outlast.testing.conformance import StoreConformance, T
+from outlast.testing.conformance import T
+from outlast.testing.conformance_tenants import Beside
 from servers.pgbouncer import Bouncer, pgbouncer, version_of
 from servers.postgres import Server
+from tests.store.short import short
+from tests.store.test_conformance import Suite, opened_beside
 
 from .emptying import empty_postgres
 from .network import LONG
@@ -88,8 +92,8 @@ def address(request: pytest.FixtureRequest, kept: str) -> Iterator[str]:
         yield url
 
 
-class TestThroughAPooler(StoreConformance):
-    """The suite, its short form: without its chapters on topics."""
+class TestThroughAPooler(short(Suite)):  # type: ignore[misc]
+    """Every verb, through each pooler."""
 
     @pytest.fixture
     def store(self, address: str, kept: str) -> Iterator[Store]:
@@ -97,6 +101,12 @@ class TestThroughAPooler(StoreConformance):
         store = PostgresStore(address, owner="w0", now=T)
         yield store
         store.close()
+
+    @pytest.fixture
+    def beside(self, store: Store, address: str) -> Iterator[Beside]:
+        yield from opened_beside(
+            store, lambda name: open_store(address, owner="w1", now=1, tenant=name)
+        )
 
 
 @pytest.mark.timeout(600)

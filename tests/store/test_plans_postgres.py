@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from outlast.store import open_store
+from outlast.store import open_store, prepare
 from outlast.store.postgres.connect import PLANS
 from outlast.store.postgres.statements import statements
 from servers.postgres import Server
@@ -126,13 +126,22 @@ READS_ALL = {
 }
 """A hundred rows at most, a purge, or a verify."""
 
+PARTS = 4
+OF_PARTS = {
+    "inbox_tenant_execution_id_id_key": "inbox_once",
+    "inbox_tenant_execution_id_key_idx": "inbox_one_answer",
+    "stream_item_tenant_execution_id_name_step_attempt_lease__idx": "stream_item_once",
+}
+"""How the index of a partition is called, without its number, and that of the whole."""
+
 Plans = dict[str, list[str]]
 
 
-@pytest.fixture(scope="module")
-def plans(every_postgres: Server) -> Iterator[Plans]:
+@pytest.fixture(scope="module", params=[1, PARTS], ids=["whole", "parted"])
+def plans(every_postgres: Server, request: pytest.FixtureRequest) -> Iterator[Plans]:
+    """The plans of all statements, also where logs lie in partitions."""
     url = every_postgres.database()
-    open_store(url, owner="w0", now=1).close()
+    prepare(url, 1, request.param)
     with psycopg.connect(url, autocommit=True, options="-c search_path=outlast") as connection:
         with connection.transaction():
             connection.execute(FILL.encode())
@@ -153,16 +162,17 @@ def plan(connection: psycopg.Connection[Any], name: str) -> list[str]:
     statement = STATEMENTS[name]
     count = len(statement.types) or len(statement.names)
     connection.execute(b"PREPARE p AS " + statement.text)
-    values = f"({', '.join(['NULL'] * count)})" if count else ""
+    # Of no execution no partition would be read.
+    given = ["'ex_1'" if one == "id" else "NULL" for one in statement.names] or ["NULL"] * count
+    values = f"({', '.join(given)})" if count else ""
     rows = connection.execute(f"EXPLAIN (COSTS OFF) EXECUTE p{values}".encode()).fetchall()
     connection.execute(b"DEALLOCATE p")
     return [str(row[0]) for row in rows]
 
 
 def indexes(lines: list[str]) -> set[str]:
-    return set(
-        re.findall(r"(?:Scan (?:Backward )?using|Bitmap Index Scan on) (\w+)", "\n".join(lines))
-    )
+    found = re.findall(r"(?:Scan (?:Backward )?using|Bitmap Index Scan on) (\w+)", "\n".join(lines))
+    return {OF_PARTS.get(name, name) for name in (re.sub(r"_p\d+_", "_", one) for one in found)}
 
 
 @pytest.mark.parametrize("name", PLANS_OF)

@@ -156,9 +156,12 @@ def _connect(address: Address, *, is_short: bool) -> psycopg.Connection[Any]:
         more["target_session_attrs"] = known.get("target_session_attrs", "read-write")
     try:
         # The driver prepares nothing by itself, as a pooler would mix it up.
-        return psycopg.connect(address.conninfo, autocommit=True, prepare_threshold=None, **more)
+        made = psycopg.connect(address.conninfo, autocommit=True, prepare_threshold=None, **more)
     except psycopg.Error as error:
         raise _not_opened(error, address) from None  # the driver's text may repeat the password
+    # For the driver's own transactions, whatever a role has by default.
+    made.isolation_level, made.read_only = psycopg.IsolationLevel.READ_COMMITTED, False
+    return made
 
 
 def _not_opened(error: psycopg.Error, address: Address) -> Exception:

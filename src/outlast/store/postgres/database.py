@@ -80,6 +80,8 @@ _AGAIN: Final = (
 """What a second try may not find any more."""
 
 
+_BEGIN: Final = b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+"""Whatever a role has by default."""
 _WHOLE: Final = frozenset({"gates", "gates_shared", "epoch", "queues", "queues_shared"})
 """Locks that are of no rows."""
 
@@ -231,7 +233,7 @@ class PostgresDatabase(Database):
         session = self._session()
         commits = False
         try:
-            session.queue(b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+            session.queue(_BEGIN)
             session.queue(PLANS, (*self._settings, session.server))
             self._in_transaction = True
             result = act()
@@ -606,7 +608,7 @@ def _alone(
 ) -> Rows:
     """Run one statement in a transaction of its own, in one round trip."""
     try:
-        session.queue(b"BEGIN")
+        session.queue(_BEGIN)
         session.queue(PLANS, (*settings, session.server))
         session.queue(statement.text, *statement.bind(bounds))
         session.queue(b"COMMIT")

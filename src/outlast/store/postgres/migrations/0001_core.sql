@@ -60,8 +60,8 @@ $$;
 CREATE FUNCTION facts(document text) RETURNS json
 LANGUAGE plpgsql STRICT IMMUTABLE PARALLEL SAFE AS $$
 BEGIN
-  IF strpos(document, '\u0000') > 0 THEN
-    document := regexp_replace(document, '(?<!\\)((?:\\\\)*)\\u0000', '\1\\u2400', 'g');
+  IF strpos(document, E'\\u0000') > 0 THEN
+    document := regexp_replace(document, E'(?<!\\\\)((?:\\\\\\\\)*)\\\\u0000', E'\\1\\\\u2400', 'g');
   END IF;
   RETURN document::json;
 END

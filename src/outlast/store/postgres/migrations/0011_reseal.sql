@@ -22,7 +22,7 @@ RETURN coalesce(CASE
   WHEN was IS NULL THEN FALSE
   WHEN is_facts THEN left(facts(now) ->> 'sealed', 4) = 'wQEA'
     AND facts(now)::jsonb - '{sealed,question}'::text[] <@ facts(was)::jsonb
-  ELSE left(now, 6) = '\xc101'
+  ELSE left(now, 6) = E'\\xc101'
 END, FALSE);
 
 -- What a guard against changes lets through then; its arguments are the complaint and the columns.

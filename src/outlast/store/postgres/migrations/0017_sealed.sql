@@ -5,7 +5,7 @@ SET search_path FROM CURRENT AS $$
 BEGIN
   IF EXISTS (SELECT 1 FROM data_key) AND EXISTS (
     SELECT 1 FROM new_row AS n
-     WHERE n.payload IS NOT NULL AND substr(n.payload, 1, 1) <> '\xc1'
+     WHERE n.payload IS NOT NULL AND substr(n.payload, 1, 1) <> E'\\xc1'
        AND EXISTS (SELECT 1 FROM data_key AS k WHERE k.tenant = n.tenant))
   THEN
     RAISE EXCEPTION USING ERRCODE = 'OL002', MESSAGE = 'payloads of this store are sealed';
