@@ -124,7 +124,7 @@ def test_an_engine_works(odd: Server) -> None:
             handle = await whole.astart(3)
             async with asyncio.timeout(LONG):
                 while await handle.astatus() is not State.AWAITING_INPUT:
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0.01)  # sleeps: the engine parks it, and tells nobody
             await handle.aanswer(True)
             found = await handle.aresult(timeout=LONG)
             assert engine.store.verify().defects == []
