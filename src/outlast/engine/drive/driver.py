@@ -147,6 +147,9 @@ class Driver:
         if self.owner.is_over or not self._make_scope():
             return  # handed back while its log was being read
         self.owner.is_catching_up = isinstance(self.playback.scope, ThreadScope)
+        if not rows and self._past is None:
+            self._live_on([], unseen, None)  # nothing is recorded
+            return
         try:
             kept, history = self.playback.load(rows, self.task.code)
             waiting = self._deliver_recorded(kept, history)

@@ -48,9 +48,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 READ_AGAIN_SECONDS: Final = 0.25
 """How often a driver's read is tried again after the store has failed."""
-CLAIMS_MAX: Final = 256
+CLAIMS_MAX: Final = 1_000
 """Executions a claim takes at most, so that no transaction is long, and few are in memory that
 have not begun."""
+SHARED_CLAIMS_MAX: Final = 256
+"""The same where others claim from the store, too, and wait for the rows that one has locked."""
+TAKEN_MAX: Final = 128
+"""Executions that are run in one turn of the loop, so that others have theirs."""
 SUSPECT_US: Final = 5_000_000
 """How long it takes one that lives on to be no suspect any more, if it makes no progress."""
 APART_SECONDS: Final = 0.05
@@ -119,6 +123,7 @@ class Worker:
         self._starting = 0
         self._to_replay: list[tuple[Driver, Claimed]] = []
         self._lease = Lease(name, queues=queues, capabilities=capabilities)
+        self._claims_max = SHARED_CLAIMS_MAX if store.is_shared else CLAIMS_MAX
         self._on_final = on_final
         self._on_parked = on_parked
         self.hint: Callable[[str], None] = _say_nothing
@@ -279,7 +284,7 @@ class Worker:
         """Claim as long as there is room and something to claim."""
         while self._open and self.free > 0:
             self._more = False
-            limit = min(self.free, CLAIMS_MAX)
+            limit = min(self.free, self._claims_max)
             drawn = nonces(limit)
             self._starting += limit
             claimed = Claims()
@@ -321,7 +326,7 @@ class Worker:
     def _take_all(self, claimed: list[Claimed]) -> None:
         """Run what was claimed together, the last first: a callback each would cost a context."""
         try:
-            while claimed:
+            for _ in range(min(len(claimed), TAKEN_MAX)):
                 try:
                     self._take(claimed.pop())
                 except Exception as error:  # noqa: BLE001 - a bug of ours; the others must run
@@ -329,7 +334,7 @@ class Worker:
                         {"message": "outlast failed to run what it claimed", "exception": error}
                     )
         finally:
-            if claimed:  # the interpreter was interrupted
+            if claimed:
                 self.loop.call_soon(self._take_all, claimed)
 
     def _take(self, claimed: Claimed) -> None:

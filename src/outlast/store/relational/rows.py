@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Final
 
 import msgspec
+from msgspec.structs import astuple
 
 from outlast.lifecycle import Execution, Kind, Message, MessageKind, State, Transition
 from outlast.lifecycle.record import COLUMNS, Data
@@ -37,22 +38,10 @@ def data_of(text: object) -> Data | None:
 
 def values_of_transition(row: Transition) -> tuple[Value, ...]:
     """Give the columns of a row of the log, in the order of ``insert_transitions``."""
-    return (
-        row.tenant,
-        row.execution_id,
-        row.seq,
-        row.kind,
-        row.from_state or "",
-        row.to_state,
-        row.fence,
-        row.nonce,
-        row.actor,
-        row.at,
-        row.key,
-        row.digest,
-        text_of(row.data),
-        row.payload,
-    )
+    values: tuple[Value, ...] = astuple(row)
+    if row.data is None and row.from_state is not None:
+        return values  # as most: nothing of it is written otherwise
+    return (*values[:4], row.from_state or "", *values[5:12], text_of(row.data), row.payload)
 
 
 def transition_of(values: Sequence[object]) -> Transition:
