@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from threading import Lock
 from typing import Final
 
-from outlast.lifecycle import RULES, Execution, Kind, State, Transition
+from outlast.lifecycle import Execution, Kind, State, Transition
 from outlast.store.protocol import Answer
 
 TASKS_MAX: Final = 200
@@ -39,11 +39,10 @@ SIZES: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_000)
 """Bounds for numbers of items."""
 FRESH_MAX: Final = 1_000
 """Quantities that are kept before they are sorted in."""
+MANY: Final = 32
+"""Rows from which on they are counted together; to begin that is dearer than to count a few."""
+_STEP: Final = Kind.STEP
 _CREATE: Final = Kind.CREATE
-_STEP_EDGE: Final = (Kind.STEP, State.RUNNING, State.RUNNING)
-_BIRTHS: Final = frozenset(
-    (rule.kind, rule.source, rule.target) for rule in RULES if rule.source is None
-)
 _edge_of: Final = attrgetter("kind", "from_state", "to_state")
 
 
@@ -126,23 +125,30 @@ class Tally:
 
     def committed(self, rows: Sequence[Transition], ended: Sequence[Execution]) -> None:
         """Count what the store has committed; see ``Store.hear``."""
-        edges = Counter(map(_edge_of, rows))
-        self.edges.update(edges)
-        if _BIRTHS & edges.keys():
+        edges = self.edges
+        if len(rows) >= MANY:
+            edges.update(map(_edge_of, rows))
+        else:
             for row in rows:
-                if row.kind is _CREATE:
-                    self.started[self.name_of(str((row.data or {}).get("task", "")))] += 1
-        if _STEP_EDGE in edges:
-            _fold_full(self.steps.values())
+                edges[_edge_of(row)] += 1
+        steps = False
+        for row in rows:
+            kind = row.kind
+            if kind is _STEP:
+                steps = True
+            elif kind is _CREATE:
+                self.started[self.name_of(str((row.data or {}).get("task", "")))] += 1
+        if steps:
+            _fold_full(self.steps)
+        for record in ended:
+            name = self.name_of(record.task)
+            self.ended[name, record.state] += 1
+            _spread(self.lasted, name).add(record.updated_at - record.created_at)
+            if record.started_at is not None:
+                _spread(self.delayed, name).add(record.started_at - record.created_at)
         if ended:
-            self.ended.update([(self.name_of(record.task), record.state) for record in ended])
-            for record in ended:
-                name = self.name_of(record.task)
-                _spread(self.lasted, name).add(record.updated_at - record.created_at)
-                if record.started_at is not None:
-                    _spread(self.delayed, name).add(record.started_at - record.created_at)
-            _fold_full(self.lasted.values())
-            _fold_full(self.delayed.values())
+            _fold_full(self.lasted)
+            _fold_full(self.delayed)
 
     def wrote(self, seconds: float, answers: Sequence[Answer]) -> None:
         """Count a commit of the journal."""
@@ -182,9 +188,9 @@ class Tally:
         return name
 
 
-def _fold_full(spreads: Iterable[Spread]) -> None:
+def _fold_full(spreads: dict[str, Spread]) -> None:
     """Sort in what has come, where it has become much; others may make further ones meanwhile."""
-    for spread in tuple(spreads):
+    for spread in tuple(spreads.values()):
         if spread.is_full:
             spread.fold()
 
