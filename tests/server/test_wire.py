@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import gzip
 import json
+import re
+import resource
 import socket
 import time
 from types import SimpleNamespace
@@ -322,3 +324,54 @@ def test_a_thousand_headers_are_too_many() -> None:
         head = f"GET /api/v1/me HTTP/1.1\r\n{_known(served)}connection: close\r\n{many}\r\n"
         assert _asked(served, head.encode()).startswith(b"HTTP/1.1 431")
         assert _is_served(served)
+
+
+def test_a_reader_that_reads_nothing_costs_little_and_loses_nothing() -> None:
+    """Others are served meanwhile; it goes on behind what it had read, without loss."""
+    with a_server() as served:
+        known = _known(served)
+
+        def post(path: str, body: str) -> bytes:
+            head = (
+                f"POST {path} HTTP/1.1\r\n{known}connection: close\r\n"
+                f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+            )
+            said = _asked(served, (head + body).encode())
+            assert said.split()[1][:1] == b"2", said
+            return said
+
+        made = post("/api/v1/executions", '{"task": "waits", "input": {"span": "1d"}}')
+        path = f"/api/v1/executions/{re.findall(rb'ex_[0-9a-z]+', made)[0].decode()}"
+        request = f"GET {path}/events HTTP/1.1\r\n{known}"
+        with _connected(served) as stuck:
+            stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            stuck.sendall(f"{request}\r\n".encode())
+            first = b""
+            while b"id: 1\n" not in first:
+                first += stuck.recv(4_096)
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            for number in range(60):
+                post(f"{path}/labels", json.dumps({"labels": {"n": f"{number:04}" * 15}}))
+                assert number % 20 or _is_served(served)
+            grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+            assert grown < 64 * 1_024, "KiB: what it does not read is kept in the log alone"
+        row = _asked(served, f"GET {path} HTTP/1.1\r\n{known}connection: close\r\n\r\n".encode())
+        last = int(re.findall(rb'etag: "(\d+)', row)[0])
+        seen = b""
+        with _connected(served) as line:
+            line.sendall(f"{request}last-event-id: 1\r\n\r\n".encode())
+            while f"id: {last}\n".encode() not in seen:
+                part = line.recv(65_536)
+                assert part, "it ends before it has told all"
+                seen += part
+        told = [int(one) for one in re.findall(rb"^id: (\d+)$", seen, re.MULTILINE)]
+        assert told == list(range(2, last + 1)) and last > 60
+
+
+def test_many_connections_of_one_address_leave_room_for_others() -> None:
+    """Five hundred that say nothing, from one address and known to nobody."""
+    with a_server() as served, contextlib.ExitStack() as lines:
+        for _ in range(500):
+            lines.enter_context(_connected(served))
+        for _ in range(5):
+            assert _is_served(served)
