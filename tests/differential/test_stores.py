@@ -38,6 +38,8 @@ from tests.differential.machine import WEIGHTS, Story, new_story, shortest, tell
 from tests.differential.pair import Open, Opened, Pair, open_sqlite, twice
 from tests.postgres.emptying import empty_postgres
 
+pytestmark = pytest.mark.timeout(600)
+
 VERBS = {
     *("commit", "claim", "sweep", "recover", "register", "workers", "get", "find", "with_key"),
     *("page", "counts", "log", "inbox", "unread", "verify", "changed", "descents", "secret"),

@@ -152,7 +152,7 @@ def test_a_cancel_breaks_off_the_body_of_a_def_task(tmp_path: Any) -> None:
     async def main() -> None:
         async with Engine(f"sqlite:///{tmp_path}/t.db", tasks=[works]) as e:
             h = await e.astart(works)
-            await asyncio.to_thread(began.wait, 10)
+            await asyncio.to_thread(began.wait, 100)
             await h.acancel()
             go_on.set()
             assert await h.await_("100s") is State.CANCELLED

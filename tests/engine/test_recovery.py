@@ -255,7 +255,7 @@ def test_whoever_waits_for_what_has_just_ended_hears_of_it(url: str, is_stolen: 
                 lambda: engine.store.recover({engine.name}, "somebody else", engine.clock.now(), 10)
             )
         held = threading.Event()
-        holding = asyncio.create_task(engine.journal.call(partial(held.wait, 10)))
+        holding = asyncio.create_task(engine.journal.call(partial(held.wait, 100)))
         gate[0].set()
 
         async def is_ending() -> bool:

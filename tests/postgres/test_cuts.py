@@ -50,6 +50,8 @@ LEAST_CHECKED: Final = {
     "verify": 250,
 }
 """How often each rule must have been applied."""
+ROUNDS_MAX: Final = 3
+"""On a machine that is busy, so many campaigns may come to what one comes to."""
 ROWS: Final = {
     "create", "claim", "start", "step", "wait", "timer_fired", "input_received", "signal_received",
     "child_finished", "finish",
@@ -85,21 +87,34 @@ def campaign(*arguments: object) -> tuple[Counts, list[list[str]]]:
 
 @pytest.mark.timeout(600)
 def test_five_hundred_cuts(capsys: pytest.CaptureFixture[str]) -> None:
-    counts, broken = campaign("--cuts", CUTS)
-    with capsys.disabled():
-        print(f"\n  {counts.lines()}", file=sys.stderr, flush=True)
-    assert broken == []
-    assert counts.total == CUTS
-    assert counts.lost == counts.doubled == counts.repeated == counts.deadlocks == 0
-    for name, least in LEAST.items():
-        assert getattr(counts, name) >= least, name
+    counts: list[Counts] = []
+    missing = ["all"]
+    while missing and len(counts) < ROUNDS_MAX:
+        one, broken = campaign("--cuts", CUTS, "--seed", 1 + len(counts))
+        with capsys.disabled():
+            print(f"\n  {one.lines()}", file=sys.stderr, flush=True)
+        assert broken == []
+        assert one.total == CUTS
+        assert one.lost == one.doubled == one.repeated == one.deadlocks == 0
+        counts.append(one)
+        missing = missing_of(counts)
+    assert missing == []
+
+
+def missing_of(counts: list[Counts]) -> list[str]:
+    """Name what has not come about, in all of them together."""
+    sums = {name: sum(getattr(one, name) for one in counts) for name in LEAST}
+    missing = [name for name, least in LEAST.items() if sums[name] < least]
     for rule, least in LEAST_CHECKED.items():
-        assert counts.checked.get(rule, 0) >= least, rule
-    assert counts.rows.keys() >= ROWS
-    hit = {place.partition(" ")[2] for place in counts.cuts}
-    assert hit >= KINDS, KINDS - hit
-    phases = {place for place in counts.cuts if place.endswith((" > COMMIT", " < COMMIT done"))}
-    assert len(phases) == 6, "before, in the middle of, and after each of them"
+        if sum(one.checked.get(rule, 0) for one in counts) < least:
+            missing.append(rule)
+    missing += ROWS - {row for one in counts for row in one.rows}
+    places = {place for one in counts for place in one.cuts}
+    missing += KINDS - {place.partition(" ")[2] for place in places}
+    phases = {place for place in places if place.endswith((" > COMMIT", " < COMMIT done"))}
+    if len(phases) < 6:
+        missing.append("before, in the middle of, or after one of them")
+    return missing
 
 
 @pytest.mark.timeout(600)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from campaigns.fuzz import fuzz
 from outlast.server.table import ROUTES
 
 
+@pytest.mark.timeout(600)
 def test_requests_that_fit_and_such_that_do_not() -> None:
     report = fuzz(each=2, seed=0)
     assert report.failures == []
