@@ -517,6 +517,7 @@ class Complaints:
         return not self.unraisable and not destroyed
 
 
+@pytest.mark.timeout(600)  # its exception would come to the program that is tried
 @given(r=st.randoms(use_true_random=False))
 @settings(
     max_examples=200,
