@@ -266,7 +266,8 @@ def test_a_bad_field_is_named() -> None:
         h = engine.start(asks)
         with pytest.raises(BadPayload, match=r"answer\.on: does not fit") as refused:
             h.answer({"amount": 1, "on": "soon"})
-        assert "'soon' is not a 'date'" in refused.value.why
+        assert "is not a 'date'" in refused.value.why
+        assert "soon" not in str(refused.value), "what was answered may be secret"
 
 
 @pytest.mark.parametrize("colour", COLOURS)
