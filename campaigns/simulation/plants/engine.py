@@ -109,15 +109,18 @@ def _stop_as_failure() -> list[Patch]:
 def _claims_not_counted() -> list[Patch]:
     plain = decide_module._EFFECTS[Kind.CLAIM]
 
-    def effects() -> Any:
-        def claim(record: Any, event: Any, now: int, changes: Any) -> None:
-            plain(record, event, now, changes)
-            if record.claims:
-                changes["claims"] = record.claims
+    def claim(record: Any, event: Any, now: int, changes: Any) -> None:
+        plain(record, event, now, changes)
+        if record.claims:
+            changes["claims"] = record.claims
 
-        return {**decide_module._EFFECTS, Kind.CLAIM: claim}
-
-    return [(decide_module, "_EFFECTS", effects())]
+    ways = {
+        (state, kind): tuple(way._replace(effect=claim) for way in ways)
+        if kind is Kind.CLAIM
+        else ways
+        for (state, kind), ways in decide_module._WAYS.items()
+    }
+    return [(decide_module, "_WAYS", ways)]
 
 
 PLANTS: Final[dict[str, Plant]] = {

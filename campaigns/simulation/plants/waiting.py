@@ -79,6 +79,9 @@ def _park_overlooks_messages() -> list[Patch]:
         return plain(self, event, **{**more, "inbox_seen": None})
 
     def overlooking(guard: Any) -> Any:
+        if guard is None:
+            return None
+
         def unseen(record: Any, event: Any, now: int) -> bool:
             twin = copy_of(record)
             twin.inbox_seen = twin.inbox_count
@@ -88,12 +91,12 @@ def _park_overlooks_messages() -> list[Patch]:
 
     parks = (Kind.WAIT, Kind.PAUSE, Kind.SUSPEND, Kind.RETRY)
     unguarded = {
-        (state, kind): tuple(replace(rule, guard=overlooking(rule.guard)) for rule in rules)
+        (state, kind): tuple(way._replace(guard=overlooking(way.guard)) for way in ways)
         if kind in parks and state in LEASED
-        else rules
-        for (state, kind), rules in decide_module.CELLS.items()
+        else ways
+        for (state, kind), ways in decide_module._WAYS.items()
     }
-    return [(Owner, "try_append", try_append), (decide_module, "CELLS", unguarded)]
+    return [(Owner, "try_append", try_append), (decide_module, "_WAYS", unguarded)]
 
 
 def _timer_forgotten() -> list[Patch]:
