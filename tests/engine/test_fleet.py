@@ -20,7 +20,7 @@ from outlast.engine.write.clock import WallClock
 from outlast.errors import NotFound, StoreUnavailable, UsageError
 from outlast.lifecycle import Kind, Message, MessageKind, State
 from outlast.store.memory import MemoryStore
-from outlast.store.protocol import Deliver, Renewal, Store
+from outlast.store.protocol import Deliver, Renewal, Store, WorkerRow
 
 ran: list[tuple[str, int]] = []
 gate: list[asyncio.Event] = []
@@ -77,6 +77,25 @@ class Weak(MemoryStore):
             self.failed += 1
             raise StoreUnavailable("the network is gone")
         return super().renew(*args, **more)
+
+
+class Shaky(MemoryStore):
+    """A store at which a worker's row is put only after a while, or not at all."""
+
+    def __init__(self) -> None:
+        super().__init__(is_shared=True)
+        self.registered: list[str] = []
+        self.came = threading.Event()
+        self.fails_after: threading.Event | None = None
+
+    def register(self, worker: WorkerRow) -> int:
+        self.registered.append(worker.id)
+        if self.fails_after is not None:
+            waits, self.fails_after = self.fails_after, None
+            self.came.set()
+            assert waits.wait(100)
+            raise StoreUnavailable("the connection broke during a commit")
+        return super().register(worker)
 
 
 @step
@@ -454,5 +473,48 @@ def test_who_waits_for_what_is_deleted_before_it_has_looked_is_told() -> None:
             with pytest.raises(NotFound):
                 async with asyncio.timeout(100):
                     await waiting
+
+    run(main())
+
+
+def test_what_runs_is_dropped_with_the_name_under_which_it_runs() -> None:
+    """Under a name that was forsaken others take over; so nothing begins under it any more."""
+
+    async def main() -> None:
+        gate[:] = [asyncio.Event()]
+        async with Shared(MemoryStore(is_shared=True), tasks=[fleet_two]) as engine:
+            await engine.astart(fleet_two, 1)
+            await until(lambda: ("second", 1) in ran)
+            (driver,) = engine.worker.drivers.values()
+            engine.rename()
+            assert driver.is_over and not engine.worker.drivers
+
+    run(main())
+
+
+def _rejoining() -> bool:
+    coroutines = [one.get_coro() for one in asyncio.all_tasks()]
+    return any(getattr(one, "__name__", "") == "_rejoin" for one in coroutines)
+
+
+def test_who_comes_back_twice_joins_once() -> None:
+    """A join that failed for an older name does not put the newer one, that has joined, at risk."""
+
+    async def main() -> None:
+        gate[:] = [asyncio.Event()]
+        store, late = Shaky(), threading.Event()
+        async with Shared(store, tasks=[fleet_two]) as engine:
+            store.fails_after = late
+            engine.begin_anew()
+            await until(store.came.is_set)
+            engine.begin_anew()
+            late.set()
+            name = engine.name
+            handle = await engine.astart(fleet_two, 1)
+            await until(lambda: ("second", 1) in ran)
+            await until(lambda: not _rejoining())  # the one that had failed as well
+            assert engine.name == name and store.registered.count(name) == 1
+            gate[0].set()
+            assert await handle.aresult("100s") == 2
 
     run(main())

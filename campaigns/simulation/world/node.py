@@ -88,9 +88,9 @@ class SimEngine(Engine):
     def _make_fleet(self) -> Fleet:
         return SimFleet(self, self._lease_us, self.home.lease_dice(self.process))
 
-    def rename(self) -> None:
+    def rename(self, error: OutlastError | None = None) -> None:
         """Be another incarnation, as in production."""
-        super().rename()
+        super().rename(error)
         self.home.named(self.process, self.name)
 
     async def _join(self) -> None:

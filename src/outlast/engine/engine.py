@@ -762,15 +762,18 @@ class Engine:
 
     def begin_anew(self, error: OutlastError | None = None) -> None:
         """Drop what is in memory, and come back as a new incarnation once the store is there."""
+        self.rename(error)
+        self.worker.spawn(self._rejoin())
+
+    def rename(self, error: OutlastError | None = None) -> None:
+        """Be another incarnation from here on: what runs is dropped, what is claimed is the new's.
+
+        Never one without the other: what the old one holds is anybody's as soon as it is forsaken.
+        """
         if self.failover is not None:
             self.failover.dropping(error)
         for driver in list(self.worker.drivers.values()):
             driver.drop(at_once=True)
-        self.rename()
-        self.worker.spawn(self._rejoin())
-
-    def rename(self) -> None:
-        """Be another incarnation from here on: what is claimed now is the new one's."""
         if self.fleet is not None:
             self.fleet.forsake(self.name)
         self.name = worker_name()

@@ -87,18 +87,19 @@ class Fleet:
         engine, membership = self._engine, self.membership
         if membership is None:
             return
-        sent_at = membership.now()
-        try:
-            serving = await engine.journal.call(lambda: engine.store.register(row))
-        except OutlastError:
-            if row.id == engine.name:
-                engine.rename()  # it may be there, with a lease that began nobody knows when
-            raise
-        if row.id != engine.name:
-            return  # it has come to a new name meanwhile, and that one joins
-        membership.serving = serving
-        membership.joined(row.id, row.lease_us or 0, sent_at)
-        engine.store.hurry(False)
+        if membership.name != row.id:  # else it came to this name twice, and has joined already
+            sent_at = membership.now()
+            try:
+                serving = await engine.journal.call(lambda: engine.store.register(row))
+            except OutlastError:
+                if row.id == engine.name:
+                    engine.rename()  # it may be there, with a lease that began nobody knows when
+                raise
+            if row.id != engine.name:
+                return  # it has come to a new name meanwhile, and that one joins
+            membership.serving = serving
+            membership.joined(row.id, row.lease_us or 0, sent_at)
+            engine.store.hurry(False)
         while self._former:
             name = self._former[0]
             await engine.journal.call(partial(engine.store.leave, name, engine.clock.now()))
