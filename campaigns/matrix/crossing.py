@@ -41,6 +41,8 @@ LOOK_EVERY: Final = 60
 TRIES: Final = 3
 """How often what differs is asked again, where asking changes nothing: what goes on by itself
 differs once, and what tells something differs each time."""
+CONFLICT: Final = 409
+"""The status of what is refused for the state that something is in."""
 _EXECUTION: Final = re.compile(r"ex_[0-9a-hjkmnp-tv-z]{20}")
 _DRAWN: Final = re.compile(
     rb"urn:outlast:request:\w+|ex_[0-9a-hjkmnp-tv-z]{20}|otk_[\w.-]+|cl_[0-9a-f]{20}|oat_[\w.-]+"
@@ -223,10 +225,31 @@ class _Crossing:
             if alike or route.is_write:
                 break
         report.statuses[there.status] += 1
+        if not alike and there.status < 400 and nowhere.status == CONFLICT:
+            alike = await self._is_by_its_state(pair, request, there)
         if not alike:
             self._fail(pair, there, f"it differs from what is nowhere: {nowhere.status} ", nowhere)
         if there.status < 400 and route.is_write:
             await self._house.asks.settle()
+
+    async def _is_by_its_state(self, pair: Pair, plain: Request, there: Answer) -> bool:
+        """Tell whether what was granted once was refused then for what had come of the first.
+
+        A wake, say, leaves nothing to wake. When all is at rest again, either the second is granted
+        as well, or so is not even what names nothing of anybody's, and that in the same words.
+        """
+        wanted = _bare(there, pair.names, 0, is_write=True)
+        for _ in range(TRIES):
+            await self._house.asks.settle()
+            second = await self._asked(pair.nowhere)
+            refused = _bare(second, pair.names, 1, is_write=True)
+            if refused == wanted:
+                return True
+            await self._house.asks.settle()
+            third = await self._asked(plain)
+            if second.status == CONFLICT and refused == _bare(third, pair.names, 1, is_write=True):
+                return True
+        return False
 
     async def _asked(self, request: Request) -> Answer:
         """Ask, and see that nothing of the other tenant is in the answer."""

@@ -41,6 +41,8 @@ SHARED_KEY: Final = "a key that both have"
 SETTLE_SECONDS: Final = 0.5
 BEATS: Final = ("webhook_sender",)
 """Tables that each tenant's own server writes from time to time."""
+BEATS_OF: Final = {"worker": ("seen_at", "expires_at")}
+"""Columns that it writes so, in tables that must else stay what they were: its lease's."""
 ANNOUNCED: Final = Kind.STEP_ANNOUNCED
 REMOTE: Final = "billing.remote"
 
@@ -199,7 +201,8 @@ class House:
                 ):
                     continue
                 whose = "" if table.name == "tenant" else f" WHERE tenant = {number}"
-                columns = ", ".join(f'"{name}"' for name in table.columns)
+                kept = [one for one in table.columns if one not in BEATS_OF.get(table.name, ())]
+                columns = ", ".join(f'"{name}"' for name in kept)
                 found[table.name] = set(ask(f'SELECT {columns} FROM "{table.name}"{whose}'))
         return found
 

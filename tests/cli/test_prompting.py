@@ -160,10 +160,10 @@ def test_a_wrong_field_is_named_and_asked_for_alone() -> None:
     assert said == [
         "Q?",
         "  count",
-        "    9 is greater than the maximum of 3",
+        "    it is greater than the maximum of 3",
         "  count",
         "  at [as 2026-12-31T17:30:00Z]",
-        "    'soon' is not a 'date-time'",
+        "    it is not a 'date-time'",
         "  at [as 2026-12-31T17:30:00Z]",
         "  give address? [y/N]",
     ]
@@ -182,7 +182,7 @@ def test_a_whole_that_does_not_fit_is_asked_for_again() -> None:
     schema = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
     value, said = type_in(schema, "1", "1", "", "1", "2", "")
     assert value == [1, 2]
-    assert "  [1, 1] has non-unique elements" in said
+    assert said.count("  it has non-unique elements") == 1
 
 
 def test_a_form_that_contains_itself_for_ever_has_an_end() -> None:

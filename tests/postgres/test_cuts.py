@@ -9,6 +9,7 @@ from __future__ import annotations
 import select
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any, Final
 
 import psycopg
@@ -148,26 +149,26 @@ def test_planted_bugs_are_caught(plants: list[str], rules: list[set[str]]) -> No
 def test_a_cut_is_where_it_says(
     network: Network, direct: str, to_server: bool, kind: str, phase: Phase, stored: bool
 ) -> None:
-    store = PostgresStore(network.url(direct), owner="w0", now=T)
-    other = PostgresStore(direct, owner=None, now=T)
-    assert codes(store.commit([born("ex_1")])) == [None]
-    come = network.cut(to_server, kind, phase)
-    if "COMMIT" in kind:
-        with pytest.raises(StoreUnavailable, match="during a commit"):
-            store.commit([born("ex_2")])
-    else:
-        assert codes(store.commit([born("ex_2")])) == [None]
-    cut = come()
-    assert cut.was_in_doubt == ("COMMIT" in kind)
-    assert cut.was_withheld == (kind == COMMIT and phase is not Phase.AFTER)
-    if stored:  # by a server that may still be at it: a row that is locked is waited for
-        assert codes(other.commit([born("ex_2")])) == ["already_exists"]
-    else:
-        assert other.get(["ex_2"]) == [None]
-    assert codes(store.commit([born("ex_3")])) == [None]
-    assert network.proxy.counts.cuts.total() == 1
-    store.close()
-    other.close()
+    with (
+        closing(PostgresStore(network.url(direct), owner="w0", now=T)) as store,
+        closing(PostgresStore(direct, owner=None, now=T)) as other,
+    ):
+        assert codes(store.commit([born("ex_1")])) == [None]
+        come = network.cut(to_server, kind, phase)
+        if "COMMIT" in kind:
+            with pytest.raises(StoreUnavailable, match="during a commit"):
+                store.commit([born("ex_2")])
+        else:
+            assert codes(store.commit([born("ex_2")])) == [None]
+        cut = come()
+        assert cut.was_in_doubt == ("COMMIT" in kind)
+        assert cut.was_withheld == (kind == COMMIT and phase is not Phase.AFTER)
+        if stored:  # by a server that may still be at it: a row that is locked is waited for
+            assert codes(other.commit([born("ex_2")])) == ["already_exists"]
+        else:
+            assert other.get(["ex_2"]) == [None]
+        assert codes(store.commit([born("ex_3")])) == [None]
+        assert network.proxy.counts.cuts.total() == 1
 
 
 def test_what_is_held_back_comes_late_and_what_is_swallowed_never(

@@ -35,7 +35,16 @@ ENGINE_ONLY = {
         ("new_id", "new_ids", "read_secret", "rename", "request", "see_news", "service"), "inner"
     ),
     **dict.fromkeys(
-        ("open", "prune", "store", "read_part", "tick_seconds_max", "offer_remote", "attend"),
+        (
+            "open",
+            "prune",
+            "rules",
+            "store",
+            "read_part",
+            "tick_seconds_max",
+            "offer_remote",
+            "attend",
+        ),
         "has a store",
     ),
 }
