@@ -25,6 +25,7 @@ from servers.postgres import Server
 
 from .network import LONG, Network
 from .saying import said_by
+from .test_fleet import until
 
 CUTS: Final = 500
 LEAST: Final = {
@@ -135,25 +136,43 @@ def test_planted_bugs_are_caught(plants: list[str], rules: list[set[str]]) -> No
 
 
 @pytest.mark.parametrize(
-    ("to_server", "kind", "phase", "stored"),
+    ("is_whole", "to_server", "kind", "phase", "stored"),
     [
-        (True, "Bind", Phase.BEFORE, True),  # it has not committed: it is run again, unasked
-        (True, COMMIT, Phase.BEFORE, False),
-        (True, COMMIT, Phase.MIDDLE, False),
-        (True, COMMIT, Phase.AFTER, True),
-        (False, COMMITTED, Phase.BEFORE, True),
-        (False, COMMITTED, Phase.MIDDLE, True),
-        (False, COMMITTED, Phase.AFTER, True),
+        # It has not committed: it is run again, unasked. Sent whole, it may be unknown, too.
+        (False, True, "Bind", Phase.BEFORE, True),
+        *(
+            (is_whole, *place)
+            for is_whole in (False, True)
+            for place in [
+                (True, COMMIT, Phase.BEFORE, False),
+                (True, COMMIT, Phase.MIDDLE, False),
+                (True, COMMIT, Phase.AFTER, True),
+                (False, COMMITTED, Phase.BEFORE, True),
+                (False, COMMITTED, Phase.MIDDLE, True),
+                (False, COMMITTED, Phase.AFTER, True),
+            ]
+        ),
     ],
 )
 def test_a_cut_is_where_it_says(
-    network: Network, direct: str, to_server: bool, kind: str, phase: Phase, stored: bool
+    network: Network,
+    direct: str,
+    monkeypatch: pytest.MonkeyPatch,
+    is_whole: bool,
+    to_server: bool,
+    kind: str,
+    phase: Phase,
+    stored: bool,
 ) -> None:
     with (
         closing(PostgresStore(network.url(direct), owner="w0", now=T)) as store,
         closing(PostgresStore(direct, owner=None, now=T)) as other,
     ):
         assert codes(store.commit([born("ex_1")])) == [None]
+        writer = store.server._writer
+        assert writer is not None
+        process = writer._pg.backend_pid
+        monkeypatch.setattr(store.server, "_may_be_hasty", lambda: is_whole)
         come = network.cut(to_server, kind, phase)
         if "COMMIT" in kind:
             with pytest.raises(StoreUnavailable, match="during a commit"):
@@ -163,12 +182,26 @@ def test_a_cut_is_where_it_says(
         cut = come()
         assert cut.was_in_doubt == ("COMMIT" in kind)
         assert cut.was_withheld == (kind == COMMIT and phase is not Phase.AFTER)
-        if stored:  # by a server that may still be at it: a row that is locked is waited for
+        until_ended(direct, process)
+        if stored:
             assert codes(other.commit([born("ex_2")])) == ["already_exists"]
         else:
             assert other.get(["ex_2"]) == [None]
         assert codes(store.commit([born("ex_3")])) == [None]
         assert network.proxy.counts.cuts.total() == 1
+
+
+def until_ended(url: str, process: int) -> None:
+    """Wait for the process of the server that was cut off: it ends what it was sent whole."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        until(
+            lambda: (
+                not connection.execute(
+                    "SELECT FROM pg_stat_activity WHERE pid = %s", [process]
+                ).fetchall()
+            ),
+            "the end of a process",
+        )
 
 
 def test_what_is_held_back_comes_late_and_what_is_swallowed_never(

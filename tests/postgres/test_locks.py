@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -41,9 +41,18 @@ def store(postgres_store: str) -> Iterator[PostgresStore]:
 
 def waiting(url: str) -> int:
     """Count those who wait for an advisory lock."""
+    return _locks(url, "NOT granted")
+
+
+def sharing(url: str) -> int:
+    """Count those who hold an advisory lock that others may share."""
+    return _locks(url, "granted AND mode = 'ShareLock'")
+
+
+def _locks(url: str, which: LiteralString) -> int:
     with psycopg.connect(url) as connection:
         found = connection.execute(
-            "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
+            f"SELECT count(*) FROM pg_locks WHERE {which} AND locktype = 'advisory'"
             " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
         ).fetchone()
     assert found is not None
@@ -53,15 +62,20 @@ def waiting(url: str) -> int:
 @pytest.mark.parametrize(
     "rule", [QueueSetting("default", None, T, "ada", "why"), QueueSetting("default", 1)]
 )
+@pytest.mark.parametrize("is_whole", [False, True])
 @pytest.mark.parametrize("way", ["claimed", "born with its claim", "a child"])
 def test_who_sets_a_queue_waits_for_claims_under_way(
     store: PostgresStore,
     postgres_store: str,
     monkeypatch: pytest.MonkeyPatch,
     way: str,
+    is_whole: bool,
     rule: QueueSetting,
 ) -> None:
-    """So when a pause, or a limit, is told, nobody claims any more who has not seen it."""
+    """So when a pause, or a limit, is told, nobody claims any more who has not seen it.
+
+    A birth that is sent whole, with its COMMIT, holds the lock from its first statement on, too.
+    """
     parent, item = begun("ex_0", queue="other")
     store.commit([born("ex_1"), item])
     _, child = child_of(parent, "ex_2")
@@ -71,8 +85,8 @@ def test_who_sets_a_queue_waits_for_claims_under_way(
             "waiting_codes",
             lambda: store.claim(Lease("w0"), ["t"], 1, T + 1, nonces(1)),
         ),
-        "born with its claim": ("ask", "taken_ids", lambda: store.commit([begun("ex_2")[1]])),
-        "a child": ("ask", "taken_ids", lambda: store.commit([calls_child(parent, child)])),
+        "born with its claim": ("ask_rare", "taken_ids", lambda: store.commit([begun("ex_2")[1]])),
+        "a child": ("ask_rare", "taken_ids", lambda: store.commit([calls_child(parent, child)])),
     }
     verb, statement, act = acts[way]
     reached, go = threading.Event(), threading.Event()
@@ -81,11 +95,13 @@ def test_who_sets_a_queue_waits_for_claims_under_way(
     def ask(name: str, values: Any) -> Any:
         found = plain(name, values)
         if name == statement:
+            until(lambda: sharing(postgres_store), "the lock")  # nobody waited for an answer yet
             reached.set()
             assert go.wait(100)
         return found
 
     monkeypatch.setattr(store.server, verb, ask)
+    monkeypatch.setattr(store.server, "_may_be_hasty", lambda: is_whole)
     claims: list[Any] = []
     claimer = threading.Thread(target=lambda: claims.extend(act()))
     claimer.start()

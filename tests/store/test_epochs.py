@@ -290,8 +290,9 @@ def test_a_look_that_failed_is_made_again(
     assert codes(store.commit([born("ex_2")])) == [None]
 
 
+@pytest.mark.parametrize("is_whole", [False, True])
 def test_a_pooler_that_goes_over_to_another_server_is_noticed(
-    store: Store, postgres_store: str
+    store: Store, postgres_store: str, monkeypatch: pytest.MonkeyPatch, is_whole: bool
 ) -> None:
     """The connection lives on, and leads elsewhere: nothing is done before somebody has looked."""
     assert isinstance(store, PostgresStore)
@@ -300,6 +301,7 @@ def test_a_pooler_that_goes_over_to_another_server_is_noticed(
     assert writer is not None
     writer.server = b"1.5"
     pretend(postgres_store, '{"timeline": 0}')
+    monkeypatch.setattr(store.server, "_may_be_hasty", lambda: is_whole)
     with pytest.raises(StoreFailedOver):
         store.commit([born("ex_2")])
     assert writer.is_broken and store.get(["ex_2"]) == [None]

@@ -42,6 +42,7 @@ from outlast.store.postgres.history import compared, kept_by
 from outlast.store.postgres.migrate import ready
 from outlast.store.postgres.session import (
     ConnectionLost,
+    GoneOver,
     GuardFired,
     PreparedLost,
     Session,
@@ -245,7 +246,7 @@ class PostgresDatabase(Database):
                 raise InternalError(f"COMMIT was answered by {tag!r}", where=self.address.shown)
             return result
         except ConnectionLost as error:
-            if not commits:
+            if not commits or isinstance(error, GoneOver):
                 raise _BrokenBeforeCommit(error) from error
             raise StoreUnavailable(
                 "the connection broke during a commit",

@@ -51,6 +51,10 @@ class ConnectionLost(psycopg.OperationalError):
     """The connection is gone; what was sent on it and not answered may have been done, or not."""
 
 
+class GoneOver(ConnectionLost):
+    """A pooler has gone over to another server; nothing was done, the COMMIT passed over too."""
+
+
 class GuardFired(psycopg.DatabaseError):
     """A guard of the schema has refused a row."""
 
@@ -204,7 +208,8 @@ class Session:
                 self._prepared.clear()
                 raise PreparedLost("a pooler is in between") from failure
             if isinstance(failure, errors.InvalidParameterValue) and _ELSEWHERE in str(failure):
-                raise self._lost("the pooler has gone over to another server") from failure
+                self.close()
+                raise GoneOver("the pooler has gone over to another server") from failure
             raise failure
         self.heard_at = monotonic()
         for place, hear in hearers:
