@@ -45,7 +45,7 @@ PLANTS: Final[dict[str, Plant]] = {
     ),
     "deleted_while_awaited": Plant(
         "who waits for an execution that was deleted waits for ever",
-        ("answers",), _deleted_while_awaited,
+        ("answers",), _deleted_while_awaited, seeds=1_500,
     ),
     "deleted_told_as_lost": Plant(
         "after a failover what was deleted long before is told as lost",

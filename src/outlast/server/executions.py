@@ -17,6 +17,7 @@ from outlast.budget import Budget
 from outlast.dialects import DIALECTS, Dialect, is_final, project, status_of
 from outlast.duration import microseconds, microseconds_of
 from outlast.engine.primitives.publishing import NAME as EVENT
+from outlast.engine.read.birth import birth_in
 from outlast.engine.read.logs import is_of, line_of
 from outlast.engine.read.measures import measures_of
 from outlast.engine.read.stream import ITEMS_MAX
@@ -330,7 +331,7 @@ async def get_execution(call: Call) -> Reply:
 async def get_input(call: Call) -> dict[str, Any]:
     """Show what an execution was started with."""
     log = await call.read(lambda store: store.log(call.row.id, 0, 1))
-    return {"id": call.row.id, "input": forms.raw(log[0].payload)}
+    return {"id": call.row.id, "input": forms.raw(birth_in(call.row.id, log).payload)}
 
 
 async def get_result(call: Call) -> Reply:

@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from outlast.codec import PAYLOAD_BYTES_MAX, codec_for, digest, hints_of
+from outlast.engine.read.birth import birth_in
 from outlast.engine.replay.script import KEPT, REUSABLE, is_point, is_reusable, past_of
 from outlast.engine.task.change import marker_of
 from outlast.engine.task.gate import named_anew
@@ -141,12 +142,13 @@ def descend(
         bytes_max: the largest input.
 
     Raises:
+        NotFound: it was deleted since it was read.
         UnknownStep: it has no such step.
         NotRecoverable: it goes on, or succeeded: there is nothing to recover.
         UnknownTask: the input is edited, and nobody knows the task here.
         WrongArguments, BadPayload, PayloadTooLarge: the edited input does not fit.
     """
-    birth = log[0]
+    birth = birth_in(source.id, log)
     payload = _input_of(birth.payload or b"{}", wish, task, source.task, bytes_max)
     copies, step = _copies(source, log, wish)
     event = _birth(source, birth, wish, payload, now)

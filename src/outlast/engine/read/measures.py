@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from outlast import failure
+from outlast.engine.read.birth import birth_in
 from outlast.lifecycle import FINAL, Kind, State, Transition
 
 LEAST_US: Final = 1_000
@@ -97,8 +98,12 @@ class Measures(msgspec.Struct, frozen=True):
 
 
 def measures_of(id: str, log: Sequence[Transition], now: int) -> Measures:
-    """Measure an execution by its log, which has at least its birth."""
-    last = log[-1]
+    """Measure an execution by its log.
+
+    Raises:
+        NotFound: it was deleted since it was found.
+    """
+    birth, last = birth_in(id, log), log[-1]
     ended_at = last.at if last.to_state in FINAL else None
     until = now if ended_at is None else ended_at
     by_state = _by_state(log, max(until, last.at))
@@ -110,12 +115,12 @@ def measures_of(id: str, log: Sequence[Transition], now: int) -> Measures:
     kinds = [row.kind for row in log]
     queued = sum(by_state.get(state, 0) for state in _QUEUED)
     run = sum(by_state.get(state, 0) for state in _RUN)
-    duration = max(until, last.at) - log[0].at
+    duration = max(until, last.at) - birth.at
     return Measures(
         id=id,
-        task=str((log[0].data or {}).get("task", "")),
+        task=str((birth.data or {}).get("task", "")),
         state=last.to_state,
-        created_at=log[0].at,
+        created_at=birth.at,
         started_at=next((row.at for row in log if row.kind is Kind.START), None),
         ended_at=ended_at,
         duration_us=duration,
